@@ -1,0 +1,85 @@
+//! The command line: global flags and one line for each command.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::*;
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::run::{LogFormat, Run};
+
+/// Move the records of an HTTP API through an event log into a real-time store and a batch store, and prove that both agree.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rtp",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+#[command(after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What all commands share.
+    #[command(flatten)]
+    pub global: Global,
+    /// The stage to run.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit status: 0 done; 1 done, and the answer is no (rejected rows, differences, stale); \
+2 usage or configuration; 3 error budget exceeded; 4 a dependency is down or refused us; \
+5 data is missing; 130, 143 interrupted by a signal.
+
+Example: rtp fetch | rtp produce && rtp stream --until-end";
+
+/// Flags that every command takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// Dataset file that declares the records [default: the built-in `users`]
+    #[arg(long, env = "RTP_DATASET", global = true, value_name = "FILE")]
+    pub dataset: Option<PathBuf>,
+
+    /// How stderr speaks: lines for people, or one JSON object a line
+    #[arg(
+        long,
+        env = "RTP_LOG_FORMAT",
+        global = true,
+        value_enum,
+        default_value = "text",
+        hide_possible_values = true,
+        value_name = "text|json"
+    )]
+    pub log_format: LogFormat,
+
+    /// Say nothing on stderr but warnings, errors and the summary
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+
+    /// Name of this run, in logs, headers and the summary [default: a new UUID]
+    #[arg(long, env = "RTP_RUN_ID", global = true, value_name = "ID")]
+    pub run_id: Option<String>,
+}
+
+/// The commands, in the order of the pipeline.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    MockApi(mock_api::Args),
+}
+
+impl Command {
+    /// The command's name, as typed.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::MockApi(_) => "mock-api",
+        }
+    }
+
+    /// Runs the command.
+    pub async fn run(self, global: &Global, run: &Run) -> Result<Exit> {
+        match self {
+            Command::MockApi(args) => mock_api::run(args, run).await,
+        }
+    }
+}

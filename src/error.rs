@@ -1,0 +1,136 @@
+//! One error type for the whole crate. A kind exists only where a caller acts differently on it.
+
+use std::fmt;
+
+/// What the caller does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A dependency is down or busy: wait and retry, up to `--max-outage`; then exit status 4.
+    Unavailable,
+    /// A dependency refused us or broke its own contract; a retry will not help. Exit status 4.
+    Refused,
+    /// Usage, configuration or input that the user must fix. Exit status 2.
+    Invalid,
+    /// One record is bad: reject it and go on. Exit status 1.
+    Data,
+    /// Data that should be there is gone: offset gap, truncated input. Exit status 5.
+    Missing,
+    /// More bad records than the error budget allows. Exit status 3.
+    Budget,
+}
+
+/// An error: its kind, a message for people, and what to do about it where we know.
+///
+/// Messages are lowercase, without final period, and name the path, address, topic or table.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+}
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error {
+            kind,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// See [`Kind::Unavailable`].
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unavailable, message)
+    }
+
+    /// See [`Kind::Refused`].
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::new(Kind::Refused, message)
+    }
+
+    /// See [`Kind::Invalid`].
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid, message)
+    }
+
+    /// See [`Kind::Data`].
+    pub fn data(message: impl Into<String>) -> Self {
+        Self::new(Kind::Data, message)
+    }
+
+    /// See [`Kind::Missing`].
+    pub fn missing(message: impl Into<String>) -> Self {
+        Self::new(Kind::Missing, message)
+    }
+
+    /// See [`Kind::Budget`].
+    pub fn budget(message: impl Into<String>) -> Self {
+        Self::new(Kind::Budget, message)
+    }
+
+    /// Adds what the user can do about it, shown on a line of its own.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Puts what was being done in front of the message: `context: message`.
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+
+    /// What the caller does next.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether waiting and trying again can help.
+    pub fn is_retriable(&self) -> bool {
+        matches!(self.kind, Kind::Unavailable)
+    }
+
+    /// What the user can do about it.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Adds context to the error of any result of this crate.
+pub trait Context<T> {
+    /// Puts `context` in front of the error's message.
+    fn context(self, context: impl fmt::Display) -> Result<T>;
+}
+
+impl<T> Context<T> for Result<T> {
+    fn context(self, context: impl fmt::Display) -> Result<T> {
+        self.map_err(|e| e.context(context))
+    }
+}
+
+/// An I/O error on a named file: a full disk or a failing device may heal (`Unavailable`), a wrong
+/// path or missing permission is the user's to fix (`Invalid`).
+pub fn file_error(action: &str, path: &std::path::Path, error: &std::io::Error) -> Error {
+    use std::io::ErrorKind as K;
+    let message = format!("cannot {action} {}: {error}", path.display());
+    match error.kind() {
+        K::NotFound
+        | K::PermissionDenied
+        | K::AlreadyExists
+        | K::IsADirectory
+        | K::NotADirectory
+        | K::ReadOnlyFilesystem => Error::invalid(message),
+        _ => Error::refused(message),
+    }
+}

@@ -1,0 +1,99 @@
+//! `rtp`: a real-time data pipeline as Unix commands.
+
+pub mod cli;
+pub mod commands;
+pub mod error;
+pub mod exit;
+pub mod run;
+
+use std::ffi::OsString;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::Cli;
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+use crate::run::{Run, Signal, Stop};
+
+/// Runs one command line and returns its exit status.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(help_or_error) => return print_usage(&help_or_error),
+    };
+    let (stopper, stop) = Stop::channel();
+    let id = cli
+        .global
+        .run_id
+        .clone()
+        .unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let run = Run::new(
+        cli.command.name(),
+        id,
+        stop,
+        cli.global.log_format,
+        cli.global.quiet,
+    );
+    let exit = execute(cli, &run, stopper).unwrap_or_else(|error| {
+        run.error(&error);
+        error.kind().into()
+    });
+    run.summary(exit);
+    exit
+}
+
+/// Help and version go to stdout with status 0, usage errors to stderr with status 2.
+fn print_usage(error: &clap::Error) -> Exit {
+    if error.print().is_err() {
+        return Exit::Usage; // nobody reads us; the status still tells
+    }
+    match error.exit_code() {
+        0 => Exit::Done,
+        _ => Exit::Usage,
+    }
+}
+
+/// Runs the command on its own task. The first signal asks it to stop; a second one ends the
+/// process at once, whatever the command is waiting for.
+fn execute(
+    cli: Cli,
+    run: &Run,
+    stopper: tokio::sync::watch::Sender<Option<Signal>>,
+) -> Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::refused(format!("cannot start the runtime: {e}")))?;
+    let command = {
+        let run = run.clone();
+        runtime.spawn(async move { cli.command.run(&cli.global, &run).await })
+    };
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            joined = command => joined.unwrap_or_else(|panic| {
+                Err(Error::refused(format!("internal error: {panic}")))
+            }),
+            signal = second_signal(stopper) => signal.map(Signal::exit),
+        }
+    });
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn second_signal(stopper: tokio::sync::watch::Sender<Option<Signal>>) -> Result<Signal> {
+    let listen =
+        |kind| signal(kind).map_err(|e| Error::refused(format!("cannot listen for signals: {e}")));
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    loop {
+        let received = tokio::select! {
+            _ = interrupt.recv() => Signal::Interrupt,
+            _ = terminate.recv() => Signal::Terminate,
+        };
+        if stopper.send_replace(Some(received)).is_some() {
+            return Ok(received);
+        }
+    }
+}
