@@ -2,9 +2,11 @@
 
 pub mod cli;
 pub mod commands;
+pub mod dataset;
 pub mod error;
 pub mod exit;
 pub mod run;
+pub mod time;
 
 use std::ffi::OsString;
 

@@ -1,0 +1,99 @@
+//! Durations and points in time, as users write them.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Parses `5m`, `300s`, `1h 30m`, `250ms` or `7d`; a plain number is refused, for it has no unit.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || format!("`{text}` is no duration; write for example 250ms, 30s, 5m, 1h 30m or 7d");
+    if text.trim() == "0" {
+        return Ok(Duration::ZERO);
+    }
+    // jiff's durations end at hours, because days vary in a time zone; here a day is 24 hours.
+    let (days, rest) = match text.split_once('d') {
+        Some((days, rest)) => {
+            let days: u64 = days.trim().parse().map_err(|_| wrong())?;
+            (
+                Duration::from_secs(days.checked_mul(86_400).ok_or_else(wrong)?),
+                rest,
+            )
+        }
+        None => (Duration::ZERO, text),
+    };
+    if rest.trim().is_empty() && text.contains('d') {
+        return Ok(days);
+    }
+    let rest: SignedDuration = rest.trim().parse().map_err(|_| wrong())?;
+    let rest = Duration::try_from(rest).map_err(|_| wrong())?;
+    days.checked_add(rest).ok_or_else(wrong)
+}
+
+/// Parses an RFC 3339 time such as `2026-11-24T00:00:00Z`, or a day, which is its midnight UTC.
+pub fn parse_time(text: &str) -> Result<Timestamp, String> {
+    let day = text
+        .parse::<jiff::civil::Date>()
+        .ok()
+        .filter(|_| text.len() == 10);
+    match day {
+        Some(day) => jiff::tz::TimeZone::UTC
+            .to_timestamp(day.at(0, 0, 0, 0))
+            .map_err(|e| e.to_string()),
+        None => text.parse().map_err(|_| {
+            format!("`{text}` is no time; write for example 2026-11-24T06:30:00Z or 2026-11-24")
+        }),
+    }
+}
+
+/// Milliseconds since 1970 UTC, now.
+pub fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
+/// `2026-11-24T06:30:00.000Z`: milliseconds since 1970 as RFC 3339.
+pub fn format_ms(ms: i64) -> String {
+    match Timestamp::from_millisecond(ms) {
+        Ok(t) => format!("{t:.3}"),
+        Err(_) => format!("{ms} ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        let table = [
+            ("250ms", 250),
+            ("300s", 300_000),
+            ("5m", 300_000),
+            ("1h 30m", 5_400_000),
+            ("7d", 604_800_000),
+            ("1d 12h", 129_600_000),
+            ("0", 0),
+            ("0s", 0),
+        ];
+        for (text, ms) in table {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(ms)),
+                "{text}"
+            );
+        }
+        for text in ["", "5", "soon", "-5s", "1x", "d"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_instants() {
+        let ms = |t: &str| parse_time(t).unwrap().as_millisecond();
+        assert_eq!(ms("1970-01-02"), 86_400_000);
+        assert_eq!(ms("1970-01-01T01:00:00.5+01:00"), 500);
+        assert!(parse_time("2026-02-30").is_err());
+        assert!(parse_time("2026-01-01T00:00:00").is_err());
+        assert_eq!(format_ms(500), "1970-01-01T00:00:00.500Z");
+    }
+}
