@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::*;
+use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::run::{LogFormat, Run};
@@ -32,7 +33,7 @@ Exit status: 0 done; 1 done, and the answer is no (rejected rows, differences, s
 2 usage or configuration; 3 error budget exceeded; 4 a dependency is down or refused us; \
 5 data is missing; 130, 143 interrupted by a signal.
 
-Example: rtp fetch | rtp produce && rtp stream --until-end";
+Example: rtp init && sqlite3 .rtp/batch.db .schema";
 
 /// Flags that every command takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -62,24 +63,32 @@ pub struct Global {
     pub run_id: Option<String>,
 }
 
-/// The commands, in the order of the pipeline.
+/// The commands, in the order of the pipeline; their own files hold the help texts.
 #[derive(Debug, Subcommand)]
+#[allow(missing_docs)] // a doc comment here would replace the help text of the command's `Args`
 pub enum Command {
-    MockApi(mock_api::Args),
+    Init(init::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 impl Command {
     /// The command's name, as typed.
     pub fn name(&self) -> &'static str {
         match self {
-            Command::MockApi(_) => "mock-api",
+            Command::Init(_) => "init",
+            Command::Completions(_) => "completions",
+            Command::Man(_) => "man",
         }
     }
 
     /// Runs the command.
     pub async fn run(self, global: &Global, run: &Run) -> Result<Exit> {
+        let dataset = || Dataset::load(global.dataset.as_deref());
         match self {
-            Command::MockApi(args) => mock_api::run(args, run).await,
+            Command::Init(args) => init::run(&args, &dataset()?, run),
+            Command::Completions(args) => completions::run(&args),
+            Command::Man(args) => man::run(&args),
         }
     }
 }

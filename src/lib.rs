@@ -6,7 +6,10 @@ pub mod dataset;
 pub mod error;
 pub mod exit;
 pub mod run;
+pub mod sqlite;
+pub mod stdout;
 pub mod time;
+pub mod url;
 
 use std::ffi::OsString;
 

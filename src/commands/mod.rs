@@ -1,3 +1,5 @@
 //! One command, one file: its `Args` (whose doc comments are the help), `run`, helpers in call order.
 
-pub mod mock_api;
+pub mod completions;
+pub mod init;
+pub mod man;
