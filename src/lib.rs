@@ -5,11 +5,14 @@ pub mod commands;
 pub mod dataset;
 pub mod error;
 pub mod exit;
+pub mod row;
 pub mod run;
 pub mod sqlite;
 pub mod stdout;
 pub mod time;
+pub mod transform;
 pub mod url;
+pub mod value;
 
 use std::ffi::OsString;
 

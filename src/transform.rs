@@ -1,0 +1,418 @@
+//! Pure: the bytes of an event become a typed row or a reject. No I/O, no clock.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::dataset::Dataset;
+use crate::row::{self, Origin, RowMeta, Rows};
+use crate::value::{Fault, Rule, Value};
+
+/// Longest event in bytes; Kafka's default limit of a message.
+pub const MAX_EVENT_BYTES: usize = 1 << 20;
+
+/// Longest key in bytes: Cassandra's limit of a partition key.
+pub const MAX_KEY_BYTES: usize = 65_535;
+
+/// Deepest nesting of an event.
+const MAX_DEPTH: usize = 128;
+
+/// Why an event was rejected, and by which field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// Index of the field, if the fault is in one.
+    pub field: Option<usize>,
+    /// The rule and what was expected.
+    pub fault: Fault,
+}
+
+impl Reject {
+    /// For messages: the field's name, then the fault.
+    pub fn describe(&self, dataset: &Dataset) -> String {
+        match self.field {
+            Some(i) => format!("field {}: {}", dataset.fields[i].name, self.fault),
+            None => self.fault.to_string(),
+        }
+    }
+}
+
+fn whole(rule: Rule, detail: impl Into<String>) -> Reject {
+    Reject {
+        field: None,
+        fault: Fault::new(rule, detail),
+    }
+}
+
+/// Reads events of one dataset, reusing its buffers.
+#[derive(Debug)]
+pub struct Transform<'d> {
+    dataset: &'d Dataset,
+    /// Latest event time taken, in milliseconds since 1970 UTC; later ones would win over every
+    /// honest event for ever.
+    latest_event_time: i64,
+    scratch: Vec<u8>,
+}
+
+impl<'d> Transform<'d> {
+    /// A transform that refuses event times after `latest_event_time`, in milliseconds.
+    pub fn new(dataset: &'d Dataset, latest_event_time: i64) -> Self {
+        Transform {
+            dataset,
+            latest_event_time,
+            scratch: Vec::with_capacity(1024),
+        }
+    }
+
+    /// Reads one event and adds it to `rows`.
+    pub fn event<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        origin: Origin,
+        rows: &mut Rows<'a>,
+    ) -> Result<(), Reject> {
+        let text = checked_text(bytes)?;
+        let slots = slots(self.dataset, text)?;
+        let dataset = self.dataset;
+        rows.push(
+            |values| {
+                for (i, (field, slot)) in dataset.fields.iter().zip(&slots).enumerate() {
+                    let value = slot.map_or(Ok(Value::Null), |raw| Value::from_json(field, raw));
+                    values.push(value.map_err(|fault| Reject {
+                        field: Some(i),
+                        fault,
+                    })?);
+                }
+                Ok(())
+            },
+            |values| self.check(values, origin),
+        )
+    }
+
+    /// Adds a row whose values were read from elsewhere, such as a CSV line.
+    pub fn values<'a>(
+        &mut self,
+        fill: impl FnOnce(&mut Vec<Value<'a>>) -> Result<(), Reject>,
+        origin: Origin,
+        rows: &mut Rows<'a>,
+    ) -> Result<(), Reject> {
+        rows.push(fill, |values| self.check(values, origin))
+    }
+
+    /// The rules across a row, and what is known of it.
+    fn check(&mut self, values: &[Value<'_>], origin: Origin) -> Result<RowMeta, Reject> {
+        let d = self.dataset;
+        let fault = |i: usize, rule, detail: &str| Reject {
+            field: Some(i),
+            fault: Fault::new(rule, detail),
+        };
+        for (i, (field, value)) in d.fields.iter().zip(values).enumerate() {
+            if field.required && *value == Value::Null {
+                return Err(fault(
+                    i,
+                    Rule::Required,
+                    "a required field is absent or null",
+                ));
+            }
+        }
+        match &values[d.event.key] {
+            Value::Text(key) if key.is_empty() => {
+                return Err(fault(d.event.key, Rule::EmptyKey, "the key is empty"));
+            }
+            Value::Text(key) if key.len() > MAX_KEY_BYTES => {
+                return Err(fault(
+                    d.event.key,
+                    Rule::KeyTooLong,
+                    "a key has at most 65535 bytes",
+                ));
+            }
+            _ => {}
+        }
+        let event_time = match values[d.event.time] {
+            Value::Timestamp(ms) if ms > self.latest_event_time => {
+                return Err(fault(
+                    d.event.time,
+                    Rule::Future,
+                    "the event time is in the future",
+                ));
+            }
+            Value::Timestamp(ms) => ms,
+            _ => return Err(fault(d.event.time, Rule::Type, "expected timestamp")),
+        };
+        Ok(RowMeta {
+            event_time,
+            digest: row::digest(d, values, &mut self.scratch),
+            origin,
+        })
+    }
+}
+
+/// Appends the key of a row as the log keeps it: the canonical text.
+pub fn write_key(key: &Value<'_>, out: &mut Vec<u8>) {
+    match key {
+        Value::Text(text) => out.extend_from_slice(text.as_bytes()),
+        Value::Uuid(uuid) => {
+            let mut buffer = uuid::Uuid::encode_buffer();
+            out.extend_from_slice(uuid.hyphenated().encode_lower(&mut buffer).as_bytes());
+        }
+        other => out.extend_from_slice(other.to_string().as_bytes()),
+    }
+}
+
+fn checked_text(bytes: &[u8]) -> Result<&str, Reject> {
+    if bytes.len() > MAX_EVENT_BYTES {
+        let detail = format!("{} bytes, allowed are {MAX_EVENT_BYTES}", bytes.len());
+        return Err(whole(Rule::TooLarge, detail));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        whole(
+            Rule::InvalidUtf8,
+            format!("no UTF-8 from byte {} on", e.valid_up_to()),
+        )
+    })?;
+    if is_too_deep(bytes) {
+        return Err(whole(
+            Rule::Depth,
+            format!("nested deeper than {MAX_DEPTH} levels"),
+        ));
+    }
+    Ok(text)
+}
+
+/// Whether arrays and objects nest deeper than the limit. Most events do not even hold that many.
+fn is_too_deep(bytes: &[u8]) -> bool {
+    if memchr::memchr2_iter(b'[', b'{', bytes)
+        .nth(MAX_DEPTH)
+        .is_none()
+    {
+        return false;
+    }
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for b in bytes {
+        match b {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => depth += 1,
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return true;
+        }
+    }
+    false
+}
+
+/// The raw JSON of each field of an event, by the dataset's order; none where it is absent.
+fn slots<'a>(dataset: &Dataset, text: &'a str) -> Result<Vec<Option<&'a str>>, Reject> {
+    let mut found = Found {
+        slots: vec![None; dataset.fields.len()],
+        duplicate: None,
+    };
+    let mut json = serde_json::Deserializer::from_str(text);
+    let seed = EventSeed {
+        dataset,
+        found: &mut found,
+    };
+    let parsed = seed.deserialize(&mut json).and_then(|()| json.end());
+    if let Err(e) = parsed {
+        return Err(syntax(text, &e));
+    }
+    match found.duplicate {
+        Some(i) => Err(Reject {
+            field: Some(i),
+            fault: Fault::new(Rule::DuplicateKey, "the field is given twice"),
+        }),
+        None => Ok(found.slots),
+    }
+}
+
+/// Tells valid JSON that is no object, and data after the object, from broken JSON.
+fn syntax(text: &str, error: &serde_json::Error) -> Reject {
+    if error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() {
+        return whole(Rule::NotObject, "expected a JSON object");
+    }
+    let message = error.to_string();
+    let rule = match message.starts_with("trailing characters") {
+        true => Rule::TrailingData,
+        false => Rule::JsonSyntax,
+    };
+    whole(rule, message)
+}
+
+struct Found<'a> {
+    slots: Vec<Option<&'a str>>,
+    duplicate: Option<usize>,
+}
+
+struct EventSeed<'f, 'a> {
+    dataset: &'f Dataset,
+    found: &'f mut Found<'a>,
+}
+
+impl<'a> DeserializeSeed<'a> for EventSeed<'_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'a> Visitor<'a> for EventSeed<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut expected = 0; // events mostly carry their fields in the dataset's order
+        while let Some(index) = map.next_key_seed(KeySeed {
+            dataset: self.dataset,
+            expected,
+        })? {
+            match index {
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Some(i) => {
+                    let raw: &'a RawValue = map.next_value()?;
+                    if self.found.slots[i].replace(raw.get()).is_some() {
+                        self.found.duplicate.get_or_insert(i);
+                    }
+                    expected = i + 1;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct KeySeed<'f> {
+    dataset: &'f Dataset,
+    expected: usize,
+}
+
+impl<'a> DeserializeSeed<'a> for KeySeed<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeySeed<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        match self.dataset.fields.get(self.expected) {
+            Some(field) if field.name == name => Ok(Some(self.expected)),
+            _ => Ok(self.dataset.field_index(name)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_795_500_000_000;
+    const ID: &str = "053a5780-3703-442c-a561-beda535af12c";
+
+    fn read(line: &[u8]) -> Result<(Vec<Value<'_>>, RowMeta), Reject> {
+        let dataset = Dataset::load(None).unwrap();
+        let mut rows = Rows::new(dataset.fields.len());
+        Transform::new(&dataset, NOW).event(line, Origin::default(), &mut rows)?;
+        Ok((rows.values(0).to_vec(), *rows.meta(0)))
+    }
+
+    fn event(more: &str) -> String {
+        format!(r#"{{"id":"{ID}","fetched_at":"2026-11-24T00:00:00Z"{more}}}"#)
+    }
+
+    #[test]
+    fn an_event_becomes_a_row() {
+        let line =
+            event(r#","last_name":"Müller","registered":"2020-01-01T00:00:00Z","extra":[{}]"#);
+        let (values, meta) = read(line.as_bytes()).unwrap();
+        assert_eq!(values[1], Value::Null);
+        assert_eq!(values[2], Value::Text("Müller".into()));
+        assert_eq!(values[9], Value::Timestamp(1_577_836_800_000));
+        assert_eq!(meta.event_time, 1_795_478_400_000);
+        let mut key = Vec::new();
+        write_key(&values[0], &mut key);
+        assert_eq!(key, ID.as_bytes());
+    }
+
+    #[test]
+    fn the_digest_depends_on_values_not_on_spelling() {
+        let digest = |line: &str| read(line.as_bytes()).unwrap().1.digest;
+        let a = digest(&event(r#","gender":"x","email":null"#));
+        assert_eq!(a, digest(&event(r#", "unknown": 1, "gender" : "\u0078""#)));
+        assert_ne!(a, digest(&event(r#","gender":"x","email":"""#)));
+        assert_ne!(a, digest(&event(r#","email":"x""#)));
+    }
+
+    #[test]
+    fn bad_events_are_named_by_rule_and_field() {
+        let deep = event(&format!(r#","x":{}1{}"#, "[".repeat(128), "]".repeat(128)));
+        let big = event(&format!(r#","email":"{}""#, "x".repeat(MAX_EVENT_BYTES)));
+        let table: Vec<(Vec<u8>, Option<&str>, Rule)> = vec![
+            (b"{\"a\":".to_vec(), None, Rule::JsonSyntax),
+            (b"null".to_vec(), None, Rule::NotObject),
+            (b"[1,2]".to_vec(), None, Rule::NotObject),
+            (b"42".to_vec(), None, Rule::NotObject),
+            (b"{'a':1}".to_vec(), None, Rule::JsonSyntax),
+            (b"{\"a\":1,}".to_vec(), None, Rule::JsonSyntax),
+            (b"{\"a\":NaN}".to_vec(), None, Rule::JsonSyntax),
+            (b"{\"a\":\"\x01\"}".to_vec(), None, Rule::JsonSyntax),
+            (b"{\"a\":\"\xc3\x28\"}".to_vec(), None, Rule::InvalidUtf8),
+            (
+                format!("{} {{}}", event("")).into(),
+                None,
+                Rule::TrailingData,
+            ),
+            (
+                event(r#","email":"a","email":"b""#).into(),
+                Some("email"),
+                Rule::DuplicateKey,
+            ),
+            (
+                event(r#","registered":null,"registered_date":null"#).into(),
+                Some("registered_date"),
+                Rule::DuplicateKey,
+            ),
+            (deep.into(), None, Rule::Depth),
+            (big.into(), None, Rule::TooLarge),
+            (
+                br#"{"fetched_at":"2026-11-24T00:00:00Z"}"#.to_vec(),
+                Some("id"),
+                Rule::Required,
+            ),
+            (event(r#","dob":"1970""#).into(), Some("dob"), Rule::BadTime),
+            (
+                event("").replace("2026", "2027").into(),
+                Some("fetched_at"),
+                Rule::Future,
+            ),
+        ];
+        let dataset = Dataset::load(None).unwrap();
+        for (line, field, rule) in table {
+            let reject = read(&line).unwrap_err();
+            let name = reject.field.map(|i| dataset.fields[i].name.as_str());
+            assert_eq!(
+                (name, reject.fault.rule),
+                (field, rule),
+                "{}",
+                reject.describe(&dataset)
+            );
+        }
+        let nested = event(&format!(r#","x":{}1{}"#, "[".repeat(127), "]".repeat(127)));
+        assert!(read(nested.as_bytes()).is_ok());
+    }
+}
