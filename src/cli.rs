@@ -67,6 +67,7 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)] // a doc comment here would replace the help text of the command's `Args`
 pub enum Command {
+    Produce(produce::Args),
     Init(init::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -76,6 +77,7 @@ impl Command {
     /// The command's name, as typed.
     pub fn name(&self) -> &'static str {
         match self {
+            Command::Produce(_) => "produce",
             Command::Init(_) => "init",
             Command::Completions(_) => "completions",
             Command::Man(_) => "man",
@@ -86,6 +88,7 @@ impl Command {
     pub async fn run(self, global: &Global, run: &Run) -> Result<Exit> {
         let dataset = || Dataset::load(global.dataset.as_deref());
         match self {
+            Command::Produce(args) => produce::run(&args, &dataset()?, run).await,
             Command::Init(args) => init::run(&args, &dataset()?, run),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

@@ -2,9 +2,15 @@
 
 pub mod cli;
 pub mod commands;
+pub mod connect;
 pub mod dataset;
 pub mod error;
+pub mod event;
+pub mod event_log;
 pub mod exit;
+pub mod input;
+pub mod rejects;
+pub mod retry;
 pub mod row;
 pub mod run;
 pub mod sqlite;

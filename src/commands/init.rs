@@ -5,13 +5,15 @@ use crate::error::{Context, Result};
 use crate::exit::Exit;
 use crate::run::Run;
 use crate::sqlite::{self, Missing};
-use crate::url::{BatchStoreArg, RealtimeStoreArg, ServerUrl};
+use crate::url::{BatchStoreArg, EventLogArg, RealtimeStoreArg, ServerUrl};
 
-/// Create the dataset's tables, where they are missing
+/// Create the dataset's topics and tables, where they are missing
 ///
 /// Running it again changes nothing.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    event_log: EventLogArg,
     #[command(flatten)]
     realtime: RealtimeStoreArg,
     #[command(flatten)]
@@ -32,6 +34,9 @@ pub fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         crate::stdout::write(ddl::script(dataset, &statements).as_bytes())?;
         return Ok(Exit::Done);
     }
+    let log = &args.event_log.event_log;
+    crate::connect::create_topics(log, &crate::connect::topics(dataset))?;
+    run.info(format!("topics ready in {log}"));
     for (url, statements) in stores {
         create(url, &statements).context(format_args!("cannot create tables in {url}"))?;
         run.info(format!("tables ready in {url}"));

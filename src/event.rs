@@ -1,0 +1,160 @@
+//! What travels in the log: events, in batches that own their bytes.
+
+use std::ops::Range;
+
+/// One event, borrowed from its batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// Partition it was read from. A producer ignores it: the key decides.
+    pub partition: i32,
+    /// Offset it was read at. A producer ignores it.
+    pub offset: i64,
+    /// When it was produced, in milliseconds since 1970 UTC.
+    pub timestamp: i64,
+    /// Key.
+    pub key: Option<&'a [u8]>,
+    /// Value; none is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Headers, as [`Headers`] encodes them; empty for none.
+    pub headers: &'a [u8],
+}
+
+/// A batch of events in one buffer.
+#[derive(Clone, Debug, Default)]
+pub struct MicroBatch {
+    bytes: Vec<u8>,
+    events: Vec<Span>,
+}
+
+#[derive(Clone, Debug)]
+struct Span {
+    partition: i32,
+    offset: i64,
+    timestamp: i64,
+    key: Option<Range<usize>>,
+    value: Option<Range<usize>>,
+    headers: Range<usize>,
+}
+
+impl MicroBatch {
+    /// Adds an event, copying its bytes.
+    pub fn push(&mut self, event: Event<'_>) {
+        let span = Span {
+            partition: event.partition,
+            offset: event.offset,
+            timestamp: event.timestamp,
+            key: event.key.map(|key| self.store(key)),
+            value: event.value.map(|value| self.store(value)),
+            headers: self.store(event.headers),
+        };
+        self.events.push(span);
+    }
+
+    fn store(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
+    }
+
+    /// Number of events.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Bytes of keys, values and headers.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The events, in the order they were added.
+    pub fn iter(&self) -> impl Iterator<Item = Event<'_>> {
+        self.events.iter().map(|span| Event {
+            partition: span.partition,
+            offset: span.offset,
+            timestamp: span.timestamp,
+            key: span.key.clone().map(|range| &self.bytes[range]),
+            value: span.value.clone().map(|range| &self.bytes[range]),
+            headers: &self.bytes[span.headers.clone()],
+        })
+    }
+}
+
+/// Headers of an event: names and values, each with its length as u32 before it.
+#[derive(Clone, Debug, Default)]
+pub struct Headers(Vec<u8>);
+
+impl Headers {
+    /// Adds a header.
+    pub fn push(&mut self, name: &str, value: &[u8]) {
+        for part in [name.as_bytes(), value] {
+            self.0
+                .extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+            self.0.extend_from_slice(part);
+        }
+    }
+
+    /// The encoding.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Reads an encoding back; what is cut short ends the list.
+    pub fn read(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+        let mut rest = bytes;
+        let mut headers = Vec::new();
+        while let (Some(name), Some(value)) = (take(&mut rest), take(&mut rest)) {
+            headers.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
+        }
+        headers
+    }
+}
+
+fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, tail) = rest.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let (part, tail) = tail.split_at_checked(length)?;
+    *rest = tail;
+    Some(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_and_headers_round_trip() {
+        let mut headers = Headers::default();
+        headers.push("rtp.run_id", b"r1");
+        headers.push("empty", b"");
+        assert_eq!(
+            Headers::read(headers.bytes()),
+            [
+                ("rtp.run_id".to_string(), b"r1".to_vec()),
+                ("empty".to_string(), Vec::new())
+            ]
+        );
+        assert!(Headers::read(&[0, 0, 0, 9, 1]).is_empty());
+        let event = Event {
+            partition: 1,
+            offset: 7,
+            timestamp: 3,
+            key: Some(b"k"),
+            value: None,
+            headers: headers.bytes(),
+        };
+        let mut batch = MicroBatch::default();
+        batch.push(event);
+        batch.push(Event {
+            value: Some(b""),
+            ..event
+        });
+        let read: Vec<_> = batch.iter().collect();
+        assert_eq!(read[0], event);
+        assert_eq!(read[1].value, Some(b"".as_slice()));
+    }
+}

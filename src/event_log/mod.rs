@@ -1,0 +1,131 @@
+//! The event log port: topics of partitions of events, consumer groups with committed offsets.
+
+pub mod sqlite;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::event::MicroBatch;
+
+/// What a topic looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Its name.
+    pub name: String,
+    /// Number of partitions, from 0.
+    pub partitions: u32,
+}
+
+/// The position of a reader in each partition it reads: (partition, offset of the next event).
+pub type Offsets = Vec<(i32, i64)>;
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// The offsets are committed.
+    Done,
+    /// Another member of the group has moved them since; this reader's batch is void, and its next
+    /// poll starts from the committed offsets.
+    Superseded,
+}
+
+/// Bounds of one poll.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most events.
+    pub events: usize,
+    /// Most bytes; one event may exceed it.
+    pub bytes: usize,
+}
+
+/// Appends events to one topic.
+///
+/// Guarantees: events of one key keep their order; what [`Producer::flush`] has counted survives a
+/// crash of any process; keys, values, headers and timestamps are kept byte for byte; a missing
+/// topic is an error, never made.
+#[async_trait]
+pub trait Producer: Send {
+    /// Takes a batch. It is acknowledged only by the next `flush`.
+    async fn send(&mut self, batch: &MicroBatch) -> Result<()>;
+
+    /// Waits until everything sent is acknowledged; returns the number of events acknowledged since
+    /// the last flush.
+    async fn flush(&mut self) -> Result<u64>;
+}
+
+/// Reads one topic as a member of a consumer group.
+///
+/// Guarantees: a group without committed offsets starts at the oldest event; each partition is read
+/// in order, without gaps unless the log reports the range as lost; an offset is committed only by
+/// [`Consumer::commit`], and never moves back.
+#[async_trait]
+pub trait Consumer: Send {
+    /// The next events; an empty batch when there are none now.
+    async fn poll(&mut self, limits: Limits) -> Result<MicroBatch>;
+
+    /// Commits all that the last poll returned.
+    async fn commit(&mut self) -> Result<Commit>;
+
+    /// The position of the next poll, all that was polled counted as done.
+    fn position(&self) -> Offsets;
+
+    /// Goes on from these offsets, where they are ahead: a store that keeps offsets with its rows
+    /// knows best.
+    async fn seek(&mut self, offsets: &Offsets) -> Result<()>;
+
+    /// The end of each partition now: the offset that the next event will get.
+    async fn end(&mut self) -> Result<Offsets>;
+}
+
+/// The partition of a key: Kafka's own rule (murmur2, sign bit cleared), so that an event lands in
+/// the same partition on every log. Events without a key go to partition 0.
+pub fn partition_of(key: Option<&[u8]>, partitions: u32) -> i32 {
+    let hash = key.map_or(0, |key| murmur2(key) & 0x7fff_ffff);
+    i32::try_from(hash % partitions.max(1)).unwrap_or(0)
+}
+
+/// 32-bit MurmurHash2 as in Kafka's `Utils.murmur2`.
+fn murmur2(data: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let mut h = 0x9747_b28c_u32 ^ (data.len() as u32);
+    let mut chunks = data.chunks_exact(4);
+    for chunk in &mut chunks {
+        let mut k = u32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]).wrapping_mul(M);
+        k = (k ^ (k >> 24)).wrapping_mul(M);
+        h = h.wrapping_mul(M) ^ k;
+    }
+    let rest = chunks.remainder();
+    if !rest.is_empty() {
+        for (i, b) in rest.iter().enumerate() {
+            h ^= u32::from(*b) << (8 * i);
+        }
+        h = h.wrapping_mul(M);
+    }
+    h = (h ^ (h >> 13)).wrapping_mul(M);
+    h ^ (h >> 15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The expected hashes are those of Kafka's own UtilsTest.testMurmur2.
+    #[test]
+    fn keys_hash_as_in_kafka() {
+        let table: [(&str, i32); 7] = [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            (
+                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+                -58_897_971,
+            ),
+            ("abc", 479_470_107),
+            ("", 275_646_681),
+        ];
+        for (key, hash) in table {
+            assert_eq!(murmur2(key.as_bytes()) as i32, hash, "{key}");
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! NDJSON from files or standard input, in chunks of whole lines.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::error::{Error, Result, file_error};
+use crate::transform::MAX_EVENT_BYTES;
+
+/// Bytes asked for in one read.
+const READ_BYTES: usize = 1 << 20;
+
+/// One line, without its line end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// 1-based, over all inputs.
+    pub number: u64,
+    /// Byte offset of its start in its file.
+    pub offset: u64,
+    /// Its bytes; of a line over the limit only the first ones.
+    pub bytes: &'a [u8],
+}
+
+/// Whole lines in one buffer.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    bytes: Vec<u8>,
+    lines: Vec<(u64, u64, Range<usize>)>,
+    /// Blank lines and trailers, which are passed over.
+    pub skipped: u64,
+}
+
+impl Chunk {
+    /// The lines that hold records.
+    pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        self.lines.iter().map(|(number, offset, range)| Line {
+            number: *number,
+            offset: *offset,
+            bytes: &self.bytes[range.clone()],
+        })
+    }
+
+    /// Number of lines that hold records.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether no line holds a record.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Bytes of the lines, line ends included.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// `{"_rtp":"end","records":N,"xxh3":"…"}`: the last line of a complete input.
+#[derive(Debug, Deserialize)]
+struct Trailer {
+    #[serde(rename = "_rtp")]
+    mark: String,
+    records: u64,
+    xxh3: String,
+}
+
+/// Every trailer starts like this.
+const TRAILER_START: &[u8] = br#"{"_rtp":"end","#;
+
+/// The records since the last trailer, as the next one must count them.
+#[derive(Default)]
+struct Since {
+    records: u64,
+    hash: Box<Xxh3>,
+}
+
+/// What is read, in order.
+pub struct Input {
+    waiting: VecDeque<PathBuf>,
+    reader: Option<Box<dyn Read + Send>>,
+    name: String,
+    carry: Vec<u8>,
+    /// Set while the rest of a line over the limit is passed over.
+    overlong: bool,
+    line: u64,
+    offset: u64,
+    at_start: bool,
+    since: Since,
+    complete: bool,
+}
+
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Input")
+            .field("name", &self.name)
+            .field("line", &self.line)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Input {
+    /// Reads these files in order; `-` or none is standard input.
+    pub fn new(files: &[PathBuf]) -> Self {
+        let mut waiting: VecDeque<PathBuf> = files.to_vec().into();
+        if waiting.is_empty() {
+            waiting.push_back("-".into());
+        }
+        Input {
+            waiting,
+            reader: None,
+            name: String::new(),
+            carry: Vec::new(),
+            overlong: false,
+            line: 0,
+            offset: 0,
+            at_start: true,
+            since: Since::default(),
+            complete: false,
+        }
+    }
+
+    /// Whether the last record line was followed by its trailer.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// The next whole lines; none at the end of the last file. Blocks until there are some.
+    pub fn next_chunk(&mut self) -> Result<Option<Chunk>> {
+        loop {
+            let Some(reader) = &mut self.reader else {
+                match self.waiting.pop_front() {
+                    None => return Ok(None),
+                    Some(path) => self.open(path)?,
+                }
+                continue;
+            };
+            let mut bytes = std::mem::take(&mut self.carry);
+            let old = bytes.len();
+            bytes.resize(old + READ_BYTES, 0);
+            let read = loop {
+                match reader.read(&mut bytes[old..]) {
+                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                    other => break other,
+                }
+            };
+            let read =
+                read.map_err(|e| Error::refused(format!("cannot read {}: {e}", self.name)))?;
+            bytes.truncate(old + read);
+            let ended = read == 0;
+            if ended {
+                self.reader = None;
+            }
+            let chunk = self.split(bytes, ended)?;
+            if !chunk.is_empty() || chunk.skipped > 0 {
+                return Ok(Some(chunk));
+            }
+        }
+    }
+
+    fn open(&mut self, path: PathBuf) -> Result<()> {
+        (self.line, self.offset, self.at_start) = (0, 0, true);
+        if path.as_os_str() == "-" {
+            self.name = "standard input".into();
+            self.reader = Some(Box::new(std::io::stdin()));
+            return Ok(());
+        }
+        self.name = path.display().to_string();
+        let file = File::open(&path).map_err(|e| file_error("read", &path, &e))?;
+        self.reader = Some(Box::new(file));
+        Ok(())
+    }
+
+    /// Cuts whole lines off; what is left of the last one is carried to the next read.
+    fn split(&mut self, mut bytes: Vec<u8>, ended: bool) -> Result<Chunk> {
+        let mut start = 0;
+        if self.at_start && (bytes.len() >= 3 || ended) {
+            start = self.check_start(&bytes)?;
+            self.offset = start as u64;
+            self.at_start = false;
+        }
+        let mut chunk = Chunk::default();
+        while let Some(length) = memchr::memchr(b'\n', &bytes[start..]) {
+            self.take_line(&bytes, start..start + length, 1, &mut chunk)?;
+            start += length + 1;
+        }
+        let rest = bytes.len() - start;
+        if ended && rest > 0 {
+            self.take_line(&bytes, start..bytes.len(), 0, &mut chunk)?;
+        } else if rest > MAX_EVENT_BYTES {
+            // Kept one byte over the limit, which is enough to be rejected as too large.
+            if !self.overlong {
+                self.take_line(&bytes, start..start + MAX_EVENT_BYTES + 1, 0, &mut chunk)?;
+                self.overlong = true;
+                self.offset += (rest - MAX_EVENT_BYTES - 1) as u64;
+            } else {
+                self.offset += rest as u64;
+            }
+        } else if rest > 0 {
+            self.carry = bytes.split_off(start);
+        }
+        chunk.bytes = bytes;
+        Ok(chunk)
+    }
+
+    /// Bytes of a byte order mark to pass over; an error for what is no text at all.
+    fn check_start(&self, bytes: &[u8]) -> Result<usize> {
+        let hint = match bytes {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+                "it is UTF-16; convert it to UTF-8, with iconv for example"
+            }
+            [0x1f, 0x8b, ..] => "it is gzip; pipe it through gunzip",
+            [0x28, 0xb5, 0x2f, ..] => "it is zstd; pipe it through zstdcat",
+            [0xef, 0xbb, 0xbf, ..] => return Ok(3),
+            _ => return Ok(0),
+        };
+        Err(Error::invalid(format!("{} is no NDJSON", self.name)).hint(hint))
+    }
+
+    fn take_line(
+        &mut self,
+        bytes: &[u8],
+        range: Range<usize>,
+        end: u64,
+        chunk: &mut Chunk,
+    ) -> Result<()> {
+        let length = range.len() as u64 + end;
+        if std::mem::take(&mut self.overlong) {
+            self.offset += length; // the end of a line already handed out
+            return Ok(());
+        }
+        self.line += 1;
+        let at = self.offset;
+        self.offset += length;
+        let mut range = range;
+        if bytes[range.clone()].ends_with(b"\r") {
+            range.end -= 1;
+        }
+        let line = &bytes[range.clone()];
+        if line.iter().all(|b| matches!(b, b' ' | b'\t')) {
+            chunk.skipped += 1;
+        } else if line.starts_with(TRAILER_START) {
+            self.check_trailer(line)?;
+            chunk.skipped += 1;
+        } else {
+            self.complete = false;
+            self.since.records += 1;
+            self.since.hash.update(line);
+            self.since.hash.update(b"\n");
+            chunk.lines.push((self.line, at, range));
+        }
+        Ok(())
+    }
+
+    fn check_trailer(&mut self, line: &[u8]) -> Result<()> {
+        let place = format!("{} line {}", self.name, self.line);
+        let since = std::mem::take(&mut self.since);
+        let trailer: Trailer = serde_json::from_slice(line)
+            .map_err(|e| Error::missing(format!("{place}: broken trailer: {e}")))?;
+        let hash = format!("{:016x}", since.hash.digest());
+        if trailer.mark != "end" || trailer.records != since.records || trailer.xxh3 != hash {
+            return Err(Error::missing(format!(
+                "{place}: the trailer says {} records with xxh3 {}, but {} with {hash} came before it",
+                trailer.records, trailer.xxh3, since.records
+            )));
+        }
+        self.complete = true;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(bytes: &[u8], step: usize) -> Input {
+        struct Steps(Vec<u8>, usize);
+        impl Read for Steps {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                let n = self.0.len().min(self.1).min(buffer.len());
+                buffer[..n].copy_from_slice(&self.0[..n]);
+                self.0.drain(..n);
+                Ok(n)
+            }
+        }
+        let mut input = Input::new(&[]);
+        input.waiting.clear();
+        input.reader = Some(Box::new(Steps(bytes.to_vec(), step)));
+        input
+    }
+
+    type Read3 = (Vec<(u64, u64, Vec<u8>)>, u64, bool);
+
+    fn read_all(bytes: &[u8], step: usize) -> Result<Read3> {
+        let mut input = input(bytes, step);
+        let (mut lines, mut skipped) = (Vec::new(), 0);
+        while let Some(chunk) = input.next_chunk()? {
+            lines.extend(
+                chunk
+                    .lines()
+                    .map(|l| (l.number, l.offset, l.bytes.to_vec())),
+            );
+            skipped += chunk.skipped;
+        }
+        Ok((lines, skipped, input.is_complete()))
+    }
+
+    #[test]
+    fn lines_are_the_same_however_they_arrive() {
+        let text = b"\xef\xbb\xbf{\"a\":1}\r\n\n  \n{\"b\":2}\nlast";
+        let expected = vec![
+            (1, 3, b"{\"a\":1}".to_vec()),
+            (4, 16, b"{\"b\":2}".to_vec()),
+            (5, 24, b"last".to_vec()),
+        ];
+        for step in [1, 2, 3, 5, 1000] {
+            assert_eq!(
+                read_all(text, step).unwrap(),
+                (expected.clone(), 2, false),
+                "step {step}"
+            );
+        }
+    }
+
+    #[test]
+    fn trailers_are_checked_and_dropped() {
+        let hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(b"{}\n"));
+        let good = format!("{{}}\n{{\"_rtp\":\"end\",\"records\":1,\"xxh3\":\"{hash}\"}}\n");
+        let (lines, skipped, complete) = read_all(good.as_bytes(), 7).unwrap();
+        assert_eq!((lines.len(), skipped, complete), (1, 1, true));
+        let twice = good.repeat(2);
+        assert_eq!(read_all(twice.as_bytes(), 9).unwrap().0.len(), 2);
+        let (_, _, complete) = read_all(format!("{good}{{}}\n").as_bytes(), 9).unwrap();
+        assert!(!complete);
+        let short = good.replace("{}\n", "");
+        assert!(
+            read_all(short.as_bytes(), 9)
+                .unwrap_err()
+                .to_string()
+                .contains("came before it")
+        );
+    }
+
+    #[test]
+    fn a_line_over_the_limit_is_bounded_and_the_next_ones_come() {
+        let mut text = vec![b'x'; 3 * MAX_EVENT_BYTES];
+        text.extend_from_slice(b"\n{}\n");
+        let (lines, ..) = read_all(&text, 1 << 20).unwrap();
+        assert_eq!(lines[0].2.len(), MAX_EVENT_BYTES + 1);
+        assert_eq!(lines[1], (2, text.len() as u64 - 3, b"{}".to_vec()));
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_with_a_hint() {
+        for start in [b"\x1f\x8b\x08", b"\xff\xfe{"] {
+            let error = read_all(start, 10).unwrap_err();
+            assert!(error.hint_text().is_some());
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Where bad records go: the dead-letter topic, or a file of NDJSON; and how many are too many.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use base64::Engine;
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result, file_error};
+use crate::event::{Event, Headers, MicroBatch};
+use crate::event_log::Producer;
+use crate::transform::Reject;
+
+/// A bad record, and where it was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Rejected<'a> {
+    /// Topic or file.
+    pub source: &'a str,
+    /// Partition, for an event of the log.
+    pub partition: Option<i32>,
+    /// Offset in the partition, or byte offset in the file.
+    pub offset: i64,
+    /// 1-based line, for a file.
+    pub line: Option<u64>,
+    /// Key, as it was.
+    pub key: Option<&'a [u8]>,
+    /// The record, byte for byte.
+    pub value: Option<&'a [u8]>,
+    /// Headers, as they were.
+    pub headers: &'a [u8],
+    /// Why.
+    pub reject: &'a Reject,
+}
+
+/// The dead letter of a rejected record, with Kafka Connect's error headers and our own.
+pub fn push_dead_letter(
+    batch: &mut MicroBatch,
+    dataset: &Dataset,
+    stage: &str,
+    run_id: &str,
+    rejected: &Rejected<'_>,
+) {
+    let mut headers = Headers::default();
+    for (name, value) in Headers::read(rejected.headers) {
+        headers.push(&name, &value);
+    }
+    let mut text = |name: &str, value: &str| headers.push(name, value.as_bytes());
+    text("__connect.errors.topic", rejected.source);
+    if let Some(partition) = rejected.partition {
+        text("__connect.errors.partition", &partition.to_string());
+    }
+    text("__connect.errors.offset", &rejected.offset.to_string());
+    text("__connect.errors.stage", stage);
+    text(
+        "__connect.errors.exception.class.name",
+        rejected.reject.fault.rule.name(),
+    );
+    text(
+        "__connect.errors.exception.message",
+        &rejected.reject.describe(dataset),
+    );
+    text("rtp.rule", rejected.reject.fault.rule.name());
+    if let Some(field) = rejected.reject.field {
+        text("rtp.field", &dataset.fields[field].name);
+    }
+    if let Some(line) = rejected.line {
+        text("rtp.line", &line.to_string());
+    }
+    text("rtp.run_id", run_id);
+    batch.push(Event {
+        partition: 0,
+        offset: 0,
+        timestamp: crate::time::now_ms(),
+        key: rejected.key,
+        value: rejected.value,
+        headers: headers.bytes(),
+    });
+}
+
+/// Sends dead letters and waits until they are acknowledged.
+pub async fn send(producer: &mut Box<dyn Producer>, batch: &MicroBatch) -> Result<()> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    producer.send(batch).await?;
+    let acknowledged = producer.flush().await?;
+    if acknowledged == batch.len() as u64 {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "{acknowledged} of {} dead letters were acknowledged",
+        batch.len()
+    )))
+}
+
+/// A reject file: one JSON object a line, readable only by its owner.
+#[derive(Debug)]
+pub struct RejectFile {
+    path: PathBuf,
+    out: BufWriter<File>,
+}
+
+impl RejectFile {
+    /// Creates or empties the file.
+    pub fn create(path: &Path) -> Result<Self> {
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| file_error("write the reject file", path, &e))?;
+        Ok(RejectFile {
+            path: path.into(),
+            out: BufWriter::new(file),
+        })
+    }
+
+    /// Adds a record: line, byte offset, field, rule, reason, and the record as `raw`, or as
+    /// `raw_base64` where it is no UTF-8.
+    pub fn write(&mut self, dataset: &Dataset, rejected: &Rejected<'_>) -> Result<()> {
+        let raw = rejected.value.unwrap_or_default();
+        let mut object = serde_json::json!({
+            "line": rejected.line,
+            "offset": rejected.offset,
+            "field": rejected.reject.field.map(|i| &dataset.fields[i].name),
+            "rule": rejected.reject.fault.rule.name(),
+            "reason": rejected.reject.fault.detail,
+        });
+        let (name, raw) = match std::str::from_utf8(raw) {
+            Ok(text) => ("raw", text.to_string()),
+            Err(_) => (
+                "raw_base64",
+                base64::engine::general_purpose::STANDARD.encode(raw),
+            ),
+        };
+        object[name] = raw.into();
+        writeln!(self.out, "{object}").map_err(|e| file_error("write", &self.path, &e))
+    }
+
+    /// Makes all written records durable.
+    pub fn sync(&mut self) -> Result<()> {
+        self.out
+            .flush()
+            .and_then(|()| self.out.get_ref().sync_data())
+            .map_err(|e| file_error("write", &self.path, &e))
+    }
+}
+
+/// How many bad records are too many: a number, or a share of what was read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Budget {
+    /// More than this many.
+    Count(u64),
+    /// More than this many of a hundred, from the thousandth record on and at the end.
+    Percent(f64),
+}
+
+impl Budget {
+    /// An error if the budget is exceeded.
+    pub fn check(self, rejected: u64, read: u64, at_end: bool) -> Result<()> {
+        let exceeded = match self {
+            Budget::Count(most) => rejected > most,
+            Budget::Percent(most) => {
+                (at_end || read >= 1_000) && rejected as f64 * 100.0 > most * read as f64
+            }
+        };
+        match exceeded {
+            false => Ok(()),
+            true => Err(Error::budget(format!(
+                "{rejected} of {read} records are bad, allowed are {self}"
+            ))),
+        }
+    }
+}
+
+impl std::fmt::Display for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Budget::Count(n) => write!(f, "{n}"),
+            Budget::Percent(p) => write!(f, "{p}%"),
+        }
+    }
+}
+
+impl FromStr for Budget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!("`{text}` is no budget; write a number such as 100, or a share such as 0.5%")
+        };
+        match text.strip_suffix('%') {
+            None => text.parse().map(Budget::Count).map_err(|_| wrong()),
+            Some(share) => match share.parse::<f64>() {
+                Ok(p) if (0.0..=100.0).contains(&p) => Ok(Budget::Percent(p)),
+                _ => Err(wrong()),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_are_counts_or_shares() {
+        assert_eq!("5".parse(), Ok(Budget::Count(5)));
+        assert_eq!("0.5%".parse(), Ok(Budget::Percent(0.5)));
+        for bad in ["", "-1", "x%", "101%"] {
+            assert!(bad.parse::<Budget>().is_err(), "{bad}");
+        }
+        assert!(Budget::Count(5).check(5, 5, true).is_ok());
+        assert!(Budget::Count(5).check(6, 9, false).is_err());
+        assert!(Budget::Percent(10.0).check(9, 10, false).is_ok());
+        assert!(Budget::Percent(10.0).check(9, 10, true).is_err());
+        assert!(Budget::Percent(10.0).check(1, 10, true).is_ok());
+    }
+}

@@ -1,0 +1,58 @@
+//! Waiting for a dependency that is down.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+
+use crate::error::{Error, Result};
+use crate::run::{Run, add};
+
+/// First and longest pause between attempts.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// `--max-outage`.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct MaxOutage {
+    /// How long to wait for a dependency that is down; 0 fails at once
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = crate::time::parse_duration)]
+    pub max_outage: Duration,
+}
+
+/// Repeats `attempt` while it fails as unavailable, with full jitter, up to `max_outage`. A stop ends
+/// the waiting with the error at hand.
+pub async fn through_outage<T, F>(
+    run: &Run,
+    max_outage: Duration,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let started = Instant::now();
+    let mut ceiling = PAUSES.0;
+    loop {
+        let error = match attempt().await {
+            Err(error) if error.is_retriable() => error,
+            other => return other,
+        };
+        if started.elapsed() + ceiling > max_outage || run.stop.requested().is_some() {
+            return Err(gave_up(error, max_outage));
+        }
+        if ceiling == PAUSES.0 {
+            run.warn(format!("{error}; waiting for it"));
+        }
+        add(&run.counts.retries, 1);
+        let pause = rand::rng().random_range(Duration::ZERO..=ceiling);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = run.stop.wait() => return Err(error),
+        }
+        ceiling = (ceiling * 2).min(PAUSES.1);
+    }
+}
+
+fn gave_up(error: Error, max_outage: Duration) -> Error {
+    let hint = format!("--max-outage ({max_outage:?}) says how long to wait for it");
+    error.hint(hint)
+}

@@ -1,0 +1,121 @@
+//! Runs the real binary in a folder of its own, with a clear environment, and looks at the result.
+
+#![allow(dead_code, unreachable_pub)] // each test file uses its part of this module
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A folder that goes away with the test.
+pub struct Place(tempfile::TempDir);
+
+/// What a command left behind.
+pub struct Ran {
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// The summary of a command run with `--log-format json`.
+    pub fn summary(&self) -> serde_json::Value {
+        serde_json::from_str(self.stderr.lines().last().unwrap()).unwrap()
+    }
+
+    /// The summary's counts: read, written, rejected, deduplicated, skipped; they must balance.
+    pub fn counts(&self) -> [u64; 5] {
+        let summary = self.summary();
+        let counts = ["read", "written", "rejected", "deduplicated", "skipped"]
+            .map(|name| summary[name].as_u64().unwrap());
+        assert_eq!(
+            counts[0],
+            counts[1..].iter().sum::<u64>(),
+            "{}",
+            self.stderr
+        );
+        counts
+    }
+}
+
+impl Place {
+    /// An empty folder.
+    pub fn new() -> Self {
+        Place(tempfile::tempdir().unwrap())
+    }
+
+    /// An empty folder where `rtp init` has run.
+    pub fn ready() -> Self {
+        let place = Place::new();
+        let ran = place.rtp(&["init"], b"");
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        place
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn root(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Runs rtp with `--log-format json`.
+    pub fn rtp(&self, args: &[&str], stdin: &[u8]) -> Ran {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rtp"))
+            .args(["--log-format", "json"])
+            .args(args)
+            .current_dir(self.root())
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        let stdin = stdin.to_vec();
+        let writer = std::thread::spawn(move || pipe.write_all(&stdin).ok());
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        Ran {
+            status: output.status.code().unwrap(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// One column of one row of a query, as text.
+    pub fn query(&self, file: &str, sql: &str) -> String {
+        let db = rusqlite::Connection::open(self.path(file)).unwrap();
+        db.query_row(sql, [], |row| {
+            Ok(match row.get_ref(0)? {
+                rusqlite::types::ValueRef::Null => "NULL".to_string(),
+                rusqlite::types::ValueRef::Integer(n) => n.to_string(),
+                rusqlite::types::ValueRef::Real(n) => n.to_string(),
+                rusqlite::types::ValueRef::Text(t) | rusqlite::types::ValueRef::Blob(t) => {
+                    String::from_utf8_lossy(t).into_owned()
+                }
+            })
+        })
+        .unwrap()
+    }
+}
+
+/// An event of the users dataset: number `n`, fetched `second` seconds after midnight.
+pub fn user(n: u64, second: u64, email: &str) -> String {
+    format!(
+        r#"{{"id":"00000000-0000-4000-8000-{n:012}","first_name":"Zoë","post_code":12345,"email":"{email}","fetched_at":"2026-11-01T00:{:02}:{:02}Z"}}"#,
+        second / 60,
+        second % 60
+    )
+}
+
+/// `count` events of the users dataset, one a line.
+pub fn users(count: u64) -> String {
+    (0..count)
+        .map(|n| user(n, 0, "a@example.com") + "\n")
+        .collect()
+}
