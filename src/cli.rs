@@ -68,6 +68,7 @@ pub struct Global {
 #[allow(missing_docs)] // a doc comment here would replace the help text of the command's `Args`
 pub enum Command {
     Produce(produce::Args),
+    Stream(stream::Args),
     Init(init::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -78,6 +79,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Command::Produce(_) => "produce",
+            Command::Stream(_) => "stream",
             Command::Init(_) => "init",
             Command::Completions(_) => "completions",
             Command::Man(_) => "man",
@@ -89,6 +91,7 @@ impl Command {
         let dataset = || Dataset::load(global.dataset.as_deref());
         match self {
             Command::Produce(args) => produce::run(&args, &dataset()?, run).await,
+            Command::Stream(args) => stream::run(&args, &dataset()?, run).await,
             Command::Init(args) => init::run(&args, &dataset()?, run),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

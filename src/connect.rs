@@ -3,6 +3,7 @@
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::event_log::{self, Consumer, Producer, Topic};
+use crate::realtime_store::{self, RealtimeStore};
 use crate::url::ServerUrl;
 
 /// The topics of a dataset: its own, and its dead letters.
@@ -41,5 +42,34 @@ pub fn consumer(url: &ServerUrl, topic: &str, group: &str) -> Result<Box<dyn Con
         ServerUrl::Sqlite(path) => Ok(Box::new(event_log::sqlite::SqliteConsumer::open(
             path, topic, group,
         )?)),
+    }
+}
+
+/// Creates the real-time store's tables, where they are missing.
+pub fn create_realtime_tables(url: &ServerUrl, dataset: &Dataset) -> Result<()> {
+    match url {
+        ServerUrl::Sqlite(path) => realtime_store::sqlite::create(path, dataset),
+    }
+}
+
+/// A real-time store, for a consumer group of the dataset's topic.
+pub fn realtime_store(
+    url: &ServerUrl,
+    dataset: &Dataset,
+    group: &str,
+) -> Result<Box<dyn RealtimeStore>> {
+    match url {
+        ServerUrl::Sqlite(path) => Ok(Box::new(realtime_store::sqlite::SqliteRealtimeStore::open(
+            path, dataset, group,
+        )?)),
+    }
+}
+
+/// Creates the batch store's tables, where they are missing.
+pub fn create_batch_tables(url: &ServerUrl, dataset: &Dataset) -> Result<()> {
+    match url {
+        ServerUrl::Sqlite(path) => {
+            crate::sqlite::create_tables(path, &crate::dataset::ddl::sqlite_batch(dataset))
+        }
     }
 }

@@ -9,6 +9,7 @@ pub mod event;
 pub mod event_log;
 pub mod exit;
 pub mod input;
+pub mod realtime_store;
 pub mod rejects;
 pub mod retry;
 pub mod row;

@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
-use crate::error::{Context, Error, Result, file_error};
+use crate::dataset::Dataset;
+use crate::dataset::ddl::quoted;
+use crate::error::{Context, Error, Kind, Result, file_error};
+use crate::value::Value;
 
 /// How long a statement waits for another process's lock before it counts as unavailable.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -84,5 +87,93 @@ pub fn error(error: &rusqlite::Error) -> Error {
             | ErrorCode::NotADatabase,
         ) => Error::invalid(message),
         _ => Error::refused(message),
+    }
+}
+
+/// Creates tables in one transaction, and the file where it is missing.
+pub fn create_tables(path: &Path, statements: &[String]) -> Result<()> {
+    let db = open(path, Missing::Create, 2_048)?;
+    let script = format!("BEGIN IMMEDIATE;\n{};\nCOMMIT;", statements.join(";\n"));
+    db.execute_batch(&script)
+        .map_err(|e| error(&e))
+        .context(format_args!("cannot create tables in {}", path.display()))
+}
+
+/// Opens a file that must hold these tables.
+pub fn open_tables(path: &Path, tables: &[&str], cache_kib: u32) -> Result<Connection> {
+    let db = open(path, Missing::Refuse, cache_kib)?;
+    for table in tables {
+        let there = db
+            .query_row(
+                "SELECT 1 FROM sqlite_schema WHERE name = ?1",
+                [table],
+                |_| Ok(()),
+            )
+            .optional()
+            .map_err(|e| error(&e))?;
+        if there.is_none() {
+            return Err(
+                Error::invalid(format!("no table {table} in {}", path.display()))
+                    .hint("run `rtp init` first, with the same dataset and addresses"),
+            );
+        }
+    }
+    Ok(db)
+}
+
+/// The upsert of all fields and of further columns, the digest among them, in which the newest row by
+/// (event time, digest) wins.
+pub fn upsert_newest(dataset: &Dataset, table: &str, further: &[&str]) -> String {
+    let columns: Vec<String> = dataset
+        .fields
+        .iter()
+        .map(|f| f.name.as_str())
+        .chain(further.iter().copied())
+        .map(quoted)
+        .collect();
+    let key = quoted(&dataset.key().name);
+    let time = quoted(&dataset.time().name);
+    let updates: Vec<String> = columns
+        .iter()
+        .filter(|c| **c != key)
+        .map(|c| format!("{c} = excluded.{c}"))
+        .collect();
+    format!(
+        "INSERT INTO {table} ({}) VALUES ({}) ON CONFLICT ({key}) DO UPDATE SET {} \
+         WHERE (excluded.{time}, excluded.\"rtp_digest\") > ({table}.{time}, {table}.\"rtp_digest\")",
+        columns.join(", "),
+        vec!["?"; columns.len()].join(", "),
+        updates.join(", "),
+        table = quoted(table),
+    )
+}
+
+/// Binds the values of a row, from the first parameter on.
+pub fn bind(statement: &mut rusqlite::Statement<'_>, values: &[Value<'_>]) -> rusqlite::Result<()> {
+    for (i, value) in values.iter().enumerate() {
+        let at = i + 1;
+        match value {
+            Value::Null => statement.raw_bind_parameter(at, rusqlite::types::Null),
+            Value::Text(text) | Value::Decimal(text) => statement.raw_bind_parameter(at, &**text),
+            Value::Uuid(uuid) => statement.raw_bind_parameter(at, uuid.as_bytes().as_slice()),
+            Value::Int(n) | Value::Timestamp(n) => statement.raw_bind_parameter(at, n),
+            Value::Double(n) => statement.raw_bind_parameter(at, n),
+            Value::Boolean(b) => statement.raw_bind_parameter(at, b),
+            Value::Date(days) => statement.raw_bind_parameter(at, days),
+        }?;
+    }
+    Ok(())
+}
+
+/// Whether the row itself is what SQLite objects to.
+pub fn is_bad_row(e: &rusqlite::Error) -> bool {
+    error(e).kind() == Kind::Data
+}
+
+/// Ends a transaction that an error or a dropped future left open.
+pub fn rollback_open(db: &Connection) -> rusqlite::Result<()> {
+    match db.is_autocommit() {
+        true => Ok(()),
+        false => db.execute_batch("ROLLBACK"),
     }
 }

@@ -67,6 +67,8 @@ pub enum Rule {
     BadUnit,
     /// An event time in the future.
     Future,
+    /// An event without a value.
+    Tombstone,
     /// The store refused the row.
     Store,
 }
@@ -92,6 +94,7 @@ impl Rule {
             Rule::BadTime => "bad_time",
             Rule::BadUnit => "bad_unit",
             Rule::Future => "future",
+            Rule::Tombstone => "tombstone",
             Rule::Store => "store",
         }
     }

@@ -1,11 +1,11 @@
 //! `rtp init`: the tables of a dataset, made where they are missing.
 
+use crate::connect;
 use crate::dataset::{Dataset, ddl};
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::exit::Exit;
 use crate::run::Run;
-use crate::sqlite::{self, Missing};
-use crate::url::{BatchStoreArg, EventLogArg, RealtimeStoreArg, ServerUrl};
+use crate::url::{BatchStoreArg, EventLogArg, RealtimeStoreArg};
 
 /// Create the dataset's topics and tables, where they are missing
 ///
@@ -25,29 +25,19 @@ pub struct Args {
 
 /// Creates or prints.
 pub fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
-    let stores = [
-        (&args.realtime.realtime_store, ddl::sqlite_realtime(dataset)),
-        (&args.batch.batch_store, ddl::sqlite_batch(dataset)),
-    ];
     if args.dry_run {
-        let statements: Vec<String> = stores.into_iter().flat_map(|(_, ddl)| ddl).collect();
+        let statements = [ddl::sqlite_realtime(dataset), ddl::sqlite_batch(dataset)].concat();
         crate::stdout::write(ddl::script(dataset, &statements).as_bytes())?;
         return Ok(Exit::Done);
     }
     let log = &args.event_log.event_log;
-    crate::connect::create_topics(log, &crate::connect::topics(dataset))?;
+    connect::create_topics(log, &connect::topics(dataset))?;
     run.info(format!("topics ready in {log}"));
-    for (url, statements) in stores {
-        create(url, &statements).context(format_args!("cannot create tables in {url}"))?;
-        run.info(format!("tables ready in {url}"));
-    }
+    let realtime = &args.realtime.realtime_store;
+    connect::create_realtime_tables(realtime, dataset)?;
+    run.info(format!("tables ready in {realtime}"));
+    let batch = &args.batch.batch_store;
+    connect::create_batch_tables(batch, dataset)?;
+    run.info(format!("tables ready in {batch}"));
     Ok(Exit::Done)
-}
-
-fn create(url: &ServerUrl, statements: &[String]) -> Result<()> {
-    let connection = sqlite::open(url.path(), Missing::Create, 2_048)?;
-    let script = format!("BEGIN IMMEDIATE;\n{};\nCOMMIT;", statements.join(";\n"));
-    connection
-        .execute_batch(&script)
-        .map_err(|e| sqlite::error(&e))
 }

@@ -4,3 +4,4 @@ pub mod completions;
 pub mod init;
 pub mod man;
 pub mod produce;
+pub mod stream;

@@ -69,8 +69,8 @@ pub trait Consumer: Send {
     /// The position of the next poll, all that was polled counted as done.
     fn position(&self) -> Offsets;
 
-    /// Goes on from these offsets, where they are ahead: a store that keeps offsets with its rows
-    /// knows best.
+    /// Goes on from these offsets, from 0 in a partition without any: a store that keeps offsets with
+    /// its rows knows best, also when it was made anew.
     async fn seek(&mut self, offsets: &Offsets) -> Result<()>;
 
     /// The end of each partition now: the offset that the next event will get.

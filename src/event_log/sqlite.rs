@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::{Commit, Consumer, Limits, Offsets, Producer, Topic, partition_of};
@@ -266,15 +267,14 @@ impl SqliteConsumer {
             let mut rows = select.query(params![*position, room])?;
             while batch.size() < limits.bytes {
                 let Some(row) = rows.next()? else { break };
-                let bytes = |i| row.get_ref(i).map(|v| v.as_blob_or_null().ok().flatten());
                 let offset = row.get(0)?;
                 batch.push(Event {
                     partition: i32::try_from(p).unwrap_or(i32::MAX),
                     offset,
                     timestamp: row.get(1)?,
-                    key: bytes(2)?,
-                    value: bytes(3)?,
-                    headers: bytes(4)?.unwrap_or_default(),
+                    key: bytes(row, 2)?,
+                    value: bytes(row, 3)?,
+                    headers: bytes(row, 4)?.unwrap_or_default(),
                 });
                 *position = offset + 1;
             }
@@ -294,13 +294,35 @@ impl SqliteConsumer {
             }
         }
         let now = crate::time::now_ms();
-        for (p, position) in self.position.iter().enumerate() {
+        let moved: Vec<i64> = self
+            .committed
+            .iter()
+            .zip(&self.position)
+            .map(|(a, b)| *a.max(b))
+            .collect();
+        for (p, offset) in moved.iter().enumerate() {
             tx.prepare_cached("INSERT OR REPLACE INTO group_offsets VALUES (?1, ?2, ?3, ?4, ?5)")?
-                .execute(params![self.group, self.topic.id, p, position, now])?;
+                .execute(params![self.group, self.topic.id, p, offset, now])?;
         }
         tx.commit()?;
-        self.committed.clone_from(&self.position);
+        self.committed = moved;
         Ok(Commit::Done)
+    }
+}
+
+/// The bytes of a BLOB or TEXT column; none for NULL.
+fn bytes<'r>(row: &'r rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<&'r [u8]>> {
+    match row.get_ref(column)? {
+        ValueRef::Null => Ok(None),
+        ValueRef::Blob(bytes) | ValueRef::Text(bytes) => Ok(Some(bytes)),
+        other => {
+            let name = row.as_ref().column_name(column)?.to_string();
+            Err(rusqlite::Error::InvalidColumnType(
+                column,
+                name,
+                other.data_type(),
+            ))
+        }
     }
 }
 
@@ -347,12 +369,13 @@ impl Consumer for SqliteConsumer {
     }
 
     async fn seek(&mut self, offsets: &Offsets) -> Result<()> {
+        self.position.fill(0);
         for (partition, offset) in offsets {
             let known = usize::try_from(*partition)
                 .ok()
                 .and_then(|p| self.position.get_mut(p));
             if let Some(position) = known {
-                *position = (*position).max(*offset);
+                *position = *offset;
             }
         }
         Ok(())

@@ -1,0 +1,50 @@
+//! The real-time store port: the newest row of each key.
+
+pub mod sqlite;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::event_log::Offsets;
+use crate::row::Rows;
+
+/// Upserts rows of one dataset, and keeps the offsets of one consumer group where it can.
+///
+/// Guarantees: whatever is replayed or reordered, the row of a key is the newest by (event time,
+/// canonical digest); rows count as stored only after [`RealtimeStore::commit`]; a store that keeps
+/// offsets commits them with the rows, all or nothing; a row that the store itself refuses does not
+/// keep the others out.
+#[async_trait]
+pub trait RealtimeStore: Send {
+    /// The offsets kept with the rows, a partition without any at 0; none from a store that keeps none.
+    async fn offsets(&mut self) -> Result<Option<Offsets>>;
+
+    /// Writes the rows of the events between two positions. Nothing is durable before `commit`;
+    /// an error leaves nothing behind.
+    async fn upsert(&mut self, from: &Offsets, to: &Offsets, rows: &Rows<'_>) -> Result<Upsert>;
+
+    /// Makes the last upsert durable, rows and offsets together.
+    async fn commit(&mut self) -> Result<()>;
+}
+
+/// What became of an upsert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upsert {
+    /// The rows are written.
+    Done(Upserted),
+    /// Another member of the group has written past `from`; nothing was written.
+    Superseded,
+}
+
+/// The rows of an upsert, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upserted {
+    /// Rows inserted or replaced.
+    pub written: u64,
+    /// Rows superseded by a newer one of the same key in the same batch.
+    pub deduplicated: u64,
+    /// Rows not newer than the stored one.
+    pub skipped: u64,
+    /// Rows that the store refused: index and reason.
+    pub refused: Vec<(usize, String)>,
+}

@@ -1,0 +1,177 @@
+//! `rtp stream` from the embedded log into the embedded store.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Place, user, users};
+
+const STORE: &str = ".rtp/realtime.db";
+const LOG: &str = ".rtp/log.db";
+
+fn stream(place: &Place, more: &[&str]) -> common::Ran {
+    place.rtp(&[&["stream", "--until-end"], more].concat(), b"")
+}
+
+#[test]
+fn every_event_reaches_the_store_once() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(25_000).as_bytes());
+    let ran = stream(&place, &["--max-batch", "1000"]);
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (0, [25_000, 25_000, 0, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(place.query(STORE, "SELECT count(*) FROM users"), "25000");
+    let row = "SELECT first_name || post_code || fetched_at FROM users WHERE id = '00000000-0000-4000-8000-000000000007'";
+    assert_eq!(place.query(STORE, row), "Zoë123452026-11-01T00:00:00.000Z");
+    assert_eq!(
+        place.query(STORE, "SELECT count(*) FROM users WHERE last_name IS NULL"),
+        "25000"
+    );
+    assert_eq!(
+        place.query(LOG, "SELECT sum(offset) FROM group_offsets"),
+        "25000"
+    );
+    let again = stream(&place, &[]);
+    assert_eq!((again.status, again.counts()), (0, [0; 5]));
+}
+
+#[test]
+fn the_newest_event_of_a_key_wins_in_any_order() {
+    let place = Place::ready();
+    let lines = [
+        user(1, 2, "new"),
+        user(1, 1, "old"),
+        user(1, 2, "newer-by-digest?"),
+        user(2, 0, "x"),
+    ];
+    let mut stored = Vec::new();
+    for order in [[0, 1, 2, 3], [2, 1, 0, 3], [1, 2, 3, 0]] {
+        let place = Place::ready();
+        for i in order {
+            place.rtp(&["produce"], lines[i].as_bytes());
+        }
+        let ran = stream(&place, &[]);
+        assert_eq!(ran.counts()[3], 2, "{}", ran.stderr);
+        stored.push(place.query(STORE, "SELECT group_concat(email) FROM users"));
+    }
+    assert!(stored.iter().all(|s| *s == stored[0]), "{stored:?}");
+    place.rtp(&["produce"], lines[0].as_bytes());
+    stream(&place, &[]);
+    place.rtp(&["produce"], lines[1].as_bytes());
+    let late = stream(&place, &[]);
+    assert_eq!((late.status, late.counts()), (0, [1, 0, 0, 0, 1]));
+    assert_eq!(place.query(STORE, "SELECT email FROM users"), "new");
+}
+
+#[test]
+fn bad_events_become_dead_letters_and_the_stream_goes_on() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(10).as_bytes());
+    let log = rusqlite::Connection::open(place.path(LOG)).unwrap();
+    log.execute(
+        "UPDATE events_1_0 SET value = '{\"id\":', headers = NULL WHERE offset = 1",
+        [],
+    )
+    .unwrap();
+    log.execute("UPDATE events_1_1 SET value = NULL WHERE offset = 0", [])
+        .unwrap();
+    let ran = stream(&place, &["--max-batch", "2"]);
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (1, [10, 8, 2, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+    let letter = place.query(LOG, "SELECT value FROM events_2_0 WHERE value IS NOT NULL");
+    assert_eq!(letter, "{\"id\":");
+    let headers = place.query(
+        LOG,
+        "SELECT headers FROM events_2_0 WHERE value IS NOT NULL",
+    );
+    assert!(
+        headers.contains("__connect.errors.partition") && headers.contains("json_syntax"),
+        "{headers}"
+    );
+    assert_eq!(
+        place.query(LOG, "SELECT sum(offset) FROM group_offsets"),
+        "10"
+    );
+}
+
+#[test]
+fn a_budget_of_dead_letters_stops_with_everything_before_kept() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(10).as_bytes());
+    let log = rusqlite::Connection::open(place.path(LOG)).unwrap();
+    log.execute("UPDATE events_1_0 SET value = 'x'", [])
+        .unwrap();
+    let ran = stream(&place, &["--max-batch", "1", "--max-dead-letters", "0"]);
+    assert_eq!(ran.status, 3, "{}", ran.stderr);
+    assert_eq!(ran.counts(), [1, 0, 1, 0, 0]);
+    assert_eq!(
+        place.query(LOG, "SELECT sum(offset) FROM group_offsets"),
+        "1"
+    );
+}
+
+#[test]
+fn a_row_the_store_refuses_is_a_dead_letter_and_the_others_are_written() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(10).as_bytes());
+    let store = rusqlite::Connection::open(place.path(STORE)).unwrap();
+    store
+        .execute_batch(
+            "CREATE TRIGGER no BEFORE INSERT ON users_rows WHEN hex(NEW.id) LIKE '%3'
+             BEGIN SELECT RAISE(ABORT, 'no threes'); END",
+        )
+        .unwrap();
+    let ran = stream(&place, &[]);
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (1, [10, 9, 1, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+    let headers = place.query(LOG, "SELECT headers FROM events_2_0");
+    assert!(headers.contains("no threes"), "{headers}");
+}
+
+#[test]
+fn a_store_made_anew_is_filled_again() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(100).as_bytes());
+    stream(&place, &[]);
+    for file in ["realtime.db", "realtime.db-wal", "realtime.db-shm"] {
+        std::fs::remove_file(place.path(".rtp").join(file)).ok();
+    }
+    place.rtp(&["init"], b"");
+    assert_eq!(stream(&place, &[]).counts()[1], 100);
+}
+
+#[test]
+fn streams_of_one_group_share_the_work_and_lose_nothing() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(6_000).as_bytes());
+    let written: Vec<u64> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let ran = stream(&place, &["--max-batch", "100"]);
+                    assert_eq!(ran.status, 0, "{}", ran.stderr);
+                    ran.counts()[1]
+                })
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(written.iter().sum::<u64>(), 6_000);
+    assert_eq!(place.query(STORE, "SELECT count(*) FROM users"), "6000");
+    assert_eq!(
+        place.query(LOG, "SELECT sum(offset) FROM group_offsets"),
+        "6000"
+    );
+}
