@@ -69,6 +69,7 @@ pub struct Global {
 pub enum Command {
     Produce(produce::Args),
     Stream(stream::Args),
+    LoadBatch(load_batch::Args),
     Init(init::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -80,6 +81,7 @@ impl Command {
         match self {
             Command::Produce(_) => "produce",
             Command::Stream(_) => "stream",
+            Command::LoadBatch(_) => "load-batch",
             Command::Init(_) => "init",
             Command::Completions(_) => "completions",
             Command::Man(_) => "man",
@@ -92,6 +94,7 @@ impl Command {
         match self {
             Command::Produce(args) => produce::run(&args, &dataset()?, run).await,
             Command::Stream(args) => stream::run(&args, &dataset()?, run).await,
+            Command::LoadBatch(args) => load_batch::run(&args, &dataset()?, run).await,
             Command::Init(args) => init::run(&args, &dataset()?, run),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

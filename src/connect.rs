@@ -1,5 +1,6 @@
 //! From an address to a port; the only file that names adapters.
 
+use crate::batch_store::{self, BatchStore};
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::event_log::{self, Consumer, Producer, Topic};
@@ -68,8 +69,15 @@ pub fn realtime_store(
 /// Creates the batch store's tables, where they are missing.
 pub fn create_batch_tables(url: &ServerUrl, dataset: &Dataset) -> Result<()> {
     match url {
-        ServerUrl::Sqlite(path) => {
-            crate::sqlite::create_tables(path, &crate::dataset::ddl::sqlite_batch(dataset))
-        }
+        ServerUrl::Sqlite(path) => batch_store::sqlite::create(path, dataset),
+    }
+}
+
+/// A batch store.
+pub fn batch_store(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn BatchStore>> {
+    match url {
+        ServerUrl::Sqlite(path) => Ok(Box::new(batch_store::sqlite::SqliteBatchStore::open(
+            path, dataset,
+        )?)),
     }
 }

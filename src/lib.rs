@@ -1,5 +1,6 @@
 //! `rtp`: a real-time data pipeline as Unix commands.
 
+pub mod batch_store;
 pub mod cli;
 pub mod commands;
 pub mod connect;

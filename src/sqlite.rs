@@ -121,31 +121,51 @@ pub fn open_tables(path: &Path, tables: &[&str], cache_kib: u32) -> Result<Conne
     Ok(db)
 }
 
-/// The upsert of all fields and of further columns, the digest among them, in which the newest row by
-/// (event time, digest) wins.
-pub fn upsert_newest(dataset: &Dataset, table: &str, further: &[&str]) -> String {
-    let columns: Vec<String> = dataset
+/// What an upsert does with a key that is already there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnConflict {
+    /// It fails.
+    Fail,
+    /// The stored row stays.
+    Keep,
+    /// The new row replaces it.
+    Overwrite,
+    /// The newer row by (event time, digest) stays.
+    KeepNewest,
+}
+
+/// The upsert of all fields and of further columns, the digest among them.
+pub fn upsert(dataset: &Dataset, table: &str, further: &[&str], conflict: OnConflict) -> String {
+    let names = dataset
         .fields
         .iter()
         .map(|f| f.name.as_str())
-        .chain(further.iter().copied())
-        .map(quoted)
-        .collect();
-    let key = quoted(&dataset.key().name);
-    let time = quoted(&dataset.time().name);
+        .chain(further.iter().copied());
+    let columns: Vec<String> = names.map(quoted).collect();
+    let (key, time) = (quoted(&dataset.key().name), quoted(&dataset.time().name));
+    let table = quoted(table);
+    let insert = format!(
+        "INSERT INTO {table} ({}) VALUES ({})",
+        columns.join(", "),
+        vec!["?"; columns.len()].join(", "),
+    );
     let updates: Vec<String> = columns
         .iter()
         .filter(|c| **c != key)
         .map(|c| format!("{c} = excluded.{c}"))
         .collect();
-    format!(
-        "INSERT INTO {table} ({}) VALUES ({}) ON CONFLICT ({key}) DO UPDATE SET {} \
-         WHERE (excluded.{time}, excluded.\"rtp_digest\") > ({table}.{time}, {table}.\"rtp_digest\")",
-        columns.join(", "),
-        vec!["?"; columns.len()].join(", "),
-        updates.join(", "),
-        table = quoted(table),
-    )
+    let update = format!(
+        "{insert} ON CONFLICT ({key}) DO UPDATE SET {}",
+        updates.join(", ")
+    );
+    match conflict {
+        OnConflict::Fail => insert,
+        OnConflict::Keep => format!("{insert} ON CONFLICT ({key}) DO NOTHING"),
+        OnConflict::Overwrite => update,
+        OnConflict::KeepNewest => format!(
+            "{update} WHERE (excluded.{time}, excluded.\"rtp_digest\") > ({table}.{time}, {table}.\"rtp_digest\")"
+        ),
+    }
 }
 
 /// Binds the values of a row, from the first parameter on.

@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod init;
+pub mod load_batch;
 pub mod man;
 pub mod produce;
 pub mod stream;

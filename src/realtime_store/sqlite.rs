@@ -10,7 +10,7 @@ use crate::dataset::{Dataset, ddl};
 use crate::error::{Context, Result};
 use crate::event_log::Offsets;
 use crate::row::Rows;
-use crate::sqlite;
+use crate::sqlite::{self, OnConflict};
 
 /// Page cache: random keys of a large table want the index in memory.
 const CACHE_KIB: u32 = 32_768;
@@ -46,11 +46,8 @@ impl SqliteRealtimeStore {
     pub fn open(path: &Path, dataset: &Dataset, group: &str) -> Result<Self> {
         let rows = ddl::sqlite_rows(&dataset.realtime.table);
         let db = sqlite::open_tables(path, &[&rows, "rtp_offsets"], CACHE_KIB)?;
-        let upsert = sqlite::upsert_newest(
-            dataset,
-            &rows,
-            &["rtp_digest", "rtp_partition", "rtp_offset"],
-        );
+        let own = ["rtp_digest", "rtp_partition", "rtp_offset"];
+        let upsert = sqlite::upsert(dataset, &rows, &own, OnConflict::KeepNewest);
         Ok(SqliteRealtimeStore {
             db,
             path: path.into(),
