@@ -68,6 +68,7 @@ pub struct Global {
 #[allow(missing_docs)] // a doc comment here would replace the help text of the command's `Args`
 pub enum Command {
     Init(init::Args),
+    MockApi(mock_api::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -77,6 +78,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Command::Init(_) => "init",
+            Command::MockApi(_) => "mock-api",
             Command::Completions(_) => "completions",
             Command::Man(_) => "man",
         }
@@ -87,6 +89,7 @@ impl Command {
         let dataset = || Dataset::load(global.dataset.as_deref());
         match self {
             Command::Init(args) => init::run(&args, &dataset()?, run),
+            Command::MockApi(args) => mock_api::run(args, run).await,
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
         }

@@ -5,6 +5,7 @@ pub mod commands;
 pub mod dataset;
 pub mod error;
 pub mod exit;
+mod mock_api;
 pub mod run;
 pub mod sqlite;
 pub mod stdout;
