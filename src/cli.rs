@@ -71,6 +71,7 @@ pub enum Command {
     Stream(stream::Args),
     LoadBatch(load_batch::Args),
     Init(init::Args),
+    MockApi(mock_api::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -83,6 +84,7 @@ impl Command {
             Command::Stream(_) => "stream",
             Command::LoadBatch(_) => "load-batch",
             Command::Init(_) => "init",
+            Command::MockApi(_) => "mock-api",
             Command::Completions(_) => "completions",
             Command::Man(_) => "man",
         }
@@ -96,6 +98,7 @@ impl Command {
             Command::Stream(args) => stream::run(&args, &dataset()?, run).await,
             Command::LoadBatch(args) => load_batch::run(&args, &dataset()?, run).await,
             Command::Init(args) => init::run(&args, &dataset()?, run),
+            Command::MockApi(args) => mock_api::run(args, run).await,
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
         }

@@ -10,6 +10,7 @@ pub mod event;
 pub mod event_log;
 pub mod exit;
 pub mod input;
+mod mock_api;
 pub mod realtime_store;
 pub mod rejects;
 pub mod retry;

@@ -4,5 +4,6 @@ pub mod completions;
 pub mod init;
 pub mod load_batch;
 pub mod man;
+pub mod mock_api;
 pub mod produce;
 pub mod stream;
