@@ -14,9 +14,21 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// `--max-outage`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct MaxOutage {
-    /// How long to wait for a dependency that is down; 0 fails at once
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = crate::time::parse_duration)]
-    pub max_outage: Duration,
+    /// How long to wait for a dependency that is down; 0 fails at once [default: 5m, and no end for a following stream]
+    #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
+    max_outage: Option<Duration>,
+}
+
+impl MaxOutage {
+    /// For a command that ends by itself.
+    pub fn bounded(self) -> Duration {
+        self.max_outage.unwrap_or(Duration::from_secs(300))
+    }
+
+    /// For a command that follows until it is told to stop.
+    pub fn following(self) -> Duration {
+        self.max_outage.unwrap_or(Duration::MAX)
+    }
 }
 
 /// Repeats `attempt` while it fails as unavailable, with full jitter, up to `max_outage`. A stop ends
@@ -36,7 +48,8 @@ where
             Err(error) if error.is_retriable() => error,
             other => return other,
         };
-        if started.elapsed() + ceiling > max_outage || run.stop.requested().is_some() {
+        if started.elapsed().saturating_add(ceiling) > max_outage || run.stop.requested().is_some()
+        {
             return Err(gave_up(error, max_outage));
         }
         if ceiling == PAUSES.0 {

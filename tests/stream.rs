@@ -175,3 +175,40 @@ fn streams_of_one_group_share_the_work_and_lose_nothing() {
         "6000"
     );
 }
+
+#[test]
+fn a_follower_drains_and_ends_0_when_told_to_stop() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(1_000).as_bytes());
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_rtp"))
+        .args(["stream", "--log-format", "json"])
+        .current_dir(place.root())
+        .env_clear()
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while place.query(LOG, "SELECT coalesce(sum(offset), 0) FROM group_offsets") != "1000" {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the follower did not reach the end"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let pid = child.id().to_string();
+    assert!(
+        std::process::Command::new("kill")
+            .arg(&pid)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(
+        out.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    assert_eq!(place.query(STORE, "SELECT count(*) FROM users"), "1000");
+}

@@ -83,7 +83,7 @@ async fn load(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         add(&counts.skipped, chunk.skipped);
         let rows = check(&chunk, dataset, run, rejects.as_mut())?;
         check_budget(args, run, false)?;
-        through_outage(run, args.outage.max_outage, || async {
+        through_outage(run, args.outage.bounded(), || async {
             store.lock().await.stage(&rows).await
         })
         .await?;
@@ -98,7 +98,7 @@ async fn load(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         )
         .hint("write it with `rtp fetch --trailer`, or leave out --require-complete"));
     }
-    let merged = through_outage(run, args.outage.max_outage, || async {
+    let merged = through_outage(run, args.outage.bounded(), || async {
         store.lock().await.merge(args.mode, &run.id).await
     })
     .await?;

@@ -108,11 +108,11 @@ impl<'a> Stage<'a> {
 
     async fn chunk(&mut self, chunk: &Chunk) -> Result<()> {
         let (good, bad, rejected) = self.sort(chunk)?;
-        through_outage(self.run, self.args.outage.max_outage, || async {
+        through_outage(self.run, self.args.outage.bounded(), || async {
             self.events.lock().await.send(&good).await
         })
         .await?;
-        through_outage(self.run, self.args.outage.max_outage, || async {
+        through_outage(self.run, self.args.outage.bounded(), || async {
             rejects::send(&mut *self.dead_letters.lock().await, &bad).await
         })
         .await?;

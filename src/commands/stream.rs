@@ -69,6 +69,10 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         bytes: MAX_BATCH_BYTES,
     };
     let end = consumer.end().await?;
+    let max_outage = match args.until_end {
+        true => args.outage.bounded(),
+        false => args.outage.following(),
+    };
 
     start_where_the_store_is(&mut consumer, &sink).await?;
     while run.stop.requested().is_none() {
@@ -91,7 +95,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         }
         let (rows, rejects) = transform(dataset, &batch);
         let to = consumer.position();
-        let stored = through_outage(run, args.outage.max_outage, || async {
+        let stored = through_outage(run, max_outage, || async {
             let (store, dead_letters) = &mut *sink.lock().await;
             store_batch(
                 store.as_mut(),
