@@ -11,6 +11,7 @@ pub mod event_log;
 pub mod exit;
 pub mod input;
 mod mock_api;
+pub mod project;
 pub mod realtime_store;
 pub mod rejects;
 pub mod retry;
