@@ -212,3 +212,31 @@ fn a_follower_drains_and_ends_0_when_told_to_stop() {
     );
     assert_eq!(place.query(STORE, "SELECT count(*) FROM users"), "1000");
 }
+
+#[test]
+fn a_locked_store_is_an_outage_and_no_bad_data() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(100).as_bytes());
+    let lock = rusqlite::Connection::open(place.path(STORE)).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let down = stream(&place, &["--max-outage", "0"]);
+    assert_eq!((down.status, down.counts()), (4, [0; 5]), "{}", down.stderr);
+    assert!(
+        down.stderr.contains("realtime.db") && down.stderr.contains("--max-outage"),
+        "{}",
+        down.stderr
+    );
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| stream(&place, &[]));
+        std::thread::sleep(std::time::Duration::from_secs(6)); // past SQLite's own patience
+        lock.execute_batch("COMMIT").unwrap();
+        let ran = waiting.join().unwrap();
+        assert_eq!(
+            (ran.status, ran.counts()),
+            (0, [100, 100, 0, 0, 0]),
+            "{}",
+            ran.stderr
+        );
+    });
+    assert_eq!(place.query(LOG, "SELECT count(*) FROM events_2_0"), "0");
+}

@@ -60,7 +60,7 @@ pub struct Args {
 /// Streams until the end, or until told to stop.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let log = &args.event_log.event_log;
-    let mut consumer = connect::consumer(log, &dataset.event.topic, &args.group)?;
+    let consumer = connect::consumer(log, &dataset.event.topic, &args.group)?;
     let store = connect::realtime_store(&args.realtime_store.realtime_store, dataset, &args.group)?;
     let dead_letters = connect::producer(log, &dataset.event.dead_letter_topic())?;
     let sink = Mutex::new((store, dead_letters));
@@ -68,24 +68,28 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         events: args.max_batch as usize,
         bytes: MAX_BATCH_BYTES,
     };
-    let end = consumer.end().await?;
+    let consumer = Mutex::new(consumer);
+    let end = consumer.lock().await.end().await?;
     let max_outage = match args.until_end {
         true => args.outage.bounded(),
         false => args.outage.following(),
     };
 
-    start_where_the_store_is(&mut consumer, &sink).await?;
+    start_where_the_store_is(&consumer, &sink).await?;
     while run.stop.requested().is_none() {
-        let from = consumer.position();
+        let from = consumer.lock().await.position();
         if args.until_end && reached(&from, &end) {
             // The group's offsets must say so too, also when another member did the work.
-            if consumer.commit().await? == Commit::Done {
+            if commit(&consumer, run, max_outage).await? == Commit::Done {
                 break;
             }
-            start_where_the_store_is(&mut consumer, &sink).await?;
+            start_where_the_store_is(&consumer, &sink).await?;
             continue;
         }
-        let batch = consumer.poll(limits).await?;
+        let batch = through_outage(run, max_outage, || async {
+            consumer.lock().await.poll(limits).await
+        })
+        .await?;
         if batch.is_empty() {
             tokio::select! {
                 () = tokio::time::sleep(IDLE) => {}
@@ -94,7 +98,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
             continue;
         }
         let (rows, rejects) = transform(dataset, &batch);
-        let to = consumer.position();
+        let to = consumer.lock().await.position();
         let stored = through_outage(run, max_outage, || async {
             let (store, dead_letters) = &mut *sink.lock().await;
             store_batch(
@@ -109,11 +113,11 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
             .await
         });
         let Some(counted) = stored.await? else {
-            start_where_the_store_is(&mut consumer, &sink).await?;
+            start_where_the_store_is(&consumer, &sink).await?;
             continue;
         };
-        if consumer.commit().await? == Commit::Superseded {
-            start_where_the_store_is(&mut consumer, &sink).await?;
+        if commit(&consumer, run, max_outage).await? == Commit::Superseded {
+            start_where_the_store_is(&consumer, &sink).await?;
         }
         count(run, &batch, &rejects, &counted);
         check_budget(args, run, false)?;
@@ -122,16 +126,27 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     verdict(args, run)
 }
 
+async fn commit(
+    consumer: &Mutex<Box<dyn Consumer>>,
+    run: &Run,
+    max_outage: Duration,
+) -> Result<Commit> {
+    through_outage(run, max_outage, || async {
+        consumer.lock().await.commit().await
+    })
+    .await
+}
+
 /// Where rows and rejects end.
 type Sink = (Box<dyn RealtimeStore>, Box<dyn Producer>);
 
 /// A store that keeps offsets with its rows knows best what it holds.
 async fn start_where_the_store_is(
-    consumer: &mut Box<dyn Consumer>,
+    consumer: &Mutex<Box<dyn Consumer>>,
     sink: &Mutex<Sink>,
 ) -> Result<()> {
     match sink.lock().await.0.offsets().await? {
-        Some(offsets) => consumer.seek(&offsets).await,
+        Some(offsets) => consumer.lock().await.seek(&offsets).await,
         None => Ok(()),
     }
 }

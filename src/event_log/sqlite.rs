@@ -257,12 +257,13 @@ impl SqliteConsumer {
 
     fn read(&mut self, limits: Limits) -> rusqlite::Result<MicroBatch> {
         let mut batch = MicroBatch::default();
+        let mut positions = self.position.clone(); // a failed read must not move
         for p in 0..self.topic.partitions {
             let mut select = self.topic.db.prepare_cached(&format!(
                 "SELECT offset, timestamp, key, value, headers FROM {} WHERE offset >= ?1 ORDER BY offset LIMIT ?2",
                 events_table(self.topic.id, i64::from(p))
             ))?;
-            let position = &mut self.position[p as usize];
+            let position = &mut positions[p as usize];
             let room = limits.events.saturating_sub(batch.len());
             let mut rows = select.query(params![*position, room])?;
             while batch.size() < limits.bytes {
@@ -279,6 +280,7 @@ impl SqliteConsumer {
                 *position = offset + 1;
             }
         }
+        self.position = positions;
         Ok(batch)
     }
 
