@@ -33,7 +33,7 @@ Exit status: 0 done; 1 done, and the answer is no (rejected rows, differences, s
 2 usage or configuration; 3 error budget exceeded; 4 a dependency is down or refused us; \
 5 data is missing; 130, 143 interrupted by a signal.
 
-Example: rtp init && sqlite3 .rtp/batch.db .schema";
+Example: rtp init && rtp produce events.ndjson && rtp stream --until-end";
 
 /// Flags that every command takes.
 #[derive(Clone, Debug, clap::Args)]

@@ -15,6 +15,9 @@ pub const MAX_EVENT_BYTES: usize = 1 << 20;
 /// Longest key in bytes: Cassandra's limit of a partition key.
 pub const MAX_KEY_BYTES: usize = 65_535;
 
+/// How far in the future an event time may be, in milliseconds: Kafka's own bound (KIP-1030).
+const MAX_FUTURE_MS: i64 = 3_600_000;
+
 /// Deepest nesting of an event.
 const MAX_DEPTH: usize = 128;
 
@@ -55,8 +58,9 @@ pub struct Transform<'d> {
 }
 
 impl<'d> Transform<'d> {
-    /// A transform that refuses event times after `latest_event_time`, in milliseconds.
-    pub fn new(dataset: &'d Dataset, latest_event_time: i64) -> Self {
+    /// A transform that refuses event times more than an hour after `now`, in milliseconds since 1970 UTC.
+    pub fn new(dataset: &'d Dataset, now: i64) -> Self {
+        let latest_event_time = now + MAX_FUTURE_MS;
         Transform {
             dataset,
             latest_event_time,

@@ -17,8 +17,6 @@ use crate::run::{Run, add, get};
 use crate::transform::Transform;
 use crate::url::BatchStoreArg;
 
-use super::produce::MAX_FUTURE_MS;
-
 /// Load NDJSON into the batch store, in one transaction or not at all
 ///
 /// Bad lines go to the file of --rejects, and the command ends 1; without that file the first bad
@@ -119,7 +117,7 @@ fn check<'a>(
     run: &Run,
     mut rejects: Option<&mut RejectFile>,
 ) -> Result<Rows<'a>> {
-    let mut transform = Transform::new(dataset, crate::time::now_ms() + MAX_FUTURE_MS);
+    let mut transform = Transform::new(dataset, crate::time::now_ms());
     let mut rows = Rows::new(dataset.fields.len());
     for line in chunk.lines() {
         let origin = Origin {

@@ -18,9 +18,6 @@ use crate::run::{Run, add, get};
 use crate::transform::{Transform, write_key};
 use crate::url::EventLogArg;
 
-/// How far in the future an event time may be, in milliseconds: Kafka's own bound (KIP-1030).
-pub(crate) const MAX_FUTURE_MS: i64 = 3_600_000;
-
 /// Check NDJSON, key it and append it to the event log
 ///
 /// Ends 0 only if every line was acknowledged. A line that breaks a rule of the dataset goes to the
@@ -136,7 +133,7 @@ impl<'a> Stage<'a> {
     /// The good lines as events, the bad ones as dead letters or in the file, and how many are bad.
     fn sort(&mut self, chunk: &Chunk) -> Result<(MicroBatch, MicroBatch, u64)> {
         let now = crate::time::now_ms();
-        let mut transform = Transform::new(self.dataset, now + MAX_FUTURE_MS);
+        let mut transform = Transform::new(self.dataset, now);
         let (mut good, mut bad, mut rejected) = (MicroBatch::default(), MicroBatch::default(), 0);
         let mut key = Vec::with_capacity(64);
         for line in chunk.lines() {

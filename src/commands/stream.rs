@@ -19,8 +19,6 @@ use crate::transform::{Reject, Transform};
 use crate::url::{EventLogArg, RealtimeStoreArg};
 use crate::value::{Fault, Rule};
 
-use super::produce::MAX_FUTURE_MS;
-
 /// Most bytes of a micro-batch, which bounds memory.
 const MAX_BATCH_BYTES: usize = 8 << 20;
 
@@ -163,7 +161,7 @@ type Rejects = Vec<(usize, Reject)>;
 
 /// Rows of the good events, and the bad ones.
 fn transform<'a>(dataset: &Dataset, batch: &'a MicroBatch) -> (Rows<'a>, Rejects) {
-    let mut transform = Transform::new(dataset, crate::time::now_ms() + MAX_FUTURE_MS);
+    let mut transform = Transform::new(dataset, crate::time::now_ms());
     let (mut rows, mut rejects) = (Rows::new(dataset.fields.len()), Vec::new());
     for (i, event) in batch.iter().enumerate() {
         let origin = Origin {
