@@ -6,10 +6,8 @@ use std::io::{ErrorKind, Read};
 use std::ops::Range;
 use std::path::PathBuf;
 
-use serde::Deserialize;
-use xxhash_rust::xxh3::Xxh3;
-
-use crate::error::{Error, Result, file_error};
+use crate::error::{Context, Error, Result, file_error};
+use crate::trailer::{Mark, Tally};
 use crate::transform::MAX_EVENT_BYTES;
 
 /// Bytes asked for in one read.
@@ -33,6 +31,8 @@ pub struct Chunk {
     lines: Vec<(u64, u64, Range<usize>)>,
     /// Blank lines and trailers, which are passed over.
     pub skipped: u64,
+    /// The last bookmark among the lines: `--commit-state` saves it once all of them are durable.
+    pub state: Option<String>,
 }
 
 impl Chunk {
@@ -61,25 +61,6 @@ impl Chunk {
     }
 }
 
-/// `{"_rtp":"end","records":N,"xxh3":"…"}`: the last line of a complete input.
-#[derive(Debug, Deserialize)]
-struct Trailer {
-    #[serde(rename = "_rtp")]
-    mark: String,
-    records: u64,
-    xxh3: String,
-}
-
-/// Every trailer starts like this.
-const TRAILER_START: &[u8] = br#"{"_rtp":"end","#;
-
-/// The records since the last trailer, as the next one must count them.
-#[derive(Default)]
-struct Since {
-    records: u64,
-    hash: Box<Xxh3>,
-}
-
 /// What is read, in order.
 pub struct Input {
     waiting: VecDeque<PathBuf>,
@@ -91,7 +72,7 @@ pub struct Input {
     line: u64,
     offset: u64,
     at_start: bool,
-    since: Since,
+    since: Tally,
     complete: bool,
 }
 
@@ -120,7 +101,7 @@ impl Input {
             line: 0,
             offset: 0,
             at_start: true,
-            since: Since::default(),
+            since: Tally::default(),
             complete: false,
         }
     }
@@ -244,32 +225,26 @@ impl Input {
         let line = &bytes[range.clone()];
         if line.iter().all(|b| matches!(b, b' ' | b'\t')) {
             chunk.skipped += 1;
-        } else if line.starts_with(TRAILER_START) {
-            self.check_trailer(line)?;
-            chunk.skipped += 1;
+        } else if Tally::is_mark(line) {
+            self.check_mark(line, chunk)?;
         } else {
             self.complete = false;
-            self.since.records += 1;
-            self.since.hash.update(line);
-            self.since.hash.update(b"\n");
+            self.since.add(line);
             chunk.lines.push((self.line, at, range));
         }
         Ok(())
     }
 
-    fn check_trailer(&mut self, line: &[u8]) -> Result<()> {
-        let place = format!("{} line {}", self.name, self.line);
-        let since = std::mem::take(&mut self.since);
-        let trailer: Trailer = serde_json::from_slice(line)
-            .map_err(|e| Error::missing(format!("{place}: broken trailer: {e}")))?;
-        let hash = format!("{:016x}", since.hash.digest());
-        if trailer.mark != "end" || trailer.records != since.records || trailer.xxh3 != hash {
-            return Err(Error::missing(format!(
-                "{place}: the trailer says {} records with xxh3 {}, but {} with {hash} came before it",
-                trailer.records, trailer.xxh3, since.records
-            )));
+    fn check_mark(&mut self, line: &[u8], chunk: &mut Chunk) -> Result<()> {
+        let mark = self
+            .since
+            .check(line)
+            .context(format_args!("{} line {}", self.name, self.line))?;
+        match mark {
+            Mark::End => self.complete = true,
+            Mark::Page { state } => chunk.state = Some(state),
         }
-        self.complete = true;
+        chunk.skipped += 1;
         Ok(())
     }
 }

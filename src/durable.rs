@@ -1,0 +1,132 @@
+//! Files that are there whole or not at all: written aside, synced, renamed.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result, file_error};
+
+/// A file on its way; dropped before [`Aside::publish`] it leaves nothing behind.
+#[derive(Debug)]
+pub struct Aside {
+    target: PathBuf,
+    aside: tempfile::TempPath,
+    out: BufWriter<File>,
+}
+
+impl Aside {
+    /// Starts the file beside `target`, readable only by its owner. A target that is a link or no
+    /// plain file is refused, for renaming would replace it.
+    pub fn create(target: &Path) -> Result<Aside> {
+        match std::fs::symlink_metadata(target) {
+            Ok(there) if !there.is_file() => {
+                return Err(Error::invalid(format!(
+                    "{} is a link or no plain file, so it is not replaced",
+                    target.display()
+                )));
+            }
+            _ => {}
+        }
+        let folder = folder(target);
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let aside = tempfile::Builder::new()
+            .prefix(&format!(".{name}."))
+            .suffix(".partial")
+            .tempfile_in(folder) // opened with 0600
+            .map_err(|e| file_error("write beside", target, &e))?;
+        let (file, aside) = aside.into_parts();
+        Ok(Aside {
+            target: target.into(),
+            aside,
+            out: BufWriter::with_capacity(1 << 16, file),
+        })
+    }
+
+    /// Adds bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.out
+            .write_all(bytes)
+            .map_err(|e| file_error("write", &self.target, &e))
+    }
+
+    /// Makes all of it durable and gives it its name, in place of what had it.
+    pub fn publish(mut self) -> Result<()> {
+        let target = self.target;
+        let fail = |e: &std::io::Error| file_error("write", &target, e);
+        self.out.flush().map_err(|e| fail(&e))?;
+        self.out.get_ref().sync_all().map_err(|e| fail(&e))?;
+        self.aside.persist(&target).map_err(|e| fail(&e.error))?;
+        File::open(folder(&target))
+            .and_then(|folder| folder.sync_all())
+            .map_err(|e| fail(&e))
+    }
+}
+
+/// Replaces the content of a small file, such as the bookmark of `fetch --state`.
+pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    let mut file = Aside::create(path)?;
+    file.write(content)?;
+    file.publish()
+}
+
+/// Holds a file for this process as long as it lives, by a lock on `FILE.lock`; one that another
+/// process holds is refused at once.
+pub fn hold(path: &Path) -> Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&name)
+        .map_err(|e| file_error("lock", path, &e))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::refused(format!(
+            "{} is in use by another rtp",
+            path.display()
+        ))),
+        Err(std::fs::TryLockError::Error(e)) => Err(file_error("lock", path, &e)),
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_there_whole_or_not_at_all() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("f");
+        let mut file = Aside::create(&path).unwrap();
+        file.write(b"half").unwrap();
+        drop(file);
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        let link = place.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(replace(&link, b"three").is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+    }
+
+    #[test]
+    fn a_held_file_is_refused_to_the_next() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("state.json");
+        let held = hold(&path).unwrap();
+        assert!(hold(&path).unwrap_err().to_string().contains("in use"));
+        drop(held);
+        hold(&path).unwrap();
+    }
+}
