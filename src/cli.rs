@@ -33,7 +33,7 @@ Exit status: 0 done; 1 done, and the answer is no (rejected rows, differences, s
 2 usage or configuration; 3 error budget exceeded; 4 a dependency is down or refused us; \
 5 data is missing; 130, 143 interrupted by a signal.
 
-Example: rtp init && rtp produce events.ndjson && rtp stream --until-end";
+Example: rtp init && rtp fetch --count 500 | rtp produce && rtp stream --until-end";
 
 /// Flags that every command takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -67,6 +67,7 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)] // a doc comment here would replace the help text of the command's `Args`
 pub enum Command {
+    Fetch(fetch::Args),
     Produce(produce::Args),
     Stream(stream::Args),
     LoadBatch(load_batch::Args),
@@ -80,6 +81,7 @@ impl Command {
     /// The command's name, as typed.
     pub fn name(&self) -> &'static str {
         match self {
+            Command::Fetch(_) => "fetch",
             Command::Produce(_) => "produce",
             Command::Stream(_) => "stream",
             Command::LoadBatch(_) => "load-batch",
@@ -94,6 +96,7 @@ impl Command {
     pub async fn run(self, global: &Global, run: &Run) -> Result<Exit> {
         let dataset = || Dataset::load(global.dataset.as_deref());
         match self {
+            Command::Fetch(args) => fetch::run(&args, &dataset()?, run).await,
             Command::Produce(args) => produce::run(&args, &dataset()?, run).await,
             Command::Stream(args) => stream::run(&args, &dataset()?, run).await,
             Command::LoadBatch(args) => load_batch::run(&args, &dataset()?, run).await,

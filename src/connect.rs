@@ -1,11 +1,37 @@
 //! From an address to a port; the only file that names adapters.
 
 use crate::batch_store::{self, BatchStore};
-use crate::dataset::Dataset;
+use crate::dataset::{self, Dataset};
 use crate::error::Result;
 use crate::event_log::{self, Consumer, Producer, Topic};
 use crate::realtime_store::{self, RealtimeStore};
+use crate::source::Source;
+use crate::source::file::FileSource;
+use crate::source::http::{HttpSource, Timeouts};
 use crate::url::ServerUrl;
+
+/// The source of a dataset, and the dataset's declaration as it applies there: a folder of saved
+/// bodies has neither parameters nor limits, and each file leads to the next.
+pub fn source(
+    api: &::url::Url,
+    dataset: &Dataset,
+    timeouts: Timeouts,
+) -> Result<(Box<dyn Source>, dataset::Source)> {
+    if api.scheme() != "file" {
+        let http = HttpSource::new(&dataset.source, timeouts)?;
+        let mut declared = dataset.source.clone();
+        declared.url = api.to_string();
+        return Ok((Box::new(http), declared));
+    }
+    let files = FileSource::open(api)?;
+    let declared = dataset::Source {
+        url: files.first().map_or_else(String::new, ToString::to_string),
+        records: dataset.source.records.clone(),
+        error: dataset.source.error.clone(),
+        ..dataset::Source::plain()
+    };
+    Ok((Box::new(files), declared))
+}
 
 /// The topics of a dataset: its own, and its dead letters.
 pub fn topics(dataset: &Dataset) -> [Topic; 2] {

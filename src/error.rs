@@ -1,6 +1,7 @@
 //! One error type for the whole crate. A kind exists only where a caller acts differently on it.
 
 use std::fmt;
+use std::time::Duration;
 
 /// What the caller does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,7 @@ pub struct Error {
     kind: Kind,
     message: String,
     hint: Option<String>,
+    retry_after: Option<Duration>,
 }
 
 /// The crate's result.
@@ -38,6 +40,7 @@ impl Error {
             kind,
             message: message.into(),
             hint: None,
+            retry_after: None,
         }
     }
 
@@ -77,6 +80,12 @@ impl Error {
         self
     }
 
+    /// Adds how long the dependency asks to be left alone, such as by HTTP's `Retry-After`.
+    pub fn retry_after(mut self, pause: Option<Duration>) -> Self {
+        self.retry_after = pause;
+        self
+    }
+
     /// Puts what was being done in front of the message: `context: message`.
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);
@@ -91,6 +100,11 @@ impl Error {
     /// Whether waiting and trying again can help.
     pub fn is_retriable(&self) -> bool {
         matches!(self.kind, Kind::Unavailable)
+    }
+
+    /// How long the dependency asks to be left alone.
+    pub fn asked_pause(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// What the user can do about it.

@@ -18,6 +18,8 @@ pub mod rejects;
 pub mod retry;
 pub mod row;
 pub mod run;
+pub mod secret;
+pub mod source;
 pub mod sqlite;
 pub mod stdout;
 pub mod time;

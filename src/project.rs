@@ -75,6 +75,17 @@ fn find<'a>(node: &Node, json: &'a str, found: &mut [Option<&'a str>]) -> serde_
     })
 }
 
+/// Calls `each` with the raw JSON of every element of an array; false if `json` is no array.
+pub fn elements<'a>(
+    json: &'a str,
+    mut each: impl FnMut(&'a str) -> serde_json::Result<()>,
+) -> serde_json::Result<bool> {
+    match json.starts_with('[') {
+        true => members(json, |_, raw| each(raw)).map(|()| true),
+        false => Ok(false),
+    }
+}
+
 /// Calls `each` with the token and raw JSON of every member of an object or array; of none for
 /// other values.
 fn members<'a>(

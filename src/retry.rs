@@ -11,6 +11,9 @@ use crate::run::{Run, add};
 /// First and longest pause between attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
+/// A dependency that comes back within two or three attempts is not worth a warning.
+const WARN_FROM: Duration = Duration::from_millis(400);
+
 /// `--max-outage`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct MaxOutage {
@@ -31,8 +34,8 @@ impl MaxOutage {
     }
 }
 
-/// Repeats `attempt` while it fails as unavailable, with full jitter, up to `max_outage`. A stop ends
-/// the waiting with the error at hand.
+/// Repeats `attempt` while it fails as unavailable, with full jitter and never sooner than the
+/// dependency asked for, up to `max_outage`. A stop ends the waiting with the error at hand.
 pub async fn through_outage<T, F>(
     run: &Run,
     max_outage: Duration,
@@ -43,22 +46,27 @@ where
 {
     let started = Instant::now();
     let mut ceiling = PAUSES.0;
+    let mut warned = false;
     loop {
         let error = match attempt().await {
             Err(error) if error.is_retriable() => error,
             other => return other,
         };
-        if started.elapsed().saturating_add(ceiling) > max_outage || run.stop.requested().is_some()
+        let asked = error.asked_pause().unwrap_or_default();
+        let longest = ceiling.max(asked);
+        if started.elapsed().saturating_add(longest) > max_outage || run.stop.requested().is_some()
         {
             return Err(gave_up(error, max_outage));
         }
-        if ceiling == PAUSES.0 {
+        if longest >= WARN_FROM && !warned {
             run.warn(format!("{error}; waiting for it"));
+            warned = true;
         }
         add(&run.counts.retries, 1);
-        let pause = rand::rng().random_range(Duration::ZERO..=ceiling);
+        // Those who were sent away together must not come back together.
+        let jitter = rand::rng().random_range(Duration::ZERO..=ceiling);
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(asked + jitter) => {}
             _ = run.stop.wait() => return Err(error),
         }
         ceiling = (ceiling * 2).min(PAUSES.1);
@@ -66,6 +74,9 @@ where
 }
 
 fn gave_up(error: Error, max_outage: Duration) -> Error {
+    if error.hint_text().is_some() {
+        return error;
+    }
     let hint = format!("--max-outage ({max_outage:?}) says how long to wait for it");
     error.hint(hint)
 }

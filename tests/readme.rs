@@ -4,9 +4,6 @@
 
 mod common;
 
-use std::path::Path;
-use std::process::Command;
-
 use common::Place;
 
 /// The commands of the console blocks under a heading: lines after `$ `, and what follows them.
@@ -28,20 +25,8 @@ fn the_tour_works_as_written() {
     let script = commands(&text, "A tour");
     assert!(script.contains("rtp stream --until-end"), "{script}");
     let place = Place::new();
-    let binary = Path::new(env!("CARGO_BIN_EXE_rtp")).parent().unwrap();
-    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
-    let out = Command::new("bash")
-        .args(["-euo", "pipefail", "-c", &script])
-        .current_dir(place.root())
-        .env_clear()
-        .env("PATH", path)
-        .output()
-        .unwrap();
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    let out = place.bash(&script);
+    assert_eq!(out.status, 0, "{}", out.stderr);
     for (file, table) in [
         (".rtp/realtime.db", "users"),
         (".rtp/batch.db", "batch_users"),

@@ -1,6 +1,7 @@
 //! One command, one file: its `Args` (whose doc comments are the help), `run`, helpers in call order.
 
 pub mod completions;
+pub mod fetch;
 pub mod init;
 pub mod load_batch;
 pub mod man;

@@ -65,6 +65,29 @@ pub struct Source {
     pub auth: Auth,
 }
 
+impl Source {
+    /// A source without parameters, credentials and limit, whose responses name the next page by `Link`.
+    pub fn plain() -> Self {
+        Source {
+            url: String::new(),
+            records: Pointer::default(),
+            error: None,
+            seed_param: None,
+            query: Vec::new(),
+            headers: Vec::new(),
+            pagination: Pagination {
+                style: PageStyle::Link,
+                size_param: None,
+                size: 0,
+                max_size: None,
+                endless: false,
+            },
+            limit: None,
+            auth: Auth::None,
+        }
+    }
+}
+
 /// How many records or requests the source allows in a period.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limit {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A JSON pointer: the reference tokens, unescaped. No token is the whole document.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pointer {
     tokens: Vec<String>,
 }

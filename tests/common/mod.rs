@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)] // each test file uses its part of this module
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -87,6 +87,24 @@ impl Place {
         }
     }
 
+    /// Runs a script with `pipefail`, and `rtp` in the path.
+    pub fn bash(&self, script: &str) -> Ran {
+        let binary = Path::new(env!("CARGO_BIN_EXE_rtp")).parent().unwrap();
+        let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+        let out = Command::new("bash")
+            .args(["-euo", "pipefail", "-c", script])
+            .current_dir(self.root())
+            .env_clear()
+            .env("PATH", path)
+            .output()
+            .unwrap();
+        Ran {
+            status: out.status.code().unwrap(),
+            stdout: String::from_utf8(out.stdout).unwrap(),
+            stderr: String::from_utf8(out.stderr).unwrap(),
+        }
+    }
+
     /// One column of one row of a query, as text.
     pub fn query(&self, file: &str, sql: &str) -> String {
         let db = rusqlite::Connection::open(self.path(file)).unwrap();
@@ -101,6 +119,54 @@ impl Place {
             })
         })
         .unwrap()
+    }
+}
+
+/// Waits until something is so.
+pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// A running `rtp mock-api`, which ends with the test.
+pub struct Mock {
+    child: std::process::Child,
+    /// Where it listens, such as `http://127.0.0.1:40123`.
+    pub url: String,
+}
+
+impl Mock {
+    pub fn start(args: &[&str]) -> Mock {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rtp"))
+            .args(["mock-api", "--port", "0", "--quiet"])
+            .args(args)
+            .env_clear()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let url = line.trim_end().to_string();
+        assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+        Mock { child, url }
+    }
+
+    /// The address of its users.
+    pub fn users(&self) -> String {
+        format!("{}/api/1.4/", self.url)
+    }
+}
+
+impl Drop for Mock {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 

@@ -1,0 +1,112 @@
+//! Passwords, tokens and keys: read from the environment or a file, never from the command line or a
+//! dataset file, and never printed.
+
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::dataset::SecretRef;
+use crate::error::{Error, Result, file_error};
+
+/// A secret text. Its debug form does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text that came from elsewhere, such as a token of an OAuth server.
+    pub fn new(text: impl Into<String>) -> Self {
+        Secret(text.into())
+    }
+
+    /// Reads a secret from where the dataset says it is.
+    pub fn read(from: &SecretRef) -> Result<Secret> {
+        match from {
+            SecretRef::Env(name) => match std::env::var(name) {
+                Ok(text) if !text.is_empty() => one_line(text, &format!("${name}")),
+                _ => Err(Error::invalid(format!(
+                    "the environment variable {name} is empty or not set"
+                ))
+                .hint("the dataset's [source.auth] takes its secret from there")),
+            },
+            SecretRef::File(path) => read_file(path),
+        }
+    }
+
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+fn read_file(path: &Path) -> Result<Secret> {
+    let fail = |e: &std::io::Error| file_error("read the secret in", path, e);
+    let mode = std::fs::metadata(path)
+        .map_err(|e| fail(&e))?
+        .permissions()
+        .mode();
+    if mode & 0o007 != 0 {
+        return Err(Error::invalid(format!(
+            "everybody on this machine may read the secret in {}",
+            path.display()
+        ))
+        .hint(format!("chmod 600 {}", path.display())));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| fail(&e))?;
+    one_line(text, &path.display().to_string())
+}
+
+/// One final line end is the editor's; any other is a mistake.
+fn one_line(mut text: String, place: &str) -> Result<Secret> {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    if text.is_empty() || text.contains(['\n', '\r']) {
+        return Err(Error::invalid(format!(
+            "the secret in {place} must be one line that is not empty"
+        )));
+    }
+    Ok(Secret(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_one_line_that_only_the_owner_reads() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("key");
+        let from = SecretRef::File(path.clone());
+        let write = |text: &str, mode| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        write("s3cret\n", 0o600);
+        let secret = Secret::read(&from).unwrap();
+        assert_eq!(
+            (secret.expose(), format!("{secret:?}").as_str()),
+            ("s3cret", "***")
+        );
+        for (text, mode, message) in [
+            ("s3cret\n", 0o644, "everybody"),
+            ("a\nb\n", 0o600, "one line"),
+            ("\n", 0o600, "one line"),
+        ] {
+            write(text, mode);
+            let error = Secret::read(&from).unwrap_err();
+            assert!(error.to_string().contains(message), "{error}");
+            assert!(!error.to_string().contains("s3cret"));
+        }
+        let unset = SecretRef::Env("RTP_TEST_NOT_SET".into());
+        assert!(Secret::read(&unset).is_err());
+    }
+}
