@@ -92,6 +92,16 @@ impl Command {
         }
     }
 
+    /// Whether its counts are worth drawing: not where records are printed, nor in the middle of a
+    /// pipe, whose last command draws its own.
+    pub fn draws_progress(&self) -> bool {
+        match self {
+            Command::Fetch(args) => args.writes_a_file(),
+            Command::Produce(_) | Command::Stream(_) | Command::LoadBatch(_) => true,
+            _ => false,
+        }
+    }
+
     /// Runs the command.
     pub async fn run(self, global: &Global, run: &Run) -> Result<Exit> {
         let dataset = || Dataset::load(global.dataset.as_deref());

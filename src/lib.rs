@@ -12,6 +12,7 @@ pub mod event_log;
 pub mod exit;
 pub mod input;
 mod mock_api;
+pub mod progress;
 pub mod project;
 pub mod realtime_store;
 pub mod rejects;
@@ -50,13 +51,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         .run_id
         .clone()
         .unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    let run = Run::new(
+    let mut run = Run::new(
         cli.command.name(),
         id,
         stop,
         cli.global.log_format,
         cli.global.quiet,
     );
+    if cli.command.draws_progress() {
+        run.start_progress();
+    }
     let exit = execute(cli, &run, stopper).unwrap_or_else(|error| {
         run.error(&error);
         error.kind().into()

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::progress::Progress;
 
 /// How stderr speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -114,6 +115,7 @@ pub struct Run {
     pub log_format: LogFormat,
     /// No messages but warnings, errors and the summary; no progress.
     pub quiet: bool,
+    progress: Progress,
     started: Instant,
 }
 
@@ -133,6 +135,7 @@ impl Run {
             stop,
             log_format,
             quiet,
+            progress: Progress::default(),
             started: Instant::now(),
         }
     }
@@ -154,9 +157,11 @@ impl Run {
         self.log("error", &error.to_string(), error.hint_text());
     }
 
-    /// Whether progress may be drawn.
-    pub fn shows_progress(&self) -> bool {
-        !self.quiet && self.log_format == LogFormat::Text && std::io::stderr().is_terminal()
+    /// Draws the counts on stderr until the summary, if that is a terminal and may be drawn on.
+    pub fn start_progress(&mut self) {
+        if !self.quiet && self.log_format == LogFormat::Text && std::io::stderr().is_terminal() {
+            self.progress = Progress::start(self.command, self.counts.clone());
+        }
     }
 
     fn log(&self, level: &str, message: &str, hint: Option<&str>) {
@@ -185,11 +190,12 @@ impl Run {
                 object.to_string()
             }
         };
-        to_stderr(&line);
+        self.progress.suspend(|| to_stderr(&line));
     }
 
     /// Prints the summary: the last line on stderr.
     pub fn summary(&self, exit: Exit) {
+        self.progress.clear();
         let c = &self.counts;
         let seconds = self.started.elapsed().as_secs_f64();
         let line = match self.log_format {

@@ -1,6 +1,7 @@
 //! Standard output: data only, and a reader that went away (`| head`) is no error.
 
 use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
 
 use crate::error::{Error, Result};
 
@@ -11,6 +12,14 @@ pub enum Reader {
     Here,
     /// It closed the pipe.
     Gone,
+}
+
+/// Whether stdout was redirected to a file.
+pub fn is_file() -> bool {
+    let stdout = std::io::stdout();
+    let file = stdout.as_fd().try_clone_to_owned().map(std::fs::File::from);
+    file.and_then(|file| file.metadata())
+        .is_ok_and(|there| there.is_file())
 }
 
 /// Writes all of `bytes` to stdout and flushes.

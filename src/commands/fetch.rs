@@ -158,6 +158,11 @@ async fn walk(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
 }
 
 impl Args {
+    /// Whether the records go to a file, by `--out` or by redirection.
+    pub fn writes_a_file(&self) -> bool {
+        self.out.is_some() || stdout::is_file()
+    }
+
     fn timeouts(&self) -> Timeouts {
         Timeouts {
             connect: self.connect_timeout,
