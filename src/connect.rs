@@ -8,6 +8,7 @@ use crate::realtime_store::{self, RealtimeStore};
 use crate::source::Source;
 use crate::source::file::FileSource;
 use crate::source::http::{HttpSource, Timeouts};
+use crate::table::{self, TableReader};
 use crate::url::ServerUrl;
 
 /// The source of a dataset, and the dataset's declaration as it applies there: a folder of saved
@@ -104,6 +105,24 @@ pub fn batch_store(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn BatchSt
     match url {
         ServerUrl::Sqlite(path) => Ok(Box::new(batch_store::sqlite::SqliteBatchStore::open(
             path, dataset,
+        )?)),
+    }
+}
+
+/// The real-time store's table, for reading.
+pub fn realtime_table(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
+    table(url, dataset, &dataset.realtime.table)
+}
+
+/// The batch store's table, for reading.
+pub fn batch_table(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
+    table(url, dataset, &dataset.batch.table)
+}
+
+fn table(url: &ServerUrl, dataset: &Dataset, table: &str) -> Result<Box<dyn TableReader>> {
+    match url {
+        ServerUrl::Sqlite(path) => Ok(Box::new(table::sqlite::SqliteTable::open(
+            path, dataset, table,
         )?)),
     }
 }

@@ -23,11 +23,13 @@ pub mod secret;
 pub mod source;
 pub mod sqlite;
 pub mod stdout;
+pub mod table;
 pub mod time;
 pub mod trailer;
 pub mod transform;
 pub mod url;
 pub mod value;
+pub mod verify;
 
 use std::ffi::OsString;
 

@@ -8,3 +8,4 @@ pub mod man;
 pub mod mock_api;
 pub mod produce;
 pub mod stream;
+pub mod verify;

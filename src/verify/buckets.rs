@@ -1,0 +1,385 @@
+//! Sums over the rows of a table by bucket of their keys, and the keys of a group of buckets: what a
+//! scan leaves behind, in memory that does not grow with the table.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{Plan, Side};
+use crate::row;
+use crate::table::{StoredRow, Visitor};
+use crate::value::Value;
+
+/// Number of buckets: a key's is the top 12 bits of the hash of its encoding.
+const BUCKETS: usize = 1 << 12;
+
+/// Most rows of one table in a group, just below where the table of hashes would double.
+const GROUP_ROWS: u64 = (1 << 18) / 8 * 7;
+
+/// Most bytes of keys of one table in a group.
+const GROUP_KEY_BYTES: u64 = 8 << 20;
+
+/// Rows between two looks at the stop signal.
+const STOP_EVERY: u64 = 1_024;
+
+/// The hash of a key's encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeyHash([u64; 2]);
+
+impl KeyHash {
+    fn new(encoding: &[u8]) -> Self {
+        let hash = xxh3_128(encoding);
+        KeyHash([(hash >> 64) as u64, hash as u64])
+    }
+
+    fn bucket(self) -> usize {
+        (self.0[0] >> (64 - BUCKETS.ilog2())) as usize
+    }
+}
+
+impl Hash for KeyHash {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0[1]);
+    }
+}
+
+/// Passes a hash through.
+#[derive(Debug, Default)]
+pub(super) struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes
+            .iter()
+            .fold(self.0, |hash, b| hash.rotate_left(8) ^ u64::from(*b));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// Rows of one bucket, summed up so that their order does not matter. The sum catches what an xor
+/// cancels out, such as two equal rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Bucket {
+    rows: u64,
+    key_bytes: u64,
+    sum: u128,
+    xor: u128,
+}
+
+/// The first pass: every row of a table.
+#[derive(Debug)]
+pub(super) struct Sums {
+    reader: RowReader,
+    buckets: Vec<Bucket>,
+    /// Rows seen.
+    pub(super) rows: u64,
+    /// Bytes of their encodings.
+    pub(super) bytes: u64,
+    /// Rows among them whose key is no key.
+    pub(super) foreign_keys: u64,
+}
+
+impl Sums {
+    pub(super) fn new(plan: &Arc<Plan>, side: Side) -> Self {
+        Sums {
+            reader: RowReader::new(plan, side),
+            buckets: vec![Bucket::default(); BUCKETS],
+            rows: 0,
+            bytes: 0,
+            foreign_keys: 0,
+        }
+    }
+}
+
+impl Visitor for Sums {
+    fn wants(&mut self, _: &Value<'_>) -> bool {
+        true
+    }
+
+    fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
+        self.rows += 1;
+        match self.reader.key(row) {
+            None => self.foreign_keys += 1,
+            Some(key) => {
+                let digest = self.reader.digest(row);
+                let bucket = &mut self.buckets[key.bucket()];
+                bucket.rows += 1;
+                bucket.key_bytes += self.reader.key.len() as u64;
+                bucket.sum = bucket.sum.wrapping_add(digest);
+                bucket.xor ^= digest;
+            }
+        }
+        self.bytes += self.reader.scratch.len() as u64;
+        self.reader.go_on(self.rows)
+    }
+}
+
+/// Which buckets are looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Suspects {
+    /// Those whose sums differ.
+    Differing,
+    /// All: neither table rules out a key that is there twice, equally in both.
+    All,
+}
+
+/// Buckets small enough to be looked into together.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    buckets: Vec<bool>,
+    rows: [u64; 2],
+    key_bytes: [u64; 2],
+}
+
+impl Group {
+    fn empty() -> Self {
+        Group {
+            buckets: vec![false; BUCKETS],
+            rows: [0; 2],
+            key_bytes: [0; 2],
+        }
+    }
+
+    fn has_room(&self, both: [&Bucket; 2]) -> bool {
+        (0..2).all(|side| {
+            self.rows[side] + both[side].rows <= GROUP_ROWS
+                && self.key_bytes[side] + both[side].key_bytes <= GROUP_KEY_BYTES
+        })
+    }
+
+    fn add(&mut self, bucket: usize, both: [&Bucket; 2]) {
+        self.buckets[bucket] = true;
+        for (side, sums) in both.into_iter().enumerate() {
+            self.rows[side] += sums.rows;
+            self.key_bytes[side] += sums.key_bytes;
+        }
+    }
+}
+
+/// The buckets to look into, in groups. A bucket that is too large by itself is a group of its own.
+pub(super) fn groups([realtime, batch]: &[Sums; 2], suspects: Suspects) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for (i, (a, b)) in realtime.buckets.iter().zip(&batch.buckets).enumerate() {
+        let is_empty = a.rows + b.rows == 0;
+        if is_empty || (suspects == Suspects::Differing && a == b) {
+            continue;
+        }
+        match groups.last_mut().filter(|group| group.has_room([a, b])) {
+            Some(group) => group.add(i, [a, b]),
+            None => {
+                let mut group = Group::empty();
+                group.add(i, [a, b]);
+                groups.push(group);
+            }
+        }
+    }
+    groups
+}
+
+/// The second pass: the keys of a group of buckets.
+#[derive(Debug)]
+pub(super) struct Keys {
+    reader: RowReader,
+    group: Arc<Group>,
+    seen: HashMap<KeyHash, Seen, BuildHasherDefault<Hashed>>,
+    encodings: Vec<u8>,
+    rows: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// Sum of the digests, as two halves: an aligned u128 would make the entry a third larger.
+    digest: [u64; 2],
+    rows: u32,
+    key_len: u32,
+    key_at: usize,
+}
+
+impl Keys {
+    pub(super) fn new(plan: &Arc<Plan>, side: Side, group: &Arc<Group>) -> Self {
+        let rows = group.rows[side as usize].min(GROUP_ROWS);
+        let key_bytes = group.key_bytes[side as usize].min(GROUP_KEY_BYTES);
+        Keys {
+            reader: RowReader::new(plan, side),
+            group: group.clone(),
+            seen: HashMap::with_capacity_and_hasher(rows as usize, BuildHasherDefault::default()),
+            encodings: Vec::with_capacity(key_bytes as usize),
+            rows: 0,
+        }
+    }
+
+    fn encoding(&self, seen: &Seen) -> &[u8] {
+        &self.encodings[seen.key_at..seen.key_at + seen.key_len as usize]
+    }
+}
+
+impl Visitor for Keys {
+    fn wants(&mut self, key: &Value<'_>) -> bool {
+        self.group.buckets[self.reader.hash(key).bucket()]
+    }
+
+    fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
+        let Some(key) = self.reader.key(row) else {
+            return ControlFlow::Continue(());
+        };
+        let digest = self.reader.digest(row);
+        let encodings = &mut self.encodings;
+        let seen = self.seen.entry(key).or_insert_with(|| {
+            let key_at = encodings.len();
+            encodings.extend_from_slice(&self.reader.key);
+            Seen {
+                digest: [0; 2],
+                rows: 0,
+                key_len: self.reader.key.len() as u32, // a key has at most 65,535 bytes
+                key_at,
+            }
+        });
+        let sum = join(seen.digest).wrapping_add(digest);
+        seen.digest = [(sum >> 64) as u64, sum as u64];
+        seen.rows = seen.rows.saturating_add(1);
+        self.rows += 1;
+        self.reader.go_on(self.rows)
+    }
+}
+
+fn join([high, low]: [u64; 2]) -> u128 {
+    u128::from(high) << 64 | u128::from(low)
+}
+
+/// Encodings of the keys that are not one equal row in both tables.
+pub(super) fn differing_keys([realtime, batch]: &[Keys; 2]) -> impl Iterator<Item = &[u8]> {
+    let in_realtime = realtime.seen.iter().filter(|(key, a)| {
+        batch
+            .seen
+            .get(key)
+            .is_none_or(|b| a.digest != b.digest || a.rows > 1 || b.rows > 1)
+    });
+    let only_in_batch = batch
+        .seen
+        .iter()
+        .filter(|(key, _)| !realtime.seen.contains_key(key));
+    in_realtime
+        .map(|(_, seen)| realtime.encoding(seen))
+        .chain(only_in_batch.map(|(_, seen)| batch.encoding(seen)))
+}
+
+/// Hashes keys and rows without an allocation for each.
+#[derive(Debug)]
+struct RowReader {
+    plan: Arc<Plan>,
+    side: Side,
+    key: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+impl RowReader {
+    fn new(plan: &Arc<Plan>, side: Side) -> Self {
+        RowReader {
+            plan: plan.clone(),
+            side,
+            key: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    fn hash(&mut self, key: &Value<'_>) -> KeyHash {
+        self.key.clear();
+        key.encode(&mut self.key);
+        KeyHash::new(&self.key)
+    }
+
+    /// The hash of the row's key, unless it is foreign.
+    fn key(&mut self, row: StoredRow<'_>) -> Option<KeyHash> {
+        let key = self.plan.dataset.event.key;
+        let is_foreign = row.foreign.iter().any(|f| f.field == key);
+        (!is_foreign).then(|| self.hash(&row.values[key]))
+    }
+
+    /// The canonical digest. A row with a foreign value equals no row of the other table.
+    fn digest(&mut self, row: StoredRow<'_>) -> u128 {
+        let digest = row::digest(&self.plan.dataset, row.values, &mut self.scratch);
+        let digest = u128::from_be_bytes(digest.0);
+        match row.foreign.is_empty() {
+            true => digest,
+            false => digest.rotate_left(1 + self.side as u32),
+        }
+    }
+
+    fn go_on(&self, rows: u64) -> ControlFlow<()> {
+        match rows.is_multiple_of(STOP_EVERY) && self.plan.stop.requested().is_some() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Dataset;
+    use crate::run::Stop;
+    use crate::verify::Tolerances;
+
+    fn plan() -> Arc<Plan> {
+        let dataset = Dataset::load(None).unwrap();
+        let tolerances = Tolerances::parse(&dataset, &[]).unwrap();
+        Arc::new(Plan::new(&dataset, tolerances, Stop::channel().1))
+    }
+
+    fn visit(visitor: &mut impl Visitor, plan: &Plan, rows: impl Iterator<Item = u128>) {
+        let mut values = vec![Value::Null; plan.dataset.fields.len()];
+        for n in rows {
+            values[plan.dataset.event.key] = Value::Uuid(uuid::Uuid::from_u128(n));
+            if visitor.wants(&values[plan.dataset.event.key]) {
+                let row = StoredRow {
+                    values: &values,
+                    foreign: &[],
+                };
+                assert!(visitor.row(row).is_continue());
+            }
+        }
+    }
+
+    #[test]
+    fn equal_tables_in_any_order_have_no_groups_and_one_row_more_is_found() {
+        let plan = plan();
+        let mut sums = [Side::Realtime, Side::Batch].map(|side| Sums::new(&plan, side));
+        visit(&mut sums[0], &plan, 0..5_000);
+        visit(&mut sums[1], &plan, (0..5_000).rev());
+        assert!(groups(&sums, Suspects::Differing).is_empty());
+        assert_eq!(groups(&sums, Suspects::All).len(), 1);
+        visit(&mut sums[1], &plan, 5_000..5_001);
+        let groups = groups(&sums, Suspects::Differing);
+        assert_eq!(groups.len(), 1);
+        let group = Arc::new(groups[0].clone());
+        let mut keys = [Side::Realtime, Side::Batch].map(|side| Keys::new(&plan, side, &group));
+        visit(&mut keys[0], &plan, 0..5_000);
+        visit(&mut keys[1], &plan, 0..5_001);
+        let differing: Vec<&[u8]> = differing_keys(&keys).collect();
+        let mut expected = Vec::new();
+        Value::Uuid(uuid::Uuid::from_u128(5_000)).encode(&mut expected);
+        assert_eq!(differing, [expected]);
+        assert!(keys[0].seen.len() < 100, "only the bucket's keys are kept");
+    }
+
+    #[test]
+    fn groups_are_bounded_whatever_differs() {
+        let plan = plan();
+        let mut sums = [Side::Realtime, Side::Batch].map(|side| Sums::new(&plan, side));
+        visit(&mut sums[0], &plan, 0..500_000);
+        let groups = groups(&sums, Suspects::Differing);
+        assert_eq!(groups.len(), 3);
+        assert!(groups.iter().all(|g| g.rows[0] <= GROUP_ROWS));
+        assert_eq!(groups.iter().map(|g| g.rows[0]).sum::<u64>(), 500_000);
+    }
+}

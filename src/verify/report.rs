@@ -1,0 +1,339 @@
+//! Differences on their way out: a sample for people, all of them for machines.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::Side;
+use crate::durable::Aside;
+use crate::error::{Error, Result};
+use crate::run::Run;
+use crate::stdout::{self, Reader};
+use crate::value::Value;
+
+/// Longest value shown to people, in characters.
+const SHOWN: usize = 200;
+
+/// How the full list is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// One JSON object a line.
+    Ndjson,
+    /// Comma-separated values with a header.
+    Csv,
+}
+
+impl Format {
+    /// The format that a file's ending asks for.
+    pub fn of(path: &Path) -> Format {
+        match path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("csv"))
+        {
+            true => Format::Csv,
+            false => Format::Ndjson,
+        }
+    }
+}
+
+/// What kind of difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// In the real-time store, not in the batch store.
+    Missing,
+    /// In the batch store, not in the real-time store.
+    Extra,
+    /// In both, with another value in one column.
+    Changed,
+    /// More than once in one store.
+    Duplicate,
+}
+
+impl Class {
+    /// The name in every output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Missing => "missing",
+            Class::Extra => "extra",
+            Class::Changed => "changed",
+            Class::Duplicate => "duplicate",
+        }
+    }
+}
+
+/// What one store has in the place of a difference.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cell<'a> {
+    /// Nothing to show: the difference is about the row.
+    Row,
+    /// A value.
+    Value(&'a Value<'a>),
+    /// What the column's type cannot hold.
+    Foreign(&'a str),
+    /// A number of rows.
+    Rows(u64),
+}
+
+/// One difference: of a column, or of a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Difference<'a> {
+    /// What kind.
+    pub class: Class,
+    /// The row's key.
+    pub key: Cell<'a>,
+    /// The store that lacks the row, has it alone, or has it more than once.
+    pub side: Option<Side>,
+    /// The column that differs.
+    pub column: Option<&'a str>,
+    /// What the real-time and the batch store have.
+    pub cells: [Cell<'a>; 2],
+}
+
+/// A difference as NDJSON has it.
+#[derive(Serialize)]
+struct Line<'a> {
+    class: &'a str,
+    key: serde_json::Value,
+    store: Option<&'a str>,
+    column: Option<&'a str>,
+    realtime: serde_json::Value,
+    batch: serde_json::Value,
+}
+
+/// Where differences go.
+#[derive(Debug)]
+pub struct Report<'r> {
+    run: &'r Run,
+    tables: [String; 2],
+    sample: u64,
+    shown: u64,
+    total: u64,
+    output: Option<Output>,
+}
+
+#[derive(Debug)]
+struct Output {
+    format: Format,
+    to: Destination,
+    line: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Destination {
+    Stdout(Reader),
+    File(Aside),
+}
+
+impl<'r> Report<'r> {
+    /// Shows the first `sample` differences and writes all to `output`, `-` being stdout.
+    pub fn create(
+        run: &'r Run,
+        tables: [String; 2],
+        sample: u64,
+        output: Option<(&PathBuf, Format)>,
+    ) -> Result<Self> {
+        let output = match output {
+            None => None,
+            Some((path, format)) => Some(Output::create(path, format)?),
+        };
+        Ok(Report {
+            run,
+            tables,
+            sample,
+            shown: 0,
+            total: 0,
+            output,
+        })
+    }
+
+    /// Takes one difference.
+    pub fn add(&mut self, difference: &Difference<'_>) -> Result<()> {
+        self.total += 1;
+        if self.shown < self.sample {
+            self.shown += 1;
+            self.run.info(self.for_people(difference));
+        }
+        match &mut self.output {
+            None => Ok(()),
+            Some(output) => output.write(difference),
+        }
+    }
+
+    /// Says how many were not shown, and makes the full list durable.
+    pub fn finish(self) -> Result<()> {
+        let rest = self.total - self.shown;
+        if rest > 0 {
+            let hint = match self.output {
+                None => "; --output FILE lists all",
+                Some(_) => "",
+            };
+            self.run.info(format!("... and {rest} more{hint}"));
+        }
+        match self.output.map(|output| output.to) {
+            Some(Destination::File(file)) => file.publish(),
+            Some(Destination::Stdout(_)) | None => Ok(()),
+        }
+    }
+
+    fn for_people(&self, d: &Difference<'_>) -> String {
+        let name = d.class.name();
+        let [realtime, batch] = &self.tables;
+        let key = shown(&d.key);
+        match (d.class, d.column) {
+            (Class::Missing, _) => format!("{name} {key}: in {realtime}, not in {batch}"),
+            (Class::Extra, _) => format!("{name} {key}: in {batch}, not in {realtime}"),
+            (Class::Duplicate, _) => format!(
+                "{name} {key}: {} rows in {realtime}, {} in {batch}",
+                shown(&d.cells[0]),
+                shown(&d.cells[1])
+            ),
+            (Class::Changed, column) => format!(
+                "{name} {key}: {} is {} in {realtime}, {} in {batch}",
+                column.unwrap_or_default(),
+                shown(&d.cells[0]),
+                shown(&d.cells[1])
+            ),
+        }
+    }
+}
+
+impl Output {
+    fn create(path: &Path, format: Format) -> Result<Self> {
+        let to = match path.as_os_str() == "-" {
+            true => Destination::Stdout(Reader::Here),
+            false => Destination::File(Aside::create(path)?),
+        };
+        let mut output = Output {
+            format,
+            to,
+            line: Vec::new(),
+        };
+        if format == Format::Csv {
+            output
+                .line
+                .extend_from_slice(b"class,key,store,column,realtime,batch\n");
+            output.send()?;
+        }
+        Ok(output)
+    }
+
+    fn write(&mut self, d: &Difference<'_>) -> Result<()> {
+        self.line.clear();
+        let line = match self.format {
+            Format::Ndjson => serde_json::to_string(&Line {
+                class: d.class.name(),
+                key: json(&d.key),
+                store: d.side.map(Side::name),
+                column: d.column,
+                realtime: json(&d.cells[0]),
+                batch: json(&d.cells[1]),
+            })
+            .map_err(|e| Error::refused(format!("internal error: {e}")))?,
+            Format::Csv => [
+                d.class.name().to_string(),
+                csv(&d.key),
+                d.side.map_or("", Side::name).to_string(),
+                d.column.unwrap_or_default().to_string(),
+                csv(&d.cells[0]),
+                csv(&d.cells[1]),
+            ]
+            .join(","),
+        };
+        self.line.extend_from_slice(line.as_bytes());
+        self.line.push(b'\n');
+        self.send()
+    }
+
+    /// A reader of stdout that went away has seen enough; the verdict is still to be given.
+    fn send(&mut self) -> Result<()> {
+        match &mut self.to {
+            Destination::File(file) => file.write(&self.line),
+            Destination::Stdout(Reader::Gone) => Ok(()),
+            Destination::Stdout(reader) => {
+                *reader = stdout::write(&self.line)?;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn json(cell: &Cell<'_>) -> serde_json::Value {
+    match cell {
+        Cell::Row | Cell::Value(Value::Null) => serde_json::Value::Null,
+        Cell::Value(Value::Int(n)) => json!(n),
+        Cell::Value(Value::Double(n)) => json!(n),
+        Cell::Value(Value::Boolean(b)) => json!(b),
+        Cell::Value(other) => json!(other.to_string()),
+        Cell::Foreign(found) => json!(found),
+        Cell::Rows(n) => json!(n),
+    }
+}
+
+/// Null is empty, texts are quoted: a text is told from null, also an empty one. What a spreadsheet
+/// would take for a formula is prefixed with `'`.
+fn csv(cell: &Cell<'_>) -> String {
+    let quoted = |text: &str| {
+        let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+        let prefix = if formula { "'" } else { "" };
+        format!("\"{prefix}{}\"", text.replace('"', "\"\""))
+    };
+    match cell {
+        Cell::Row | Cell::Value(Value::Null) => String::new(),
+        Cell::Value(Value::Text(text)) => quoted(text),
+        Cell::Foreign(found) => quoted(found),
+        Cell::Value(other) => other.to_string(),
+        Cell::Rows(n) => n.to_string(),
+    }
+}
+
+/// A value for people: texts in quotes, so that a trailing space is seen, and not longer than a screen.
+fn shown(cell: &Cell<'_>) -> String {
+    let text = match cell {
+        Cell::Row => String::new(),
+        Cell::Value(Value::Text(text)) => format!("{text:?}"),
+        Cell::Value(other) => other.to_string(),
+        Cell::Foreign(found) => (*found).to_string(),
+        Cell::Rows(n) => n.to_string(),
+    };
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_of_csv_cannot_become_a_formula_and_null_is_no_empty_text() {
+        let table = [
+            (Value::Null, ""),
+            (Value::Text("".into()), "\"\""),
+            (Value::Text("a \"b\", c".into()), "\"a \"\"b\"\", c\""),
+            (Value::Text("=HYPERLINK(1)".into()), "\"'=HYPERLINK(1)\""),
+            (Value::Text("@SUM".into()), "\"'@SUM\""),
+            (Value::Text("\tx".into()), "\"'\tx\""),
+            (Value::Int(-5), "-5"),
+            (Value::Decimal("-1.5".into()), "-1.5"),
+        ];
+        for (value, cell) in table {
+            assert_eq!(csv(&Cell::Value(&value)), cell);
+        }
+    }
+
+    #[test]
+    fn people_see_the_trailing_space_and_no_control_characters() {
+        let value = Value::Text("Zoë \u{1b}[2J".into());
+        assert_eq!(shown(&Cell::Value(&value)), "\"Zoë \\u{1b}[2J\"");
+        let long = Value::Text("x".repeat(1_000).into());
+        assert_eq!(shown(&Cell::Value(&long)).len(), SHOWN + 3);
+    }
+
+    #[test]
+    fn a_file_says_its_format() {
+        assert_eq!(Format::of(Path::new("d.CSV")), Format::Csv);
+        assert_eq!(Format::of(Path::new("-")), Format::Ndjson);
+    }
+}
