@@ -1,13 +1,102 @@
 # The project's tasks; `./justw --list` shows them.
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
+set script-interpreter := ["bash", "-euo", "pipefail"]
 set minimum-version := "1.55.0"
+
+# The day of a run, in UTC: it names the run and the landing file, and its midnight is the event time.
+day := env("RTP_DAY", datetime_utc("%Y-%m-%d"))
+# Records of a day.
+count := env("RTP_COUNT", "1000")
+# Where a day's records and its rejects land.
+landing_dir := env("RTP_LANDING", ".rtp/landing")
+landing_file := landing_dir / day + ".ndjson"
+
+target := env("CARGO_TARGET_DIR", "target")
+rtp := env("RTP_BIN", target / "release/rtp")
+just := just_executable()
+
+export RTP_AS_OF := day
+export RTP_RUN_ID := env("RTP_RUN_ID", "day-" + day)
 
 # Show the recipes
 [default]
 [private]
 default:
-    @just --justfile {{ justfile() }} --list
+    @{{ just }} --justfile {{ justfile() }} --list
+
+# Run a day's whole workflow: both branches from one landing file, then verify and heartbeat
+[group('pipeline')]
+[no-exit-message]
+[script]
+run-dag: init landing
+    no=0
+    # Status 1 is an answer (rejected rows, differences): the other stages go on. Any other one stops.
+    for stage in api_to_kafka spark_kafka_to_cassandra batch_to_postgres verify cassandra_monitor; do
+      echo "== $stage" >&2
+      '{{ just }}' --no-deps "$stage" || { status=$?; [ "$status" -eq 1 ] || exit "$status"; no=1; }
+    done
+    exit "$no"
+
+# Send the day's records to the event log
+[group('pipeline')]
+[no-exit-message]
+api_to_kafka: init landing
+    @'{{ rtp }}' produce --require-complete '{{ landing_file }}'
+
+# Stream the event log's new events into the real-time store
+[group('pipeline')]
+[no-exit-message]
+spark_kafka_to_cassandra: init
+    @'{{ rtp }}' stream --until-end
+
+# Load the day's records into the batch store
+[group('pipeline')]
+[no-exit-message]
+batch_to_postgres: init landing
+    @'{{ rtp }}' load-batch --require-complete --rejects '{{ landing_dir }}/{{ day }}.rejects.ndjson' '{{ landing_file }}'
+
+# Prove that both stores hold the same rows
+[group('pipeline')]
+[no-exit-message]
+verify: init
+    @'{{ rtp }}' verify
+
+# Check that log and stores answer, and how old their data is
+[group('pipeline')]
+[no-exit-message]
+cassandra_monitor: init
+    @'{{ rtp }}' heartbeat --once
+
+# Fetch the day's records into the landing file, unless it holds them already
+[group('pipeline')]
+[no-exit-message]
+[script]
+landing: build
+    if [ -f '{{ landing_file }}' ] && tail -n 1 '{{ landing_file }}' | grep -q '"records":{{ count }},'; then
+      echo 'landing: {{ landing_file }} holds the {{ count }} records of the day' >&2
+      exit 0
+    fi
+    mkdir -p -m 700 '{{ landing_dir }}'
+    if [ -z "${RTP_API_URL:-}${RTP_DATASET:-}" ]; then
+      echo 'landing: from the practice API; RTP_API_URL=https://randomuser.me/api/1.4/ is the real one' >&2
+      exec 3< <(exec '{{ rtp }}' mock-api --port 0 2>/dev/null)
+      trap "kill $! || true" EXIT
+      read -r url <&3
+      export RTP_API_URL="$url/api/1.4/"
+    fi
+    '{{ rtp }}' fetch --count '{{ count }}' --trailer --out '{{ landing_file }}'
+
+# Create topics and tables, where they are missing
+[group('pipeline')]
+[no-exit-message]
+init: build
+    @'{{ rtp }}' --quiet init
+
+# Build the binary, unless RTP_BIN names one
+[group('develop')]
+build:
+    @[ -n "${RTP_BIN:-}" ] || cargo build --release --locked
 
 # Check format, lints, tests, licences and sources: what CI runs
 [group('develop')]
@@ -32,3 +121,8 @@ unit:
 [group('develop')]
 deny:
     ./.ci/cargo-deny check bans licenses sources
+
+# Measure against bare loops, in ratios of one run: docs/benchmarks.md
+[group('develop')]
+bench *args:
+    cargo bench --locked {{ args }}

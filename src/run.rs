@@ -199,6 +199,11 @@ impl Run {
         let c = &self.counts;
         let seconds = self.started.elapsed().as_secs_f64();
         let line = match self.log_format {
+            LogFormat::Text if get(&c.read) == 0 => format!(
+                "rtp {}: 0 records in {seconds:.2} s; exit {}",
+                self.command,
+                exit.code()
+            ),
             LogFormat::Text => format!(
                 "rtp {}: {} read, {} written, {} rejected, {} deduplicated, {} skipped; {} in {:.2} s; exit {}",
                 self.command,
