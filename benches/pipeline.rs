@@ -152,7 +152,8 @@ fn parsed_rows(events: u64) -> PathBuf {
                 transform.event(line.bytes, origin, &mut rows).unwrap();
             }
             for i in 0..rows.len() {
-                let row = encode(rows.values(i), rows.meta(i), dataset.event.key);
+                let values: Vec<Value<'_>> = rows.values(i).collect();
+                let row = encode(&values, rows.meta(i), dataset.event.key);
                 out.write_all(&u32::try_from(row.len()).unwrap().to_le_bytes())
                     .unwrap();
                 out.write_all(&row).unwrap();

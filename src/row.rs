@@ -1,5 +1,7 @@
 //! What rests in a store: typed rows, their canonical digest, and the one order between them.
 
+use std::ops::Range;
+
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::dataset::Dataset;
@@ -37,20 +39,31 @@ impl RowMeta {
     }
 }
 
-/// Rows of one dataset, borrowed from the events they were read from.
+/// Rows of one dataset. Their texts lie in one buffer, so that rows pass from thread to thread and
+/// are dropped at once.
 #[derive(Debug)]
-pub struct Rows<'a> {
+pub struct Rows {
     width: usize,
-    values: Vec<Value<'a>>,
+    text: String,
+    cells: Vec<Cell>,
     meta: Vec<RowMeta>,
 }
 
-impl<'a> Rows<'a> {
+/// A value whose text lies in the buffer of its rows.
+#[derive(Clone, Debug)]
+enum Cell {
+    Text(Range<usize>),
+    Decimal(Range<usize>),
+    Other(Value<'static>),
+}
+
+impl Rows {
     /// No rows yet, each `width` values wide.
     pub fn new(width: usize) -> Self {
         Rows {
             width,
-            values: Vec::new(),
+            text: String::new(),
+            cells: Vec::new(),
             meta: Vec::new(),
         }
     }
@@ -65,9 +78,28 @@ impl<'a> Rows<'a> {
         self.meta.is_empty()
     }
 
+    /// Number of values in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
     /// The values of row `i`, in the dataset's order of fields.
-    pub fn values(&self, i: usize) -> &[Value<'a>] {
-        &self.values[i * self.width..(i + 1) * self.width]
+    pub fn values(&self, i: usize) -> impl ExactSizeIterator<Item = Value<'_>> {
+        let cells = &self.cells[i * self.width..(i + 1) * self.width];
+        cells.iter().map(|cell| self.read(cell))
+    }
+
+    /// The value of row `i` in a column.
+    pub fn value(&self, i: usize, column: usize) -> Value<'_> {
+        self.read(&self.cells[i * self.width + column])
+    }
+
+    fn read(&self, cell: &Cell) -> Value<'_> {
+        match cell {
+            Cell::Text(range) => Value::Text(self.text[range.clone()].into()),
+            Cell::Decimal(range) => Value::Decimal(self.text[range.clone()].into()),
+            Cell::Other(value) => value.clone(),
+        }
     }
 
     /// What is known of row `i` beside its values.
@@ -75,35 +107,40 @@ impl<'a> Rows<'a> {
         &self.meta[i]
     }
 
-    /// Adds a row: `fill` pushes its values. On an error nothing is added.
-    pub fn push<E>(
-        &mut self,
-        fill: impl FnOnce(&mut Vec<Value<'a>>) -> Result<(), E>,
-        meta: impl FnOnce(&[Value<'a>]) -> Result<RowMeta, E>,
-    ) -> Result<(), E> {
-        let start = self.values.len();
-        let added = fill(&mut self.values).and_then(|()| meta(&self.values[start..]));
-        match added {
-            Ok(meta) => {
-                debug_assert_eq!(self.values.len() - start, self.width);
-                self.meta.push(meta);
-                Ok(())
-            }
-            Err(e) => {
-                self.values.truncate(start);
-                Err(e)
-            }
+    /// Adds a row.
+    pub fn push(&mut self, values: &[Value<'_>], meta: RowMeta) {
+        debug_assert_eq!(values.len(), self.width);
+        for value in values {
+            let cell = match value {
+                Value::Text(text) => Cell::Text(self.store(text)),
+                Value::Decimal(text) => Cell::Decimal(self.store(text)),
+                Value::Null => Cell::Other(Value::Null),
+                Value::Uuid(uuid) => Cell::Other(Value::Uuid(*uuid)),
+                Value::Int(n) => Cell::Other(Value::Int(*n)),
+                Value::Double(n) => Cell::Other(Value::Double(*n)),
+                Value::Boolean(b) => Cell::Other(Value::Boolean(*b)),
+                Value::Timestamp(ms) => Cell::Other(Value::Timestamp(*ms)),
+                Value::Date(days) => Cell::Other(Value::Date(*days)),
+            };
+            self.cells.push(cell);
         }
+        self.meta.push(meta);
+    }
+
+    fn store(&mut self, text: &str) -> Range<usize> {
+        let start = self.text.len();
+        self.text.push_str(text);
+        start..self.text.len()
     }
 
     /// Indices of the newest row of each key, sorted by key; the others are superseded.
     pub fn newest_by_key(&self, key: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.len()).collect();
         order.sort_unstable_by(|a, b| {
-            compare_keys(&self.values(*a)[key], &self.values(*b)[key])
+            compare_keys(&self.value(*a, key), &self.value(*b, key))
                 .then_with(|| self.meta(*b).version().cmp(&self.meta(*a).version()))
         });
-        order.dedup_by(|a, b| self.values(*a)[key] == self.values(*b)[key]);
+        order.dedup_by(|a, b| self.value(*a, key) == self.value(*b, key));
         order
     }
 }
@@ -131,7 +168,7 @@ pub fn digest(dataset: &Dataset, values: &[Value<'_>], scratch: &mut Vec<u8>) ->
 mod tests {
     use super::*;
 
-    fn rows(versions: &[(&str, i64, u8)]) -> Rows<'static> {
+    fn rows(versions: &[(&str, i64, u8)]) -> Rows {
         let mut rows = Rows::new(1);
         for (i, (key, event_time, digest)) in versions.iter().enumerate() {
             let meta = RowMeta {
@@ -142,12 +179,7 @@ mod tests {
                     offset: i as i64,
                 },
             };
-            let key = key.to_string();
-            let fill = |values: &mut Vec<Value<'static>>| {
-                values.push(Value::Text(key.into()));
-                Ok::<(), ()>(())
-            };
-            rows.push(fill, |_| Ok(meta)).unwrap();
+            rows.push(&[Value::Text((*key).into())], meta);
         }
         rows
     }
@@ -168,17 +200,29 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_push_leaves_no_trace() {
-        let mut rows = rows(&[("a", 1, 0)]);
-        let result = rows.push(
-            |v| {
-                v.push(Value::Null);
-                Err("bad")
-            },
-            |_| unreachable!(),
-        );
-        assert_eq!(result, Err("bad"));
-        assert_eq!(rows.len(), 1);
-        assert_eq!(rows.values(0), [Value::Text("a".into())]);
+    fn values_come_back_as_they_were() {
+        let values = [
+            Value::Text("Zoë".into()),
+            Value::Null,
+            Value::Decimal("-1.5".into()),
+            Value::Text("".into()),
+            Value::Uuid(uuid::Uuid::from_u128(7)),
+            Value::Int(-1),
+            Value::Double(0.5),
+            Value::Boolean(true),
+            Value::Timestamp(1),
+            Value::Date(2),
+        ];
+        let meta = RowMeta {
+            event_time: 0,
+            digest: Digest::default(),
+            origin: Origin::default(),
+        };
+        let mut rows = Rows::new(values.len());
+        for _ in 0..2 {
+            rows.push(&values, meta);
+        }
+        assert_eq!(rows.values(1).collect::<Vec<_>>(), values);
+        assert_eq!(rows.value(0, 2), values[2]);
     }
 }

@@ -169,12 +169,14 @@ pub fn upsert(dataset: &Dataset, table: &str, further: &[&str], conflict: OnConf
 }
 
 /// Binds the values of a row, from the first parameter on.
-pub fn bind(statement: &mut rusqlite::Statement<'_>, values: &[Value<'_>]) -> rusqlite::Result<()> {
-    for (i, value) in values.iter().enumerate() {
-        let at = i + 1;
+pub fn bind<'a>(
+    statement: &mut rusqlite::Statement<'_>,
+    values: impl Iterator<Item = Value<'a>>,
+) -> rusqlite::Result<()> {
+    for (at, value) in (1..).zip(values) {
         match value {
             Value::Null => statement.raw_bind_parameter(at, rusqlite::types::Null),
-            Value::Text(text) | Value::Decimal(text) => statement.raw_bind_parameter(at, &**text),
+            Value::Text(text) | Value::Decimal(text) => statement.raw_bind_parameter(at, &*text),
             Value::Uuid(uuid) => statement.raw_bind_parameter(at, uuid.as_bytes().as_slice()),
             Value::Int(n) | Value::Timestamp(n) => statement.raw_bind_parameter(at, n),
             Value::Double(n) => statement.raw_bind_parameter(at, n),

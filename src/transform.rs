@@ -69,38 +69,31 @@ impl<'d> Transform<'d> {
     }
 
     /// Reads one event and adds it to `rows`.
-    pub fn event<'a>(
-        &mut self,
-        bytes: &'a [u8],
-        origin: Origin,
-        rows: &mut Rows<'a>,
-    ) -> Result<(), Reject> {
+    pub fn event(&mut self, bytes: &[u8], origin: Origin, rows: &mut Rows) -> Result<(), Reject> {
         let text = checked_text(bytes)?;
         let slots = slots(self.dataset, text)?;
-        let dataset = self.dataset;
-        rows.push(
-            |values| {
-                for (i, (field, slot)) in dataset.fields.iter().zip(&slots).enumerate() {
-                    let value = slot.map_or(Ok(Value::Null), |raw| Value::from_json(field, raw));
-                    values.push(value.map_err(|fault| Reject {
-                        field: Some(i),
-                        fault,
-                    })?);
-                }
-                Ok(())
-            },
-            |values| self.check(values, origin),
-        )
+        let fields = self.dataset.fields.iter().zip(&slots).enumerate();
+        let mut values = Vec::with_capacity(slots.len());
+        for (i, (field, slot)) in fields {
+            let value = slot.map_or(Ok(Value::Null), |raw| Value::from_json(field, raw));
+            values.push(value.map_err(|fault| Reject {
+                field: Some(i),
+                fault,
+            })?);
+        }
+        self.values(&values, origin, rows)
     }
 
-    /// Adds a row whose values were read from elsewhere, such as a CSV line.
-    pub fn values<'a>(
+    /// Adds a row whose values were read from elsewhere, such as a CSV record.
+    pub fn values(
         &mut self,
-        fill: impl FnOnce(&mut Vec<Value<'a>>) -> Result<(), Reject>,
+        values: &[Value<'_>],
         origin: Origin,
-        rows: &mut Rows<'a>,
+        rows: &mut Rows,
     ) -> Result<(), Reject> {
-        rows.push(fill, |values| self.check(values, origin))
+        let meta = self.check(values, origin)?;
+        rows.push(values, meta);
+        Ok(())
     }
 
     /// The rules across a row, and what is known of it.
@@ -328,11 +321,12 @@ mod tests {
     const NOW: i64 = 1_795_500_000_000;
     const ID: &str = "053a5780-3703-442c-a561-beda535af12c";
 
-    fn read(line: &[u8]) -> Result<(Vec<Value<'_>>, RowMeta), Reject> {
+    fn read(line: &[u8]) -> Result<(Rows, RowMeta), Reject> {
         let dataset = Dataset::load(None).unwrap();
         let mut rows = Rows::new(dataset.fields.len());
         Transform::new(&dataset, NOW).event(line, Origin::default(), &mut rows)?;
-        Ok((rows.values(0).to_vec(), *rows.meta(0)))
+        let meta = *rows.meta(0);
+        Ok((rows, meta))
     }
 
     fn event(more: &str) -> String {
@@ -343,7 +337,8 @@ mod tests {
     fn an_event_becomes_a_row() {
         let line =
             event(r#","last_name":"Müller","registered":"2020-01-01T00:00:00Z","extra":[{}]"#);
-        let (values, meta) = read(line.as_bytes()).unwrap();
+        let (rows, meta) = read(line.as_bytes()).unwrap();
+        let values: Vec<Value<'_>> = rows.values(0).collect();
         assert_eq!(values[1], Value::Null);
         assert_eq!(values[2], Value::Text("Müller".into()));
         assert_eq!(values[9], Value::Timestamp(1_577_836_800_000));

@@ -45,7 +45,7 @@ impl Mode {
 #[async_trait]
 pub trait BatchStore: Send {
     /// Adds rows to what the next merge will load.
-    async fn stage(&mut self, rows: &Rows<'_>) -> Result<()>;
+    async fn stage(&mut self, rows: &Rows) -> Result<()>;
 
     /// Loads what was staged, in one transaction; `run_id` goes into the store's record of loads.
     async fn merge(&mut self, mode: Mode, run_id: &str) -> Result<Merged>;

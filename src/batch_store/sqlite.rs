@@ -66,7 +66,7 @@ impl SqliteBatchStore {
         Ok(store)
     }
 
-    fn write_stage(&mut self, rows: &Rows<'_>) -> rusqlite::Result<()> {
+    fn write_stage(&mut self, rows: &Rows) -> rusqlite::Result<()> {
         sqlite::rollback_open(&self.db)?;
         self.db.execute_batch("BEGIN")?;
         let width = self.dataset.fields.len();
@@ -188,7 +188,7 @@ impl SqliteBatchStore {
 
 #[async_trait]
 impl BatchStore for SqliteBatchStore {
-    async fn stage(&mut self, rows: &Rows<'_>) -> Result<()> {
+    async fn stage(&mut self, rows: &Rows) -> Result<()> {
         let staged = tokio::task::block_in_place(|| self.write_stage(rows));
         self.fail(staged, "stage rows for")
     }

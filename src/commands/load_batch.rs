@@ -111,12 +111,12 @@ async fn load(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
 }
 
 /// The rows of the good lines; the bad ones go to the file, or end the load where there is none.
-fn check<'a>(
-    chunk: &'a Chunk,
+fn check(
+    chunk: &Chunk,
     dataset: &Dataset,
     run: &Run,
     mut rejects: Option<&mut RejectFile>,
-) -> Result<Rows<'a>> {
+) -> Result<Rows> {
     let mut transform = Transform::new(dataset, crate::time::now_ms());
     let mut rows = Rows::new(dataset.fields.len());
     for line in chunk.lines() {

@@ -164,7 +164,7 @@ impl<'a> Stage<'a> {
                 continue;
             }
             key.clear();
-            write_key(&rows.values(0)[self.dataset.event.key], &mut key);
+            write_key(&rows.value(0, self.dataset.event.key), &mut key);
             good.push(Event {
                 partition: 0,
                 offset: 0,

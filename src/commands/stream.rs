@@ -160,7 +160,7 @@ fn reached(position: &Offsets, end: &Offsets) -> bool {
 type Rejects = Vec<(usize, Reject)>;
 
 /// Rows of the good events, and the bad ones.
-fn transform<'a>(dataset: &Dataset, batch: &'a MicroBatch) -> (Rows<'a>, Rejects) {
+fn transform(dataset: &Dataset, batch: &MicroBatch) -> (Rows, Rejects) {
     let mut transform = Transform::new(dataset, crate::time::now_ms());
     let (mut rows, mut rejects) = (Rows::new(dataset.fields.len()), Vec::new());
     for (i, event) in batch.iter().enumerate() {
@@ -191,7 +191,7 @@ async fn store_batch(
     run: &Run,
     (from, to): (&Offsets, &Offsets),
     batch: &MicroBatch,
-    (rows, rejects): (&Rows<'_>, &[(usize, Reject)]),
+    (rows, rejects): (&Rows, &[(usize, Reject)]),
 ) -> Result<Option<Upserted>> {
     let upserted = match store.upsert(from, to, rows).await? {
         Upsert::Done(upserted) => upserted,

@@ -21,7 +21,7 @@ pub trait RealtimeStore: Send {
 
     /// Writes the rows of the events between two positions. Nothing is durable before `commit`;
     /// an error leaves nothing behind.
-    async fn upsert(&mut self, from: &Offsets, to: &Offsets, rows: &Rows<'_>) -> Result<Upsert>;
+    async fn upsert(&mut self, from: &Offsets, to: &Offsets, rows: &Rows) -> Result<Upsert>;
 
     /// Makes the last upsert durable, rows and offsets together.
     async fn commit(&mut self) -> Result<()>;

@@ -58,7 +58,7 @@ impl SqliteRealtimeStore {
         })
     }
 
-    fn write(&mut self, from: &Offsets, to: &Offsets, rows: &Rows<'_>) -> rusqlite::Result<Upsert> {
+    fn write(&mut self, from: &Offsets, to: &Offsets, rows: &Rows) -> rusqlite::Result<Upsert> {
         sqlite::rollback_open(&self.db)?;
         self.db.execute_batch("BEGIN IMMEDIATE")?;
         for (partition, offset) in from {
@@ -77,9 +77,9 @@ impl SqliteRealtimeStore {
         };
         let mut statement = self.db.prepare_cached(&self.upsert)?;
         for i in newest {
-            let (values, meta) = (rows.values(i), rows.meta(i));
-            sqlite::bind(&mut statement, values)?;
-            let after = values.len() + 1;
+            let meta = rows.meta(i);
+            sqlite::bind(&mut statement, rows.values(i))?;
+            let after = rows.width() + 1;
             statement.raw_bind_parameter(after, meta.digest.0.as_slice())?;
             statement.raw_bind_parameter(after + 1, meta.origin.partition)?;
             statement.raw_bind_parameter(after + 2, meta.origin.offset)?;
@@ -133,7 +133,7 @@ impl RealtimeStore for SqliteRealtimeStore {
         self.fail(offsets, "read the offsets in").map(Some)
     }
 
-    async fn upsert(&mut self, from: &Offsets, to: &Offsets, rows: &Rows<'_>) -> Result<Upsert> {
+    async fn upsert(&mut self, from: &Offsets, to: &Offsets, rows: &Rows) -> Result<Upsert> {
         let written = tokio::task::block_in_place(|| {
             self.write(from, to, rows).inspect_err(|_| {
                 // The first error is the one to report; the next write rolls back what is open.
