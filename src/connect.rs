@@ -4,6 +4,7 @@ use crate::batch_store::{self, BatchStore};
 use crate::dataset::{self, Dataset};
 use crate::error::Result;
 use crate::event_log::{self, Consumer, Producer, Topic};
+use crate::monitor::{self, LogMonitor, StoreMonitor};
 use crate::realtime_store::{self, RealtimeStore};
 use crate::source::Source;
 use crate::source::file::FileSource;
@@ -34,8 +35,8 @@ pub fn source(
     Ok((Box::new(files), declared))
 }
 
-/// The topics of a dataset: its own, and its dead letters.
-pub fn topics(dataset: &Dataset) -> [Topic; 2] {
+/// The topics of a dataset: its own, its dead letters, and heartbeat's probes.
+pub fn topics(dataset: &Dataset) -> [Topic; 3] {
     [
         Topic {
             name: dataset.event.topic.clone(),
@@ -43,6 +44,10 @@ pub fn topics(dataset: &Dataset) -> [Topic; 2] {
         },
         Topic {
             name: dataset.event.dead_letter_topic(),
+            partitions: 1,
+        },
+        Topic {
+            name: monitor::probe_topic(&dataset.event.topic),
             partitions: 1,
         },
     ]
@@ -123,6 +128,34 @@ fn table(url: &ServerUrl, dataset: &Dataset, table: &str) -> Result<Box<dyn Tabl
     match url {
         ServerUrl::Sqlite(path) => Ok(Box::new(table::sqlite::SqliteTable::open(
             path, dataset, table,
+        )?)),
+    }
+}
+
+/// Watches the topic of the dataset.
+pub fn log_monitor(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn LogMonitor>> {
+    match url {
+        ServerUrl::Sqlite(path) => Ok(Box::new(monitor::sqlite::SqliteLogMonitor::open(
+            path,
+            &dataset.event.topic,
+        )?)),
+    }
+}
+
+/// Watches the real-time store.
+pub fn realtime_monitor(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {
+    match url {
+        ServerUrl::Sqlite(path) => Ok(Box::new(monitor::sqlite::SqliteStoreMonitor::realtime(
+            path, dataset,
+        )?)),
+    }
+}
+
+/// Watches the batch store.
+pub fn batch_monitor(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {
+    match url {
+        ServerUrl::Sqlite(path) => Ok(Box::new(monitor::sqlite::SqliteStoreMonitor::batch(
+            path, dataset,
         )?)),
     }
 }

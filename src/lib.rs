@@ -1,5 +1,6 @@
 //! `rtp`: a real-time data pipeline as Unix commands.
 
+pub mod alert;
 pub mod batch_store;
 pub mod cli;
 pub mod commands;
@@ -10,8 +11,10 @@ pub mod error;
 pub mod event;
 pub mod event_log;
 pub mod exit;
+pub mod heartbeat;
 pub mod input;
 mod mock_api;
+pub mod monitor;
 pub mod progress;
 pub mod project;
 pub mod realtime_store;

@@ -11,6 +11,7 @@ use super::{BatchStore, Merged, Mode};
 use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, ddl};
 use crate::error::{Context, Error, Result};
+use crate::monitor::sqlite::PROBES;
 use crate::row::Rows;
 use crate::sqlite::{self, OnConflict};
 
@@ -20,6 +21,7 @@ const CACHE_KIB: u32 = 16_384;
 const LOADS: &str = "CREATE TABLE IF NOT EXISTS rtp_loads (
   id INTEGER PRIMARY KEY,
   run_id TEXT NOT NULL,
+  target TEXT NOT NULL,
   mode TEXT NOT NULL,
   loaded_at INTEGER NOT NULL,
   written INTEGER NOT NULL
@@ -28,7 +30,7 @@ const LOADS: &str = "CREATE TABLE IF NOT EXISTS rtp_loads (
 /// Creates the file and the tables, where they are missing.
 pub fn create(path: &Path, dataset: &Dataset) -> Result<()> {
     let mut statements = ddl::sqlite_batch(dataset);
-    statements.push(LOADS.into());
+    statements.extend([LOADS.into(), PROBES.into()]);
     sqlite::create_tables(path, &statements)
 }
 
@@ -155,12 +157,17 @@ impl SqliteBatchStore {
             }
             last_key = Some(this_key);
         }
-        let record =
-            "INSERT INTO rtp_loads (run_id, mode, loaded_at, written) VALUES (?1, ?2, ?3, ?4)";
+        let record = "INSERT INTO rtp_loads (run_id, target, mode, loaded_at, written) VALUES (?1, ?2, ?3, ?4, ?5)";
         self.db
             .execute(
                 record,
-                params![run_id, mode.name(), crate::time::now_ms(), merged.written],
+                params![
+                    run_id,
+                    self.dataset.batch.table,
+                    mode.name(),
+                    crate::time::now_ms(),
+                    merged.written
+                ],
             )
             .map_err(plain)?;
         Ok(merged)

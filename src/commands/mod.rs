@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod fetch;
+pub mod heartbeat;
 pub mod init;
 pub mod load_batch;
 pub mod man;

@@ -93,7 +93,8 @@ fn create_topic(db: &Connection, topic: &Topic) -> rusqlite::Result<()> {
     ))
 }
 
-fn events_table(topic: i64, partition: i64) -> String {
+/// The table of one partition's events.
+pub(crate) fn events_table(topic: i64, partition: i64) -> String {
     format!("events_{topic}_{partition}")
 }
 

@@ -9,6 +9,7 @@ use super::{RealtimeStore, Upsert, Upserted};
 use crate::dataset::{Dataset, ddl};
 use crate::error::{Context, Result};
 use crate::event_log::Offsets;
+use crate::monitor::sqlite::PROBES;
 use crate::row::Rows;
 use crate::sqlite::{self, OnConflict};
 
@@ -20,13 +21,14 @@ const OFFSETS: &str = "CREATE TABLE IF NOT EXISTS rtp_offsets (
   topic TEXT NOT NULL,
   partition INTEGER NOT NULL,
   offset INTEGER NOT NULL,
+  written_at INTEGER NOT NULL,
   PRIMARY KEY (consumer_group, topic, partition)
 ) WITHOUT ROWID";
 
 /// Creates the file and the tables, where they are missing.
 pub fn create(path: &Path, dataset: &Dataset) -> Result<()> {
     let mut statements = ddl::sqlite_realtime(dataset);
-    statements.push(OFFSETS.into());
+    statements.extend([OFFSETS.into(), PROBES.into()]);
     sqlite::create_tables(path, &statements)
 }
 
@@ -93,9 +95,10 @@ impl SqliteRealtimeStore {
         drop(statement);
         let mut update = self
             .db
-            .prepare_cached("INSERT OR REPLACE INTO rtp_offsets VALUES (?1, ?2, ?3, ?4)")?;
+            .prepare_cached("INSERT OR REPLACE INTO rtp_offsets VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        let now = crate::time::now_ms();
         for (partition, offset) in to {
-            update.execute(params![self.group, self.topic, partition, offset])?;
+            update.execute(params![self.group, self.topic, partition, offset, now])?;
         }
         Ok(Upsert::Done(outcome))
     }
