@@ -115,6 +115,8 @@ lint:
 # Run the tests
 [group('develop')]
 unit:
+    ./.ci/need sqlite3
+    ./.ci/need python3
     cargo test --locked
 
 # Check dependencies' licences, duplicates and sources
