@@ -4,6 +4,8 @@ pub mod alert;
 pub mod batch_store;
 pub mod cli;
 pub mod commands;
+#[doc(hidden)]
+pub mod conformance;
 pub mod connect;
 pub mod dataset;
 pub mod durable;

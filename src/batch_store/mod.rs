@@ -1,5 +1,7 @@
 //! The batch store port: a table loaded in one transaction.
 
+#[doc(hidden)]
+pub mod conformance;
 pub mod sqlite;
 
 use async_trait::async_trait;
@@ -16,7 +18,7 @@ pub enum Mode {
     Upsert,
     /// The stored row stays.
     Ignore,
-    /// The newer one by event time stays.
+    /// The newer one by (event time, canonical digest) stays.
     #[default]
     UpdateIfNewer,
     /// All stored rows go, the loaded ones take their place.
@@ -40,14 +42,17 @@ impl Mode {
 ///
 /// Guarantees: nothing that is staged is visible before [`BatchStore::merge`], which makes all of it
 /// visible and durable at once or nothing; of several rows with one key in one load the newest by
-/// (event time, canonical digest) counts, in every mode; staging does not lock the table; a row that
-/// the store refuses fails the load and is named.
+/// (event time, canonical digest) counts, in every mode; staging does not lock the table; values come
+/// back as they were given, an absent field is NULL also where there was a value, and keys are equal
+/// only if their bytes are; a row that the store refuses fails the load as `Data` and is named by its
+/// number among the staged ones. After an error what was staged is still there, so that a merge can
+/// be tried again; after a merge nothing is.
 #[async_trait]
 pub trait BatchStore: Send {
     /// Adds rows to what the next merge will load.
     async fn stage(&mut self, rows: &Rows) -> Result<()>;
 
-    /// Loads what was staged, in one transaction; `run_id` goes into the store's record of loads.
+    /// Loads what was staged, in one transaction with the entry of `run_id` in the store's record of loads.
     async fn merge(&mut self, mode: Mode, run_id: &str) -> Result<Merged>;
 }
 

@@ -1,5 +1,7 @@
 //! The event log port: topics of partitions of events, consumer groups with committed offsets.
 
+#[doc(hidden)]
+pub mod conformance;
 pub mod sqlite;
 
 use async_trait::async_trait;
@@ -34,15 +36,17 @@ pub enum Commit {
 pub struct Limits {
     /// Most events.
     pub events: usize,
-    /// Most bytes; one event may exceed it.
+    /// Bytes of keys, values and headers: the event that reaches them is the last of its batch.
     pub bytes: usize,
 }
 
 /// Appends events to one topic.
 ///
-/// Guarantees: events of one key keep their order; what [`Producer::flush`] has counted survives a
-/// crash of any process; keys, values, headers and timestamps are kept byte for byte; a missing
-/// topic is an error, never made.
+/// Guarantees: the key chooses the partition, by [`partition_of`], and events of one key keep their
+/// order; what [`Producer::flush`] has counted survives a crash of any process; keys, values, headers
+/// and timestamps are kept byte for byte, an empty key or value told from none, headers in their
+/// order and repeated; several producers may append to one topic at once; a missing topic is an
+/// error (`Invalid`), never made.
 #[async_trait]
 pub trait Producer: Send {
     /// Takes a batch. It is acknowledged only by the next `flush`.
@@ -57,7 +61,9 @@ pub trait Producer: Send {
 ///
 /// Guarantees: a group without committed offsets starts at the oldest event; each partition is read
 /// in order, without gaps unless the log reports the range as lost; an offset is committed only by
-/// [`Consumer::commit`], and never moves back.
+/// [`Consumer::commit`], which outlives a crash, and never moves back; each group has its own; of
+/// members whose batches overlap, the commit of one only is done. A missing topic is an error
+/// (`Invalid`), never made.
 #[async_trait]
 pub trait Consumer: Send {
     /// The next events; an empty batch when there are none now.

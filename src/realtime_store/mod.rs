@@ -1,5 +1,7 @@
 //! The real-time store port: the newest row of each key.
 
+#[doc(hidden)]
+pub mod conformance;
 pub mod sqlite;
 
 use async_trait::async_trait;
@@ -11,16 +13,19 @@ use crate::row::Rows;
 /// Upserts rows of one dataset, and keeps the offsets of one consumer group where it can.
 ///
 /// Guarantees: whatever is replayed or reordered, the row of a key is the newest by (event time,
-/// canonical digest); rows count as stored only after [`RealtimeStore::commit`]; a store that keeps
-/// offsets commits them with the rows, all or nothing; a row that the store itself refuses does not
-/// keep the others out.
+/// canonical digest); values come back as they were given, an absent field is NULL also where there
+/// was a value, and keys are equal only if their bytes are; rows count as stored only after
+/// [`RealtimeStore::commit`], and then survive a crash; a store that keeps offsets commits them with
+/// the rows, all or nothing, each group's its own; a row that the store itself refuses does not keep
+/// the others out.
 #[async_trait]
 pub trait RealtimeStore: Send {
     /// The offsets kept with the rows, a partition without any at 0; none from a store that keeps none.
     async fn offsets(&mut self) -> Result<Option<Offsets>>;
 
-    /// Writes the rows of the events between two positions. Nothing is durable before `commit`;
-    /// an error leaves nothing behind.
+    /// Writes the rows of the events between two positions; without rows it moves the offsets only.
+    /// In a store that keeps offsets nothing is durable or seen by others before `commit`, an error
+    /// leaves nothing behind, and an upsert takes the place of one that was not committed.
     async fn upsert(&mut self, from: &Offsets, to: &Offsets, rows: &Rows) -> Result<Upsert>;
 
     /// Makes the last upsert durable, rows and offsets together.
@@ -43,7 +48,7 @@ pub struct Upserted {
     pub written: u64,
     /// Rows superseded by a newer one of the same key in the same batch.
     pub deduplicated: u64,
-    /// Rows not newer than the stored one.
+    /// Rows not newer than the stored one, where the store can tell.
     pub skipped: u64,
     /// Rows that the store refused: index and reason.
     pub refused: Vec<(usize, String)>,

@@ -1,0 +1,272 @@
+//! What the ports' conformance suites share: a suite is a list of cases, one for each guarantee in a
+//! port's docs, which every adapter must keep. An adapter's tests hand a harness to each case.
+
+use std::fmt::{Debug, Display};
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::dataset::Dataset;
+use crate::error::Result;
+use crate::row::{Origin, RowMeta, Rows};
+use crate::transform::Transform;
+use crate::value::Value;
+
+/// Nothing, or what was expected and what came instead.
+pub type Verdict = std::result::Result<(), String>;
+
+/// What not every adapter can do, or not every harness can arrange. A case that needs it does not
+/// apply to one without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ability {
+    /// The store keeps a group's offsets with its rows, in one transaction that nobody sees before its commit.
+    Transactions,
+    /// The store tells a row that is not newer than the stored one from one that is written.
+    ComparesVersions,
+    /// The harness can make the store refuse a row.
+    RefusesRows,
+    /// The harness can make the store fail in the middle of a batch.
+    FailsInTheMiddle,
+}
+
+/// What every harness says of its adapter.
+pub trait Abilities {
+    /// What it cannot do.
+    fn lacks(&self) -> &[Ability] {
+        &[]
+    }
+}
+
+/// What became of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guarantee is kept.
+    Kept,
+    /// It is not: what was expected and what came instead.
+    Broken(String),
+    /// The adapter does not have this ability.
+    NotApplicable(Ability),
+}
+
+/// The future of a case.
+type Running<'h> = Pin<Box<dyn Future<Output = Verdict> + 'h>>;
+
+/// One guarantee of a port and how to tell whether a harness `H` keeps it.
+pub struct Case<H: ?Sized + 'static> {
+    /// The guarantee.
+    pub name: &'static str,
+    /// What an adapter must be able to do for the case to apply.
+    pub needs: &'static [Ability],
+    /// The check.
+    pub run: for<'h> fn(&'h H) -> Running<'h>,
+}
+
+impl<H: ?Sized> Debug for Case<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl<H: Abilities + ?Sized> Case<H> {
+    /// Runs the case, if it applies.
+    pub async fn check(&self, harness: &H) -> Outcome {
+        if let Some(lacking) = self.needs.iter().find(|a| harness.lacks().contains(a)) {
+            return Outcome::NotApplicable(*lacking);
+        }
+        match (self.run)(harness).await {
+            Ok(()) => Outcome::Kept,
+            Err(what) => Outcome::Broken(what),
+        }
+    }
+}
+
+/// Lists the cases of a suite: functions of this file, each with the abilities it needs.
+macro_rules! cases {
+    ($harness:ty; $($name:ident $(needs $($ability:ident)+)?,)+) => {
+        /// Every case of the suite.
+        pub const CASES: &[$crate::conformance::Case<$harness>] = &[$($crate::conformance::Case {
+            name: stringify!($name),
+            needs: &[$($($crate::conformance::Ability::$ability),+)?],
+            run: |harness| Box::pin($name(harness)),
+        }),+];
+    };
+}
+pub(crate) use cases;
+
+/// A name that nobody else uses, for a topic, table or group.
+pub(crate) fn fresh(what: &str) -> String {
+    format!("{what}_{:016x}", rand::random::<u64>())
+}
+
+/// The value of a result that must be fine.
+pub(crate) fn fine<T>(doing: &str, result: Result<T>) -> std::result::Result<T, String> {
+    result.map_err(|e| format!("{doing} fails: {e}"))
+}
+
+/// What must be equal.
+pub(crate) fn equal<T: PartialEq + Debug>(what: impl Display, got: T, expected: T) -> Verdict {
+    match got == expected {
+        true => Ok(()),
+        false => Err(format!("{what}: expected {expected:?}, got {got:?}")),
+    }
+}
+
+/// What must hold.
+pub(crate) fn holds(what: impl Display, is: bool) -> Verdict {
+    match is {
+        true => Ok(()),
+        false => Err(format!("expected that {what}")),
+    }
+}
+
+/// A dataset of tables and a topic of its own, with a field of each type; `key` is one of them.
+pub(crate) fn dataset(key: &str) -> std::result::Result<Dataset, String> {
+    let table = fresh("conformance");
+    let mut text = format!(
+        "name = \"conformance\"\n\
+         [source]\nurl = \"http://localhost/\"\nrecords = \"\"\n\
+         [source.pagination]\nstyle = \"none\"\n\
+         [event]\ntopic = \"{table}\"\nkey = \"{key}\"\ntime = \"at\"\n\
+         [realtime]\nkeyspace = \"rtp_conformance\"\ntable = \"{table}\"\n\
+         [batch]\ntable = \"{table}\"\n"
+    );
+    let fields = [
+        ("id", "bigint"),
+        ("title", "text"),
+        ("code", "uuid"),
+        ("small", "int"),
+        ("ratio", "double"),
+        ("price", "decimal"),
+        ("good", "boolean"),
+        ("seen", "timestamp"),
+        ("day", "date"),
+        ("at", "timestamp"),
+    ];
+    for (name, kind) in fields {
+        let required = [key, "at"].contains(&name);
+        text.push_str(&format!(
+            "[[field]]\nname = \"{name}\"\ntype = \"{kind}\"\nfrom = \"/{name}\"\nrequired = {required}\n"
+        ));
+    }
+    fine("the suite's dataset", Dataset::parse(&text, "conformance"))
+}
+
+/// An event of key `id` at `second` that holds nothing else but a title.
+pub(crate) fn event(id: i64, second: u8, title: &str) -> String {
+    format!(r#"{{"id":{id},"title":"{title}","at":"2026-01-01T00:00:{second:02}Z"}}"#)
+}
+
+/// The events' rows, from partition 0 at their index.
+pub(crate) fn rows(dataset: &Dataset, events: &[String]) -> std::result::Result<Rows, String> {
+    let mut rows = Rows::new(dataset.fields.len());
+    let mut transform = Transform::new(dataset, crate::time::now_ms());
+    for (offset, event) in (0..).zip(events) {
+        let origin = Origin {
+            partition: 0,
+            offset,
+        };
+        transform
+            .event(event.as_bytes(), origin, &mut rows)
+            .map_err(|reject| format!("{event}: {}", reject.describe(dataset)))?;
+    }
+    Ok(rows)
+}
+
+/// The values of a row of a store, in the dataset's order of fields.
+pub type Stored = Vec<Value<'static>>;
+
+/// The values that the events leave in a store, as they are given here.
+fn stored(dataset: &Dataset, events: &[String]) -> std::result::Result<Vec<Stored>, String> {
+    let rows = rows(dataset, events)?;
+    Ok((0..rows.len()).map(|i| stored_values(&rows, i)).collect())
+}
+
+/// The values of a row with texts of their own.
+pub fn stored_values(rows: &Rows, i: usize) -> Stored {
+    let own = |value| match value {
+        Value::Text(text) => Value::Text(text.to_string().into()),
+        Value::Decimal(text) => Value::Decimal(text.to_string().into()),
+        Value::Null => Value::Null,
+        Value::Uuid(uuid) => Value::Uuid(uuid),
+        Value::Int(n) => Value::Int(n),
+        Value::Double(n) => Value::Double(n),
+        Value::Boolean(b) => Value::Boolean(b),
+        Value::Timestamp(ms) => Value::Timestamp(ms),
+        Value::Date(days) => Value::Date(days),
+    };
+    rows.values(i).map(own).collect()
+}
+
+/// Compares a store's rows, in whatever order it gives them, with those the events should leave.
+pub(crate) fn equal_rows(
+    what: impl Display,
+    dataset: &Dataset,
+    got: Vec<Stored>,
+    events: &[String],
+) -> Verdict {
+    let mut extra = got;
+    let mut missing = stored(dataset, events)?;
+    missing.retain(|row| match extra.iter().position(|r| r == row) {
+        Some(i) => {
+            extra.swap_remove(i);
+            false
+        }
+        None => true,
+    });
+    match missing.is_empty() && extra.is_empty() {
+        true => Ok(()),
+        false => Err(format!("rows {what}: missing {missing:?}, extra {extra:?}")),
+    }
+}
+
+/// Of two events of one key and time, the one whose row comes last in the one order, and the other.
+pub(crate) fn newer_first(
+    dataset: &Dataset,
+    pair: [String; 2],
+) -> std::result::Result<[String; 2], String> {
+    let version = |rows: &Rows, i: usize| RowMeta::version(rows.meta(i));
+    let is_first_newer = {
+        let rows = rows(dataset, &pair)?;
+        version(&rows, 0) > version(&rows, 1)
+    };
+    let [a, b] = pair;
+    Ok(if is_first_newer { [a, b] } else { [b, a] })
+}
+
+/// Events whose values are the hardest of each type.
+pub(crate) fn hard_events() -> Vec<String> {
+    [
+        // The ends of every type.
+        r#"{"id":9223372036854775807,"title":"","code":"ffffffff-ffff-ffff-ffff-ffffffffffff","small":2147483647,"ratio":1.7976931348623157e308,"price":12345678901234567890123456789.123456789,"good":true,"seen":"9999-12-30T22:00:00.999Z","day":"9999-12-30","at":"2026-01-01T00:00:00.001Z"}"#,
+        r#"{"id":-9223372036854775808,"title":" a ","code":"00000000-0000-0000-0000-000000000000","small":-2147483648,"ratio":5e-324,"price":-0.000000000000000001,"good":false,"seen":"0001-01-01T00:00:00Z","day":"0001-01-01","at":"2026-01-01T00:00:00.999Z"}"#,
+        // Beyond what a double holds, one millisecond before 1970, text that is easily mangled.
+        r#"{"id":9007199254740993,"title":"Zoë 👩‍🍳 \"'\\\n\t e\u0301 \uFEFF","code":"6f2e5b1c-0a3d-4a7e-9b1e-2f3c4d5e6f70","small":0,"ratio":0.1,"price":10,"good":true,"seen":"1969-12-31T23:59:59.999Z","day":"1969-12-31","at":"2026-01-01T00:00:00Z"}"#,
+        // Nothing but what is required.
+        r#"{"id":0,"at":"2026-01-01T00:00:00Z"}"#,
+    ]
+    .map(String::from)
+    .to_vec()
+}
+
+/// Keys of each type that are easily taken for one another, as they are written in JSON.
+pub(crate) const HARD_KEYS: [(&str, [&str; 4]); 4] = [
+    ("title", [r#""a""#, r#""A""#, r#""a ""#, r#""ä""#]),
+    ("id", ["9007199254740992", "9007199254740993", "-1", "1"]),
+    ("small", ["-1", "0", "1", "2147483647"]),
+    (
+        "code",
+        [
+            r#""00000000-0000-4000-8000-000000000001""#,
+            r#""00000000-0000-4000-8000-000000000010""#,
+            r#""00000000-0000-4000-8000-0000000000ff""#,
+            r#""ff000000-0000-4000-8000-000000000001""#,
+        ],
+    ),
+];
+
+/// An event for each hard key of one type.
+pub(crate) fn keyed_events(key: &str, values: &[&str], second: u8) -> Vec<String> {
+    values
+        .iter()
+        .map(|value| format!(r#"{{"{key}":{value},"at":"2026-01-01T00:00:{second:02}Z"}}"#))
+        .collect()
+}

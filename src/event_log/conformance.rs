@@ -1,0 +1,724 @@
+//! What every event log must do: one case for each guarantee of the port.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::{Commit, Consumer, Limits, Offsets, Producer, Topic, partition_of};
+use crate::conformance::{Abilities, Verdict, cases, equal, fine, fresh, holds};
+use crate::error::{Kind, Result};
+use crate::event::{Event, Headers, MicroBatch};
+
+/// An event log to check. What it opens is dropped without a goodbye where a case plays a crash.
+#[async_trait]
+pub trait Harness: Abilities + Send + Sync {
+    /// Creates topics, where they are missing.
+    async fn create(&self, topics: &[Topic]) -> Result<()>;
+
+    /// A producer to a topic.
+    async fn producer(&self, topic: &str) -> Result<Box<dyn Producer>>;
+
+    /// A member of a consumer group.
+    async fn consumer(&self, topic: &str, group: &str) -> Result<Box<dyn Consumer>>;
+
+    /// How long a consumer may take until its next event comes.
+    fn patience(&self) -> Duration;
+}
+
+cases! {
+    dyn Harness;
+    events_of_a_key_keep_their_order,
+    every_byte_is_kept,
+    a_key_chooses_the_partition_as_in_kafka,
+    flush_counts_what_was_sent_since_the_last,
+    acknowledged_events_survive_a_crash,
+    a_missing_topic_is_an_error_and_is_not_made,
+    creating_a_topic_again_changes_nothing,
+    two_producers_at_once_lose_nothing,
+    a_new_group_starts_at_the_oldest_event,
+    partitions_are_read_in_order_without_gaps,
+    a_poll_at_the_end_is_empty,
+    a_poll_has_at_most_so_many_events,
+    a_poll_ends_with_the_event_that_reaches_the_bytes,
+    an_event_above_the_limit_comes_alone,
+    position_counts_what_was_polled,
+    the_end_is_the_offset_of_the_next_event,
+    seek_goes_on_from_the_offsets,
+    a_commit_survives_a_crash,
+    polling_alone_commits_nothing,
+    a_commit_never_moves_back,
+    groups_do_not_disturb_each_other,
+    an_event_is_done_by_one_member_only,
+    an_overtaken_member_loses_nothing,
+}
+
+/// More than any case has.
+const ALL: Limits = Limits {
+    events: 10_000,
+    bytes: 64 << 20,
+};
+
+type Checked<T> = std::result::Result<T, String>;
+
+/// An event that owns its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Record {
+    partition: i32,
+    offset: i64,
+    timestamp: i64,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<u8>,
+}
+
+impl Record {
+    fn new(key: &str, value: &str) -> Record {
+        Record {
+            timestamp: 1_767_225_600_000,
+            key: Some(key.into()),
+            value: Some(value.into()),
+            ..Record::default()
+        }
+    }
+
+    fn of(event: Event<'_>) -> Record {
+        Record {
+            partition: event.partition,
+            offset: event.offset,
+            timestamp: event.timestamp,
+            key: event.key.map(<[u8]>::to_vec),
+            value: event.value.map(<[u8]>::to_vec),
+            headers: event.headers.to_vec(),
+        }
+    }
+
+    fn event(&self) -> Event<'_> {
+        Event {
+            partition: self.partition,
+            offset: self.offset,
+            timestamp: self.timestamp,
+            key: self.key.as_deref(),
+            value: self.value.as_deref(),
+            headers: &self.headers,
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(self.value.as_deref().unwrap_or_default()).into_owned()
+    }
+}
+
+/// Records of one key, whose values are the numbers from `first` on.
+fn numbered(key: &str, first: usize, count: usize) -> Vec<Record> {
+    (first..first + count)
+        .map(|n| Record::new(key, &n.to_string()))
+        .collect()
+}
+
+fn texts(records: &[Record]) -> Vec<String> {
+    records.iter().map(Record::text).collect()
+}
+
+fn batch(records: &[Record]) -> MicroBatch {
+    let mut batch = MicroBatch::default();
+    for record in records {
+        batch.push(record.event());
+    }
+    batch
+}
+
+async fn topic(harness: &dyn Harness, partitions: u32) -> Checked<String> {
+    let name = fresh("conformance");
+    let topic = Topic {
+        name: name.clone(),
+        partitions,
+    };
+    fine("creating a topic", harness.create(&[topic]).await)?;
+    Ok(name)
+}
+
+async fn open(harness: &dyn Harness, topic: &str, group: &str) -> Checked<Box<dyn Consumer>> {
+    fine("opening a consumer", harness.consumer(topic, group).await)
+}
+
+async fn produce(harness: &dyn Harness, topic: &str, records: &[Record]) -> Checked<()> {
+    let mut producer = fine("opening a producer", harness.producer(topic).await)?;
+    send(producer.as_mut(), records).await
+}
+
+async fn send(producer: &mut dyn Producer, records: &[Record]) -> Checked<()> {
+    fine("sending", producer.send(&batch(records)).await)?;
+    fine("flushing", producer.flush().await).map(|_| ())
+}
+
+/// The next batch that is not empty; an empty one after the harness's patience.
+async fn poll(
+    harness: &dyn Harness,
+    consumer: &mut dyn Consumer,
+    limits: Limits,
+) -> Checked<Vec<Record>> {
+    let deadline = Instant::now() + harness.patience();
+    loop {
+        let batch = fine("polling", consumer.poll(limits).await)?;
+        if !batch.is_empty() || Instant::now() >= deadline {
+            return Ok(batch.iter().map(Record::of).collect());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// `count` events, and what one more poll brings.
+async fn read(
+    harness: &dyn Harness,
+    consumer: &mut dyn Consumer,
+    count: usize,
+) -> Checked<Vec<Record>> {
+    let mut records = Vec::new();
+    while records.len() < count {
+        let more = poll(harness, consumer, ALL).await?;
+        if more.is_empty() {
+            let came = records.len();
+            return Err(format!("expected {count} events, but only {came} came"));
+        }
+        records.extend(more);
+    }
+    let more = fine("polling", consumer.poll(ALL).await)?;
+    records.extend(more.iter().map(Record::of));
+    Ok(records)
+}
+
+/// As [`read`], by a group of its own.
+async fn read_all(harness: &dyn Harness, topic: &str, count: usize) -> Checked<Vec<Record>> {
+    let mut consumer = open(harness, topic, &fresh("group")).await?;
+    let records = read(harness, consumer.as_mut(), count).await?;
+    equal("number of events", records.len(), count)?;
+    Ok(records)
+}
+
+async fn commit(consumer: &mut dyn Consumer) -> Verdict {
+    let committed = fine("committing", consumer.commit().await)?;
+    equal("the commit", committed, Commit::Done)
+}
+
+async fn events_of_a_key_keep_their_order(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 3).await?;
+    let keys = ["a", "b", "c", "d", "e"];
+    let mut producer = fine("opening a producer", harness.producer(&topic).await)?;
+    for first in [0, 40, 80] {
+        let records: Vec<Record> = (first..first + 40)
+            .flat_map(|n| keys.map(|key| Record::new(key, &n.to_string())))
+            .collect();
+        send(producer.as_mut(), &records).await?;
+    }
+    let read = read_all(harness, &topic, 600).await?;
+    for key in keys {
+        let of_key: Vec<Record> = read
+            .iter()
+            .filter(|r| r.key.as_deref() == Some(key.as_bytes()))
+            .cloned()
+            .collect();
+        let expected = texts(&numbered(key, 0, 120));
+        equal(
+            format_args!("events of key {key}"),
+            texts(&of_key),
+            expected,
+        )?;
+    }
+    Ok(())
+}
+
+async fn every_byte_is_kept(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 1).await?;
+    let mut headers = Headers::default();
+    for (name, value) in [("b", "2"), ("a", "1"), ("b", "2"), ("b", "3"), ("", "x")] {
+        headers.push(name, value.as_bytes());
+    }
+    headers.push("bytes", &[0, 0xff, 0xfe]);
+    headers.push("empty", b"");
+    let all: Vec<u8> = (0..=255).collect();
+    let plain = Record::new("k", "v");
+    let records = [
+        plain.clone(),
+        Record {
+            headers: headers.bytes().to_vec(),
+            ..plain.clone()
+        },
+        Record {
+            key: None,
+            ..plain.clone()
+        },
+        Record {
+            key: Some(Vec::new()),
+            ..plain.clone()
+        },
+        Record {
+            value: None,
+            ..plain.clone()
+        },
+        Record {
+            value: Some(Vec::new()),
+            ..plain.clone()
+        },
+        Record {
+            key: Some(all.clone()),
+            value: Some(all),
+            ..plain.clone()
+        },
+        Record {
+            timestamp: 1,
+            ..plain
+        },
+    ];
+    produce(harness, &topic, &records).await?;
+    let read = read_all(harness, &topic, records.len()).await?;
+    for (i, (read, sent)) in read.iter().zip(&records).enumerate() {
+        let what = |part: &str| format!("{part} of event {i}");
+        equal(what("key"), &read.key, &sent.key)?;
+        equal(what("value"), &read.value, &sent.value)?;
+        equal(what("timestamp"), read.timestamp, sent.timestamp)?;
+        let (got, expected) = (Headers::read(&read.headers), Headers::read(&sent.headers));
+        equal(what("headers"), got, expected)?;
+    }
+    Ok(())
+}
+
+async fn a_key_chooses_the_partition_as_in_kafka(harness: &dyn Harness) -> Verdict {
+    const PARTITIONS: u32 = 5;
+    let topic = topic(harness, PARTITIONS).await?;
+    let mut records: Vec<Record> = (0..50)
+        .map(|n| Record::new(&format!("key {n}"), "v"))
+        .collect();
+    records.push(Record {
+        key: None,
+        ..Record::default()
+    });
+    produce(harness, &topic, &records).await?;
+    for record in read_all(harness, &topic, records.len()).await? {
+        let expected = partition_of(record.key.as_deref(), PARTITIONS);
+        let key = record.key.as_deref().map(String::from_utf8_lossy);
+        equal(
+            format_args!("partition of key {key:?}"),
+            record.partition,
+            expected,
+        )?;
+    }
+    Ok(())
+}
+
+async fn flush_counts_what_was_sent_since_the_last(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 3).await?;
+    let mut producer = fine("opening a producer", harness.producer(&topic).await)?;
+    for (batches, count) in [(2, 7), (1, 1), (0, 0)] {
+        for n in 0..batches {
+            let records = numbered(&format!("k{n}"), 0, count);
+            fine("sending", producer.send(&batch(&records)).await)?;
+        }
+        let counted = fine("flushing", producer.flush().await)?;
+        equal("acknowledged", counted, batches * count as u64)?;
+    }
+    Ok(())
+}
+
+async fn acknowledged_events_survive_a_crash(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 1).await?;
+    for first in [0, 10] {
+        produce(harness, &topic, &numbered("k", first, 10)).await?; // drops the producer
+    }
+    let read = read_all(harness, &topic, 20).await?;
+    equal("events", texts(&read), texts(&numbered("k", 0, 20)))
+}
+
+async fn a_missing_topic_is_an_error_and_is_not_made(harness: &dyn Harness) -> Verdict {
+    let other = topic(harness, 1).await?;
+    produce(harness, &other, &numbered("k", 0, 1)).await?;
+    let missing = fresh("missing");
+    for turn in ["at first", "again"] {
+        let sent = match harness.producer(&missing).await {
+            Ok(mut producer) => match producer.send(&batch(&numbered("k", 0, 1))).await {
+                Ok(()) => producer.flush().await.map(|_| ()),
+                Err(e) => Err(e),
+            },
+            Err(e) => Err(e),
+        };
+        let kind = sent.map_err(|e| e.kind());
+        equal(format_args!("sending {turn}"), kind, Err(Kind::Invalid))?;
+        let polled = match harness.consumer(&missing, &fresh("group")).await {
+            Ok(mut consumer) => consumer.poll(ALL).await.map(|batch| batch.len()),
+            Err(e) => Err(e),
+        };
+        let kind = polled.map_err(|e| e.kind());
+        equal(format_args!("polling {turn}"), kind, Err(Kind::Invalid))?;
+    }
+    Ok(())
+}
+
+async fn creating_a_topic_again_changes_nothing(harness: &dyn Harness) -> Verdict {
+    let name = topic(harness, 3).await?;
+    produce(harness, &name, &numbered("k", 0, 10)).await?;
+    let again = Topic {
+        name: name.clone(),
+        partitions: 3,
+    };
+    fine("creating a topic again", harness.create(&[again]).await)?;
+    let read = read_all(harness, &name, 10).await?;
+    equal("events", texts(&read), texts(&numbered("k", 0, 10)))?;
+    let mut consumer = open(harness, &name, &fresh("group")).await?;
+    let end = fine("asking for the end", consumer.end().await)?;
+    equal("number of partitions", end.len(), 3)
+}
+
+async fn two_producers_at_once_lose_nothing(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 2).await?;
+    let mut tasks = Vec::new();
+    for key in ["a", "b"] {
+        let mut producer = fine("opening a producer", harness.producer(&topic).await)?;
+        tasks.push(tokio::spawn(async move {
+            for n in 0..50 {
+                send(producer.as_mut(), &numbered(key, n * 4, 4)).await?;
+            }
+            Ok::<_, String>(())
+        }));
+    }
+    for task in tasks {
+        task.await.map_err(|e| e.to_string())??;
+    }
+    let read = read_all(harness, &topic, 400).await?;
+    for key in ["a", "b"] {
+        let of_key: Vec<Record> = read
+            .iter()
+            .filter(|r| r.key.as_deref() == Some(key.as_bytes()))
+            .cloned()
+            .collect();
+        let expected = texts(&numbered(key, 0, 200));
+        equal(
+            format_args!("events of producer {key}"),
+            texts(&of_key),
+            expected,
+        )?;
+    }
+    Ok(())
+}
+
+async fn a_new_group_starts_at_the_oldest_event(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 1).await?;
+    produce(harness, &topic, &numbered("k", 0, 5)).await?;
+    let mut consumer = open(harness, &topic, &fresh("group")).await?;
+    produce(harness, &topic, &numbered("k", 5, 5)).await?;
+    let read = read(harness, consumer.as_mut(), 10).await?;
+    equal("events", texts(&read), texts(&numbered("k", 0, 10)))
+}
+
+async fn partitions_are_read_in_order_without_gaps(harness: &dyn Harness) -> Verdict {
+    const PARTITIONS: u32 = 3;
+    let topic = topic(harness, PARTITIONS).await?;
+    let sent: Vec<Record> = (0..300)
+        .map(|n| Record::new(&format!("key {}", n % 17), &n.to_string()))
+        .collect();
+    produce(harness, &topic, &sent).await?;
+    let mut consumer = open(harness, &topic, &fresh("group")).await?;
+    let few = Limits { events: 7, ..ALL };
+    let mut read = Vec::new();
+    while read.len() < sent.len() {
+        let more = poll(harness, consumer.as_mut(), few).await?;
+        if more.is_empty() {
+            let came = read.len();
+            return Err(format!(
+                "expected {} events, but only {came} came",
+                sent.len()
+            ));
+        }
+        read.extend(more);
+    }
+    for partition in 0..PARTITIONS {
+        let of = |records: &[Record], at: &dyn Fn(&Record) -> i32| -> Vec<Record> {
+            let here = |r: &&Record| i64::from(at(r)) == i64::from(partition);
+            records.iter().filter(here).cloned().collect()
+        };
+        let read = of(&read, &|r| r.partition);
+        let sent = of(&sent, &|r| partition_of(r.key.as_deref(), PARTITIONS));
+        let what = format!("events of partition {partition}");
+        equal(what, texts(&read), texts(&sent))?;
+        let rises = read.windows(2).all(|two| two[0].offset < two[1].offset);
+        holds(format_args!("offsets of partition {partition} rise"), rises)?;
+    }
+    Ok(())
+}
+
+async fn a_poll_at_the_end_is_empty(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 2).await?;
+    let mut consumer = open(harness, &topic, &fresh("group")).await?;
+    let none = fine("polling an empty topic", consumer.poll(ALL).await)?;
+    equal("events of an empty topic", none.len(), 0)?;
+    produce(harness, &topic, &numbered("k", 0, 3)).await?;
+    let read = read(harness, consumer.as_mut(), 3).await?;
+    equal("events", texts(&read), texts(&numbered("k", 0, 3)))?;
+    let none = fine("polling at the end", consumer.poll(ALL).await)?;
+    equal("events at the end", none.len(), 0)
+}
+
+async fn a_poll_has_at_most_so_many_events(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 2).await?;
+    let sent: Vec<Record> = (0..20)
+        .map(|n| Record::new(&format!("key {n}"), "v"))
+        .collect();
+    produce(harness, &topic, &sent).await?;
+    let mut consumer = open(harness, &topic, &fresh("group")).await?;
+    let few = Limits { events: 3, ..ALL };
+    let mut left = sent.len();
+    while left > 0 {
+        let came = poll(harness, consumer.as_mut(), few).await?.len();
+        holds(
+            format_args!("1 to 3 events of {left} come, not {came}"),
+            (1..=3).contains(&came),
+        )?;
+        left = left.saturating_sub(came);
+    }
+    Ok(())
+}
+
+async fn a_poll_ends_with_the_event_that_reaches_the_bytes(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 2).await?;
+    let value = "v".repeat(99);
+    let sent: Vec<Record> = (0..20)
+        .map(|n| Record::new(&char::from(b'a' + n).to_string(), &value))
+        .collect();
+    produce(harness, &topic, &sent).await?;
+    let mut consumer = open(harness, &topic, &fresh("group")).await?;
+    let small = Limits { bytes: 250, ..ALL };
+    let mut left = sent.len();
+    while left > 0 {
+        let came = poll(harness, consumer.as_mut(), small).await?.len(); // 100 bytes each
+        holds(
+            format_args!("1 to 3 events of {left} come, not {came}"),
+            (1..=3).contains(&came),
+        )?;
+        left = left.saturating_sub(came);
+    }
+    Ok(())
+}
+
+async fn an_event_above_the_limit_comes_alone(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 1).await?;
+    let sent = [
+        Record::new("k", &"big".repeat(1_000)),
+        Record::new("k", "small"),
+    ];
+    produce(harness, &topic, &sent).await?;
+    let mut consumer = open(harness, &topic, &fresh("group")).await?;
+    let small = Limits { bytes: 100, ..ALL };
+    for expected in &sent {
+        let came = poll(harness, consumer.as_mut(), small).await?;
+        equal("events", texts(&came), vec![expected.text()])?;
+    }
+    Ok(())
+}
+
+async fn position_counts_what_was_polled(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 1).await?;
+    produce(harness, &topic, &numbered("k", 0, 10)).await?;
+    let mut consumer = open(harness, &topic, &fresh("group")).await?;
+    let few = Limits { events: 4, ..ALL };
+    let last = poll(harness, consumer.as_mut(), few).await?.pop();
+    let expected = last.map(|r| vec![(r.partition, r.offset + 1)]);
+    equal("position", Some(consumer.position()), expected.clone())?;
+    commit(consumer.as_mut()).await?;
+    equal(
+        "position after the commit",
+        Some(consumer.position()),
+        expected,
+    )
+}
+
+async fn the_end_is_the_offset_of_the_next_event(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 3).await?;
+    let mut consumer = open(harness, &topic, &fresh("group")).await?;
+    let sorted = |mut offsets: Offsets| {
+        offsets.sort_unstable();
+        offsets
+    };
+    let empty = sorted(fine("asking for the end", consumer.end().await)?);
+    equal("end of an empty topic", empty, vec![(0, 0), (1, 0), (2, 0)])?;
+    let records: Vec<Record> = (0..30)
+        .map(|n| Record::new(&format!("key {n}"), "v"))
+        .collect();
+    produce(harness, &topic, &records).await?;
+    let end = sorted(fine("asking for the end", consumer.end().await)?);
+    read(harness, consumer.as_mut(), records.len()).await?;
+    equal(
+        "position after all",
+        sorted(consumer.position()),
+        end.clone(),
+    )?;
+    produce(harness, &topic, &numbered("k", 0, 1)).await?;
+    let next = read(harness, consumer.as_mut(), 1).await?;
+    let offset = end.iter().find(|(p, _)| *p == next[0].partition);
+    equal(
+        "offset of the next event",
+        Some(&(next[0].partition, next[0].offset)),
+        offset,
+    )
+}
+
+async fn seek_goes_on_from_the_offsets(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 2).await?;
+    let sent: Vec<Record> = (0..40)
+        .map(|n| Record::new(&format!("key {n}"), &n.to_string()))
+        .collect();
+    produce(harness, &topic, &sent).await?;
+    let mut consumer = open(harness, &topic, &fresh("group")).await?;
+    let mut all = read(harness, consumer.as_mut(), sent.len()).await?;
+    all.sort();
+    let of_0: Vec<i64> = all
+        .iter()
+        .filter(|r| r.partition == 0)
+        .map(|r| r.offset)
+        .collect();
+    let middle = of_0[of_0.len() / 2];
+    // Partition 1 is not named, so it starts at 0.
+    fine("seeking", consumer.seek(&vec![(0, middle)]).await)?;
+    let expected: Vec<Record> = all
+        .into_iter()
+        .filter(|r| r.partition == 1 || r.offset >= middle)
+        .collect();
+    let mut again = read(harness, consumer.as_mut(), expected.len()).await?;
+    again.sort();
+    equal("events after the seek", texts(&again), texts(&expected))
+}
+
+async fn a_commit_survives_a_crash(harness: &dyn Harness) -> Verdict {
+    let (topic, group) = (topic(harness, 1).await?, fresh("group"));
+    produce(harness, &topic, &numbered("k", 0, 10)).await?;
+    let few = Limits { events: 4, ..ALL };
+    let mut done = Vec::new();
+    for _ in 0..2 {
+        let mut consumer = open(harness, &topic, &group).await?;
+        done.extend(poll(harness, consumer.as_mut(), few).await?);
+        commit(consumer.as_mut()).await?; // then drops the consumer
+    }
+    equal(
+        "events before",
+        texts(&done),
+        texts(&numbered("k", 0, done.len())),
+    )?;
+    let mut consumer = open(harness, &topic, &group).await?;
+    let left = 10 - done.len();
+    let rest = read(harness, consumer.as_mut(), left).await?;
+    equal(
+        "events after",
+        texts(&rest),
+        texts(&numbered("k", done.len(), left)),
+    )
+}
+
+async fn polling_alone_commits_nothing(harness: &dyn Harness) -> Verdict {
+    let (topic, group) = (topic(harness, 1).await?, fresh("group"));
+    produce(harness, &topic, &numbered("k", 0, 10)).await?;
+    let few = Limits { events: 3, ..ALL };
+    for polls in [1, 3] {
+        let mut consumer = open(harness, &topic, &group).await?;
+        for _ in 0..polls {
+            poll(harness, consumer.as_mut(), few).await?;
+        }
+        drop(consumer);
+        let mut consumer = open(harness, &topic, &group).await?;
+        let replayed = read(harness, consumer.as_mut(), 10).await?;
+        let what = format!("events after {polls} polls without a commit");
+        equal(what, texts(&replayed), texts(&numbered("k", 0, 10)))?;
+    }
+    Ok(())
+}
+
+async fn a_commit_never_moves_back(harness: &dyn Harness) -> Verdict {
+    let (topic, group) = (topic(harness, 1).await?, fresh("group"));
+    produce(harness, &topic, &numbered("k", 0, 10)).await?;
+    let mut consumer = open(harness, &topic, &group).await?;
+    read(harness, consumer.as_mut(), 10).await?;
+    commit(consumer.as_mut()).await?;
+    fine("seeking", consumer.seek(&vec![(0, 0)]).await)?;
+    poll(harness, consumer.as_mut(), Limits { events: 2, ..ALL }).await?;
+    fine("committing", consumer.commit().await)?;
+    drop(consumer);
+    produce(harness, &topic, &numbered("k", 10, 1)).await?;
+    let mut consumer = open(harness, &topic, &group).await?;
+    let rest = read(harness, consumer.as_mut(), 1).await?;
+    equal("events after", texts(&rest), texts(&numbered("k", 10, 1)))
+}
+
+async fn groups_do_not_disturb_each_other(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 1).await?;
+    produce(harness, &topic, &numbered("k", 0, 5)).await?;
+    for _ in 0..2 {
+        let mut consumer = open(harness, &topic, &fresh("group")).await?;
+        let all = read(harness, consumer.as_mut(), 5).await?;
+        equal(
+            "events of a group",
+            texts(&all),
+            texts(&numbered("k", 0, 5)),
+        )?;
+        commit(consumer.as_mut()).await?;
+    }
+    Ok(())
+}
+
+/// What two members of a group have done, whose commits overtake one another, and how often each
+/// event was done.
+async fn shared(harness: &dyn Harness) -> Checked<Vec<(String, usize)>> {
+    const EVENTS: usize = 100;
+    let (topic, group) = (topic(harness, 2).await?, fresh("group"));
+    let sent: Vec<Record> = (0..EVENTS)
+        .map(|n| Record::new(&format!("key {n}"), &n.to_string()))
+        .collect();
+    produce(harness, &topic, &sent).await?;
+    let mut members = [
+        open(harness, &topic, &group).await?,
+        open(harness, &topic, &group).await?,
+    ];
+    let mut done = vec![0; EVENTS];
+    let mut deadline = Instant::now() + harness.patience();
+    for turn in 0.. {
+        let mut polled = [Vec::new(), Vec::new()];
+        for (i, member) in members.iter_mut().enumerate() {
+            let limits = Limits {
+                events: 5 + 6 * i,
+                ..ALL
+            };
+            let batch = fine("polling", member.poll(limits).await)?;
+            polled[i] = batch.iter().map(Record::of).collect();
+        }
+        let moved = polled.iter().any(|batch| !batch.is_empty());
+        for i in [turn % 2, (turn + 1) % 2] {
+            let committed = fine("committing", members[i].commit().await)?;
+            if committed == Commit::Done {
+                for record in &polled[i] {
+                    let n: usize = record.text().parse().unwrap_or_default();
+                    done[n] += 1;
+                }
+            }
+        }
+        if moved {
+            deadline = Instant::now() + harness.patience();
+        } else if Instant::now() >= deadline {
+            break;
+        }
+    }
+    Ok((0..EVENTS).map(|n| (n.to_string(), done[n])).collect())
+}
+
+async fn an_event_is_done_by_one_member_only(harness: &dyn Harness) -> Verdict {
+    let twice: Vec<_> = shared(harness)
+        .await?
+        .into_iter()
+        .filter(|(_, times)| *times > 1)
+        .collect();
+    equal("events done more than once", twice, Vec::new())
+}
+
+async fn an_overtaken_member_loses_nothing(harness: &dyn Harness) -> Verdict {
+    let lost: Vec<_> = shared(harness)
+        .await?
+        .into_iter()
+        .filter(|(_, times)| *times == 0)
+        .collect();
+    equal("events done by nobody", lost, Vec::new())
+}

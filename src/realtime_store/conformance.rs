@@ -1,0 +1,383 @@
+//! What every real-time store must do: one case for each guarantee of the port.
+
+use async_trait::async_trait;
+
+use super::{RealtimeStore, Upsert, Upserted};
+use crate::conformance::{
+    Abilities, HARD_KEYS, Stored, Verdict, cases, dataset, equal, equal_rows, event, fine, fresh,
+    hard_events, holds, keyed_events, newer_first, rows,
+};
+use crate::dataset::Dataset;
+use crate::error::Result;
+use crate::event_log::Offsets;
+
+/// A real-time store to check. What it opens is dropped without a goodbye where a case plays a crash.
+#[async_trait]
+pub trait Harness: Abilities + Send + Sync {
+    /// Creates the dataset's tables, where they are missing.
+    async fn create(&self, dataset: &Dataset) -> Result<()>;
+
+    /// The store, for a consumer group of the dataset's topic.
+    async fn open(&self, dataset: &Dataset, group: &str) -> Result<Box<dyn RealtimeStore>>;
+
+    /// All rows as another connection sees them, in any order.
+    async fn rows(&self, dataset: &Dataset) -> Result<Vec<Stored>>;
+
+    /// Makes the store refuse every row with this title from now on.
+    async fn refuse(&self, dataset: &Dataset, title: &str) -> Result<()>;
+
+    /// Makes the store fail at every row with this title from now on.
+    async fn fail_at(&self, dataset: &Dataset, title: &str) -> Result<()>;
+}
+
+cases! {
+    dyn Harness;
+    committed_rows_survive_a_crash,
+    rows_come_with_the_commit needs Transactions,
+    an_error_leaves_nothing_behind needs Transactions FailsInTheMiddle,
+    the_newest_event_wins_in_any_order,
+    the_newest_event_of_a_batch_wins_and_the_others_are_counted,
+    a_replay_of_older_events_changes_nothing,
+    a_row_that_is_not_newer_is_counted_as_skipped needs ComparesVersions,
+    an_absent_field_replaces_a_value,
+    every_type_round_trips,
+    keys_are_told_apart_by_their_bytes,
+    a_refused_row_is_named_and_leaves_the_others needs RefusesRows,
+    offsets_are_told_if_they_are_kept,
+    offsets_come_with_the_commit needs Transactions,
+    an_upsert_that_is_not_committed_moves_no_offsets needs Transactions,
+    a_batch_without_rows_moves_the_offsets needs Transactions,
+    an_overtaken_member_is_told_and_writes_nothing needs Transactions,
+    groups_have_their_own_offsets needs Transactions,
+}
+
+type Checked<T> = std::result::Result<T, String>;
+
+/// A member of a group of its own, and how far it has come.
+struct Member {
+    dataset: Dataset,
+    group: String,
+    store: Box<dyn RealtimeStore>,
+    position: i64,
+}
+
+impl Member {
+    /// A store of new tables.
+    async fn new(harness: &dyn Harness) -> Checked<Member> {
+        Member::with_key(harness, "id").await
+    }
+
+    async fn with_key(harness: &dyn Harness, key: &str) -> Checked<Member> {
+        let dataset = dataset(key)?;
+        fine("creating tables", harness.create(&dataset).await)?;
+        let group = fresh("group");
+        let store = open(harness, &dataset, &group).await?;
+        Ok(Member {
+            dataset,
+            group,
+            store,
+            position: 0,
+        })
+    }
+
+    /// A crash: the store is dropped as it is and opened again.
+    async fn crash(self, harness: &dyn Harness) -> Checked<Member> {
+        drop(self.store);
+        let store = open(harness, &self.dataset, &self.group).await?;
+        Ok(Member { store, ..self })
+    }
+
+    /// Upserts what the next events of partition 0 hold, without a commit.
+    async fn upsert(&mut self, events: &[String]) -> Checked<Upserted> {
+        let from = at(self.position);
+        let to = at(self.position + events.len() as i64);
+        let rows = rows(&self.dataset, events)?;
+        match fine("upserting", self.store.upsert(&from, &to, &rows).await)? {
+            Upsert::Done(upserted) => Ok(upserted),
+            Upsert::Superseded => Err("expected an upsert, got superseded".into()),
+        }
+    }
+
+    /// Upserts and commits.
+    async fn write(&mut self, events: &[String]) -> Checked<Upserted> {
+        let upserted = self.upsert(events).await?;
+        fine("committing", self.store.commit().await)?;
+        self.position += events.len() as i64;
+        Ok(upserted)
+    }
+
+    async fn holds(&self, harness: &dyn Harness, what: &str, events: &[String]) -> Verdict {
+        let got = fine("reading the rows", harness.rows(&self.dataset).await)?;
+        equal_rows(what, &self.dataset, got, events)
+    }
+
+    async fn offsets(&mut self) -> Checked<Option<Offsets>> {
+        fine("asking for the offsets", self.store.offsets().await)
+    }
+}
+
+async fn open(
+    harness: &dyn Harness,
+    dataset: &Dataset,
+    group: &str,
+) -> Checked<Box<dyn RealtimeStore>> {
+    fine("opening the store", harness.open(dataset, group).await)
+}
+
+/// An offset of partition 0.
+fn at(offset: i64) -> Offsets {
+    vec![(0, offset)]
+}
+
+/// An event for each of the ids, all at one second.
+fn events(ids: std::ops::Range<i64>, second: u8, title: &str) -> Vec<String> {
+    ids.map(|id| event(id, second, title)).collect()
+}
+
+async fn committed_rows_survive_a_crash(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    member.write(&events(0..10, 0, "a")).await?;
+    let mut member = member.crash(harness).await?;
+    member.write(&events(10..20, 0, "a")).await?;
+    let member = member.crash(harness).await?;
+    member
+        .holds(harness, "after the crash", &events(0..20, 0, "a"))
+        .await
+}
+
+async fn rows_come_with_the_commit(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    member.upsert(&events(0..10, 0, "a")).await?;
+    member.holds(harness, "before the commit", &[]).await?;
+    let mut member = member.crash(harness).await?;
+    member.holds(harness, "after the crash", &[]).await?;
+    // The next upsert takes the place of one that was never committed.
+    member.upsert(&events(0..5, 0, "a")).await?;
+    member.write(&events(5..8, 0, "a")).await?;
+    member
+        .holds(harness, "after the commit", &events(5..8, 0, "a"))
+        .await
+}
+
+async fn an_error_leaves_nothing_behind(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    fine(
+        "arranging a failure",
+        harness.fail_at(&member.dataset, "broken").await,
+    )?;
+    let mut batch = events(0..10, 0, "a");
+    batch[5] = event(5, 0, "broken");
+    let dataset = member.dataset.clone();
+    let failed = {
+        let rows = rows(&dataset, &batch)?;
+        member.store.upsert(&at(0), &at(10), &rows).await
+    };
+    holds("the upsert fails", failed.is_err())?;
+    member.holds(harness, "after the error", &[]).await?;
+    member.write(&events(20..25, 0, "a")).await?;
+    member
+        .holds(harness, "after the next upsert", &events(20..25, 0, "a"))
+        .await
+}
+
+async fn the_newest_event_wins_in_any_order(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    let pair = [event(0, 5, "one"), event(0, 5, "another")];
+    let [newest, same_time] = newer_first(&member.dataset, pair)?;
+    let older = event(0, 4, "older");
+    let versions = [&newest, &same_time, &older];
+    let orders = [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ];
+    let mut expected = Vec::new();
+    for (id, order) in (1..).zip(orders) {
+        let of_key = |i: usize| versions[i].replace(r#""id":0"#, &format!(r#""id":{id}"#));
+        // Another key has another digest, so the order of the two is asked for once more.
+        let pair = [of_key(0), of_key(1)];
+        let [first, second] = newer_first(&member.dataset, pair)?;
+        let of_key = [first, second, of_key(2)];
+        for i in order {
+            member.write(std::slice::from_ref(&of_key[i])).await?;
+        }
+        expected.push(of_key[0].clone());
+    }
+    member.holds(harness, "in every order", &expected).await
+}
+
+async fn the_newest_event_of_a_batch_wins_and_the_others_are_counted(
+    harness: &dyn Harness,
+) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    let pair = [event(2, 7, "one"), event(2, 7, "another")];
+    let [newest, same_time] = newer_first(&member.dataset, pair)?;
+    let batch = [
+        event(1, 3, "b"),
+        event(1, 9, "c"),
+        event(1, 6, "a"),
+        same_time.clone(),
+        newest.clone(),
+        same_time,
+        event(3, 0, "alone"),
+    ];
+    let upserted = member.write(&batch).await?;
+    equal("deduplicated", upserted.deduplicated, 4)?;
+    equal("written", upserted.written, 3)?;
+    let expected = [event(1, 9, "c"), newest, event(3, 0, "alone")];
+    member.holds(harness, "of the batch", &expected).await
+}
+
+async fn a_replay_of_older_events_changes_nothing(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    let (old, new) = (events(0..10, 1, "old"), events(0..5, 2, "new"));
+    member.write(&old).await?;
+    member.write(&new).await?;
+    let expected: Vec<String> = new.iter().chain(&old[5..]).cloned().collect();
+    member
+        .holds(harness, "before the replay", &expected)
+        .await?;
+    for batch in [&old, &new, &old] {
+        member.write(batch).await?;
+    }
+    member.holds(harness, "after the replay", &expected).await
+}
+
+async fn a_row_that_is_not_newer_is_counted_as_skipped(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    member.write(&events(0..10, 5, "a")).await?;
+    let mut batch = events(0..4, 5, "a");
+    batch.extend(events(4..6, 4, "older"));
+    batch.extend(events(6..7, 6, "newer"));
+    batch.extend(events(10..12, 0, "new"));
+    let upserted = member.write(&batch).await?;
+    let expected = Upserted {
+        written: 3,
+        skipped: 6,
+        ..Upserted::default()
+    };
+    equal("counts", upserted, expected)
+}
+
+async fn an_absent_field_replaces_a_value(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    let (full, bare) = (event(1, 1, "a"), r#"{"id":1,"at":"2026-01-01T00:00:02Z"}"#);
+    member.write(&[full]).await?;
+    let bare = [bare.to_string()];
+    member.write(&bare).await?;
+    member.holds(harness, "without the field", &bare).await
+}
+
+async fn every_type_round_trips(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    let events = hard_events();
+    member.write(&events).await?;
+    member.holds(harness, "of every type", &events).await
+}
+
+async fn keys_are_told_apart_by_their_bytes(harness: &dyn Harness) -> Verdict {
+    for (key, values) in HARD_KEYS {
+        let mut member = Member::with_key(harness, key).await?;
+        member.write(&keyed_events(key, &values, 1)).await?;
+        let again = keyed_events(key, &values, 2);
+        member.write(&again).await?;
+        let what = format!("by {key}");
+        member.holds(harness, &what, &again).await?;
+    }
+    Ok(())
+}
+
+async fn a_refused_row_is_named_and_leaves_the_others(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    fine(
+        "arranging a refusal",
+        harness.refuse(&member.dataset, "poison").await,
+    )?;
+    // In the order of keys the refused one is elsewhere than in the batch.
+    let mut batch: Vec<String> = (0..10).map(|id| event(9 - id, 0, "a")).collect();
+    batch[3] = event(6, 0, "poison");
+    let upserted = member.write(&batch).await?;
+    let refused: Vec<usize> = upserted.refused.iter().map(|(i, _)| *i).collect();
+    equal("index of the refused row", refused, vec![3])?;
+    equal("written", upserted.written, 9)?;
+    batch.remove(3);
+    member
+        .holds(harness, "besides the refused one", &batch)
+        .await
+}
+
+async fn offsets_are_told_if_they_are_kept(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    let keeps = !harness
+        .lacks()
+        .contains(&crate::conformance::Ability::Transactions);
+    let expected = keeps.then(Offsets::new);
+    equal("offsets of a new group", member.offsets().await?, expected)
+}
+
+async fn offsets_come_with_the_commit(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    for _ in 0..2 {
+        member.write(&events(0..5, 0, "a")).await?;
+        let expected = Some(at(member.position));
+        equal("offsets", member.offsets().await?, expected.clone())?;
+        member = member.crash(harness).await?;
+        equal("offsets after the crash", member.offsets().await?, expected)?;
+    }
+    Ok(())
+}
+
+async fn an_upsert_that_is_not_committed_moves_no_offsets(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    member.write(&events(0..5, 0, "a")).await?;
+    member.upsert(&events(5..8, 0, "a")).await?;
+    let mut member = member.crash(harness).await?;
+    equal("offsets", member.offsets().await?, Some(at(5)))?;
+    member
+        .holds(harness, "after the crash", &events(0..5, 0, "a"))
+        .await
+}
+
+async fn a_batch_without_rows_moves_the_offsets(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    let dataset = member.dataset.clone();
+    let none = rows(&dataset, &[])?;
+    let done = fine(
+        "upserting",
+        member.store.upsert(&at(0), &at(7), &none).await,
+    )?;
+    equal("the upsert", done, Upsert::Done(Upserted::default()))?;
+    fine("committing", member.store.commit().await)?;
+    let mut member = member.crash(harness).await?;
+    equal("offsets", member.offsets().await?, Some(at(7)))
+}
+
+async fn an_overtaken_member_is_told_and_writes_nothing(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    let mut late = open(harness, &member.dataset, &member.group).await?;
+    let mine = events(0..5, 0, "a");
+    member.write(&mine).await?;
+    let dataset = member.dataset.clone();
+    let others = events(5..15, 0, "b");
+    let rows = rows(&dataset, &others)?;
+    let told = fine("upserting", late.upsert(&at(0), &at(10), &rows).await)?;
+    equal("the late upsert", told, Upsert::Superseded)?;
+    member.holds(harness, "after it", &mine).await?;
+    equal("offsets after it", member.offsets().await?, Some(at(5)))?;
+    // From where the group is, the other member goes on.
+    let done = fine("upserting", late.upsert(&at(5), &at(15), &rows).await)?;
+    holds("the next upsert is done", matches!(done, Upsert::Done(_)))?;
+    fine("committing", late.commit().await)?;
+    equal("offsets in the end", member.offsets().await?, Some(at(15)))
+}
+
+async fn groups_have_their_own_offsets(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    member.write(&events(0..5, 0, "a")).await?;
+    let mut other = open(harness, &member.dataset, &fresh("group")).await?;
+    let offsets = fine("asking for the offsets", other.offsets().await)?;
+    equal("offsets of another group", offsets, Some(Offsets::new()))
+}
