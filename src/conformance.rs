@@ -236,7 +236,7 @@ pub(crate) fn newer_first(
 pub(crate) fn hard_events() -> Vec<String> {
     [
         // The ends of every type.
-        r#"{"id":9223372036854775807,"title":"","code":"ffffffff-ffff-ffff-ffff-ffffffffffff","small":2147483647,"ratio":1.7976931348623157e308,"price":12345678901234567890123456789.123456789,"good":true,"seen":"9999-12-30T22:00:00.999Z","day":"9999-12-30","at":"2026-01-01T00:00:00.001Z"}"#,
+        r#"{"id":9223372036854775807,"title":"","code":"ffffffff-ffff-ffff-ffff-ffffffffffff","small":2147483647,"ratio":1.7976931348623157e308,"price":12345678901234567890123456789.123456789,"good":true,"seen":"9999-12-31T23:59:59.999Z","day":"9999-12-31","at":"2026-01-01T00:00:00.001Z"}"#,
         r#"{"id":-9223372036854775808,"title":" a ","code":"00000000-0000-0000-0000-000000000000","small":-2147483648,"ratio":5e-324,"price":-0.000000000000000001,"good":false,"seen":"0001-01-01T00:00:00Z","day":"0001-01-01","at":"2026-01-01T00:00:00.999Z"}"#,
         // Beyond what a double holds, one millisecond before 1970, text that is easily mangled.
         r#"{"id":9007199254740993,"title":"Zoë 👩‍🍳 \"'\\\n\t e\u0301 \uFEFF","code":"6f2e5b1c-0a3d-4a7e-9b1e-2f3c4d5e6f70","small":0,"ratio":0.1,"price":10,"good":true,"seen":"1969-12-31T23:59:59.999Z","day":"1969-12-31","at":"2026-01-01T00:00:00Z"}"#,

@@ -53,8 +53,10 @@ pub fn now_ms() -> i64 {
 
 /// `2026-11-24T06:30:00.000Z`: milliseconds since 1970 as RFC 3339.
 pub fn format_ms(ms: i64) -> String {
-    match Timestamp::from_millisecond(ms) {
-        Ok(t) => format!("{t:.3}"),
+    // A civil time, for jiff's instants end before the year 9999 does.
+    let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+    match epoch.checked_add(SignedDuration::from_millis(ms)) {
+        Ok(t) => format!("{t:.3}Z"),
         Err(_) => format!("{ms} ms"),
     }
 }
@@ -95,5 +97,8 @@ mod tests {
         assert!(parse_time("2026-02-30").is_err());
         assert!(parse_time("2026-01-01T00:00:00").is_err());
         assert_eq!(format_ms(500), "1970-01-01T00:00:00.500Z");
+        assert_eq!(format_ms(-1), "1969-12-31T23:59:59.999Z");
+        assert_eq!(format_ms(-62_135_596_800_000), "0001-01-01T00:00:00.000Z");
+        assert_eq!(format_ms(253_402_300_799_999), "9999-12-31T23:59:59.999Z");
     }
 }

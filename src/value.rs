@@ -129,6 +129,9 @@ impl fmt::Display for Fault {
 /// Earliest and latest time a store holds: years 1 to 9999.
 const TIME_RANGE: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 
+/// Milliseconds of a day.
+const DAY_MS: i64 = 86_400_000;
+
 /// Most digits of a decimal, before and after the point together.
 const MAX_DECIMAL_DIGITS: usize = 1_000;
 
@@ -269,13 +272,9 @@ fn date_value(text: &str) -> Result<Value<'static>, Fault> {
         return Err(bad());
     }
     let date: jiff::civil::Date = text.parse().map_err(|_| bad())?;
-    let midnight = jiff::tz::TimeZone::UTC
-        .to_timestamp(date.at(0, 0, 0, 0))
-        .map_err(|_| bad())?;
-    in_range(midnight.as_millisecond())?;
-    i32::try_from(midnight.as_second().div_euclid(86_400))
-        .map(Value::Date)
-        .map_err(|_| bad())
+    let days = days_since_1970(date).ok_or_else(bad)?;
+    in_range(i64::from(days) * DAY_MS)?;
+    Ok(Value::Date(days))
 }
 
 fn timestamp_value(text: &str) -> Result<Value<'static>, Fault> {
@@ -288,9 +287,28 @@ fn timestamp_value(text: &str) -> Result<Value<'static>, Fault> {
     if text.as_bytes().get(17..19) == Some(b"60") {
         return Err(Fault::new(Rule::BadTime, "leap seconds cannot be stored"));
     }
-    let instant: jiff::Timestamp = text.parse().map_err(|_| bad())?;
-    let ms = instant.as_nanosecond().div_euclid(1_000_000);
-    in_range(i64::try_from(ms).map_err(|_| bad())?).map(Value::Timestamp)
+    let ms = match text.parse::<jiff::Timestamp>() {
+        Ok(instant) => i64::try_from(instant.as_nanosecond().div_euclid(1_000_000)).ok(),
+        Err(_) => millis_of_parts(text),
+    };
+    in_range(ms.ok_or_else(bad)?).map(Value::Timestamp)
+}
+
+/// Milliseconds since 1970 UTC of a time whose parts are valid: jiff's own instants end 26 hours
+/// before the year 9999 does, and 9999-12-31T23:59:59Z is what many write for "never".
+fn millis_of_parts(text: &str) -> Option<i64> {
+    let parts = jiff::fmt::temporal::Pieces::parse(text).ok()?;
+    let (time, offset) = (parts.time()?, parts.to_numeric_offset()?);
+    let seconds =
+        i64::from(time.hour()) * 3_600 + i64::from(time.minute()) * 60 + i64::from(time.second())
+            - i64::from(offset.seconds());
+    let days = i64::from(days_since_1970(parts.date())?);
+    Some(days * DAY_MS + seconds * 1_000 + i64::from(time.millisecond()))
+}
+
+fn days_since_1970(date: jiff::civil::Date) -> Option<i32> {
+    let span = jiff::civil::date(1970, 1, 1).until(date).ok()?;
+    Some(span.get_days())
 }
 
 fn in_range(ms: i64) -> Result<i64, Fault> {
@@ -508,7 +526,28 @@ mod tests {
                 "\"0000-01-01T00:00:00Z\"",
                 Err(Rule::OutOfRange),
             ),
+            (
+                T::Timestamp,
+                "\"9999-12-31T23:59:59.9999Z\"",
+                Ok(Value::Timestamp(253_402_300_799_999)),
+            ),
+            (
+                T::Timestamp,
+                "\"9999-12-31T23:59:59+01:00\"",
+                Ok(Value::Timestamp(253_402_297_199_000)),
+            ),
+            (
+                T::Timestamp,
+                "\"9999-12-31T23:59:59-01:00\"",
+                Err(Rule::OutOfRange),
+            ),
+            (T::Timestamp, "\"9999-12-31T23:59:59\"", Err(Rule::BadTime)),
+            (T::Timestamp, "\"9999-12-31\"", Err(Rule::BadTime)),
+            (T::Timestamp, "\"9999-12-32T00:00:00Z\"", Err(Rule::BadTime)),
             (T::Date, "\"1970-01-02\"", Ok(Value::Date(1))),
+            (T::Date, "\"0001-01-01\"", Ok(Value::Date(-719_162))),
+            (T::Date, "\"9999-12-31\"", Ok(Value::Date(2_932_896))),
+            (T::Date, "\"0000-12-31\"", Err(Rule::OutOfRange)),
             (T::Date, "\"2026-02-30\"", Err(Rule::BadTime)),
             (T::Uuid, "\"not\"", Err(Rule::BadUuid)),
         ];

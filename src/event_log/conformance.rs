@@ -370,9 +370,13 @@ async fn creating_a_topic_again_changes_nothing(harness: &dyn Harness) -> Verdic
 
 async fn two_producers_at_once_lose_nothing(harness: &dyn Harness) -> Verdict {
     let topic = topic(harness, 2).await?;
-    let mut tasks = Vec::new();
+    let mut producers = Vec::new();
     for key in ["a", "b"] {
-        let mut producer = fine("opening a producer", harness.producer(&topic).await)?;
+        let producer = fine("opening a producer", harness.producer(&topic).await)?;
+        producers.push((key, producer));
+    }
+    let mut tasks = Vec::new();
+    for (key, mut producer) in producers {
         tasks.push(tokio::spawn(async move {
             for n in 0..50 {
                 send(producer.as_mut(), &numbered(key, n * 4, 4)).await?;
