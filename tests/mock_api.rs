@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -229,6 +229,57 @@ async fn fields_and_nationalities_are_chosen() {
     );
 }
 
+/// JSON with `s` for each text that is no key, and `n` for each number.
+fn shape(json: &str) -> String {
+    let mut out = String::new();
+    let mut rest = json;
+    while let Some(c) = rest.chars().next() {
+        let length = match c {
+            '"' => {
+                let mut texts = serde_json::Deserializer::from_str(rest).into_iter::<String>();
+                texts.next().unwrap().unwrap();
+                texts.byte_offset()
+            }
+            '-' | '0'..='9' => rest.find([',', '}', ']']).unwrap(),
+            c => c.len_utf8(),
+        };
+        let (token, after) = rest.split_at(length);
+        match c {
+            '"' if !after.starts_with(':') => out.push('s'),
+            '-' | '0'..='9' => out.push('n'),
+            _ => out.push_str(token),
+        }
+        rest = after;
+    }
+    out
+}
+
+#[tokio::test]
+async fn users_have_the_shape_of_recorded_ones() {
+    let recorded = include_str!("data/randomuser/users.json");
+    let mock = Mock::start(&[]);
+    let mut lines = recorded.lines();
+    for (nat, line) in ["DE", "CA", "IR", "DK"].into_iter().zip(&mut lines) {
+        let user = line.trim_start_matches("{\"results\":[");
+        let user = user.trim_end_matches([',', ']']);
+        assert!(user.ends_with(&format!("\"nat\":\"{nat}\"}}")), "{user}");
+        let page = mock
+            .text(&format!("/api/?seed=rtp&results=50&nat={nat}"))
+            .await;
+        let users = vec![shape(user); 50].join(",");
+        let expected = format!(
+            "{{\"results\":[{users}],{}",
+            shape("\"info\":{\"seed\":\"rtp\",\"results\":4,\"page\":1,\"version\":\"1.4\"}}")
+        );
+        assert_eq!(shape(&page), expected, "{nat}");
+    }
+    let info = lines.next().unwrap();
+    assert_eq!(
+        shape(info),
+        "\"info\":{\"seed\":s,\"results\":n,\"page\":n,\"version\":s}}"
+    );
+}
+
 #[tokio::test]
 async fn formats_hold_the_same_values() {
     let mock = Mock::start(&[]);
@@ -253,7 +304,7 @@ async fn formats_hold_the_same_values() {
             let value = column.split('.').skip(1).fold(value, |v, key| &v[key]);
             let expected = match value {
                 Value::String(text) => text.clone(),
-                Value::Null => String::new(),
+                Value::Null => "null".into(), // as the real API
                 other => other.to_string(),
             };
             assert_eq!(cell, expected, "{column}");
@@ -358,30 +409,72 @@ async fn faults_that_replace_the_reply() {
     );
     let (status, headers, body) = ask("html").await;
     assert!(status == 200 && headers["content-type"] == "text/html" && body.contains("<html>"));
-    let (_, _, body) = ask("empty").await;
+    let (status, headers, body) = ask("empty").await;
+    assert!(status == 200 && headers["content-length"] == "0" && body.is_empty());
+    let (_, _, body) = ask("no-records").await;
     let page: Value = serde_json::from_str(&body).unwrap();
     assert!(results(&page).is_empty() && page["info"]["results"] == 10);
     let (_, _, body) = ask("few").await;
     let page: Value = serde_json::from_str(&body).unwrap();
     assert!(results(&page).len() == 5 && page["info"]["results"] == 10);
 
-    // To itself, once: who follows is served.
+    // To itself with a mark: who follows is served, whoever else asks.
     let mock = Mock::start(&["--fault", "redirect=1"]);
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .unwrap();
     let url = format!("{}{path}", mock.url);
-    let response = client.get(&url).send().await.unwrap();
-    assert_eq!(
+    for (url, location) in [
+        (url.clone(), format!("{path}&rtp-redirected=1")),
+        (url, format!("{path}&rtp-redirected=1")),
         (
-            response.status().as_u16(),
-            response.headers()["location"].to_str().unwrap()
+            format!("{}/products", mock.url),
+            "/products?rtp-redirected=1".to_string(),
         ),
-        (302, path)
-    );
-    assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
+    ] {
+        let response = client.get(&url).send().await.unwrap();
+        assert_eq!(response.status(), 302);
+        assert_eq!(response.headers()["location"], location.as_str());
+        assert_eq!(mock.get(&location).await.status(), 200);
+    }
     assert_eq!(mock.get(path).await.status(), 200);
+}
+
+/// What comes over the wire until the connection ends: head, body, and how it ends.
+fn raw(mock: &Mock, path: &str) -> (String, Vec<u8>, std::io::Result<()>) {
+    let address = mock.url.strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut bytes = Vec::new();
+    let end = stream.read_to_end(&mut bytes).map(|_| ());
+    let at = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+    let body = bytes.split_off(at);
+    (String::from_utf8(bytes).unwrap().to_lowercase(), body, end)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_below_http_are_real_on_the_wire() {
+    let path = "/api/?seed=a&results=200";
+    let whole = Mock::start(&[]).text(path).await.into_bytes();
+    let (half, long) = (whole.len() / 2, whole.len() + 16);
+
+    let mock = Mock::start(&["--fault", "wrong-length=1"]);
+    for told in [half, long, half] {
+        let (head, body, end) = raw(&mock, path);
+        assert!(
+            head.contains(&format!("\r\ncontent-length: {told}\r\n")),
+            "{head}"
+        );
+        assert!(body == whole && end.is_ok());
+    }
+    let (head, body, end) = raw(&Mock::start(&["--fault", "cut=1"]), path);
+    assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", whole.len())));
+    assert!(body == whole[..half] && end.is_ok());
+    let (head, body, end) = raw(&Mock::start(&["--fault", "reset=1"]), path);
+    assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", whole.len())));
+    assert_eq!(body, whole[..half]);
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]
@@ -661,9 +754,12 @@ fn wrong_usage_says_what_is_allowed_and_a_port_in_use_its_address() {
 }
 
 #[tokio::test]
-async fn latency_delays_every_answer() {
+async fn latency_delays_every_answer_with_data() {
     let mock = Mock::start(&["--latency", "300ms", "--rate-limit"]);
     let started = Instant::now();
     assert_eq!(mock.get("/api/").await.status(), 200);
     assert!(started.elapsed() >= Duration::from_millis(300));
+    // Whether it is up is told at once.
+    let mock = Mock::start(&["--latency", "1h"]);
+    assert_eq!(mock.get("/healthz").await.status(), 200);
 }

@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::mock_api::auth::{self, Auth};
+use crate::mock_api::connection::{Listener, Peer};
 use crate::mock_api::faults::{self, Faults, Share};
 use crate::mock_api::{Config, RateLimit, router};
 use crate::run::Run;
@@ -56,7 +57,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     fault_seed: Option<u64>,
 
-    /// Wait before every answer
+    /// Wait before every answer with data; /healthz and /oauth/token answer at once
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = crate::time::parse_duration)]
     latency: Duration,
 }
@@ -67,10 +68,12 @@ Faults:
   503                       service unavailable
   error-body                200 with {\"error\": ...}
   html                      200 with a web page
-  slow, stall, cut          the body drips over 2 s; stops halfway; loses its connection halfway
+  slow, stall               the body drips over 2 s; stops halfway
+  cut, reset                the connection is closed halfway; is reset halfway
   wrong-length              Content-Length too short and too long, in turn
-  redirect                  302 to the same address, once
-  empty, few                no records; half of the records
+  redirect                  302 to the same address with rtp-redirected=1, which meets no fault
+  empty                     200 with no body at all
+  no-records, few           no records; half of the records
 
 Example: rtp mock-api --port 0 --fault 503=0.05,cut=0.01 --fault-seed 7";
 
@@ -103,8 +106,8 @@ pub async fn run(args: Args, run: &Run) -> Result<Exit> {
 
     let stop = run.stop.clone();
     let serve = axum::serve(
-        listener,
-        app.into_make_service_with_connect_info::<SocketAddr>(),
+        Listener(listener),
+        app.into_make_service_with_connect_info::<Peer>(),
     )
     .with_graceful_shutdown(async move {
         stop.wait().await;

@@ -3,13 +3,14 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes};
 use axum::http::{StatusCode, header};
 use futures_util::{StreamExt, stream};
 
+use super::connection::Peer;
 use super::{JSON, Reply, Rng, lock};
 use crate::error::{Error, Result};
 
@@ -25,13 +26,15 @@ pub(crate) enum Fault {
     Slow,
     Stall,
     Cut,
+    Reset,
     WrongLength,
     Redirect,
     Empty,
+    NoRecords,
     Few,
 }
 
-const NAMES: [(&str, Fault); 13] = [
+const NAMES: [(&str, Fault); 15] = [
     ("429", Fault::TooMany),
     ("429-after", Fault::TooManyAfter),
     ("429-date", Fault::TooManyDate),
@@ -41,9 +44,11 @@ const NAMES: [(&str, Fault); 13] = [
     ("slow", Fault::Slow),
     ("stall", Fault::Stall),
     ("cut", Fault::Cut),
+    ("reset", Fault::Reset),
     ("wrong-length", Fault::WrongLength),
     ("redirect", Fault::Redirect),
     ("empty", Fault::Empty),
+    ("no-records", Fault::NoRecords),
     ("few", Fault::Few),
 ];
 
@@ -83,7 +88,8 @@ pub(crate) fn parse(text: &str) -> Result<Share, String> {
 pub(crate) struct Faults {
     shares: Vec<Share>,
     rng: Mutex<Rng>,
-    wrong_lengths: AtomicU64,
+    /// Whether the next wrong length is too long, else too short.
+    is_length_long: AtomicBool,
 }
 
 impl Faults {
@@ -98,7 +104,7 @@ impl Faults {
         Ok(Faults {
             shares,
             rng: Mutex::new(Rng::new(seed)),
-            wrong_lengths: AtomicU64::new(0),
+            is_length_long: AtomicBool::new(false),
         })
     }
 
@@ -115,7 +121,7 @@ impl Faults {
     }
 
     /// The body as the fault leaves it, and the length to tell.
-    pub(super) fn spoil(&self, fault: Fault, bytes: Bytes) -> (Body, Option<u64>) {
+    pub(super) fn spoil(&self, fault: Fault, bytes: Bytes, peer: &Peer) -> (Body, Option<u64>) {
         let length = bytes.len() as u64;
         let half = bytes.slice(..bytes.len() / 2);
         match fault {
@@ -128,11 +134,15 @@ impl Faults {
                 )
             }
             Fault::Cut => (cut(half), Some(length)),
+            Fault::Reset => {
+                peer.reset();
+                (cut(half), Some(length))
+            }
+            Fault::WrongLength if !self.is_length_long.fetch_not(Ordering::Relaxed) => {
+                peer.append(bytes.slice(half.len()..)); // hyper itself sends no more than it tells
+                (half.into(), None)
+            }
             Fault::WrongLength => {
-                let told = match self.wrong_lengths.fetch_add(1, Ordering::Relaxed) % 2 {
-                    0 => length / 2,
-                    _ => length + 16,
-                };
                 // A stream, for the length of a plain body is known to the server; and a pause, in
                 // which the body is sent before its end shows that the length was wrong.
                 let pause = stream::once(async {
@@ -140,8 +150,7 @@ impl Faults {
                     Ok(Bytes::new())
                 });
                 let all = stream::iter([Ok::<_, Infallible>(bytes)]);
-                let body = Body::from_stream(all.chain(pause));
-                (body, Some(told))
+                (Body::from_stream(all.chain(pause)), Some(length + 16))
             }
             _ => (bytes.into(), None),
         }
@@ -205,6 +214,7 @@ pub(super) fn instead(fault: Fault) -> Option<Reply> {
             JSON,
             r#"{"error":"Uh oh, something has gone wrong."}"#,
         ),
+        Fault::Empty => Reply::new(StatusCode::OK, JSON, ""),
         Fault::Html => Reply::new(StatusCode::OK, "text/html", page("Welcome")),
         _ => return None,
     })

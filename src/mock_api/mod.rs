@@ -1,14 +1,15 @@
 //! The practice API of `rtp mock-api`: routes, and what all of them share.
 
 pub(crate) mod auth;
+pub(crate) mod connection;
 pub(crate) mod faults;
 mod names;
 mod products;
 mod users;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,17 +18,20 @@ use ::url::form_urlencoded;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::value::RawValue;
 
 use self::auth::Auth;
+use self::connection::Peer;
 use self::faults::{Fault, Faults};
 use self::products::Walk;
 
 const JSON: &str = "application/json; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
+/// The query key that marks an address one was redirected to: a request for it meets no fault.
+const REDIRECTED: &str = "rtp-redirected";
 /// Bodies below this are not worth compressing.
 const GZIP_FROM: usize = 256;
 
@@ -75,8 +79,6 @@ struct Given {
 struct Server {
     config: Config,
     given: Mutex<Given>,
-    /// Addresses that were redirected to themselves and whose next request is served.
-    redirected: Mutex<HashSet<String>>,
     tokens: auth::Tokens,
 }
 
@@ -304,11 +306,14 @@ pub(crate) fn router(config: Config) -> Router {
             since: Instant::now(),
             users: HashMap::new(),
         }),
-        redirected: Mutex::default(),
         tokens: auth::Tokens::default(),
     });
     let data = |route: Route| {
-        get(move |state: State<Arc<Server>>, request: Request| serve_data(state, route, request))
+        get(
+            move |state: State<Arc<Server>>, peer: ConnectInfo<Peer>, request: Request| {
+                serve_data(state, peer, route, request)
+            },
+        )
     };
     Router::new()
         .route("/api", data(Route::Users))
@@ -339,7 +344,12 @@ async fn token(State(server): State<Arc<Server>>, headers: HeaderMap, body: Byte
         .plain()
 }
 
-async fn serve_data(State(server): State<Arc<Server>>, route: Route, request: Request) -> Response {
+async fn serve_data(
+    State(server): State<Arc<Server>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    route: Route,
+    request: Request,
+) -> Response {
     let config = &server.config;
     tokio::time::sleep(config.latency).await;
     let (parts, _) = request.into_parts();
@@ -354,19 +364,13 @@ async fn serve_data(State(server): State<Arc<Server>>, route: Route, request: Re
         return reply.plain();
     }
 
-    let address = parts
-        .uri
-        .path_and_query()
-        .map_or("/", |path| path.as_str())
-        .to_string();
-    let fault = match lock(&server.redirected).remove(&address) {
-        true => None,
-        false => config.faults.draw(),
+    let fault = match query.get(REDIRECTED) {
+        Some(_) => None,
+        None => config.faults.draw(),
     };
     if fault == Some(Fault::Redirect) {
-        lock(&server.redirected).insert(address.clone());
         return Reply::new(StatusCode::FOUND, TEXT, "Found")
-            .with(header::LOCATION, address)
+            .with(header::LOCATION, marked(&parts.uri))
             .plain();
     }
     if let Some(reply) = fault.and_then(faults::instead) {
@@ -375,12 +379,12 @@ async fn serve_data(State(server): State<Arc<Server>>, route: Route, request: Re
 
     let amount = match fault {
         Some(Fault::Few) => Amount::Half,
-        Some(Fault::Empty) => Amount::None,
+        Some(Fault::NoRecords) => Amount::None,
         _ => Amount::All,
     };
     let reply = match route {
         Route::Users => {
-            let client = client(&parts.headers, parts.extensions.get());
+            let client = client(&parts.headers, &peer);
             server.users(parts.uri.path(), &query, client, amount).await
         }
         Route::Products(walk) => {
@@ -412,9 +416,19 @@ async fn serve_data(State(server): State<Arc<Server>>, route: Route, request: Re
         _ => reply,
     };
     match fault {
-        Some(fault) => reply.respond(|bytes| config.faults.spoil(fault, bytes)),
+        Some(fault) => reply.respond(|bytes| config.faults.spoil(fault, bytes, &peer)),
         None => reply.plain(),
     }
+}
+
+/// The same address with the mark of a redirect.
+fn marked(uri: &Uri) -> String {
+    let address = uri.path_and_query().map_or("/", |path| path.as_str());
+    let separator = match uri.query() {
+        Some(_) => '&',
+        None => '?',
+    };
+    format!("{address}{separator}{REDIRECTED}=1")
 }
 
 impl Server {
@@ -489,12 +503,12 @@ fn fewer(bytes: &[u8], amount: Amount) -> Option<Vec<u8>> {
 }
 
 /// Who asks: as proxies tell, else the other end of the connection.
-fn client(headers: &HeaderMap, peer: Option<&ConnectInfo<SocketAddr>>) -> IpAddr {
+fn client(headers: &HeaderMap, peer: &Peer) -> IpAddr {
     ["cf-connecting-ip", "x-real-ip", "x-forwarded-for"]
         .iter()
         .filter_map(|name| headers.get(*name)?.to_str().ok()?.split(',').next())
         .find_map(|ip| ip.trim().parse().ok())
-        .unwrap_or_else(|| peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0.ip()))
+        .unwrap_or_else(|| peer.address().ip())
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {

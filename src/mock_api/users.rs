@@ -360,7 +360,7 @@ fn cell(value: &Value) -> String {
         }
         Value::Text(text) => text.to_string(),
         Value::Number(n) => n.to_string(),
-        Value::Null => String::new(),
+        Value::Null => "null".into(), // as the real API
     }
 }
 
