@@ -3,11 +3,13 @@
 
 use std::fmt::{Debug, Display};
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::row::{Origin, RowMeta, Rows};
+use crate::table::{Foreign, StoredRow, TableReader, Visitor};
 use crate::transform::Transform;
 use crate::value::Value;
 
@@ -171,20 +173,14 @@ pub(crate) fn rows(dataset: &Dataset, events: &[String]) -> std::result::Result<
     Ok(rows)
 }
 
-/// The values of a row of a store, in the dataset's order of fields.
+/// The values of a row, in the dataset's order of fields.
 pub type Stored = Vec<Value<'static>>;
 
-/// The values that the events leave in a store, as they are given here.
-fn stored(dataset: &Dataset, events: &[String]) -> std::result::Result<Vec<Stored>, String> {
-    let rows = rows(dataset, events)?;
-    Ok((0..rows.len()).map(|i| stored_values(&rows, i)).collect())
-}
-
-/// The values of a row with texts of their own.
-pub fn stored_values(rows: &Rows, i: usize) -> Stored {
+/// The values of a row, with texts of their own.
+pub fn stored<'a>(values: impl Iterator<Item = Value<'a>>) -> Stored {
     let own = |value| match value {
-        Value::Text(text) => Value::Text(text.to_string().into()),
-        Value::Decimal(text) => Value::Decimal(text.to_string().into()),
+        Value::Text(text) => Value::Text(text.into_owned().into()),
+        Value::Decimal(text) => Value::Decimal(text.into_owned().into()),
         Value::Null => Value::Null,
         Value::Uuid(uuid) => Value::Uuid(uuid),
         Value::Int(n) => Value::Int(n),
@@ -193,18 +189,47 @@ pub fn stored_values(rows: &Rows, i: usize) -> Stored {
         Value::Timestamp(ms) => Value::Timestamp(ms),
         Value::Date(days) => Value::Date(days),
     };
-    rows.values(i).map(own).collect()
+    values.map(own).collect()
 }
 
-/// Compares a store's rows, in whatever order it gives them, with those the events should leave.
-pub(crate) fn equal_rows(
+/// All rows of a table, and what they hold that no column of theirs can.
+#[derive(Default)]
+struct Collector {
+    rows: Vec<Stored>,
+    foreign: Vec<Foreign>,
+}
+
+impl Visitor for Collector {
+    fn wants(&mut self, _: &Value<'_>) -> bool {
+        true
+    }
+
+    fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
+        self.rows.push(stored(row.values.iter().cloned()));
+        self.foreign.extend_from_slice(row.foreign);
+        ControlFlow::Continue(())
+    }
+}
+
+/// Compares a table's rows, in whatever order it gives them, with those the events should leave.
+pub(crate) async fn holds_rows(
     what: impl Display,
     dataset: &Dataset,
-    got: Vec<Stored>,
+    mut table: Box<dyn TableReader>,
     events: &[String],
 ) -> Verdict {
-    let mut extra = got;
-    let mut missing = stored(dataset, events)?;
+    let mut collector = Collector::default();
+    fine("reading the table", table.scan(&mut collector).await)?;
+    equal(
+        format_args!("foreign values {what}"),
+        collector.foreign,
+        Vec::new(),
+    )?;
+    let mut extra = collector.rows;
+    let expected = rows(dataset, events)?;
+    let mut missing: Vec<Stored> = (0..expected.len())
+        .map(|i| stored(expected.values(i)))
+        .collect();
     missing.retain(|row| match extra.iter().position(|r| r == row) {
         Some(i) => {
             extra.swap_remove(i);

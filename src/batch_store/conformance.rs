@@ -4,11 +4,12 @@ use async_trait::async_trait;
 
 use super::{BatchStore, Merged, Mode};
 use crate::conformance::{
-    Abilities, HARD_KEYS, Stored, Verdict, cases, dataset, equal, equal_rows, event, fine, fresh,
-    hard_events, holds, keyed_events, newer_first, rows,
+    Abilities, HARD_KEYS, Verdict, cases, dataset, equal, event, fine, fresh, hard_events, holds,
+    holds_rows, keyed_events, newer_first, rows,
 };
 use crate::dataset::Dataset;
 use crate::error::{Error, Kind, Result};
+use crate::table::TableReader;
 
 /// A batch store to check. What it opens is dropped without a goodbye where a case plays a crash.
 #[async_trait]
@@ -19,8 +20,8 @@ pub trait Harness: Abilities + Send + Sync {
     /// The store.
     async fn open(&self, dataset: &Dataset) -> Result<Box<dyn BatchStore>>;
 
-    /// All rows as another connection sees them, in any order.
-    async fn rows(&self, dataset: &Dataset) -> Result<Vec<Stored>>;
+    /// The dataset's table, through another connection.
+    async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>>;
 
     /// The run ids in the store's record of loads.
     async fn loads(&self, dataset: &Dataset) -> Result<Vec<String>>;
@@ -107,8 +108,8 @@ impl<'h> Loader<'h> {
     }
 
     async fn holds(&self, what: &str, events: &[String]) -> Verdict {
-        let got = fine("reading the rows", self.harness.rows(&self.dataset).await)?;
-        equal_rows(what, &self.dataset, got, events)
+        let table = fine("opening the table", self.harness.table(&self.dataset).await)?;
+        holds_rows(what, &self.dataset, table, events).await
     }
 
     /// A crash: the store is dropped as it is and opened again.

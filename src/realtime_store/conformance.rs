@@ -4,12 +4,13 @@ use async_trait::async_trait;
 
 use super::{RealtimeStore, Upsert, Upserted};
 use crate::conformance::{
-    Abilities, HARD_KEYS, Stored, Verdict, cases, dataset, equal, equal_rows, event, fine, fresh,
-    hard_events, holds, keyed_events, newer_first, rows,
+    Abilities, HARD_KEYS, Verdict, cases, dataset, equal, event, fine, fresh, hard_events, holds,
+    holds_rows, keyed_events, newer_first, rows,
 };
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::event_log::Offsets;
+use crate::table::TableReader;
 
 /// A real-time store to check. What it opens is dropped without a goodbye where a case plays a crash.
 #[async_trait]
@@ -20,8 +21,8 @@ pub trait Harness: Abilities + Send + Sync {
     /// The store, for a consumer group of the dataset's topic.
     async fn open(&self, dataset: &Dataset, group: &str) -> Result<Box<dyn RealtimeStore>>;
 
-    /// All rows as another connection sees them, in any order.
-    async fn rows(&self, dataset: &Dataset) -> Result<Vec<Stored>>;
+    /// The dataset's table, through another connection.
+    async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>>;
 
     /// Makes the store refuse every row with this title from now on.
     async fn refuse(&self, dataset: &Dataset, title: &str) -> Result<()>;
@@ -107,8 +108,8 @@ impl Member {
     }
 
     async fn holds(&self, harness: &dyn Harness, what: &str, events: &[String]) -> Verdict {
-        let got = fine("reading the rows", harness.rows(&self.dataset).await)?;
-        equal_rows(what, &self.dataset, got, events)
+        let table = fine("opening the table", harness.table(&self.dataset).await)?;
+        holds_rows(what, &self.dataset, table, events).await
     }
 
     async fn offsets(&mut self) -> Checked<Option<Offsets>> {

@@ -7,12 +7,14 @@ use async_trait::async_trait;
 use rtp::batch_store::conformance::{CASES, Harness};
 use rtp::batch_store::sqlite::{SqliteBatchStore, create};
 use rtp::batch_store::{BatchStore, Merged, Mode};
-use rtp::conformance::{Abilities, Stored, stored_values};
+use rtp::conformance::{Abilities, Stored, stored};
 use rtp::dataset::Dataset;
 use rtp::error::{Error, Result};
 use rtp::row::{RowMeta, Rows};
+use rtp::table::TableReader;
+use rtp::table::sqlite::SqliteTable;
 
-use super::rows::{CONSTRAINT, Mangle, Mangler, object, read};
+use super::rows::{CONSTRAINT, Mangle, Mangler, object};
 use super::{each_case_can_fail, keeps_all};
 
 /// One way to break the port's promises.
@@ -188,8 +190,9 @@ impl Harness for Store {
         }))
     }
 
-    async fn rows(&self, dataset: &Dataset) -> Result<Vec<Stored>> {
-        sql(read(&self.path(), dataset, &dataset.batch.table))
+    async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
+        let table = &dataset.batch.table;
+        Ok(Box::new(SqliteTable::open(&self.path(), dataset, table)?))
     }
 
     async fn loads(&self, _: &Dataset) -> Result<Vec<String>> {
@@ -263,7 +266,7 @@ async fn load_parts(path: &Path, dataset: &Dataset, rows: &[(Stored, RowMeta)]) 
 impl BatchStore for BrokenStore {
     async fn stage(&mut self, rows: &Rows) -> Result<()> {
         for i in 0..rows.len() {
-            self.staged.push((stored_values(rows, i), *rows.meta(i)));
+            self.staged.push((stored(rows.values(i)), *rows.meta(i)));
         }
         match self.broken {
             Break::Rows(mangle) => {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use rtp::conformance::{Abilities, Ability, Outcome, Stored};
+use rtp::conformance::{Abilities, Ability, Outcome};
 use rtp::dataset::Dataset;
 use rtp::dataset::ddl::{quoted, sqlite_rows};
 use rtp::error::{Error, Result};
@@ -12,8 +12,10 @@ use rtp::realtime_store::conformance::{CASES, Harness};
 use rtp::realtime_store::sqlite::{SqliteRealtimeStore, create};
 use rtp::realtime_store::{RealtimeStore, Upsert, Upserted};
 use rtp::row::Rows;
+use rtp::table::TableReader;
+use rtp::table::sqlite::SqliteTable;
 
-use super::rows::{CONSTRAINT, FAILURE, Mangle, Mangler, object, read, some};
+use super::rows::{CONSTRAINT, FAILURE, Mangle, Mangler, object, some};
 use super::{each_case_can_fail, keeps_all};
 
 /// One way to break the port's promises.
@@ -186,8 +188,9 @@ impl Harness for Store {
         })
     }
 
-    async fn rows(&self, dataset: &Dataset) -> Result<Vec<Stored>> {
-        sql(read(&self.path(), dataset, &dataset.realtime.table))
+    async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
+        let table = &dataset.realtime.table;
+        Ok(Box::new(SqliteTable::open(&self.path(), dataset, table)?))
     }
 
     async fn refuse(&self, dataset: &Dataset, title: &str) -> Result<()> {

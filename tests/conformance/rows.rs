@@ -1,11 +1,11 @@
-//! Rows read back from the embedded stores, and rows that a broken store has mangled.
+//! Rows that a broken store has mangled, and rows that the embedded stores are made to object to.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use rtp::conformance::{Stored, stored_values};
+use rtp::conformance::{Stored, stored};
+use rtp::dataset::Dataset;
 use rtp::dataset::ddl::{quoted, sqlite_rows};
-use rtp::dataset::{Dataset, FieldType};
 use rtp::row::Rows;
 use rtp::value::Value;
 use rusqlite::Connection;
@@ -35,7 +35,7 @@ impl Mangler {
     pub(crate) fn rows(&mut self, dataset: &Dataset, rows: &Rows, mangle: Mangle) -> Rows {
         let mut out = Rows::new(dataset.fields.len());
         for i in 0..rows.len() {
-            let mut values = stored_values(rows, i);
+            let mut values = stored(rows.values(i));
             let mut meta = *rows.meta(i);
             let key = values[dataset.event.key].to_string();
             match mangle {
@@ -89,42 +89,9 @@ fn one(value: &mut Value<'static>, mangle: Mangle) {
 pub(crate) fn some(dataset: &Dataset, rows: &Rows, which: std::ops::Range<usize>) -> Rows {
     let mut out = Rows::new(dataset.fields.len());
     for i in which {
-        out.push(&stored_values(rows, i), *rows.meta(i));
+        out.push(&stored(rows.values(i)), *rows.meta(i));
     }
     out
-}
-
-/// All rows of an embedded store's table.
-pub(crate) fn read(path: &Path, dataset: &Dataset, table: &str) -> rusqlite::Result<Vec<Stored>> {
-    let db = Connection::open(path)?;
-    let columns: Vec<String> = dataset.fields.iter().map(|f| quoted(&f.name)).collect();
-    let table = quoted(&sqlite_rows(table));
-    let mut select = db.prepare(&format!("SELECT {} FROM {table}", columns.join(", ")))?;
-    let rows = select.query_map([], |row| {
-        let values = dataset.fields.iter().enumerate();
-        values.map(|(i, f)| value(row, i, f.kind)).collect()
-    })?;
-    rows.collect()
-}
-
-fn value(
-    row: &rusqlite::Row<'_>,
-    column: usize,
-    kind: FieldType,
-) -> rusqlite::Result<Value<'static>> {
-    if row.get_ref(column)? == rusqlite::types::ValueRef::Null {
-        return Ok(Value::Null);
-    }
-    Ok(match kind {
-        FieldType::Text => Value::Text(row.get::<_, String>(column)?.into()),
-        FieldType::Decimal => Value::Decimal(row.get::<_, String>(column)?.into()),
-        FieldType::Uuid => Value::Uuid(uuid::Uuid::from_bytes(row.get(column)?)),
-        FieldType::Int | FieldType::BigInt => Value::Int(row.get(column)?),
-        FieldType::Double => Value::Double(row.get(column)?),
-        FieldType::Boolean => Value::Boolean(row.get(column)?),
-        FieldType::Timestamp => Value::Timestamp(row.get(column)?),
-        FieldType::Date => Value::Date(row.get(column)?),
-    })
 }
 
 /// Has the table object to every row with this title: by a constraint, or by a failure.
