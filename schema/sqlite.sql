@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS "users_rows" (
 CREATE UNIQUE INDEX IF NOT EXISTS "users_key" ON "users_rows" ("id");
 
 CREATE VIEW IF NOT EXISTS "users" AS SELECT
-  lower(substr(hex("id"), 1, 8) || '-' || substr(hex("id"), 9, 4) || '-' || substr(hex("id"), 13, 4) || '-' || substr(hex("id"), 17, 4) || '-' || substr(hex("id"), 21, 12)) AS "id",
+  nullif(lower(substr(hex("id"), 1, 8) || '-' || substr(hex("id"), 9, 4) || '-' || substr(hex("id"), 13, 4) || '-' || substr(hex("id"), 17, 4) || '-' || substr(hex("id"), 21, 12)), '----') AS "id",
   "first_name",
   "last_name",
   "gender",
@@ -41,7 +41,7 @@ FROM "users_rows";
 
 CREATE VIEW IF NOT EXISTS "users_by_hour" AS SELECT
   strftime('%Y-%m-%dT%H:%M:%SZ', "fetched_at" / 3600000 * 3600, 'unixepoch') AS "hour",
-  lower(substr(hex("id"), 1, 8) || '-' || substr(hex("id"), 9, 4) || '-' || substr(hex("id"), 13, 4) || '-' || substr(hex("id"), 17, 4) || '-' || substr(hex("id"), 21, 12)) AS "id",
+  nullif(lower(substr(hex("id"), 1, 8) || '-' || substr(hex("id"), 9, 4) || '-' || substr(hex("id"), 13, 4) || '-' || substr(hex("id"), 17, 4) || '-' || substr(hex("id"), 21, 12)), '----') AS "id",
   "first_name",
   "last_name",
   "gender",
@@ -78,7 +78,7 @@ CREATE TABLE IF NOT EXISTS "batch_users_rows" (
 CREATE UNIQUE INDEX IF NOT EXISTS "batch_users_key" ON "batch_users_rows" ("id");
 
 CREATE VIEW IF NOT EXISTS "batch_users" AS SELECT
-  lower(substr(hex("id"), 1, 8) || '-' || substr(hex("id"), 9, 4) || '-' || substr(hex("id"), 13, 4) || '-' || substr(hex("id"), 17, 4) || '-' || substr(hex("id"), 21, 12)) AS "id",
+  nullif(lower(substr(hex("id"), 1, 8) || '-' || substr(hex("id"), 9, 4) || '-' || substr(hex("id"), 13, 4) || '-' || substr(hex("id"), 17, 4) || '-' || substr(hex("id"), 21, 12)), '----') AS "id",
   "first_name",
   "last_name",
   "gender",

@@ -117,7 +117,7 @@ fn readable(column: &str, kind: FieldType) -> String {
         FieldType::Uuid => {
             let part = |from: u8, n: u8| format!("substr(hex({column}), {from}, {n})");
             format!(
-                "lower({} || '-' || {} || '-' || {} || '-' || {} || '-' || {}) AS {column}",
+                "nullif(lower({} || '-' || {} || '-' || {} || '-' || {} || '-' || {}), '----') AS {column}",
                 part(1, 8),
                 part(9, 4),
                 part(13, 4),
