@@ -107,9 +107,11 @@ fn misbehaviour_of_every_kind_loses_nothing() {
         "slow",
         "stall",
         "cut",
+        "reset",
         "wrong-length",
         "redirect",
         "empty",
+        "no-records",
         "few",
     ] {
         let mock = Mock::start(&["--fault", &format!("{fault}=0.2"), "--fault-seed", "7"]);

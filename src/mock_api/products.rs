@@ -141,6 +141,14 @@ fn record(index: u64) -> String {
         out.push_str(&format!(",\"weight_kg\":{weight:?}"));
     }
     out.push_str(&format!(",\"in_stock\":{}", !rng.one_in(3)));
+    if !rng.one_in(12) {
+        let quantity = rng.below(5_000) as i64 - 50; // below 0 are back orders
+        out.push_str(&format!(",\"quantity\":{quantity}"));
+    }
+    if !rng.one_in(7) {
+        let lot = rng.fill("%%%%%%%%-%%%%-4%%%-a%%%-%%%%%%%%%%%%");
+        out.push_str(&format!(",\"lot\":\"{lot}\""));
+    }
     match rng.below(5) {
         0 => {}
         1 => out.push_str(",\"released\":null"),
