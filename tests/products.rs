@@ -180,6 +180,7 @@ async fn every_walk_carries_every_value_to_both_stores() {
             "--out",
             "day.ndjson",
         ];
+        let heartbeat = ["heartbeat", "--max-lag", "0", "--format", "json"];
         let fetched = rtp(&fetch);
         if path == "/products/loop" {
             assert_eq!(fetched.status, 4, "{}", fetched.stderr);
@@ -191,7 +192,9 @@ async fn every_walk_carries_every_value_to_both_stores() {
         assert_eq!(ok(&fetched)[..2], [all, all], "{path}");
         assert_eq!(rtp(&["init"]).status, 0);
         assert_eq!(ok(&rtp(&["produce", "day.ndjson"]))[1], all);
+        assert_eq!(lag(&rtp(&heartbeat), 1), all);
         assert_eq!(ok(&rtp(&["stream", "--until-end"]))[1], all);
+        assert_eq!(lag(&rtp(&heartbeat), 0), 0);
         assert_eq!(ok(&rtp(&["load-batch", "day.ndjson"]))[1], all);
         check_store(&place, ".rtp/realtime.db", "products", &products);
         check_store(&place, ".rtp/batch.db", "all_products", &products);
@@ -208,6 +211,14 @@ async fn every_walk_carries_every_value_to_both_stores() {
         assert_eq!(ok(&raw)[1], all);
         no_secret_in_any_file(&place, &products);
     }
+}
+
+/// The lag that a heartbeat tells, which ends with this status.
+fn lag(ran: &Ran, status: i32) -> u64 {
+    assert_eq!(ran.status, status, "{}", ran.stderr);
+    let round: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(round["dataset"], "products");
+    round["checks"][0]["lag_records"].as_u64().unwrap()
 }
 
 fn no_secret_in_any_file(place: &Place, products: &[Product<'_>]) {
