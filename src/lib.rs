@@ -99,6 +99,8 @@ fn execute(
         .enable_all()
         .build()
         .map_err(|e| Error::refused(format!("cannot start the runtime: {e}")))?;
+    // Heard before the command does anything, so that it is never cut off by one.
+    let signals = runtime.block_on(async { Signals::listen() })?;
     let command = {
         let run = run.clone();
         runtime.spawn(async move { cli.command.run(&cli.global, &run).await })
@@ -108,25 +110,39 @@ fn execute(
             joined = command => joined.unwrap_or_else(|panic| {
                 Err(Error::refused(format!("internal error: {panic}")))
             }),
-            signal = second_signal(stopper) => signal.map(Signal::exit),
+            signal = signals.second(stopper) => Ok(signal.exit()),
         }
     });
     runtime.shutdown_background();
     outcome
 }
 
-async fn second_signal(stopper: tokio::sync::watch::Sender<Option<Signal>>) -> Result<Signal> {
-    let listen =
-        |kind| signal(kind).map_err(|e| Error::refused(format!("cannot listen for signals: {e}")));
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut terminate = listen(SignalKind::terminate())?;
-    loop {
-        let received = tokio::select! {
-            _ = interrupt.recv() => Signal::Interrupt,
-            _ = terminate.recv() => Signal::Terminate,
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let listen = |kind| {
+            signal(kind).map_err(|e| Error::refused(format!("cannot listen for signals: {e}")))
         };
-        if stopper.send_replace(Some(received)).is_some() {
-            return Ok(received);
+        Ok(Signals {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// Passes the first signal on, and resolves at the second.
+    async fn second(mut self, stopper: tokio::sync::watch::Sender<Option<Signal>>) -> Signal {
+        loop {
+            let received = tokio::select! {
+                _ = self.interrupt.recv() => Signal::Interrupt,
+                _ = self.terminate.recv() => Signal::Terminate,
+            };
+            if stopper.send_replace(Some(received)).is_some() {
+                return received;
+            }
         }
     }
 }
