@@ -140,7 +140,7 @@ fn parsed_rows(events: u64) -> PathBuf {
     kept(&format!("rows-{events}"), |path| {
         let dataset = Dataset::load(None).unwrap();
         let mut out = BufWriter::with_capacity(1 << 20, File::create(path).unwrap());
-        let mut input = Input::new(&[harness::events(events)]);
+        let mut input = Input::new(&[harness::events(events)], None);
         let mut transform = Transform::new(&dataset, rtp::time::now_ms());
         while let Some(chunk) = input.next_chunk().unwrap() {
             let mut rows = Rows::new(dataset.fields.len());

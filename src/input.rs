@@ -1,11 +1,12 @@
-//! NDJSON from files or standard input, in chunks of whole lines.
+//! NDJSON or CSV from files or standard input, in chunks of whole records.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::csv;
 use crate::error::{Context, Error, Result, file_error};
 use crate::trailer::{Mark, Tally};
 use crate::transform::MAX_EVENT_BYTES;
@@ -13,10 +14,37 @@ use crate::transform::MAX_EVENT_BYTES;
 /// Bytes asked for in one read.
 const READ_BYTES: usize = 1 << 20;
 
-/// One line, without its line end.
+/// How records are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// One JSON object a line.
+    #[default]
+    Ndjson,
+    /// RFC 4180, with a header.
+    Csv,
+}
+
+impl Format {
+    /// By the file's ending: `.csv`, anything else is NDJSON.
+    pub fn of(path: &Path) -> Format {
+        match path.extension() {
+            Some(ending) if ending.eq_ignore_ascii_case("csv") => Format::Csv,
+            _ => Format::Ndjson,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Format::Ndjson => "NDJSON",
+            Format::Csv => "CSV",
+        }
+    }
+}
+
+/// One line, or one CSV record of perhaps several, without its line end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'a> {
-    /// 1-based, over all inputs.
+    /// 1-based, in its file; of a CSV record the first one.
     pub number: u64,
     /// Byte offset of its start in its file.
     pub offset: u64,
@@ -24,11 +52,16 @@ pub struct Line<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Whole lines in one buffer.
+/// Whole lines of one file, in one buffer.
 #[derive(Debug, Default)]
 pub struct Chunk {
     bytes: Vec<u8>,
     lines: Vec<(u64, u64, Range<usize>)>,
+    header: Option<Range<usize>>,
+    /// How the file is written.
+    pub format: Format,
+    /// Whether the last line has no line end: it is the last of its file, and may be cut short.
+    pub is_open: bool,
     /// Blank lines and trailers, which are passed over.
     pub skipped: u64,
     /// The last bookmark among the lines: `--commit-state` saves it once all of them are durable.
@@ -43,6 +76,11 @@ impl Chunk {
             offset: *offset,
             bytes: &self.bytes[range.clone()],
         })
+    }
+
+    /// The header of a CSV file, in its first chunk.
+    pub fn header(&self) -> Option<&[u8]> {
+        self.header.clone().map(|range| &self.bytes[range])
     }
 
     /// Number of lines that hold records.
@@ -64,14 +102,18 @@ impl Chunk {
 /// What is read, in order.
 pub struct Input {
     waiting: VecDeque<PathBuf>,
+    /// The format of all files; none goes by each file's ending.
+    forced: Option<Format>,
     reader: Option<Box<dyn Read + Send>>,
     name: String,
+    format: Format,
     carry: Vec<u8>,
     /// Set while the rest of a line over the limit is passed over.
     overlong: bool,
     line: u64,
     offset: u64,
     at_start: bool,
+    awaits_header: bool,
     since: Tally,
     complete: bool,
 }
@@ -86,24 +128,32 @@ impl std::fmt::Debug for Input {
 }
 
 impl Input {
-    /// Reads these files in order; `-` or none is standard input.
-    pub fn new(files: &[PathBuf]) -> Self {
+    /// Reads these files in order, in this format or as their endings say; `-` or none is standard input.
+    pub fn new(files: &[PathBuf], format: Option<Format>) -> Self {
         let mut waiting: VecDeque<PathBuf> = files.to_vec().into();
         if waiting.is_empty() {
             waiting.push_back("-".into());
         }
         Input {
             waiting,
+            forced: format,
             reader: None,
             name: String::new(),
+            format: Format::Ndjson,
             carry: Vec::new(),
             overlong: false,
             line: 0,
             offset: 0,
             at_start: true,
+            awaits_header: false,
             since: Tally::default(),
             complete: false,
         }
+    }
+
+    /// The file being read, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether the last record line was followed by its trailer.
@@ -138,7 +188,7 @@ impl Input {
                 self.reader = None;
             }
             let chunk = self.split(bytes, ended)?;
-            if !chunk.is_empty() || chunk.skipped > 0 {
+            if !chunk.is_empty() || chunk.skipped > 0 || chunk.header.is_some() {
                 return Ok(Some(chunk));
             }
         }
@@ -146,6 +196,8 @@ impl Input {
 
     fn open(&mut self, path: PathBuf) -> Result<()> {
         (self.line, self.offset, self.at_start) = (0, 0, true);
+        self.format = self.forced.unwrap_or_else(|| Format::of(&path));
+        self.awaits_header = self.format == Format::Csv;
         if path.as_os_str() == "-" {
             self.name = "standard input".into();
             self.reader = Some(Box::new(std::io::stdin()));
@@ -165,14 +217,19 @@ impl Input {
             self.offset = start as u64;
             self.at_start = false;
         }
-        let mut chunk = Chunk::default();
-        while let Some(length) = memchr::memchr(b'\n', &bytes[start..]) {
+        let mut chunk = Chunk {
+            format: self.format,
+            ..Chunk::default()
+        };
+        while let Some(length) = self.line_length(&bytes[start..], ended) {
             self.take_line(&bytes, start..start + length, 1, &mut chunk)?;
             start += length + 1;
         }
         let rest = bytes.len() - start;
         if ended && rest > 0 {
+            let lines = chunk.len();
             self.take_line(&bytes, start..bytes.len(), 0, &mut chunk)?;
+            chunk.is_open = chunk.len() > lines;
         } else if rest > MAX_EVENT_BYTES {
             // Kept one byte over the limit, which is enough to be rejected as too large.
             if !self.overlong {
@@ -189,6 +246,20 @@ impl Input {
         Ok(chunk)
     }
 
+    /// Bytes before the end of the first record. A CSV record that would be too long, or go to the end
+    /// of the file, because a quote is not closed, ends at its first line end, so that only it is lost.
+    fn line_length(&self, bytes: &[u8], ended: bool) -> Option<usize> {
+        let line = || memchr::memchr(b'\n', bytes);
+        if self.format == Format::Ndjson || self.overlong {
+            return line();
+        }
+        match csv::record_end(bytes) {
+            None if ended || bytes.len() > MAX_EVENT_BYTES => line(),
+            Some(end) if end > MAX_EVENT_BYTES => line(),
+            end => end,
+        }
+    }
+
     /// Bytes of a byte order mark to pass over; an error for what is no text at all.
     fn check_start(&self, bytes: &[u8]) -> Result<usize> {
         let hint = match bytes {
@@ -200,7 +271,7 @@ impl Input {
             [0xef, 0xbb, 0xbf, ..] => return Ok(3),
             _ => return Ok(0),
         };
-        Err(Error::invalid(format!("{} is no NDJSON", self.name)).hint(hint))
+        Err(Error::invalid(format!("{} is no {}", self.name, self.format.name())).hint(hint))
     }
 
     fn take_line(
@@ -215,7 +286,13 @@ impl Input {
             self.offset += length; // the end of a line already handed out
             return Ok(());
         }
-        self.line += 1;
+        let number = self.line + 1;
+        self.line = match self.format {
+            Format::Ndjson => number,
+            Format::Csv => {
+                number + memchr::memchr_iter(b'\n', &bytes[range.clone()]).count() as u64
+            }
+        };
         let at = self.offset;
         self.offset += length;
         let mut range = range;
@@ -225,12 +302,14 @@ impl Input {
         let line = &bytes[range.clone()];
         if line.iter().all(|b| matches!(b, b' ' | b'\t')) {
             chunk.skipped += 1;
-        } else if Tally::is_mark(line) {
+        } else if std::mem::take(&mut self.awaits_header) {
+            chunk.header = Some(range);
+        } else if self.format == Format::Ndjson && Tally::is_mark(line) {
             self.check_mark(line, chunk)?;
         } else {
             self.complete = false;
             self.since.add(line);
-            chunk.lines.push((self.line, at, range));
+            chunk.lines.push((number, at, range));
         }
         Ok(())
     }
@@ -263,7 +342,7 @@ mod tests {
                 Ok(n)
             }
         }
-        let mut input = Input::new(&[]);
+        let mut input = Input::new(&[], None);
         input.waiting.clear();
         input.reader = Some(Box::new(Steps(bytes.to_vec(), step)));
         input

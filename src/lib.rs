@@ -1,5 +1,6 @@
 //! `rtp`: a real-time data pipeline as Unix commands.
 
+pub mod ahead;
 pub mod alert;
 pub mod batch_store;
 pub mod cli;
@@ -7,6 +8,7 @@ pub mod commands;
 #[doc(hidden)]
 pub mod conformance;
 pub mod connect;
+pub mod csv;
 pub mod dataset;
 pub mod durable;
 pub mod error;
@@ -15,6 +17,7 @@ pub mod event_log;
 pub mod exit;
 pub mod heartbeat;
 pub mod input;
+pub mod intake;
 mod mock_api;
 pub mod monitor;
 pub mod progress;

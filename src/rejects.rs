@@ -96,6 +96,29 @@ pub async fn send(producer: &mut Box<dyn Producer>, batch: &MicroBatch) -> Resul
     )))
 }
 
+/// Appends a rejected record as a line of a reject file: line, byte offset, field, rule, reason, and
+/// the record as `raw`, or as `raw_base64` where it is no UTF-8.
+pub fn push_line(lines: &mut Vec<u8>, dataset: &Dataset, rejected: &Rejected<'_>) {
+    let raw = rejected.value.unwrap_or_default();
+    let mut object = serde_json::json!({
+        "line": rejected.line,
+        "offset": rejected.offset,
+        "field": rejected.reject.field.map(|i| &dataset.fields[i].name),
+        "rule": rejected.reject.fault.rule.name(),
+        "reason": rejected.reject.fault.detail,
+    });
+    let (name, raw) = match std::str::from_utf8(raw) {
+        Ok(text) => ("raw", text.to_string()),
+        Err(_) => (
+            "raw_base64",
+            base64::engine::general_purpose::STANDARD.encode(raw),
+        ),
+    };
+    object[name] = raw.into();
+    lines.extend_from_slice(object.to_string().as_bytes());
+    lines.push(b'\n');
+}
+
 /// A reject file: one JSON object a line, readable only by its owner.
 #[derive(Debug)]
 pub struct RejectFile {
@@ -119,26 +142,11 @@ impl RejectFile {
         })
     }
 
-    /// Adds a record: line, byte offset, field, rule, reason, and the record as `raw`, or as
-    /// `raw_base64` where it is no UTF-8.
-    pub fn write(&mut self, dataset: &Dataset, rejected: &Rejected<'_>) -> Result<()> {
-        let raw = rejected.value.unwrap_or_default();
-        let mut object = serde_json::json!({
-            "line": rejected.line,
-            "offset": rejected.offset,
-            "field": rejected.reject.field.map(|i| &dataset.fields[i].name),
-            "rule": rejected.reject.fault.rule.name(),
-            "reason": rejected.reject.fault.detail,
-        });
-        let (name, raw) = match std::str::from_utf8(raw) {
-            Ok(text) => ("raw", text.to_string()),
-            Err(_) => (
-                "raw_base64",
-                base64::engine::general_purpose::STANDARD.encode(raw),
-            ),
-        };
-        object[name] = raw.into();
-        writeln!(self.out, "{object}").map_err(|e| file_error("write", &self.path, &e))
+    /// Adds records as [`push_line`] writes them.
+    pub fn write(&mut self, lines: &[u8]) -> Result<()> {
+        self.out
+            .write_all(lines)
+            .map_err(|e| file_error("write", &self.path, &e))
     }
 
     /// Makes all written records durable.

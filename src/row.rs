@@ -41,7 +41,7 @@ impl RowMeta {
 
 /// Rows of one dataset. Their texts lie in one buffer, so that rows pass from thread to thread and
 /// are dropped at once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rows {
     width: usize,
     text: String,

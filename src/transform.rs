@@ -15,7 +15,8 @@ pub const MAX_EVENT_BYTES: usize = 1 << 20;
 /// Longest key in bytes: Cassandra's limit of a partition key.
 pub const MAX_KEY_BYTES: usize = 65_535;
 
-/// How far in the future an event time may be, in milliseconds: Kafka's own bound (KIP-1030).
+/// How far in the future an event time may be, in milliseconds: Kafka's own bound (KIP-1030). A later
+/// one would win over every honest event for ever.
 const MAX_FUTURE_MS: i64 = 3_600_000;
 
 /// Deepest nesting of an event.
@@ -51,53 +52,71 @@ fn whole(rule: Rule, detail: impl Into<String>) -> Reject {
 #[derive(Debug)]
 pub struct Transform<'d> {
     dataset: &'d Dataset,
-    /// Latest event time taken, in milliseconds since 1970 UTC; later ones would win over every
-    /// honest event for ever.
-    latest_event_time: i64,
+    now: i64,
     scratch: Vec<u8>,
 }
 
 impl<'d> Transform<'d> {
     /// A transform that refuses event times more than an hour after `now`, in milliseconds since 1970 UTC.
     pub fn new(dataset: &'d Dataset, now: i64) -> Self {
-        let latest_event_time = now + MAX_FUTURE_MS;
         Transform {
             dataset,
-            latest_event_time,
+            now,
             scratch: Vec::with_capacity(1024),
         }
     }
 
-    /// Reads one event and adds it to `rows`.
+    /// The time it was made with, in milliseconds since 1970 UTC.
+    pub fn now(&self) -> i64 {
+        self.now
+    }
+
+    /// Reads one event, checks it and adds it to `rows`.
     pub fn event(&mut self, bytes: &[u8], origin: Origin, rows: &mut Rows) -> Result<(), Reject> {
-        let text = checked_text(bytes)?;
-        let slots = slots(self.dataset, text)?;
-        let fields = self.dataset.fields.iter().zip(&slots).enumerate();
-        let mut values = Vec::with_capacity(slots.len());
-        for (i, (field, slot)) in fields {
-            let value = slot.map_or(Ok(Value::Null), |raw| Value::from_json(field, raw));
-            values.push(value.map_err(|fault| Reject {
-                field: Some(i),
-                fault,
-            })?);
-        }
+        let values = self.read(bytes)?;
         self.values(&values, origin, rows)
     }
 
-    /// Adds a row whose values were read from elsewhere, such as a CSV record.
+    /// Checks a row and adds it to `rows`.
     pub fn values(
         &mut self,
         values: &[Value<'_>],
         origin: Origin,
         rows: &mut Rows,
     ) -> Result<(), Reject> {
-        let meta = self.check(values, origin)?;
+        let event_time = self.check(values)?;
+        let meta = RowMeta {
+            event_time,
+            digest: row::digest(self.dataset, values, &mut self.scratch),
+            origin,
+        };
         rows.push(values, meta);
         Ok(())
     }
 
-    /// The rules across a row, and what is known of it.
-    fn check(&mut self, values: &[Value<'_>], origin: Origin) -> Result<RowMeta, Reject> {
+    /// The values of one event, in the dataset's order of fields.
+    pub fn read<'a>(&self, bytes: &'a [u8]) -> Result<Vec<Value<'a>>, Reject> {
+        let text = checked_text(bytes)?;
+        if is_too_deep(bytes) {
+            return Err(whole(
+                Rule::Depth,
+                format!("nested deeper than {MAX_DEPTH} levels"),
+            ));
+        }
+        let slots = slots(self.dataset, text)?;
+        let mut values = Vec::with_capacity(slots.len());
+        for (i, (field, slot)) in self.dataset.fields.iter().zip(&slots).enumerate() {
+            let value = slot.map_or(Ok(Value::Null), |raw| Value::from_json(field, raw));
+            values.push(value.map_err(|fault| Reject {
+                field: Some(i),
+                fault,
+            })?);
+        }
+        Ok(values)
+    }
+
+    /// The rules across a row; yields its event time in milliseconds since 1970 UTC.
+    pub fn check(&self, values: &[Value<'_>]) -> Result<i64, Reject> {
         let d = self.dataset;
         let fault = |i: usize, rule, detail: &str| Reject {
             field: Some(i),
@@ -125,22 +144,15 @@ impl<'d> Transform<'d> {
             }
             _ => {}
         }
-        let event_time = match values[d.event.time] {
-            Value::Timestamp(ms) if ms > self.latest_event_time => {
-                return Err(fault(
-                    d.event.time,
-                    Rule::Future,
-                    "the event time is in the future",
-                ));
-            }
-            Value::Timestamp(ms) => ms,
-            _ => return Err(fault(d.event.time, Rule::Type, "expected timestamp")),
-        };
-        Ok(RowMeta {
-            event_time,
-            digest: row::digest(d, values, &mut self.scratch),
-            origin,
-        })
+        match values[d.event.time] {
+            Value::Timestamp(ms) if ms > self.now + MAX_FUTURE_MS => Err(fault(
+                d.event.time,
+                Rule::Future,
+                "the event time is in the future",
+            )),
+            Value::Timestamp(ms) => Ok(ms),
+            _ => Err(fault(d.event.time, Rule::Type, "expected timestamp")),
+        }
     }
 }
 
@@ -156,24 +168,18 @@ pub fn write_key(key: &Value<'_>, out: &mut Vec<u8>) {
     }
 }
 
-fn checked_text(bytes: &[u8]) -> Result<&str, Reject> {
+/// A record as text: within the limit of length, and UTF-8.
+pub fn checked_text(bytes: &[u8]) -> Result<&str, Reject> {
     if bytes.len() > MAX_EVENT_BYTES {
         let detail = format!("{} bytes, allowed are {MAX_EVENT_BYTES}", bytes.len());
         return Err(whole(Rule::TooLarge, detail));
     }
-    let text = std::str::from_utf8(bytes).map_err(|e| {
+    std::str::from_utf8(bytes).map_err(|e| {
         whole(
             Rule::InvalidUtf8,
             format!("no UTF-8 from byte {} on", e.valid_up_to()),
         )
-    })?;
-    if is_too_deep(bytes) {
-        return Err(whole(
-            Rule::Depth,
-            format!("nested deeper than {MAX_DEPTH} levels"),
-        ));
-    }
-    Ok(text)
+    })
 }
 
 /// Whether arrays and objects nest deeper than the limit. Most events do not even hold that many.

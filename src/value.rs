@@ -41,6 +41,10 @@ pub enum Rule {
     TrailingData,
     /// A field is given twice.
     DuplicateKey,
+    /// A CSV record with more or fewer cells than the header.
+    Columns,
+    /// A quote of a CSV record that is not closed.
+    Quote,
     /// Nested deeper than 128 levels.
     Depth,
     /// The line is not UTF-8.
@@ -81,6 +85,8 @@ impl Rule {
             Rule::NotObject => "not_object",
             Rule::TrailingData => "trailing_data",
             Rule::DuplicateKey => "duplicate_key",
+            Rule::Columns => "columns",
+            Rule::Quote => "quote",
             Rule::Depth => "depth",
             Rule::InvalidUtf8 => "invalid_utf8",
             Rule::TooLarge => "too_large",

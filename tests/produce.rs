@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Place, user, users};
+use common::{Place, eventually, pages, user, users};
 
 #[test]
 fn every_line_is_acknowledged_and_kept_byte_for_byte() {
@@ -153,5 +153,133 @@ fn several_processes_append_to_one_file() {
     assert_eq!(
         place.query(".rtp/log.db", "SELECT count(*) FROM user_events"),
         "8000"
+    );
+}
+
+#[test]
+fn a_bookmark_is_saved_once_the_records_before_it_are_durable() {
+    let place = Place::ready();
+    let state = || std::fs::read_to_string(place.path("state.json")).ok();
+    let produce = |more: &[&str], input: &str| {
+        let args = [&["produce", "--commit-state", "state.json"], more].concat();
+        place.rtp(&args, input.as_bytes())
+    };
+    let ran = produce(&[], &users(2));
+    assert_eq!((ran.status, state()), (0, None));
+    assert!(ran.stderr.contains("no bookmark came"), "{}", ran.stderr);
+    let (one, two) = (r#"{"next":2}"#, r#"{"next":3}"#);
+    let input = pages(&[(&users(3), one), (&users(2), two)]) + &users(1);
+    let ran = produce(&[], &input);
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (0, [8, 6, 0, 0, 2]),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(state(), Some(format!("{two}\n")));
+    let bad = pages(&[("{}\n", one)]);
+    assert_eq!(produce(&["--max-rejects", "0"], &bad).status, 3);
+    assert_eq!(state(), Some(format!("{two}\n")));
+    assert_eq!(produce(&["--rejects", "bad"], &bad).status, 1);
+    assert_eq!(state(), Some(format!("{one}\n")));
+    let held = common::hold_state(&place);
+    let ran = produce(&[], &users(1));
+    assert_eq!((ran.status, ran.counts()), (4, [0; 5]));
+    assert!(
+        ran.stderr.contains("state.json is in use"),
+        "{}",
+        ran.stderr
+    );
+    drop(held);
+}
+
+#[test]
+fn a_last_record_cut_short_is_a_dead_letter_and_missing_data() {
+    let place = Place::ready();
+    place.write("cut.ndjson", users(2) + "{\"id\":\"0000");
+    let ran = place.rtp(&["produce", "cut.ndjson"], b"");
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (5, [3, 2, 1, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        ran.stderr.contains("cut short: cut.ndjson line 3"),
+        "{}",
+        ran.stderr
+    );
+    let letter = place.query(".rtp/log.db", "SELECT value FROM events_2_0");
+    assert_eq!(letter, "{\"id\":\"0000");
+    let ran = place.rtp(&["produce"], user(1, 0, "whole").as_bytes());
+    assert_eq!((ran.status, ran.counts()), (0, [1, 1, 0, 0, 0]));
+}
+
+#[test]
+fn a_signal_ends_it_while_it_waits_for_input() {
+    let place = Place::ready();
+    let mut running = place.start(&["produce"]);
+    running.write(users(10).as_bytes());
+    let count = "SELECT count(*) FROM user_events";
+    eventually("ten events", || place.query(".rtp/log.db", count) == "10");
+    running.signal("TERM");
+    let ran = running.end();
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (143, [10, 10, 0, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn a_kill_leaves_whole_chunks_and_the_log_goes_on() {
+    let place = Place::ready();
+    let mut running = place.start(&["produce"]);
+    let lines = users(20_000);
+    running.write(lines.as_bytes());
+    let count = "SELECT count(*) FROM user_events";
+    eventually("an event", || place.query(".rtp/log.db", count) != "0");
+    running.signal("KILL");
+    assert_eq!(running.end().status, -1);
+    let kept: u64 = place.query(".rtp/log.db", count).parse().unwrap();
+    // What is kept is the beginning of the input, without gaps.
+    let highest = format!(
+        "SELECT max(key) = '00000000-0000-4000-8000-{:012}' FROM user_events",
+        kept - 1
+    );
+    assert_eq!(place.query(".rtp/log.db", &highest), "1");
+    assert_eq!(
+        place.rtp(&["produce"], lines.as_bytes()).counts(),
+        [20_000, 20_000, 0, 0, 0]
+    );
+    assert_eq!(
+        place.query(".rtp/log.db", count),
+        (kept + 20_000).to_string()
+    );
+    let gaps = "SELECT sum(n - top - 1) FROM (SELECT count(*) n, max(offset) top FROM user_events GROUP BY partition)";
+    assert_eq!(place.query(".rtp/log.db", gaps), "0");
+    assert_eq!(place.query(".rtp/log.db", "PRAGMA integrity_check"), "ok");
+}
+
+#[test]
+fn a_budget_keeps_the_chunks_before_it_is_exceeded() {
+    let place = Place::ready();
+    let input = users(50_000) + &"{}\n".repeat(20_000) + &users(50_000);
+    let ran = place.rtp(
+        &["produce", "--max-rejects", "100", "--rejects", "bad"],
+        input.as_bytes(),
+    );
+    let [read, written, rejected, ..] = ran.counts();
+    assert_eq!((ran.status, written), (3, 50_000), "{}", ran.stderr);
+    assert!(rejected > 100 && read < 120_000, "{}", ran.stderr);
+    let lines = std::fs::read_to_string(place.path("bad"))
+        .unwrap()
+        .lines()
+        .count();
+    assert_eq!(lines as u64, rejected);
+    assert_eq!(
+        place.query(".rtp/log.db", "SELECT count(*) FROM user_events"),
+        "50000"
     );
 }

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// A folder that goes away with the test.
 pub struct Place(tempfile::TempDir);
@@ -105,6 +105,21 @@ impl Place {
         }
     }
 
+    /// Starts rtp with `--log-format json` and an open standard input.
+    pub fn start(&self, args: &[&str]) -> Running {
+        let child = Command::new(env!("CARGO_BIN_EXE_rtp"))
+            .args(["--log-format", "json"])
+            .args(args)
+            .current_dir(self.root())
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Running(child)
+    }
+
     /// One column of one row of a query, as text.
     pub fn query(&self, file: &str, sql: &str) -> String {
         let db = rusqlite::Connection::open(self.path(file)).unwrap();
@@ -170,6 +185,36 @@ impl Drop for Mock {
     }
 }
 
+/// A command at work. Its standard input stays open until it has ended.
+pub struct Running(Child);
+
+impl Running {
+    pub fn write(&mut self, input: &[u8]) {
+        let pipe = self.0.stdin.as_mut().unwrap();
+        pipe.write_all(input).unwrap();
+        pipe.flush().unwrap();
+    }
+
+    /// Sends a signal such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        let kill = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(kill.unwrap().success());
+    }
+
+    /// How it ended; a status of -1 is a signal.
+    pub fn end(mut self) -> Ran {
+        let pipe = self.0.stdin.take();
+        let output = self.0.wait_with_output().unwrap();
+        drop(pipe);
+        Ran {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
 /// An event of the users dataset: number `n`, fetched `second` seconds after midnight.
 pub fn user(n: u64, second: u64, email: &str) -> String {
     format!(
@@ -184,4 +229,21 @@ pub fn users(count: u64) -> String {
     (0..count)
         .map(|n| user(n, 0, "a@example.com") + "\n")
         .collect()
+}
+
+/// Records as `fetch --state` sends them on a pipe: a page of each, with its bookmark after it.
+pub fn pages(pages: &[(&str, &str)]) -> String {
+    let mut tally = rtp::trailer::Tally::default();
+    let mut out = String::new();
+    for (records, state) in pages {
+        tally.add_lines(records.lines().count() as u64, records.as_bytes());
+        out += records;
+        out += &tally.page(state);
+    }
+    out
+}
+
+/// Holds `state.json` as a running command does.
+pub fn hold_state(place: &Place) -> std::fs::File {
+    rtp::durable::hold(&place.path("state.json")).unwrap()
 }
