@@ -78,7 +78,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         let from = consumer.lock().await.position();
         if args.until_end && reached(&from, &end) {
             // The group's offsets must say so too, also when another member did the work.
-            if commit(&consumer, run, max_outage).await? == Commit::Done {
+            if commit(&consumer, &from, run, max_outage).await? == Commit::Done {
                 break;
             }
             start_where_the_store_is(&consumer, &sink).await?;
@@ -114,7 +114,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
             start_where_the_store_is(&consumer, &sink).await?;
             continue;
         };
-        if commit(&consumer, run, max_outage).await? == Commit::Superseded {
+        if commit(&consumer, &to, run, max_outage).await? == Commit::Superseded {
             start_where_the_store_is(&consumer, &sink).await?;
         }
         count(run, &batch, &rejects, &counted);
@@ -126,11 +126,12 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
 
 async fn commit(
     consumer: &Mutex<Box<dyn Consumer>>,
+    offsets: &Offsets,
     run: &Run,
     max_outage: Duration,
 ) -> Result<Commit> {
     through_outage(run, max_outage, || async {
-        consumer.lock().await.commit().await
+        consumer.lock().await.commit(offsets).await
     })
     .await
 }

@@ -60,17 +60,17 @@ pub trait Producer: Send {
 /// Reads one topic as a member of a consumer group.
 ///
 /// Guarantees: a group without committed offsets starts at the oldest event; each partition is read
-/// in order, without gaps unless the log reports the range as lost; an offset is committed only by
-/// [`Consumer::commit`], which outlives a crash, and never moves back; each group has its own; of
-/// members whose batches overlap, the commit of one only is done. A missing topic is an error
-/// (`Invalid`), never made.
+/// in order, without gaps unless the log reports the range as lost; no partition starves the others;
+/// an offset is committed only by [`Consumer::commit`], which outlives a crash, and never moves back;
+/// each group has its own; of members whose batches overlap, the commit of one only is done. A
+/// missing topic is an error (`Invalid`), never made.
 #[async_trait]
 pub trait Consumer: Send {
     /// The next events; an empty batch when there are none now.
     async fn poll(&mut self, limits: Limits) -> Result<MicroBatch>;
 
-    /// Commits all that the last poll returned.
-    async fn commit(&mut self) -> Result<Commit>;
+    /// Commits these offsets, none of them past what was polled: a reader may be ahead of what is stored.
+    async fn commit(&mut self, offsets: &Offsets) -> Result<Commit>;
 
     /// The position of the next poll, all that was polled counted as done.
     fn position(&self) -> Offsets;

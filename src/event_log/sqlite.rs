@@ -285,7 +285,7 @@ impl SqliteConsumer {
         Ok(batch)
     }
 
-    fn try_commit(&mut self) -> rusqlite::Result<Commit> {
+    fn try_commit(&mut self, offsets: &Offsets) -> rusqlite::Result<Commit> {
         let tx = self
             .topic
             .db
@@ -297,12 +297,12 @@ impl SqliteConsumer {
             }
         }
         let now = crate::time::now_ms();
-        let moved: Vec<i64> = self
-            .committed
-            .iter()
-            .zip(&self.position)
-            .map(|(a, b)| *a.max(b))
-            .collect();
+        let mut moved = self.committed.clone();
+        for (partition, offset) in offsets {
+            if let Some(to) = known(&mut moved, *partition) {
+                *to = *offset.max(to);
+            }
+        }
         for (p, offset) in moved.iter().enumerate() {
             tx.prepare_cached("INSERT OR REPLACE INTO group_offsets VALUES (?1, ?2, ?3, ?4, ?5)")?
                 .execute(params![self.group, self.topic.id, p, offset, now])?;
@@ -311,6 +311,13 @@ impl SqliteConsumer {
         self.committed = moved;
         Ok(Commit::Done)
     }
+}
+
+/// The offset of a partition that there is.
+fn known(offsets: &mut [i64], partition: i32) -> Option<&mut i64> {
+    usize::try_from(partition)
+        .ok()
+        .and_then(|p| offsets.get_mut(p))
 }
 
 /// The bytes of a BLOB or TEXT column; none for NULL.
@@ -358,8 +365,8 @@ impl Consumer for SqliteConsumer {
         self.topic.fail(read, "read")
     }
 
-    async fn commit(&mut self) -> Result<Commit> {
-        let committed = tokio::task::block_in_place(|| self.try_commit());
+    async fn commit(&mut self, offsets: &Offsets) -> Result<Commit> {
+        let committed = tokio::task::block_in_place(|| self.try_commit(offsets));
         let committed = self.topic.fail(committed, "commit the offsets of")?;
         if committed == Commit::Superseded {
             self.rewind()?;
@@ -374,10 +381,7 @@ impl Consumer for SqliteConsumer {
     async fn seek(&mut self, offsets: &Offsets) -> Result<()> {
         self.position.fill(0);
         for (partition, offset) in offsets {
-            let known = usize::try_from(*partition)
-                .ok()
-                .and_then(|p| self.position.get_mut(p));
-            if let Some(position) = known {
+            if let Some(position) = known(&mut self.position, *partition) {
                 *position = *offset;
             }
         }
