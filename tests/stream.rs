@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Place, user, users};
+use common::{Place, eventually, user, users};
 
 const STORE: &str = ".rtp/realtime.db";
 const LOG: &str = ".rtp/log.db";
@@ -180,37 +180,107 @@ fn streams_of_one_group_share_the_work_and_lose_nothing() {
 fn a_follower_drains_and_ends_0_when_told_to_stop() {
     let place = Place::ready();
     place.rtp(&["produce"], users(1_000).as_bytes());
-    let child = std::process::Command::new(env!("CARGO_BIN_EXE_rtp"))
-        .args(["stream", "--log-format", "json"])
-        .current_dir(place.root())
-        .env_clear()
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while place.query(LOG, "SELECT coalesce(sum(offset), 0) FROM group_offsets") != "1000" {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "the follower did not reach the end"
+    for (linger, total) in [("0", 1_000), ("200ms", 2_000), ("1h", 3_000)] {
+        let running = place.start(&[
+            "stream",
+            "--follow",
+            "--linger",
+            linger,
+            "--max-batch",
+            "500",
+        ]);
+        let committed = "SELECT coalesce(sum(offset), 0) FROM group_offsets";
+        let has = |n: i64| place.query(LOG, committed) == n.to_string();
+        eventually("what was there is stored", || has(total));
+        place.rtp(&["produce"], users(1_000).as_bytes());
+        // Full micro-batches do not wait for the linger to end.
+        eventually("what came later is stored", || has(total + 1_000));
+        running.signal("TERM");
+        let ran = running.end();
+        assert_eq!(
+            (ran.status, ran.summary()["exit"].as_u64()),
+            (0, Some(0)),
+            "{}",
+            ran.stderr
         );
-        std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    let pid = child.id().to_string();
-    assert!(
-        std::process::Command::new("kill")
-            .arg(&pid)
-            .status()
-            .unwrap()
-            .success()
-    );
-    let out = child.wait_with_output().unwrap();
-    assert_eq!(
-        out.status.code(),
-        Some(0),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
     assert_eq!(place.query(STORE, "SELECT count(*) FROM users"), "1000");
+    assert_eq!(stream(&place, &[]).counts(), [0; 5]);
+    let both = place.rtp(&["stream", "--follow", "--until-end"], b"");
+    assert_eq!(both.status, 2);
+}
+
+#[test]
+fn a_micro_batch_waits_for_more_events_as_long_as_it_is_told() {
+    let place = Place::ready();
+    let running = place.start(&["stream", "--linger", "1h"]);
+    place.rtp(&["produce"], users(10).as_bytes());
+    place.rtp(&["produce"], users(10).as_bytes());
+    std::thread::sleep(std::time::Duration::from_millis(300)); // time enough to do it wrong
+    assert_eq!(place.query(STORE, "SELECT count(*) FROM users"), "0");
+    running.signal("TERM");
+    let ran = running.end();
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    // Whether the stop still wrote it or left it to the next run, nothing is read twice.
+    assert_eq!(ran.counts()[0] + stream(&place, &[]).counts()[0], 20);
+    assert_eq!(place.query(STORE, "SELECT count(*) FROM users"), "10");
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_and_doubles_nothing() {
+    let place = Place::ready();
+    let events = 20_000;
+    place.rtp(&["produce"], users(events).as_bytes());
+    let mut stored = 0;
+    while stored < events {
+        let before = stored;
+        let running = place.start(&["stream", "--until-end", "--max-batch", "300"]);
+        let count = || {
+            place
+                .query(STORE, "SELECT count(*) FROM users")
+                .parse::<u64>()
+                .unwrap()
+        };
+        eventually("a micro-batch is stored", || count() > before);
+        running.signal("KILL");
+        running.end();
+        stored = count();
+        let offsets = place.query(STORE, "SELECT sum(offset) FROM rtp_offsets");
+        assert_eq!(
+            offsets,
+            stored.to_string(),
+            "rows and offsets are one transaction"
+        );
+        let committed: u64 = place
+            .query(LOG, "SELECT coalesce(sum(offset), 0) FROM group_offsets")
+            .parse()
+            .unwrap();
+        assert!(committed <= stored, "committed before it was durable");
+    }
+    assert_eq!(place.query(STORE, "PRAGMA integrity_check"), "ok");
+    assert_eq!(stream(&place, &[]).counts(), [0; 5]);
+    assert_eq!(
+        place.query(LOG, "SELECT sum(offset) FROM group_offsets"),
+        events.to_string()
+    );
+}
+
+#[test]
+fn no_partition_starves_the_others() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(3_000).as_bytes());
+    let running = place.start(&["stream", "--max-batch", "10", "--max-dead-letters", "0"]);
+    let offsets = "SELECT min(offset) FROM rtp_offsets";
+    eventually("each partition is read", || {
+        place
+            .query(STORE, offsets)
+            .parse::<u64>()
+            .is_ok_and(|n| n > 0)
+    });
+    let spread = "SELECT max(offset) - min(offset) < 700 FROM rtp_offsets WHERE offset < 500";
+    assert_eq!(place.query(STORE, spread), "1");
+    running.signal("TERM");
+    running.end();
 }
 
 #[test]

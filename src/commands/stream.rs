@@ -1,9 +1,11 @@
 //! `rtp stream`: the micro-batch ETL from the event log into the real-time store.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
+use crate::ahead::Ahead;
 use crate::connect;
 use crate::dataset::Dataset;
 use crate::error::Result;
@@ -20,16 +22,15 @@ use crate::url::{EventLogArg, RealtimeStoreArg};
 use crate::value::{Fault, Rule};
 
 /// Most bytes of a micro-batch, which bounds memory.
-const MAX_BATCH_BYTES: usize = 8 << 20;
+const MAX_BATCH_BYTES: usize = 6 << 20;
 
-/// Pause before a follower looks for new events again.
-const IDLE: Duration = Duration::from_millis(50);
+/// Pause before a reader looks for new events again.
+const IDLE: Duration = Duration::from_millis(10);
 
 /// Upsert the topic's events into the real-time store, in micro-batches
 ///
 /// An event that breaks a rule goes to the dead-letter topic, and the stream goes on. Offsets are
-/// committed only after rows and dead letters are durable. Without --until-end it follows the topic
-/// until it is told to stop.
+/// committed only after rows and dead letters are durable.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -42,9 +43,15 @@ pub struct Args {
     /// Stop at the end of the topic as it was at the start
     #[arg(long)]
     until_end: bool,
+    /// Follow the topic until told to stop; this is the default
+    #[arg(long, conflicts_with = "until_end")]
+    follow: bool,
     /// Most events of a micro-batch
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_batch: u32,
+    /// How long a micro-batch waits for more events before it is written, in following
+    #[arg(long, value_name = "DURATION", default_value = "20ms", value_parser = crate::time::parse_duration)]
+    linger: Duration,
     /// Stop with status 3 after more dead letters than this; what came before is kept and committed
     #[arg(long, value_name = "N|P%")]
     max_dead_letters: Option<Budget>,
@@ -55,98 +62,238 @@ pub struct Args {
     outage: MaxOutage,
 }
 
-/// Streams until the end, or until told to stop.
+impl Args {
+    fn follows(&self) -> bool {
+        self.follow || !self.until_end
+    }
+
+    fn max_outage(&self) -> Duration {
+        match self.follows() {
+            true => self.outage.following(),
+            false => self.outage.bounded(),
+        }
+    }
+}
+
+/// Streams until the end, or until told to stop: a micro-batch is stored while the next one is read
+/// and transformed.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let log = &args.event_log.event_log;
-    let consumer = connect::consumer(log, &dataset.event.topic, &args.group)?;
+    let mut consumer = connect::consumer(log, &dataset.event.topic, &args.group)?;
+    let end = match args.follows() {
+        true => None,
+        false => Some(consumer.end().await?),
+    };
+    let max_outage = args.max_outage();
     let store = connect::realtime_store(&args.realtime_store.realtime_store, dataset, &args.group)?;
     let dead_letters = connect::producer(log, &dataset.event.dead_letter_topic())?;
     let sink = Mutex::new((store, dead_letters));
-    let limits = Limits {
-        events: args.max_batch as usize,
-        bytes: MAX_BATCH_BYTES,
-    };
-    let consumer = Mutex::new(consumer);
-    let end = consumer.lock().await.end().await?;
-    let max_outage = match args.until_end {
-        true => args.outage.bounded(),
-        false => args.outage.following(),
-    };
+    let mut group = Group::join(consumer, run, max_outage);
+    group.start_where_the_store_is(&sink).await?;
 
-    start_where_the_store_is(&consumer, &sink).await?;
-    while run.stop.requested().is_none() {
-        let from = consumer.lock().await.position();
-        if args.until_end && reached(&from, &end) {
+    let mut batches = group.read(args, end, dataset);
+    while let Some(batch) = batches.next(&run.stop).await? {
+        if batch.generation != group.generation {
+            continue; // read before the group was set back
+        }
+        if batch.events.is_empty() {
             // The group's offsets must say so too, also when another member did the work.
-            if commit(&consumer, &from, run, max_outage).await? == Commit::Done {
+            if group.commit(&batch.to).await? == Commit::Done {
                 break;
             }
-            start_where_the_store_is(&consumer, &sink).await?;
+            group.start_where_the_store_is(&sink).await?;
             continue;
         }
-        let batch = through_outage(run, max_outage, || async {
-            consumer.lock().await.poll(limits).await
-        })
-        .await?;
-        if batch.is_empty() {
-            tokio::select! {
-                () = tokio::time::sleep(IDLE) => {}
-                _ = run.stop.wait() => {}
-            }
-            continue;
-        }
-        let (rows, rejects) = transform(dataset, &batch);
-        let to = consumer.lock().await.position();
         let stored = through_outage(run, max_outage, || async {
             let (store, dead_letters) = &mut *sink.lock().await;
-            store_batch(
-                store.as_mut(),
-                dead_letters,
-                dataset,
-                run,
-                (&from, &to),
-                &batch,
-                (&rows, &rejects),
-            )
-            .await
+            store_batch(store.as_mut(), dead_letters, dataset, run, &batch).await
         });
         let Some(counted) = stored.await? else {
-            start_where_the_store_is(&consumer, &sink).await?;
+            group.start_where_the_store_is(&sink).await?;
             continue;
         };
-        if commit(&consumer, &to, run, max_outage).await? == Commit::Superseded {
-            start_where_the_store_is(&consumer, &sink).await?;
+        if group.commit(&batch.to).await? == Commit::Superseded {
+            group.start_where_the_store_is(&sink).await?;
         }
-        count(run, &batch, &rejects, &counted);
+        count(run, &batch, &counted);
         check_budget(args, run, false)?;
     }
     check_budget(args, run, true)?;
     verdict(args, run)
 }
 
-async fn commit(
-    consumer: &Mutex<Box<dyn Consumer>>,
-    offsets: &Offsets,
-    run: &Run,
+/// A micro-batch, read and transformed.
+struct Batch {
+    generation: u64,
+    /// Positions before and after it.
+    from: Offsets,
+    to: Offsets,
+    /// None only at the end that was asked for.
+    events: MicroBatch,
+    rows: Rows,
+    /// Index and reason of the bad ones.
+    rejects: Vec<(usize, Reject)>,
+}
+
+/// The group's reader and a count of how often it was set back: what was read before that is void.
+struct Reader {
+    consumer: Box<dyn Consumer>,
+    generation: u64,
+}
+
+/// Membership in the consumer group, shared with the thread that reads ahead.
+struct Group<'a> {
+    reader: Arc<Mutex<Reader>>,
+    generation: u64,
+    run: &'a Run,
     max_outage: Duration,
-) -> Result<Commit> {
-    through_outage(run, max_outage, || async {
-        consumer.lock().await.commit(offsets).await
-    })
-    .await
 }
 
 /// Where rows and rejects end.
 type Sink = (Box<dyn RealtimeStore>, Box<dyn Producer>);
 
-/// A store that keeps offsets with its rows knows best what it holds.
-async fn start_where_the_store_is(
-    consumer: &Mutex<Box<dyn Consumer>>,
-    sink: &Mutex<Sink>,
-) -> Result<()> {
-    match sink.lock().await.0.offsets().await? {
-        Some(offsets) => consumer.lock().await.seek(&offsets).await,
-        None => Ok(()),
+impl<'a> Group<'a> {
+    fn join(consumer: Box<dyn Consumer>, run: &'a Run, max_outage: Duration) -> Self {
+        Group {
+            reader: Arc::new(Mutex::new(Reader {
+                consumer,
+                generation: 0,
+            })),
+            generation: 0,
+            run,
+            max_outage,
+        }
+    }
+
+    /// A store that keeps offsets with its rows knows best what it holds.
+    async fn start_where_the_store_is(&mut self, sink: &Mutex<Sink>) -> Result<()> {
+        let offsets = sink.lock().await.0.offsets().await?;
+        let reader = &mut *self.reader.lock().await;
+        if let Some(offsets) = offsets {
+            reader.consumer.seek(&offsets).await?;
+        }
+        reader.generation += 1;
+        self.generation = reader.generation;
+        Ok(())
+    }
+
+    async fn commit(&mut self, offsets: &Offsets) -> Result<Commit> {
+        let (committed, generation) = through_outage(self.run, self.max_outage, || async {
+            let reader = &mut *self.reader.lock().await;
+            let committed = reader.consumer.commit(offsets).await?;
+            if committed == Commit::Superseded {
+                reader.generation += 1;
+            }
+            Ok((committed, reader.generation))
+        })
+        .await?;
+        self.generation = generation;
+        Ok(committed)
+    }
+
+    /// Starts reading ahead, up to the end or for ever.
+    fn read(&self, args: &Args, end: Option<Offsets>, dataset: &Dataset) -> Ahead<Batch> {
+        let reading = Reading {
+            reader: self.reader.clone(),
+            end,
+            limits: Limits {
+                events: args.max_batch as usize,
+                bytes: MAX_BATCH_BYTES,
+            },
+            linger: args.linger,
+            max_outage: self.max_outage,
+            dataset: dataset.clone(),
+            run: self.run.clone(),
+        };
+        let runtime = tokio::runtime::Handle::current();
+        Ahead::start(move || runtime.block_on(reading.next()))
+    }
+}
+
+/// What the thread that reads ahead needs.
+struct Reading {
+    reader: Arc<Mutex<Reader>>,
+    end: Option<Offsets>,
+    limits: Limits,
+    linger: Duration,
+    max_outage: Duration,
+    dataset: Dataset,
+    run: Run,
+}
+
+impl Reading {
+    /// The next micro-batch: one without events at the end, none when told to stop.
+    async fn next(&self) -> Result<Option<Batch>> {
+        while self.run.stop.requested().is_none() {
+            let (generation, from, mut to, mut events) = self.poll(self.limits).await?;
+            let is_end = self.end.as_ref().is_some_and(|end| reached(&to, end));
+            if events.is_empty() && !is_end {
+                self.pause(IDLE).await;
+                continue;
+            }
+            if self.end.is_none() && !self.fill(generation, &mut to, &mut events).await? {
+                continue;
+            }
+            let (rows, rejects) = transform(&self.dataset, &events);
+            return Ok(Some(Batch {
+                generation,
+                from,
+                to,
+                events,
+                rows,
+                rejects,
+            }));
+        }
+        Ok(None)
+    }
+
+    /// Waits for more events until the micro-batch is full or has waited long enough. False if the
+    /// group was set back in the meantime.
+    async fn fill(
+        &self,
+        generation: u64,
+        to: &mut Offsets,
+        events: &mut MicroBatch,
+    ) -> Result<bool> {
+        let started = Instant::now();
+        loop {
+            let limits = Limits {
+                events: self.limits.events.saturating_sub(events.len()),
+                bytes: self.limits.bytes.saturating_sub(events.size()),
+            };
+            let left = self.linger.saturating_sub(started.elapsed());
+            let is_full = limits.events == 0 || limits.bytes == 0;
+            if is_full || left.is_zero() || self.run.stop.requested().is_some() {
+                return Ok(true);
+            }
+            self.pause(IDLE.min(left)).await;
+            let (now, _, position, more) = self.poll(limits).await?;
+            if now != generation {
+                return Ok(false);
+            }
+            more.iter().for_each(|event| events.push(event));
+            *to = position;
+        }
+    }
+
+    async fn poll(&self, limits: Limits) -> Result<(u64, Offsets, Offsets, MicroBatch)> {
+        through_outage(&self.run, self.max_outage, || async {
+            let reader = &mut *self.reader.lock().await;
+            let from = reader.consumer.position();
+            let events = match &self.end {
+                Some(end) if reached(&from, end) => MicroBatch::default(),
+                _ => reader.consumer.poll(limits).await?,
+            };
+            Ok((reader.generation, from, reader.consumer.position(), events))
+        })
+        .await
+    }
+
+    async fn pause(&self, duration: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(duration) => {}
+            _ = self.run.stop.wait() => {}
+        }
     }
 }
 
@@ -157,11 +304,8 @@ fn reached(position: &Offsets, end: &Offsets) -> bool {
         .all(|((_, at), (_, end))| at >= end)
 }
 
-/// The bad events of a batch: index and reason.
-type Rejects = Vec<(usize, Reject)>;
-
-/// Rows of the good events, and the bad ones.
-fn transform(dataset: &Dataset, batch: &MicroBatch) -> (Rows, Rejects) {
+/// Rows of the good events, and the bad ones: index and reason.
+fn transform(dataset: &Dataset, batch: &MicroBatch) -> (Rows, Vec<(usize, Reject)>) {
     let mut transform = Transform::new(dataset, crate::time::now_ms());
     let (mut rows, mut rejects) = (Rows::new(dataset.fields.len()), Vec::new());
     for (i, event) in batch.iter().enumerate() {
@@ -190,18 +334,17 @@ async fn store_batch(
     dead_letters: &mut Box<dyn Producer>,
     dataset: &Dataset,
     run: &Run,
-    (from, to): (&Offsets, &Offsets),
-    batch: &MicroBatch,
-    (rows, rejects): (&Rows, &[(usize, Reject)]),
+    batch: &Batch,
 ) -> Result<Option<Upserted>> {
-    let upserted = match store.upsert(from, to, rows).await? {
+    let (rows, rejects) = (&batch.rows, &batch.rejects);
+    let upserted = match store.upsert(&batch.from, &batch.to, rows).await? {
         Upsert::Done(upserted) => upserted,
         Upsert::Superseded => return Ok(None),
     };
     let mut letters = MicroBatch::default();
     let events: Vec<Event<'_>> = match rejects.is_empty() && upserted.refused.is_empty() {
         true => Vec::new(),
-        false => batch.iter().collect(),
+        false => batch.events.iter().collect(),
     };
     for (i, reject) in rejects {
         push(&mut letters, dataset, run, &events[*i], reject);
@@ -242,13 +385,13 @@ fn push(
     rejects::push_dead_letter(letters, dataset, "stream", &run.id, &rejected);
 }
 
-fn count(run: &Run, batch: &MicroBatch, rejects: &[(usize, Reject)], counted: &Upserted) {
+fn count(run: &Run, batch: &Batch, counted: &Upserted) {
     let counts = &run.counts;
-    add(&counts.read, batch.len() as u64);
-    add(&counts.bytes, batch.size() as u64);
+    add(&counts.read, batch.events.len() as u64);
+    add(&counts.bytes, batch.events.size() as u64);
     add(
         &counts.rejected,
-        (rejects.len() + counted.refused.len()) as u64,
+        (batch.rejects.len() + counted.refused.len()) as u64,
     );
     add(&counts.written, counted.written);
     add(&counts.deduplicated, counted.deduplicated);
@@ -263,10 +406,10 @@ fn check_budget(args: &Args, run: &Run, at_end: bool) -> Result<()> {
 
 fn verdict(args: &Args, run: &Run) -> Result<Exit> {
     match run.stop.requested() {
-        Some(signal) if args.until_end => return Ok(signal.exit()),
+        Some(signal) if !args.follows() => return Ok(signal.exit()),
         _ => {}
     }
-    if get(&run.counts.read) == 0 && args.until_end {
+    if get(&run.counts.read) == 0 && !args.follows() {
         run.warn("there was no new event in the topic");
         return Ok(Exit::verdict(!args.require_records));
     }

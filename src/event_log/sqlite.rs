@@ -230,6 +230,8 @@ pub struct SqliteConsumer {
     /// Committed offset of each partition, as this member last saw it.
     committed: Vec<i64>,
     position: Vec<i64>,
+    /// The partition that the next poll reads first.
+    turn: usize,
 }
 
 impl SqliteConsumer {
@@ -241,6 +243,7 @@ impl SqliteConsumer {
             group: group.into(),
             committed: Vec::new(),
             position: Vec::new(),
+            turn: 0,
         };
         consumer.rewind()?;
         Ok(consumer)
@@ -256,33 +259,63 @@ impl SqliteConsumer {
         Ok(())
     }
 
+    /// Each partition gives its share, then those that have more fill the rest. Whose turn it is first
+    /// moves on, so that small polls reach all of them too.
     fn read(&mut self, limits: Limits) -> rusqlite::Result<MicroBatch> {
         let mut batch = MicroBatch::default();
         let mut positions = self.position.clone(); // a failed read must not move
-        for p in 0..self.topic.partitions {
-            let mut select = self.topic.db.prepare_cached(&format!(
-                "SELECT offset, timestamp, key, value, headers FROM {} WHERE offset >= ?1 ORDER BY offset LIMIT ?2",
-                events_table(self.topic.id, i64::from(p))
-            ))?;
-            let position = &mut positions[p as usize];
-            let room = limits.events.saturating_sub(batch.len());
-            let mut rows = select.query(params![*position, room])?;
-            while batch.size() < limits.bytes {
-                let Some(row) = rows.next()? else { break };
-                let offset = row.get(0)?;
-                batch.push(Event {
-                    partition: i32::try_from(p).unwrap_or(i32::MAX),
-                    offset,
-                    timestamp: row.get(1)?,
-                    key: bytes(row, 2)?,
-                    value: bytes(row, 3)?,
-                    headers: bytes(row, 4)?.unwrap_or_default(),
-                });
-                *position = offset + 1;
+        let count = self.topic.partitions as usize;
+        let shares = [count, 1].map(|parts| Limits {
+            events: limits.events.div_ceil(parts),
+            bytes: limits.bytes.div_ceil(parts),
+        });
+        for share in shares {
+            for i in 0..count {
+                let room = Limits {
+                    events: share.events.min(limits.events - batch.len()),
+                    bytes: share.bytes.min(limits.bytes.saturating_sub(batch.size())),
+                };
+                let p = (self.turn + i) % count;
+                positions[p] = self.read_partition(p, positions[p], room, &mut batch)?;
             }
         }
         self.position = positions;
+        self.turn = (self.turn + 1) % count.max(1);
         Ok(batch)
+    }
+
+    /// Adds events of one partition from an offset on; yields the offset of the next one.
+    fn read_partition(
+        &self,
+        partition: usize,
+        from: i64,
+        room: Limits,
+        batch: &mut MicroBatch,
+    ) -> rusqlite::Result<i64> {
+        let Ok(number) = i32::try_from(partition) else {
+            return Ok(from);
+        };
+        let mut select = self.topic.db.prepare_cached(&format!(
+            "SELECT offset, timestamp, key, value, headers FROM {} WHERE offset >= ?1 ORDER BY offset LIMIT ?2",
+            events_table(self.topic.id, i64::from(number))
+        ))?;
+        let mut rows = select.query(params![from, room.events])?;
+        let full = batch.size() + room.bytes;
+        let mut next = from;
+        while batch.size() < full {
+            let Some(row) = rows.next()? else { break };
+            let offset = row.get(0)?;
+            batch.push(Event {
+                partition: number,
+                offset,
+                timestamp: row.get(1)?,
+                key: bytes(row, 2)?,
+                value: bytes(row, 3)?,
+                headers: bytes(row, 4)?.unwrap_or_default(),
+            });
+            next = offset + 1;
+        }
+        Ok(next)
     }
 
     fn try_commit(&mut self, offsets: &Offsets) -> rusqlite::Result<Commit> {
