@@ -47,6 +47,7 @@ cases! {
     seek_goes_on_from_the_offsets,
     a_commit_survives_a_crash,
     polling_alone_commits_nothing,
+    a_commit_moves_no_further_than_named,
     a_commit_never_moves_back,
     groups_do_not_disturb_each_other,
     an_event_is_done_by_one_member_only,
@@ -196,8 +197,14 @@ async fn read_all(harness: &dyn Harness, topic: &str, count: usize) -> Checked<V
     Ok(records)
 }
 
+/// Commits all that was polled.
+async fn commit_polled(consumer: &mut dyn Consumer) -> Checked<Commit> {
+    let position = consumer.position();
+    fine("committing", consumer.commit(&position).await)
+}
+
 async fn commit(consumer: &mut dyn Consumer) -> Verdict {
-    let committed = fine("committing", consumer.commit().await)?;
+    let committed = commit_polled(consumer).await?;
     equal("the commit", committed, Commit::Done)
 }
 
@@ -633,6 +640,20 @@ async fn polling_alone_commits_nothing(harness: &dyn Harness) -> Verdict {
     Ok(())
 }
 
+async fn a_commit_moves_no_further_than_named(harness: &dyn Harness) -> Verdict {
+    let (topic, group) = (topic(harness, 1).await?, fresh("group"));
+    produce(harness, &topic, &numbered("k", 0, 10)).await?;
+    let mut consumer = open(harness, &topic, &group).await?;
+    read(harness, consumer.as_mut(), 10).await?;
+    let committed = fine("committing", consumer.commit(&vec![(0, 4)]).await)?;
+    equal("the commit", committed, Commit::Done)?;
+    equal("the position after", consumer.position(), vec![(0, 10)])?;
+    drop(consumer);
+    let mut consumer = open(harness, &topic, &group).await?;
+    let rest = read(harness, consumer.as_mut(), 6).await?;
+    equal("events after", texts(&rest), texts(&numbered("k", 4, 6)))
+}
+
 async fn a_commit_never_moves_back(harness: &dyn Harness) -> Verdict {
     let (topic, group) = (topic(harness, 1).await?, fresh("group"));
     produce(harness, &topic, &numbered("k", 0, 10)).await?;
@@ -641,7 +662,7 @@ async fn a_commit_never_moves_back(harness: &dyn Harness) -> Verdict {
     commit(consumer.as_mut()).await?;
     fine("seeking", consumer.seek(&vec![(0, 0)]).await)?;
     poll(harness, consumer.as_mut(), Limits { events: 2, ..ALL }).await?;
-    fine("committing", consumer.commit().await)?;
+    commit_polled(consumer.as_mut()).await?;
     drop(consumer);
     produce(harness, &topic, &numbered("k", 10, 1)).await?;
     let mut consumer = open(harness, &topic, &group).await?;
@@ -692,7 +713,7 @@ async fn shared(harness: &dyn Harness) -> Checked<Vec<(String, usize)>> {
         }
         let moved = polled.iter().any(|batch| !batch.is_empty());
         for i in [turn % 2, (turn + 1) % 2] {
-            let committed = fine("committing", members[i].commit().await)?;
+            let committed = commit_polled(members[i].as_mut()).await?;
             if committed == Commit::Done {
                 for record in &polled[i] {
                     let n: usize = record.text().parse().unwrap_or_default();

@@ -54,6 +54,7 @@ enum Break {
     CommitsWithTheNextPoll,
     CommitsWhenDropped,
     MovesBack,
+    CommitsThePosition,
     SharesGroups,
     SaysDoneThoughOvertaken,
     GoesOnThoughOvertaken,
@@ -146,6 +147,10 @@ const BREAKERS: &[(Break, &str)] = &[
         "polling_alone_commits_nothing",
     ),
     (Break::CommitsWhenDropped, "polling_alone_commits_nothing"),
+    (
+        Break::CommitsThePosition,
+        "a_commit_moves_no_further_than_named",
+    ),
     (Break::MovesBack, "a_commit_never_moves_back"),
     (Break::SharesGroups, "groups_do_not_disturb_each_other"),
     (
@@ -409,14 +414,19 @@ impl BrokenConsumer {
             .lock()
             .unwrap()
             .insert(self.group.clone(), stand_in);
-        self.inner.commit().await
+        self.inner.commit(&position).await
+    }
+
+    async fn commit_polled(&mut self) -> Result<Commit> {
+        let position = self.inner.position();
+        self.inner.commit(&position).await
     }
 }
 
 impl Drop for BrokenConsumer {
     fn drop(&mut self) {
         if self.broken == Break::CommitsWhenDropped {
-            self.inner.commit().now_or_never().unwrap().unwrap();
+            self.commit_polled().now_or_never().unwrap().unwrap();
         }
     }
 }
@@ -426,7 +436,7 @@ impl Consumer for BrokenConsumer {
     async fn poll(&mut self, limits: Limits) -> Result<MicroBatch> {
         self.before = self.inner.position();
         if self.broken == Break::CommitsWithTheNextPoll {
-            self.inner.commit().await?;
+            self.commit_polled().await?;
         }
         let events = match self.broken {
             Break::IgnoresTheLimitOfEvents => limits.events + 1,
@@ -438,7 +448,7 @@ impl Consumer for BrokenConsumer {
         };
         let batch = self.inner.poll(Limits { events, bytes }).await?;
         if self.broken == Break::CommitsWithThePoll {
-            self.inner.commit().await?;
+            self.commit_polled().await?;
         }
         let last = batch.len().saturating_sub(1);
         Ok(match self.broken {
@@ -461,25 +471,27 @@ impl Consumer for BrokenConsumer {
         })
     }
 
-    async fn commit(&mut self) -> Result<Commit> {
+    async fn commit(&mut self, offsets: &Offsets) -> Result<Commit> {
         let position = self.inner.position();
         match self.broken {
             Break::ForgetsCommits => Ok(Commit::Done),
             Break::CommitsTheEnd => {
                 let end = self.inner.end().await?;
-                self.inner.seek(&end).await?;
-                self.inner.commit().await
+                self.inner.commit(&end).await
             }
             Break::MovesBack => self.commit_position().await,
-            Break::SaysDoneThoughOvertaken => self.inner.commit().await.map(|_| Commit::Done),
+            Break::CommitsThePosition => self.inner.commit(&position).await,
+            Break::SaysDoneThoughOvertaken => {
+                self.inner.commit(offsets).await.map(|_| Commit::Done)
+            }
             Break::GoesOnThoughOvertaken => {
-                let committed = self.inner.commit().await?;
+                let committed = self.inner.commit(offsets).await?;
                 if committed == Commit::Superseded {
                     self.inner.seek(&position).await?;
                 }
                 Ok(committed)
             }
-            _ => self.inner.commit().await,
+            _ => self.inner.commit(offsets).await,
         }
     }
 
