@@ -29,7 +29,7 @@ use crate::trailer::Tally;
 /// pages in their order. What fails for a while (time-outs, 429, 5xx, broken bodies) is tried again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Address of the API, or file:// and a saved body or a folder of them [default: the dataset's source.url]
+    /// Address of the API, or file:// and a saved body or a folder of *.json [default: the dataset's source.url]
     #[arg(long, env = "RTP_API_URL", value_name = "URL")]
     api: Option<String>,
     /// Number of records [default: one page of an endless source, else all]
@@ -125,7 +125,7 @@ async fn walk(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         reader: Reader::new(dataset, &declared, shape(args)?),
         pace: Pace::new(limit(args, declared.limit), args.rps),
         paging,
-        max_outage: args.outage.bounded(),
+        max_outage: (api.scheme() != "file").then(|| args.outage.bounded()),
         run: run.clone(),
     });
     let mut pages = Pages::new(fetcher, from, count, args.concurrency.into());

@@ -18,7 +18,7 @@ pub struct FileSource {
 }
 
 impl FileSource {
-    /// The file of a `file://` address, or the files of a folder in the order of their names.
+    /// The file of a `file://` address, or the `*.json` files of a folder in the order of their names.
     pub fn open(address: &Url) -> Result<Self> {
         Ok(FileSource {
             files: files(address)?,
@@ -40,16 +40,16 @@ fn files(address: &Url) -> Result<Vec<Url>> {
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(&path).map_err(|e| fail(&e))? {
         let file = entry.map_err(|e| fail(&e))?.path();
-        let is_hidden = file
-            .file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with('.'));
-        if file.is_file() && !is_hidden {
+        if file.extension().is_some_and(|e| e == "json") && file.is_file() {
             files.push(file);
         }
     }
     files.sort();
     if files.is_empty() {
-        return Err(Error::invalid(format!("no file in {}", path.display())));
+        return Err(Error::invalid(format!(
+            "no *.json file in {}",
+            path.display()
+        )));
     }
     files.iter().map(|file| address_of(file)).collect()
 }

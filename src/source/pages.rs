@@ -29,8 +29,8 @@ pub struct Fetcher {
     pub reader: Reader,
     /// How fast they may be requested.
     pub pace: Pace,
-    /// How long the source may be down.
-    pub max_outage: Duration,
+    /// How long the source may be down; none for saved bodies, which do not change by waiting.
+    pub max_outage: Option<Duration>,
     /// Counts retries, and stops.
     pub run: Run,
 }
@@ -38,14 +38,18 @@ pub struct Fetcher {
 impl Fetcher {
     async fn page(&self, position: &Position) -> Result<Page> {
         let address = self.paging.address(position)?;
-        through_outage(&self.run, self.max_outage, || async {
-            self.pace.wait(self.paging.size()).await;
-            let response = self.source.get(&address).await?;
-            let page = self.reader.read(&response).context(&address)?;
-            self.check_size(&page, &address)?;
-            Ok(page)
-        })
-        .await
+        match self.max_outage {
+            Some(longest) => through_outage(&self.run, longest, || self.attempt(&address)).await,
+            None => self.attempt(&address).await,
+        }
+    }
+
+    async fn attempt(&self, address: &Url) -> Result<Page> {
+        self.pace.wait(self.paging.size()).await;
+        let response = self.source.get(address).await?;
+        let page = self.reader.read(&response).context(address)?;
+        self.check_size(&page, address)?;
+        Ok(page)
     }
 
     /// Some sources answer silently with fewer records than asked for, and seed, page and size

@@ -89,15 +89,7 @@ impl Place {
 
     /// Runs a script with `pipefail`, and `rtp` in the path.
     pub fn bash(&self, script: &str) -> Ran {
-        let binary = Path::new(env!("CARGO_BIN_EXE_rtp")).parent().unwrap();
-        let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
-        let out = Command::new("bash")
-            .args(["-euo", "pipefail", "-c", script])
-            .current_dir(self.root())
-            .env_clear()
-            .env("PATH", path)
-            .output()
-            .unwrap();
+        let out = self.script(script).output().unwrap();
         Ran {
             status: out.status.code().unwrap(),
             stdout: String::from_utf8(out.stdout).unwrap(),
@@ -105,19 +97,41 @@ impl Place {
         }
     }
 
-    /// Starts rtp with `--log-format json` and an open standard input.
-    pub fn start(&self, args: &[&str]) -> Running {
-        let child = Command::new(env!("CARGO_BIN_EXE_rtp"))
-            .args(["--log-format", "json"])
-            .args(args)
+    /// Starts such a script and does not wait for it; what it prints is lost.
+    pub fn spawn_bash(&self, script: &str) -> std::process::Child {
+        self.script(script)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn script(&self, script: &str) -> Command {
+        let binary = Path::new(env!("CARGO_BIN_EXE_rtp")).parent().unwrap();
+        let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", script])
             .current_dir(self.root())
             .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Running(child)
+            .env("PATH", path);
+        bash
+    }
+
+    /// Kills every rtp of this place that runs this command.
+    pub fn kill_9(&self, command: &str) {
+        for process in std::fs::read_dir("/proc").unwrap() {
+            let process = process.unwrap().path();
+            let here = std::fs::read_link(process.join("cwd"))
+                .is_ok_and(|cwd| cwd == self.root().canonicalize().unwrap());
+            let args = std::fs::read(process.join("cmdline")).unwrap_or_default();
+            let mut args = args.split(|b| *b == 0);
+            let is_rtp = args.next().is_some_and(|program| program.ends_with(b"rtp"));
+            if here && is_rtp && args.next() == Some(command.as_bytes()) {
+                let pid = process.file_name().unwrap().to_str().unwrap();
+                let killed = Command::new("kill").args(["-9", pid]).status();
+                assert!(killed.unwrap().success());
+            }
+        }
     }
 
     /// One column of one row of a query, as text.
