@@ -257,8 +257,14 @@ impl Rng {
 
     /// One of the names in `list`, which `|` parts.
     pub(crate) fn pick(&mut self, list: &'static str) -> &'static str {
-        let n = self.below(list.split('|').count() as u64);
-        list.split('|').nth(n as usize).unwrap_or_default()
+        let bars = memchr::memchr_iter(b'|', list.as_bytes());
+        let n = self.below(bars.clone().count() as u64 + 1) as usize;
+        let from = match n.checked_sub(1) {
+            None => 0,
+            Some(before) => bars.clone().nth(before).map_or(0, |bar| bar + 1),
+        };
+        let rest = &list[from..];
+        rest.split_once('|').map_or(rest, |(name, _)| name)
     }
 
     /// `pattern` with digits for `#`, capital letters for `@`, hexadecimal digits for `%` and letters or digits for `*`.
@@ -281,6 +287,11 @@ impl Rng {
 /// Appends `text` as a JSON string.
 pub(crate) fn push_json(out: &mut String, text: &str) {
     out.push('"');
+    if text.bytes().all(|b| b >= b' ' && b != b'"' && b != b'\\') {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     for c in text.chars() {
         match c {
             '"' => out.push_str("\\\""),

@@ -136,12 +136,21 @@ impl Request {
     }
 
     fn json(&self, users: impl Iterator<Item = [Value; COLUMNS.len()]>) -> String {
+        let (columns, end) = self.frame();
         let mut out = String::from("{\"results\":[");
         for (i, user) in users.enumerate() {
             if i > 0 {
                 out.push(',');
             }
-            self.push_user(&mut out, &user);
+            for (column, before) in &columns {
+                out.push_str(before);
+                match &user[*column] {
+                    Value::Text(text) => push_json(&mut out, text),
+                    Value::Number(n) => out.push_str(&n.to_string()),
+                    Value::Null => out.push_str("null"),
+                }
+            }
+            out.push_str(&end);
         }
         out.push(']');
         if self.info {
@@ -156,38 +165,29 @@ impl Request {
         out
     }
 
-    fn push_user(&self, out: &mut String, user: &[Value; COLUMNS.len()]) {
+    /// The shown columns, each with the JSON that stands before its value, and what ends a user.
+    fn frame(&self) -> (Vec<(usize, String)>, String) {
+        let mut columns = Vec::new();
         let mut open: Vec<&str> = Vec::new();
+        let mut json = String::from("{");
         let mut separator = "";
-        out.push('{');
-        for ((column, value), shown) in COLUMNS.iter().zip(user).zip(self.shown) {
-            if !shown {
-                continue;
-            }
+        for (i, column) in COLUMNS.iter().enumerate().filter(|(i, _)| self.shown[*i]) {
             let mut path: Vec<&str> = column.split('.').collect();
             let leaf = path.pop().unwrap_or_default();
             let common = open.iter().zip(&path).take_while(|(a, b)| a == b).count();
-            for _ in open.drain(common..) {
-                out.push('}');
-                separator = ",";
-            }
+            json.extend(open.drain(common..).map(|_| '}'));
             for part in &path[common..] {
-                out.push_str(&format!("{separator}\"{part}\":{{"));
+                json.push_str(&format!("{separator}\"{part}\":{{"));
                 separator = "";
                 open.push(part);
             }
-            out.push_str(separator);
-            push_json(out, leaf);
-            out.push(':');
-            match value {
-                Value::Text(text) => push_json(out, text),
-                Value::Number(n) => out.push_str(&n.to_string()),
-                Value::Null => out.push_str("null"),
-            }
+            json.push_str(&format!("{separator}\"{leaf}\":"));
+            columns.push((i, std::mem::take(&mut json)));
             separator = ",";
         }
-        out.extend(open.iter().map(|_| '}'));
-        out.push('}');
+        json.extend(open.iter().map(|_| '}'));
+        json.push('}');
+        (columns, json)
     }
 
     fn csv(&self, users: impl Iterator<Item = [Value; COLUMNS.len()]>) -> String {
