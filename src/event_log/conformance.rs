@@ -38,6 +38,7 @@ cases! {
     two_producers_at_once_lose_nothing,
     a_new_group_starts_at_the_oldest_event,
     partitions_are_read_in_order_without_gaps,
+    no_partition_starves_the_others,
     a_poll_at_the_end_is_empty,
     a_poll_has_at_most_so_many_events,
     a_poll_ends_with_the_event_that_reaches_the_bytes,
@@ -454,6 +455,32 @@ async fn partitions_are_read_in_order_without_gaps(harness: &dyn Harness) -> Ver
         holds(format_args!("offsets of partition {partition} rise"), rises)?;
     }
     Ok(())
+}
+
+async fn no_partition_starves_the_others(harness: &dyn Harness) -> Verdict {
+    const PARTITIONS: u32 = 3;
+    const TURNS: usize = 50;
+    let topic = topic(harness, PARTITIONS).await?;
+    let busy = Record::new("busy", "v");
+    let lively = partition_of(busy.key.as_deref(), PARTITIONS);
+    let quiet: Vec<Record> = (0..12)
+        .map(|n| Record::new(&format!("key {n}"), "v"))
+        .filter(|r| partition_of(r.key.as_deref(), PARTITIONS) != lively)
+        .collect();
+    produce(harness, &topic, &quiet).await?;
+    let mut consumer = open(harness, &topic, &fresh("group")).await?;
+    let few = Limits { events: 10, ..ALL };
+    let mut seen = Vec::new();
+    for _ in 0..TURNS {
+        produce(harness, &topic, &vec![busy.clone(); few.events]).await?;
+        for record in poll(harness, consumer.as_mut(), few).await? {
+            seen.push(record.partition);
+        }
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    let what = format!("partitions read in {TURNS} polls while one is kept busy");
+    equal(what, seen, vec![0, 1, 2])
 }
 
 async fn a_poll_at_the_end_is_empty(harness: &dyn Harness) -> Verdict {

@@ -40,6 +40,7 @@ enum Break {
     StartsAtTheEnd,
     SkipsAnEvent,
     ReversesAPoll,
+    PrefersTheBusyPartition,
     RepeatsTheLastEvent,
     IgnoresTheLimitOfEvents,
     IgnoresTheLimitOfBytes,
@@ -111,6 +112,10 @@ const BREAKERS: &[(Break, &str)] = &[
     (
         Break::ReversesAPoll,
         "partitions_are_read_in_order_without_gaps",
+    ),
+    (
+        Break::PrefersTheBusyPartition,
+        "no_partition_starves_the_others",
     ),
     (Break::RepeatsTheLastEvent, "a_poll_at_the_end_is_empty"),
     (
@@ -440,6 +445,7 @@ impl Consumer for BrokenConsumer {
         }
         let events = match self.broken {
             Break::IgnoresTheLimitOfEvents => limits.events + 1,
+            Break::PrefersTheBusyPartition => 10_000,
             _ => limits.events,
         };
         let bytes = match self.broken {
@@ -458,6 +464,19 @@ impl Consumer for BrokenConsumer {
             }),
             Break::SkipsAnEvent => changed(&batch, |i, e| (i != 1).then_some(e)),
             Break::ReversesAPoll => reversed(&batch),
+            Break::PrefersTheBusyPartition => {
+                let busiest = batch.iter().map(|e| e.partition).max_by_key(|partition| {
+                    batch.iter().filter(|e| e.partition == *partition).count()
+                });
+                let mut position = self.inner.position();
+                for (now, before) in position.iter_mut().zip(&self.before) {
+                    if Some(now.0) != busiest {
+                        *now = *before;
+                    }
+                }
+                self.inner.seek(&position).await?;
+                changed(&batch, |_, e| (Some(e.partition) == busiest).then_some(e))
+            }
             Break::RepeatsTheLastEvent if batch.is_empty() => self.last.clone().unwrap_or_default(),
             Break::RepeatsTheLastEvent => {
                 self.last = Some(changed(&batch, |i, e| (i == last).then_some(e)));
