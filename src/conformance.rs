@@ -28,6 +28,8 @@ pub enum Ability {
     RefusesRows,
     /// The harness can make the store fail in the middle of a batch.
     FailsInTheMiddle,
+    /// A column of the store can hold what its type cannot.
+    HoldsForeignValues,
 }
 
 /// What every harness says of its adapter.

@@ -1,5 +1,7 @@
 //! The reading port of both stores: the rows of one dataset's table, for whoever compares or shows them.
 
+#[doc(hidden)]
+pub mod conformance;
 pub mod sqlite;
 
 use std::ops::ControlFlow;

@@ -7,6 +7,7 @@ mod batch_store;
 mod event_log;
 mod realtime_store;
 mod rows;
+mod table;
 
 use std::collections::BTreeSet;
 

@@ -66,7 +66,8 @@ impl Mangler {
     }
 }
 
-fn one(value: &mut Value<'static>, mangle: Mangle) {
+/// Mangles one value.
+pub(crate) fn one(value: &mut Value<'static>, mangle: Mangle) {
     let text = |text: String| Value::Text(text.into());
     match (mangle, &*value) {
         (Mangle::TrimsTexts, Value::Text(t)) => *value = text(t.trim().into()),
