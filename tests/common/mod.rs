@@ -134,6 +134,21 @@ impl Place {
         }
     }
 
+    /// Starts rtp with `--log-format json` and an open standard input.
+    pub fn start(&self, args: &[&str]) -> Running {
+        let child = Command::new(env!("CARGO_BIN_EXE_rtp"))
+            .args(["--log-format", "json"])
+            .args(args)
+            .current_dir(self.root())
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Running(child)
+    }
+
     /// One column of one row of a query, as text.
     pub fn query(&self, file: &str, sql: &str) -> String {
         let db = rusqlite::Connection::open(self.path(file)).unwrap();

@@ -30,7 +30,7 @@ enum Break {
     LendsARowTwice,
     LosesARow,
     LendsWhatIsNotWanted,
-    GoesOnAfterABreak,
+    GoesOnThoughTold,
     BreaksWithAnError,
     ReadsTheWholeTable,
     ReadsACopy,
@@ -48,7 +48,7 @@ const BREAKERS: &[(Break, &str)] = &[
     (Break::LosesARow, "a_scan_lends_every_row_once"),
     (Break::LendsWhatIsNotWanted, "only_wanted_rows_are_lent"),
     (
-        Break::GoesOnAfterABreak,
+        Break::GoesOnThoughTold,
         "a_break_ends_the_reading_without_an_error",
     ),
     (
@@ -289,7 +289,7 @@ impl Visitor for Between<'_> {
         };
         self.has_broken_off |= flow.is_break();
         match self.broken {
-            Break::GoesOnAfterABreak => ControlFlow::Continue(()),
+            Break::GoesOnThoughTold => ControlFlow::Continue(()),
             _ => flow,
         }
     }
