@@ -28,6 +28,8 @@ pub enum Ability {
     RefusesRows,
     /// The harness can make the store fail in the middle of a batch.
     FailsInTheMiddle,
+    /// The log removes old probes at once, not by its retention.
+    RemovesOldProbes,
     /// A column of the store can hold what its type cannot.
     HoldsForeignValues,
 }

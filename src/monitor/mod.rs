@@ -1,6 +1,8 @@
 //! The watching port of the event log and the stores: whether they take a write and give it back, and
 //! how far behind they are.
 
+#[doc(hidden)]
+pub mod conformance;
 pub mod sqlite;
 
 use std::time::Duration;

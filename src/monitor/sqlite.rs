@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Lag, LogMonitor, StoreMonitor, probe_topic, round_trip};
 use crate::dataset::Dataset;
+use crate::dataset::ddl::sqlite_rows;
 use crate::error::{Context, Error, Result};
 use crate::event_log::Consumer;
 use crate::event_log::sqlite::{SqliteConsumer, SqliteProducer, events_table};
@@ -153,7 +154,7 @@ impl SqliteStoreMonitor {
     pub fn realtime(path: &Path, dataset: &Dataset) -> Result<Self> {
         Self::open(
             path,
-            "rtp_offsets",
+            [&sqlite_rows(&dataset.realtime.table), "rtp_offsets"],
             "SELECT max(written_at) FROM rtp_offsets WHERE topic = ?1",
             &dataset.event.topic,
         )
@@ -163,14 +164,19 @@ impl SqliteStoreMonitor {
     pub fn batch(path: &Path, dataset: &Dataset) -> Result<Self> {
         Self::open(
             path,
-            "rtp_loads",
+            [&sqlite_rows(&dataset.batch.table), "rtp_loads"],
             "SELECT max(loaded_at) FROM rtp_loads WHERE target = ?1",
             &dataset.batch.table,
         )
     }
 
-    fn open(path: &Path, writes: &str, last_write: &'static str, of: &str) -> Result<Self> {
-        let db = sqlite::open_tables(path, &["rtp_heartbeat", writes], CACHE_KIB)?;
+    fn open(
+        path: &Path,
+        [rows, writes]: [&str; 2],
+        last_write: &'static str,
+        of: &str,
+    ) -> Result<Self> {
+        let db = sqlite::open_tables(path, &[rows, "rtp_heartbeat", writes], CACHE_KIB)?;
         db.busy_timeout(PATIENCE).map_err(|e| sqlite::error(&e))?;
         Ok(SqliteStoreMonitor {
             db,

@@ -197,12 +197,12 @@ async fn keys_are_told_apart_by_their_bytes(harness: &dyn Harness) -> Verdict {
         write(harness, &dataset, &events).await?;
         let mut table = open(harness, &dataset).await?;
         let expected = rows(&dataset, &events)?;
-        for (i, value) in values.iter().enumerate() {
+        for (i, written) in values.iter().enumerate() {
             let mut keeper = Keeper::new(|_: &Value<'_>| true);
             let asked = expected.value(i, dataset.event.key);
             fine("reading", table.read(&[asked], &mut keeper).await)?;
             let row = vec![stored(expected.values(i))];
-            equal(format_args!("rows of {key} {value}"), keeper.rows, row)?;
+            equal(format_args!("rows of {key} {written}"), keeper.rows, row)?;
         }
     }
     Ok(())

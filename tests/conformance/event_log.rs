@@ -19,7 +19,7 @@ use super::{each_case_can_fail, keeps_all};
 
 /// One way to break the port's promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Break {
+pub(crate) enum Break {
     // Producers.
     ReversesABatch,
     LosesTheLastHeader,
@@ -169,7 +169,7 @@ const BREAKERS: &[(Break, &str)] = &[
 ];
 
 /// The embedded log in a folder of its own.
-struct Log {
+pub(crate) struct Log {
     folder: tempfile::TempDir,
     broken: Option<Break>,
     /// Topics and groups that stand for others.
@@ -178,7 +178,7 @@ struct Log {
 }
 
 impl Log {
-    fn new(broken: Option<Break>) -> Log {
+    pub(crate) fn new(broken: Option<Break>) -> Log {
         Log {
             folder: tempfile::tempdir().unwrap(),
             broken,
@@ -187,7 +187,7 @@ impl Log {
         }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("log.db")
     }
 

@@ -5,6 +5,7 @@
 
 mod batch_store;
 mod event_log;
+mod monitor;
 mod realtime_store;
 mod rows;
 mod table;

@@ -25,12 +25,12 @@ use super::{each_case_can_fail, keeps_all};
 
 /// One way to break the port's promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Break {
+pub(crate) enum Break {
     Rows(Mangle),
     LendsARowTwice,
     LosesARow,
     LendsWhatIsNotWanted,
-    GoesOnThoughTold,
+    LendsOnWhenToldToStop,
     BreaksWithAnError,
     ReadsTheWholeTable,
     ReadsACopy,
@@ -48,7 +48,7 @@ const BREAKERS: &[(Break, &str)] = &[
     (Break::LosesARow, "a_scan_lends_every_row_once"),
     (Break::LendsWhatIsNotWanted, "only_wanted_rows_are_lent"),
     (
-        Break::GoesOnThoughTold,
+        Break::LendsOnWhenToldToStop,
         "a_break_ends_the_reading_without_an_error",
     ),
     (
@@ -100,21 +100,21 @@ const BREAKERS: &[(Break, &str)] = &[
 
 /// Which store's table it is.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(crate) enum Kind {
     Realtime,
     Batch,
 }
 
 /// An embedded store's table in a folder of its own.
-struct Table {
+pub(crate) struct Table {
     folder: tempfile::TempDir,
-    kind: Kind,
+    pub(crate) kind: Kind,
     broken: Option<Break>,
     is_scanning: Arc<AtomicBool>,
 }
 
 impl Table {
-    fn new(kind: Kind, broken: Option<Break>) -> Table {
+    pub(crate) fn new(kind: Kind, broken: Option<Break>) -> Table {
         Table {
             folder: tempfile::tempdir().unwrap(),
             kind,
@@ -123,11 +123,11 @@ impl Table {
         }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("store.db")
     }
 
-    fn name<'d>(&self, dataset: &'d Dataset) -> &'d str {
+    pub(crate) fn name<'d>(&self, dataset: &'d Dataset) -> &'d str {
         match self.kind {
             Kind::Realtime => &dataset.realtime.table,
             Kind::Batch => &dataset.batch.table,
@@ -153,7 +153,10 @@ impl Harness for Table {
         match self.kind {
             Kind::Realtime => {
                 let mut store = SqliteRealtimeStore::open(&self.path(), dataset, "group")?;
-                store.upsert(&Vec::new(), &Vec::new(), rows).await?;
+                let from = store.offsets().await?.unwrap();
+                let at = from.first().map_or(0, |(_, at)| *at);
+                let to = vec![(0, at + rows.len() as i64)];
+                store.upsert(&from, &to, rows).await?;
                 store.commit().await
             }
             Kind::Batch => {
@@ -289,7 +292,7 @@ impl Visitor for Between<'_> {
         };
         self.has_broken_off |= flow.is_break();
         match self.broken {
-            Break::GoesOnThoughTold => ControlFlow::Continue(()),
+            Break::LendsOnWhenToldToStop => ControlFlow::Continue(()),
             _ => flow,
         }
     }
