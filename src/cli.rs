@@ -37,6 +37,7 @@ Example: rtp init && rtp fetch --count 500 | rtp produce && rtp stream --until-e
 
 /// Flags that every command takes.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Dataset file that declares the records [default: the built-in `users`]
     #[arg(long, env = "RTP_DATASET", global = true, value_name = "FILE")]
