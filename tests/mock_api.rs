@@ -2,39 +2,19 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::{Read, Write};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::Mock;
 use serde_json::Value;
 
 const HEADER: &str = "gender,name.title,name.first,name.last,location.street.number,location.street.name,location.city,location.state,location.country,location.postcode,location.coordinates.latitude,location.coordinates.longitude,location.timezone.offset,location.timezone.description,email,login.uuid,login.username,login.password,login.salt,login.md5,login.sha1,login.sha256,dob.date,dob.age,registered.date,registered.age,phone,cell,id.name,id.value,picture.large,picture.medium,picture.thumbnail,nat";
 
-struct Mock {
-    child: Child,
-    url: String,
-}
-
 impl Mock {
-    fn start(args: &[&str]) -> Mock {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rtp"))
-            .args(["mock-api", "--port", "0", "--quiet"])
-            .args(args)
-            .env_clear()
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let url = line.trim_end().to_string();
-        assert!(url.starts_with("http://127.0.0.1:"), "{url}");
-        Mock { child, url }
-    }
-
     async fn get(&self, path: &str) -> reqwest::Response {
         reqwest::get(format!("{}{path}", self.url)).await.unwrap()
     }
@@ -45,13 +25,6 @@ impl Mock {
 
     async fn json(&self, path: &str) -> Value {
         serde_json::from_str(&self.text(path).await).unwrap()
-    }
-}
-
-impl Drop for Mock {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
     }
 }
 

@@ -177,7 +177,7 @@ pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
 
 /// A running `rtp mock-api`, which ends with the test.
 pub struct Mock {
-    child: std::process::Child,
+    pub child: std::process::Child,
     /// Where it listens, such as `http://127.0.0.1:40123`.
     pub url: String,
 }
