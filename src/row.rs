@@ -1,7 +1,6 @@
 //! What rests in a store: typed rows, their canonical digest, and the one order between them.
 
-use std::ops::Range;
-
+use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::dataset::Dataset;
@@ -49,12 +48,18 @@ pub struct Rows {
     meta: Vec<RowMeta>,
 }
 
-/// A value whose text lies in the buffer of its rows.
-#[derive(Clone, Debug)]
+/// A value whose text lies in the buffer of its rows: start and length.
+#[derive(Clone, Copy, Debug)]
 enum Cell {
-    Text(Range<usize>),
-    Decimal(Range<usize>),
-    Other(Value<'static>),
+    Null,
+    Text(usize, usize),
+    Uuid(Uuid),
+    Int(i64),
+    Double(f64),
+    Decimal(usize, usize),
+    Boolean(bool),
+    Timestamp(i64),
+    Date(i32),
 }
 
 impl Rows {
@@ -95,10 +100,17 @@ impl Rows {
     }
 
     fn read(&self, cell: &Cell) -> Value<'_> {
-        match cell {
-            Cell::Text(range) => Value::Text(self.text[range.clone()].into()),
-            Cell::Decimal(range) => Value::Decimal(self.text[range.clone()].into()),
-            Cell::Other(value) => value.clone(),
+        let text = |start, length| self.text[start..start + length].into();
+        match *cell {
+            Cell::Null => Value::Null,
+            Cell::Text(start, length) => Value::Text(text(start, length)),
+            Cell::Uuid(uuid) => Value::Uuid(uuid),
+            Cell::Int(n) => Value::Int(n),
+            Cell::Double(n) => Value::Double(n),
+            Cell::Decimal(start, length) => Value::Decimal(text(start, length)),
+            Cell::Boolean(b) => Value::Boolean(b),
+            Cell::Timestamp(ms) => Value::Timestamp(ms),
+            Cell::Date(days) => Value::Date(days),
         }
     }
 
@@ -112,25 +124,32 @@ impl Rows {
         debug_assert_eq!(values.len(), self.width);
         for value in values {
             let cell = match value {
-                Value::Text(text) => Cell::Text(self.store(text)),
-                Value::Decimal(text) => Cell::Decimal(self.store(text)),
-                Value::Null => Cell::Other(Value::Null),
-                Value::Uuid(uuid) => Cell::Other(Value::Uuid(*uuid)),
-                Value::Int(n) => Cell::Other(Value::Int(*n)),
-                Value::Double(n) => Cell::Other(Value::Double(*n)),
-                Value::Boolean(b) => Cell::Other(Value::Boolean(*b)),
-                Value::Timestamp(ms) => Cell::Other(Value::Timestamp(*ms)),
-                Value::Date(days) => Cell::Other(Value::Date(*days)),
+                Value::Null => Cell::Null,
+                Value::Text(text) => Cell::Text(self.store(text), text.len()),
+                Value::Uuid(uuid) => Cell::Uuid(*uuid),
+                Value::Int(n) => Cell::Int(*n),
+                Value::Double(n) => Cell::Double(*n),
+                Value::Decimal(text) => Cell::Decimal(self.store(text), text.len()),
+                Value::Boolean(b) => Cell::Boolean(*b),
+                Value::Timestamp(ms) => Cell::Timestamp(*ms),
+                Value::Date(days) => Cell::Date(*days),
             };
             self.cells.push(cell);
         }
         self.meta.push(meta);
     }
 
-    fn store(&mut self, text: &str) -> Range<usize> {
-        let start = self.text.len();
+    /// Where the text begins in the buffer.
+    fn store(&mut self, text: &str) -> usize {
         self.text.push_str(text);
-        start..self.text.len()
+        self.text.len() - text.len()
+    }
+
+    /// Drops all rows and keeps the memory for the next ones.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.cells.clear();
+        self.meta.clear();
     }
 
     /// Indices of the newest row of each key, sorted by key; the others are superseded.
