@@ -56,6 +56,12 @@ impl MicroBatch {
         start..self.bytes.len()
     }
 
+    /// Makes room for events and their bytes.
+    pub fn reserve(&mut self, events: usize, bytes: usize) {
+        self.events.reserve(events);
+        self.bytes.reserve(bytes);
+    }
+
     /// Number of events.
     pub fn len(&self) -> usize {
         self.events.len()

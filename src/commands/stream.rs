@@ -1,6 +1,6 @@
 //! `rtp stream`: the micro-batch ETL from the event log into the real-time store.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
@@ -21,8 +21,9 @@ use crate::transform::{Reject, Transform};
 use crate::url::{EventLogArg, RealtimeStoreArg};
 use crate::value::{Fault, Rule};
 
-/// Most bytes of a micro-batch, which bounds memory.
-const MAX_BATCH_BYTES: usize = 6 << 20;
+/// Most bytes of a micro-batch. One is stored while the next one is read, so memory holds two of them,
+/// and their rows.
+const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// Pause before a reader looks for new events again.
 const IDLE: Duration = Duration::from_millis(10);
@@ -91,7 +92,8 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let mut group = Group::join(consumer, run, max_outage);
     group.start_where_the_store_is(&sink).await?;
 
-    let mut batches = group.read(args, end, dataset);
+    let (spare, spares) = mpsc::channel();
+    let mut batches = group.read(args, end, dataset, spares);
     while let Some(batch) = batches.next(&run.stop).await? {
         if batch.generation != group.generation {
             continue; // read before the group was set back
@@ -117,6 +119,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         }
         count(run, &batch, &counted);
         check_budget(args, run, false)?;
+        spare.send(batch.rows).ok(); // nobody is left to use them after the end
     }
     check_budget(args, run, true)?;
     verdict(args, run)
@@ -192,7 +195,13 @@ impl<'a> Group<'a> {
     }
 
     /// Starts reading ahead, up to the end or for ever.
-    fn read(&self, args: &Args, end: Option<Offsets>, dataset: &Dataset) -> Ahead<Batch> {
+    fn read(
+        &self,
+        args: &Args,
+        end: Option<Offsets>,
+        dataset: &Dataset,
+        spare: mpsc::Receiver<Rows>,
+    ) -> Ahead<Batch> {
         let reading = Reading {
             reader: self.reader.clone(),
             end,
@@ -204,6 +213,7 @@ impl<'a> Group<'a> {
             max_outage: self.max_outage,
             dataset: dataset.clone(),
             run: self.run.clone(),
+            spare,
         };
         let runtime = tokio::runtime::Handle::current();
         Ahead::start(move || runtime.block_on(reading.next()))
@@ -219,6 +229,8 @@ struct Reading {
     max_outage: Duration,
     dataset: Dataset,
     run: Run,
+    /// Rows that were stored, whose memory is used again.
+    spare: mpsc::Receiver<Rows>,
 }
 
 impl Reading {
@@ -234,7 +246,11 @@ impl Reading {
             if self.end.is_none() && !self.fill(generation, &mut to, &mut events).await? {
                 continue;
             }
-            let (rows, rejects) = transform(&self.dataset, &events);
+            let mut rows = self
+                .spare
+                .try_recv()
+                .unwrap_or_else(|_| Rows::new(self.dataset.fields.len()));
+            let rejects = transform(&self.dataset, &events, &mut rows);
             return Ok(Some(Batch {
                 generation,
                 from,
@@ -304,17 +320,18 @@ fn reached(position: &Offsets, end: &Offsets) -> bool {
         .all(|((_, at), (_, end))| at >= end)
 }
 
-/// Rows of the good events, and the bad ones: index and reason.
-fn transform(dataset: &Dataset, batch: &MicroBatch) -> (Rows, Vec<(usize, Reject)>) {
+/// Makes rows of the good events; yields the bad ones: index and reason.
+fn transform(dataset: &Dataset, batch: &MicroBatch, rows: &mut Rows) -> Vec<(usize, Reject)> {
     let mut transform = Transform::new(dataset, crate::time::now_ms());
-    let (mut rows, mut rejects) = (Rows::new(dataset.fields.len()), Vec::new());
+    let mut rejects = Vec::new();
+    rows.clear();
     for (i, event) in batch.iter().enumerate() {
         let origin = Origin {
             partition: event.partition,
             offset: event.offset,
         };
         let read = match event.value {
-            Some(value) => transform.event(value, origin, &mut rows),
+            Some(value) => transform.event(value, origin, rows),
             None => Err(Reject {
                 field: None,
                 fault: Fault::new(Rule::Tombstone, "an event without a value"),
@@ -324,7 +341,7 @@ fn transform(dataset: &Dataset, batch: &MicroBatch) -> (Rows, Vec<(usize, Reject
             rejects.push((i, reject));
         }
     }
-    (rows, rejects)
+    rejects
 }
 
 /// Rows first, then the dead letters while the rows' transaction is open, then the rows' commit: a

@@ -13,7 +13,7 @@ use crate::event::{Event, MicroBatch};
 use crate::sqlite::{self, Missing};
 
 /// Page cache of a writer or reader: appends and range reads need little.
-const CACHE_KIB: u32 = 4_096;
+const CACHE_KIB: u32 = 2_048;
 
 const CATALOG: &str = "
 CREATE TABLE IF NOT EXISTS topics (
@@ -263,6 +263,7 @@ impl SqliteConsumer {
     /// moves on, so that small polls reach all of them too.
     fn read(&mut self, limits: Limits) -> rusqlite::Result<MicroBatch> {
         let mut batch = MicroBatch::default();
+        batch.reserve(limits.events.min(limits.bytes / 400), limits.bytes);
         let mut positions = self.position.clone(); // a failed read must not move
         let count = self.topic.partitions as usize;
         let shares = [count, 1].map(|parts| Limits {
