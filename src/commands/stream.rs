@@ -23,7 +23,7 @@ use crate::value::{Fault, Rule};
 
 /// Most bytes of a micro-batch. One is stored while the next one is read, so memory holds two of them,
 /// and their rows.
-const MAX_BATCH_BYTES: usize = 4 << 20;
+const MAX_BATCH_BYTES: usize = 3 << 20;
 
 /// Pause before a reader looks for new events again.
 const IDLE: Duration = Duration::from_millis(10);

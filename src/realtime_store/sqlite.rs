@@ -13,9 +13,9 @@ use crate::monitor::sqlite::PROBES;
 use crate::row::Rows;
 use crate::sqlite::{self, OnConflict};
 
-/// Page cache. A batch goes through the index once, in the order of its keys, so beyond the pages that
-/// it changes the cache gains little, and above a million random keys nothing.
-const CACHE_KIB: u32 = 20_480;
+/// Page cache. A batch goes through the index once, in the order of its keys, so the cache need not
+/// hold the whole index.
+const CACHE_KIB: u32 = 16_384;
 
 const OFFSETS: &str = "CREATE TABLE IF NOT EXISTS rtp_offsets (
   consumer_group TEXT NOT NULL,
