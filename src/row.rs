@@ -11,6 +11,13 @@ use crate::value::Value;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 16]);
 
+impl Digest {
+    /// The digest of the encodings of a row's values, columns sorted by name.
+    pub fn of(encoding: &[u8]) -> Digest {
+        Digest(xxh3_128(encoding).to_be_bytes())
+    }
+}
+
 /// Where a row comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
@@ -180,7 +187,7 @@ pub fn digest(dataset: &Dataset, values: &[Value<'_>], scratch: &mut Vec<u8>) ->
     for &i in &dataset.digest_order {
         values[i].encode(scratch);
     }
-    Digest(xxh3_128(scratch).to_be_bytes())
+    Digest::of(scratch)
 }
 
 #[cfg(test)]

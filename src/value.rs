@@ -198,10 +198,11 @@ impl<'a> Value<'a> {
 
     /// Appends the canonical encoding: a tag, then the value, length-prefixed where it varies. Equal
     /// values of every store have equal encodings, different ones different encodings.
+    #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Value::Null => out.push(0),
-            Value::Text(text) => sized(out, 1, text.as_bytes()),
+            Value::Text(text) => encode_text(text.as_bytes(), out),
             Value::Uuid(uuid) => fixed(out, 2, uuid.as_bytes()),
             Value::Int(n) => fixed(out, 3, &n.to_be_bytes()),
             Value::Double(n) => fixed(out, 4, &n.to_bits().to_be_bytes()),
@@ -230,14 +231,25 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-fn fixed(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
+/// Appends the canonical encoding of a text, given as bytes that are known to be UTF-8.
+#[inline]
+pub fn encode_text(text: &[u8], out: &mut Vec<u8>) {
+    sized(out, 1, text);
+}
+
+#[inline]
+fn fixed<const N: usize>(out: &mut Vec<u8>, tag: u8, bytes: &[u8; N]) {
+    out.reserve(1 + N);
     out.push(tag);
     out.extend_from_slice(bytes);
 }
 
+#[inline]
 fn sized(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
-    out.push(tag);
-    out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+    let mut head = [tag; 9];
+    head[1..].copy_from_slice(&(bytes.len() as u64).to_be_bytes());
+    out.reserve(head.len() + bytes.len());
+    out.extend_from_slice(&head);
     out.extend_from_slice(bytes);
 }
 

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 
 use async_trait::async_trait;
 
+use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::value::Value;
 
@@ -29,6 +30,17 @@ pub trait TableReader: Send {
     /// Lends every row to the visitor. An error may come after some rows were lent.
     async fn scan(&mut self, visitor: &mut dyn Visitor) -> Result<()>;
 
+    /// As [`TableReader::scan`], but lends canonical encodings: of the key, and of the columns of the
+    /// dataset's `digest_order`. Whoever compares tables needs no values, and an adapter can encode
+    /// from what its driver has in hand, without a value for each column in between.
+    async fn scan_encoded(
+        &mut self,
+        dataset: &Dataset,
+        visitor: &mut dyn EncodedVisitor,
+    ) -> Result<()> {
+        self.scan(&mut Encoder::new(dataset, visitor)).await
+    }
+
     /// Lends the rows of these keys as they are now, in any order; a key that is not there has none.
     async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()>;
 }
@@ -41,6 +53,26 @@ pub trait Visitor: Send {
 
     /// Takes a row; `Break` ends the reading early, without an error.
     fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()>;
+}
+
+/// Takes the encoded rows of a table, one at a time.
+pub trait EncodedVisitor: Send {
+    /// As [`Visitor::wants`], of the key with this encoding.
+    fn wants(&mut self, key: &[u8]) -> bool;
+
+    /// Takes a row; `Break` ends the reading early, without an error.
+    fn row(&mut self, row: EncodedRow<'_>) -> ControlFlow<()>;
+}
+
+/// A row as its canonical encoding, by [`Value::encode`].
+#[derive(Clone, Copy, Debug)]
+pub struct EncodedRow<'a> {
+    /// The key's encoding; empty if the key is foreign.
+    pub key: &'a [u8],
+    /// The encodings of the columns asked for, null in place of a foreign value.
+    pub columns: &'a [u8],
+    /// The values that their column's type cannot hold.
+    pub foreign: &'a [Foreign],
 }
 
 /// A row as a store holds it.
@@ -59,4 +91,48 @@ pub struct Foreign {
     pub field: usize,
     /// What is there instead, for people: `text "abc"`.
     pub found: String,
+}
+
+/// Encodes rows on their way to a visitor.
+struct Encoder<'a> {
+    dataset: &'a Dataset,
+    visitor: &'a mut dyn EncodedVisitor,
+    key: Vec<u8>,
+    columns: Vec<u8>,
+}
+
+impl<'a> Encoder<'a> {
+    fn new(dataset: &'a Dataset, visitor: &'a mut dyn EncodedVisitor) -> Self {
+        Encoder {
+            dataset,
+            visitor,
+            key: Vec::new(),
+            columns: Vec::new(),
+        }
+    }
+}
+
+impl Visitor for Encoder<'_> {
+    fn wants(&mut self, key: &Value<'_>) -> bool {
+        self.key.clear();
+        key.encode(&mut self.key);
+        self.visitor.wants(&self.key)
+    }
+
+    fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
+        let key = self.dataset.event.key;
+        self.key.clear();
+        if !row.foreign.iter().any(|f| f.field == key) {
+            row.values[key].encode(&mut self.key);
+        }
+        self.columns.clear();
+        for &i in &self.dataset.digest_order {
+            row.values[i].encode(&mut self.columns);
+        }
+        self.visitor.row(EncodedRow {
+            key: &self.key,
+            columns: &self.columns,
+            foreign: row.foreign,
+        })
+    }
 }

@@ -8,18 +8,21 @@ use async_trait::async_trait;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row, Rows, params_from_iter};
 
-use super::{Foreign, StoredRow, TableReader, Visitor};
+use super::{EncodedRow, EncodedVisitor, Foreign, StoredRow, TableReader, Visitor};
 use crate::dataset::ddl::{quoted, sqlite_rows};
 use crate::dataset::{Dataset, Field, FieldType};
 use crate::error::{Context, Error, Result};
 use crate::sqlite;
-use crate::value::Value;
+use crate::value::{Value, encode_text};
 
 /// Page cache: a scan reads each page once.
 const CACHE_KIB: u32 = 4_096;
 
 /// Keys of one statement.
 const KEYS: usize = 256;
+
+/// The encoding of null.
+const NULL: [u8; 1] = [0];
 
 /// How long a statement waits for a lock; in WAL mode only a recovery after a crash holds one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -82,6 +85,50 @@ impl SqliteTable {
         self.lend(select.query([])?, visitor).map(|_| ())
     }
 
+    fn encode_rows(
+        &self,
+        columns: &[usize],
+        visitor: &mut dyn EncodedVisitor,
+    ) -> rusqlite::Result<()> {
+        let (fields, key) = (&self.dataset.fields, self.dataset.event.key);
+        let (mut key_encoding, mut encoding) = (Vec::new(), Vec::new());
+        let mut foreign = Vec::new();
+        let mut select = self.db.prepare_cached(&self.scan)?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            foreign.clear();
+            key_encoding.clear();
+            encode(row, key, &fields[key], &mut key_encoding, &mut foreign)?;
+            if key_encoding == NULL {
+                key_encoding.clear();
+                if foreign.is_empty() {
+                    foreign.push(Foreign::new(key, &ValueRef::Null));
+                }
+            } else if !visitor.wants(&key_encoding) {
+                continue;
+            }
+            encoding.clear();
+            for &i in columns {
+                if i != key {
+                    encode(row, i, &fields[i], &mut encoding, &mut foreign)?;
+                } else if key_encoding.is_empty() {
+                    encoding.extend_from_slice(&NULL);
+                } else {
+                    encoding.extend_from_slice(&key_encoding);
+                }
+            }
+            let row = EncodedRow {
+                key: &key_encoding,
+                columns: &encoding,
+                foreign: &foreign,
+            };
+            if visitor.row(row).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn read_rows(&self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> rusqlite::Result<()> {
         let mut select = self.db.prepare_cached(&self.read)?;
         for keys in keys.chunks(KEYS) {
@@ -104,9 +151,9 @@ impl SqliteTable {
         let mut spare = Vec::with_capacity(fields.len());
         let mut foreign = Vec::new();
         while let Some(row) = rows.next()? {
-            let wanted = match value(&fields[key], row.get_ref(key)?) {
-                Ok(Value::Null) | Err(_) => true,
-                Ok(key) => visitor.wants(&key),
+            let wanted = match value(&fields[key], &row.get_ref(key)?) {
+                Some(Value::Null) | None => true,
+                Some(key) => visitor.wants(&key),
             };
             if !wanted {
                 continue;
@@ -150,6 +197,16 @@ impl TableReader for SqliteTable {
         self.fail(scanned)
     }
 
+    async fn scan_encoded(
+        &mut self,
+        dataset: &Dataset,
+        visitor: &mut dyn EncodedVisitor,
+    ) -> Result<()> {
+        let columns = &dataset.digest_order;
+        let scanned = tokio::task::block_in_place(|| self.encode_rows(columns, visitor));
+        self.fail(scanned)
+    }
+
     async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()> {
         let read = tokio::task::block_in_place(|| self.read_rows(keys, visitor));
         self.fail(read)
@@ -184,49 +241,80 @@ fn read<'r>(
     foreign: &mut Vec<Foreign>,
 ) -> rusqlite::Result<()> {
     for (i, field) in fields.iter().enumerate() {
-        match value(field, row.get_ref(i)?) {
-            Ok(value) => values.push(value),
-            Err(found) => {
-                values.push(Value::Null);
-                foreign.push(Foreign { field: i, found });
-            }
-        }
+        let stored = row.get_ref(i)?;
+        values.push(value(field, &stored).unwrap_or_else(|| {
+            foreign.push(Foreign::new(i, &stored));
+            Value::Null
+        }));
     }
     Ok(())
 }
 
-/// The stored value as the field's type has it, or what is there instead.
-fn value<'r>(field: &Field, stored: ValueRef<'r>) -> Result<Value<'r>, String> {
+/// Appends the canonical encoding of a stored value, of null where the field's type cannot hold it.
+/// The driver's value is looked at in its place: to move what was just written in parts costs time.
+#[inline]
+fn encode(
+    row: &Row<'_>,
+    column: usize,
+    field: &Field,
+    out: &mut Vec<u8>,
+    foreign: &mut Vec<Foreign>,
+) -> rusqlite::Result<()> {
+    match (field.kind, &row.get_ref(column)) {
+        (FieldType::Text, Ok(ValueRef::Text(text))) if is_utf8(text) => encode_text(text, out),
+        (_, Ok(stored)) => match value(field, stored) {
+            Some(value) => value.encode(out),
+            None => {
+                Value::Null.encode(out);
+                foreign.push(Foreign::new(column, stored));
+            }
+        },
+        (_, Err(_)) => return row.get_ref(column).map(|_| ()), // the error itself, to be handed on
+    }
+    Ok(())
+}
+
+/// Most texts are ASCII, which is told faster.
+#[inline]
+fn is_utf8(text: &[u8]) -> bool {
+    text.is_ascii() || std::str::from_utf8(text).is_ok()
+}
+
+/// The stored value as the field's type has it; none if it cannot hold it.
+#[inline]
+fn value<'r>(field: &Field, stored: &ValueRef<'r>) -> Option<Value<'r>> {
     use FieldType as T;
-    let value = match (field.kind, stored) {
+    match (field.kind, stored) {
         (_, ValueRef::Null) => Some(Value::Null),
-        (T::Text, ValueRef::Text(text)) => text_of(text).map(|text| Value::Text(text.into())),
+        (T::Text, ValueRef::Text(text)) => {
+            let text = std::str::from_utf8(text).ok()?;
+            Some(Value::Text(text.into()))
+        }
         (T::Uuid, ValueRef::Blob(bytes)) => uuid::Uuid::from_slice(bytes).ok().map(Value::Uuid),
-        (T::Int, ValueRef::Integer(n)) => i32::try_from(n).is_ok().then_some(Value::Int(n)),
-        (T::BigInt, ValueRef::Integer(n)) => Some(Value::Int(n)),
+        (T::Int, ValueRef::Integer(n)) => i32::try_from(*n).is_ok().then_some(Value::Int(*n)),
+        (T::BigInt, ValueRef::Integer(n)) => Some(Value::Int(*n)),
         (T::Double, ValueRef::Real(n)) => n.is_finite().then_some(Value::Double(n + 0.0)), // -0 is 0
         (T::Decimal, ValueRef::Text(text)) => {
-            text_of(text).and_then(|text| Value::from_text(field, text.into()).ok())
+            let text = std::str::from_utf8(text).ok()?;
+            Value::from_text(field, text.into()).ok()
         }
-        (T::Boolean, ValueRef::Integer(n @ (0 | 1))) => Some(Value::Boolean(n == 1)),
-        (T::Timestamp, ValueRef::Integer(n)) => Some(Value::Timestamp(n)),
-        (T::Date, ValueRef::Integer(n)) => i32::try_from(n).ok().map(Value::Date),
+        (T::Boolean, ValueRef::Integer(n @ (0 | 1))) => Some(Value::Boolean(*n == 1)),
+        (T::Timestamp, ValueRef::Integer(n)) => Some(Value::Timestamp(*n)),
+        (T::Date, ValueRef::Integer(n)) => i32::try_from(*n).ok().map(Value::Date),
         _ => None,
-    };
-    value.ok_or_else(|| found(stored))
+    }
 }
 
-fn text_of(bytes: &[u8]) -> Option<&str> {
-    std::str::from_utf8(bytes).ok()
-}
-
-fn found(stored: ValueRef<'_>) -> String {
-    match stored {
-        ValueRef::Null => "null".into(),
-        ValueRef::Integer(n) => format!("integer {n}"),
-        ValueRef::Real(n) => format!("real {n}"),
-        ValueRef::Text(text) => format!("text {:?}", String::from_utf8_lossy(text)),
-        ValueRef::Blob(bytes) => format!("blob of {} bytes", bytes.len()),
+impl Foreign {
+    fn new(field: usize, stored: &ValueRef<'_>) -> Self {
+        let found = match stored {
+            ValueRef::Null => "null".into(),
+            ValueRef::Integer(n) => format!("integer {n}"),
+            ValueRef::Real(n) => format!("real {n}"),
+            ValueRef::Text(text) => format!("text {:?}", String::from_utf8_lossy(text)),
+            ValueRef::Blob(bytes) => format!("blob of {} bytes", bytes.len()),
+        };
+        Foreign { field, found }
     }
 }
 

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{Plan, Side};
-use crate::row;
-use crate::table::{StoredRow, Visitor};
-use crate::value::Value;
+use crate::row::Digest;
+use crate::table::{EncodedRow, EncodedVisitor};
 
 /// Number of buckets: a key's is the top 12 bits of the hash of its encoding.
 const BUCKETS: usize = 1 << 12;
@@ -79,7 +78,8 @@ struct Bucket {
 /// The first pass: every row of a table.
 #[derive(Debug)]
 pub(super) struct Sums {
-    reader: RowReader,
+    plan: Arc<Plan>,
+    side: Side,
     buckets: Vec<Bucket>,
     /// Rows seen.
     pub(super) rows: u64,
@@ -92,7 +92,8 @@ pub(super) struct Sums {
 impl Sums {
     pub(super) fn new(plan: &Arc<Plan>, side: Side) -> Self {
         Sums {
-            reader: RowReader::new(plan, side),
+            plan: plan.clone(),
+            side,
             buckets: vec![Bucket::default(); BUCKETS],
             rows: 0,
             bytes: 0,
@@ -101,26 +102,25 @@ impl Sums {
     }
 }
 
-impl Visitor for Sums {
-    fn wants(&mut self, _: &Value<'_>) -> bool {
+impl EncodedVisitor for Sums {
+    fn wants(&mut self, _: &[u8]) -> bool {
         true
     }
 
-    fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
+    fn row(&mut self, row: EncodedRow<'_>) -> ControlFlow<()> {
         self.rows += 1;
-        match self.reader.key(row) {
-            None => self.foreign_keys += 1,
-            Some(key) => {
-                let digest = self.reader.digest(row);
-                let bucket = &mut self.buckets[key.bucket()];
-                bucket.rows += 1;
-                bucket.key_bytes += self.reader.key.len() as u64;
-                bucket.sum = bucket.sum.wrapping_add(digest);
-                bucket.xor ^= digest;
-            }
+        self.bytes += row.columns.len() as u64;
+        if row.key.is_empty() {
+            self.foreign_keys += 1;
+        } else {
+            let digest = digest(row, self.side);
+            let bucket = &mut self.buckets[KeyHash::new(row.key).bucket()];
+            bucket.rows += 1;
+            bucket.key_bytes += row.key.len() as u64;
+            bucket.sum = bucket.sum.wrapping_add(digest);
+            bucket.xor ^= digest;
         }
-        self.bytes += self.reader.scratch.len() as u64;
-        self.reader.go_on(self.rows)
+        go_on(&self.plan, self.rows)
     }
 }
 
@@ -189,7 +189,8 @@ pub(super) fn groups([realtime, batch]: &[Sums; 2], suspects: Suspects) -> Vec<G
 /// The second pass: the keys of a group of buckets.
 #[derive(Debug)]
 pub(super) struct Keys {
-    reader: RowReader,
+    plan: Arc<Plan>,
+    side: Side,
     group: Arc<Group>,
     seen: HashMap<KeyHash, Seen, BuildHasherDefault<Hashed>>,
     encodings: Vec<u8>,
@@ -210,7 +211,8 @@ impl Keys {
         let rows = group.rows[side as usize].min(GROUP_ROWS);
         let key_bytes = group.key_bytes[side as usize].min(GROUP_KEY_BYTES);
         Keys {
-            reader: RowReader::new(plan, side),
+            plan: plan.clone(),
+            side,
             group: group.clone(),
             seen: HashMap::with_capacity_and_hasher(rows as usize, BuildHasherDefault::default()),
             encodings: Vec::with_capacity(key_bytes as usize),
@@ -223,24 +225,24 @@ impl Keys {
     }
 }
 
-impl Visitor for Keys {
-    fn wants(&mut self, key: &Value<'_>) -> bool {
-        self.group.buckets[self.reader.hash(key).bucket()]
+impl EncodedVisitor for Keys {
+    fn wants(&mut self, key: &[u8]) -> bool {
+        self.group.buckets[KeyHash::new(key).bucket()]
     }
 
-    fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
-        let Some(key) = self.reader.key(row) else {
+    fn row(&mut self, row: EncodedRow<'_>) -> ControlFlow<()> {
+        if row.key.is_empty() {
             return ControlFlow::Continue(());
-        };
-        let digest = self.reader.digest(row);
+        }
+        let digest = digest(row, self.side);
         let encodings = &mut self.encodings;
-        let seen = self.seen.entry(key).or_insert_with(|| {
+        let seen = self.seen.entry(KeyHash::new(row.key)).or_insert_with(|| {
             let key_at = encodings.len();
-            encodings.extend_from_slice(&self.reader.key);
+            encodings.extend_from_slice(row.key);
             Seen {
                 digest: [0; 2],
                 rows: 0,
-                key_len: self.reader.key.len() as u32, // a key has at most 65,535 bytes
+                key_len: row.key.len() as u32, // a key has at most 65,535 bytes
                 key_at,
             }
         });
@@ -248,7 +250,7 @@ impl Visitor for Keys {
         seen.digest = [(sum >> 64) as u64, sum as u64];
         seen.rows = seen.rows.saturating_add(1);
         self.rows += 1;
-        self.reader.go_on(self.rows)
+        go_on(&self.plan, self.rows)
     }
 }
 
@@ -273,53 +275,19 @@ pub(super) fn differing_keys([realtime, batch]: &[Keys; 2]) -> impl Iterator<Ite
         .chain(only_in_batch.map(|(_, seen)| batch.encoding(seen)))
 }
 
-/// Hashes keys and rows without an allocation for each.
-#[derive(Debug)]
-struct RowReader {
-    plan: Arc<Plan>,
-    side: Side,
-    key: Vec<u8>,
-    scratch: Vec<u8>,
+/// The canonical digest. A row with a foreign value equals no row of the other table.
+fn digest(row: EncodedRow<'_>, side: Side) -> u128 {
+    let digest = u128::from_be_bytes(Digest::of(row.columns).0);
+    match row.foreign.is_empty() {
+        true => digest,
+        false => digest.rotate_left(1 + side as u32),
+    }
 }
 
-impl RowReader {
-    fn new(plan: &Arc<Plan>, side: Side) -> Self {
-        RowReader {
-            plan: plan.clone(),
-            side,
-            key: Vec::new(),
-            scratch: Vec::new(),
-        }
-    }
-
-    fn hash(&mut self, key: &Value<'_>) -> KeyHash {
-        self.key.clear();
-        key.encode(&mut self.key);
-        KeyHash::new(&self.key)
-    }
-
-    /// The hash of the row's key, unless it is foreign.
-    fn key(&mut self, row: StoredRow<'_>) -> Option<KeyHash> {
-        let key = self.plan.dataset.event.key;
-        let is_foreign = row.foreign.iter().any(|f| f.field == key);
-        (!is_foreign).then(|| self.hash(&row.values[key]))
-    }
-
-    /// The canonical digest. A row with a foreign value equals no row of the other table.
-    fn digest(&mut self, row: StoredRow<'_>) -> u128 {
-        let digest = row::digest(&self.plan.dataset, row.values, &mut self.scratch);
-        let digest = u128::from_be_bytes(digest.0);
-        match row.foreign.is_empty() {
-            true => digest,
-            false => digest.rotate_left(1 + self.side as u32),
-        }
-    }
-
-    fn go_on(&self, rows: u64) -> ControlFlow<()> {
-        match rows.is_multiple_of(STOP_EVERY) && self.plan.stop.requested().is_some() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
+fn go_on(plan: &Plan, rows: u64) -> ControlFlow<()> {
+    match rows.is_multiple_of(STOP_EVERY) && plan.stop.requested().is_some() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
     }
 }
 
@@ -328,6 +296,7 @@ mod tests {
     use super::*;
     use crate::dataset::Dataset;
     use crate::run::Stop;
+    use crate::value::Value;
     use crate::verify::Tolerances;
 
     fn plan() -> Arc<Plan> {
@@ -336,13 +305,14 @@ mod tests {
         Arc::new(Plan::new(&dataset, tolerances, Stop::channel().1))
     }
 
-    fn visit(visitor: &mut impl Visitor, plan: &Plan, rows: impl Iterator<Item = u128>) {
-        let mut values = vec![Value::Null; plan.dataset.fields.len()];
-        for n in rows {
-            values[plan.dataset.event.key] = Value::Uuid(uuid::Uuid::from_u128(n));
-            if visitor.wants(&values[plan.dataset.event.key]) {
-                let row = StoredRow {
-                    values: &values,
+    fn visit(visitor: &mut impl EncodedVisitor, keys: impl Iterator<Item = u128>) {
+        for n in keys {
+            let mut key = Vec::new();
+            Value::Uuid(uuid::Uuid::from_u128(n)).encode(&mut key);
+            if visitor.wants(&key) {
+                let row = EncodedRow {
+                    key: &key,
+                    columns: &key,
                     foreign: &[],
                 };
                 assert!(visitor.row(row).is_continue());
@@ -354,17 +324,17 @@ mod tests {
     fn equal_tables_in_any_order_have_no_groups_and_one_row_more_is_found() {
         let plan = plan();
         let mut sums = [Side::Realtime, Side::Batch].map(|side| Sums::new(&plan, side));
-        visit(&mut sums[0], &plan, 0..5_000);
-        visit(&mut sums[1], &plan, (0..5_000).rev());
+        visit(&mut sums[0], 0..5_000);
+        visit(&mut sums[1], (0..5_000).rev());
         assert!(groups(&sums, Suspects::Differing).is_empty());
         assert_eq!(groups(&sums, Suspects::All).len(), 1);
-        visit(&mut sums[1], &plan, 5_000..5_001);
+        visit(&mut sums[1], 5_000..5_001);
         let groups = groups(&sums, Suspects::Differing);
         assert_eq!(groups.len(), 1);
         let group = Arc::new(groups[0].clone());
         let mut keys = [Side::Realtime, Side::Batch].map(|side| Keys::new(&plan, side, &group));
-        visit(&mut keys[0], &plan, 0..5_000);
-        visit(&mut keys[1], &plan, 0..5_001);
+        visit(&mut keys[0], 0..5_000);
+        visit(&mut keys[1], 0..5_001);
         let differing: Vec<&[u8]> = differing_keys(&keys).collect();
         let mut expected = Vec::new();
         Value::Uuid(uuid::Uuid::from_u128(5_000)).encode(&mut expected);
@@ -376,7 +346,7 @@ mod tests {
     fn groups_are_bounded_whatever_differs() {
         let plan = plan();
         let mut sums = [Side::Realtime, Side::Batch].map(|side| Sums::new(&plan, side));
-        visit(&mut sums[0], &plan, 0..500_000);
+        visit(&mut sums[0], 0..500_000);
         let groups = groups(&sums, Suspects::Differing);
         assert_eq!(groups.len(), 3);
         assert!(groups.iter().all(|g| g.rows[0] <= GROUP_ROWS));

@@ -24,8 +24,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::retry::through_outage;
 use crate::run::{Run, Stop};
-use crate::table::{StoredRow, TableReader, Visitor};
-use crate::value::Value;
+use crate::table::{EncodedRow, EncodedVisitor, TableReader};
 
 /// One of the two stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +110,7 @@ pub async fn compare(
     report: &mut Report<'_>,
 ) -> Result<Option<Outcome>> {
     let scanner = Scanner {
+        plan,
         tables,
         run,
         max_outage,
@@ -151,6 +151,7 @@ pub async fn compare(
 }
 
 struct Scanner<'a> {
+    plan: &'a Arc<Plan>,
     tables: &'a Tables,
     run: &'a Run,
     max_outage: Duration,
@@ -160,15 +161,17 @@ impl Scanner<'_> {
     /// Scans both tables at the same time; a scan that fails for an outage starts over.
     async fn scan<V>(&self, visitor: impl Fn(Side) -> V) -> Result<[V; 2]>
     where
-        V: Visitor + 'static,
+        V: EncodedVisitor + 'static,
     {
         let [realtime, batch] = Side::BOTH.map(|side| {
             let table = self.tables[side as usize].clone();
             let (visitor, table) = (&visitor, table);
             through_outage(self.run, self.max_outage, move || {
-                let (table, mut visitor) = (table.clone(), visitor(side));
+                let (table, plan) = (table.clone(), self.plan.clone());
+                let mut visitor = visitor(side);
                 let scan = tokio::spawn(async move {
-                    let scanned = table.lock().await.scan(&mut visitor).await;
+                    let mut table = table.lock().await;
+                    let scanned = table.scan_encoded(&plan.dataset, &mut visitor).await;
                     scanned.map(|()| visitor)
                 });
                 async move {
@@ -198,7 +201,7 @@ async fn report_foreign_keys(
         outcome,
         failed: None,
     };
-    table.scan(&mut visitor).await?;
+    table.scan_encoded(&plan.dataset, &mut visitor).await?;
     visitor.failed.map_or(Ok(()), Err)
 }
 
@@ -210,12 +213,12 @@ struct ForeignKeys<'a, 'r> {
     failed: Option<Error>,
 }
 
-impl Visitor for ForeignKeys<'_, '_> {
-    fn wants(&mut self, _: &Value<'_>) -> bool {
+impl EncodedVisitor for ForeignKeys<'_, '_> {
+    fn wants(&mut self, _: &[u8]) -> bool {
         false
     }
 
-    fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
+    fn row(&mut self, row: EncodedRow<'_>) -> ControlFlow<()> {
         let key = self.plan.dataset.event.key;
         let Some(foreign) = row.foreign.iter().find(|f| f.field == key) else {
             return ControlFlow::Continue(());
