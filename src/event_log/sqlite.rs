@@ -15,6 +15,9 @@ use crate::sqlite::{self, Missing};
 /// Page cache of a writer or reader: appends and range reads need little.
 const CACHE_KIB: u32 = 2_048;
 
+/// Most bytes that a poll makes room for before it knows how many events there are.
+const MOST_RESERVED: usize = 16 << 20;
+
 const CATALOG: &str = "
 CREATE TABLE IF NOT EXISTS topics (
   id INTEGER PRIMARY KEY,
@@ -263,7 +266,8 @@ impl SqliteConsumer {
     /// moves on, so that small polls reach all of them too.
     fn read(&mut self, limits: Limits) -> rusqlite::Result<MicroBatch> {
         let mut batch = MicroBatch::default();
-        batch.reserve(limits.events.min(limits.bytes / 400), limits.bytes);
+        let room = limits.bytes.min(MOST_RESERVED);
+        batch.reserve(limits.events.min(room / 400), room);
         let mut positions = self.position.clone(); // a failed read must not move
         let count = self.topic.partitions as usize;
         let shares = [count, 1].map(|parts| Limits {
