@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use crate::dataset::Dataset;
 use crate::dataset::ddl::quoted;
 use crate::error::{Context, Error, Kind, Result, file_error};
+use crate::row::Rows;
 use crate::value::Value;
 
 /// How long a statement waits for another process's lock before it counts as unavailable.
@@ -189,6 +191,128 @@ pub fn bind<'a>(
         }?;
     }
     Ok(())
+}
+
+/// Columns that the stores add to a dataset's fields: a table has the first ones of them.
+pub const OWN_COLUMNS: [&str; 3] = ["rtp_digest", "rtp_partition", "rtp_offset"];
+
+/// Binds a row and the first `own` of [`OWN_COLUMNS`], from the first parameter on.
+pub fn bind_row(
+    statement: &mut rusqlite::Statement<'_>,
+    rows: &Rows,
+    i: usize,
+    own: usize,
+) -> rusqlite::Result<()> {
+    bind(statement, rows.values(i))?;
+    let (meta, after) = (rows.meta(i), rows.width() + 1);
+    statement.raw_bind_parameter(after, meta.digest.0.as_slice())?;
+    if own > 1 {
+        statement.raw_bind_parameter(after + 1, meta.origin.partition)?;
+        statement.raw_bind_parameter(after + 2, meta.origin.offset)?;
+    }
+    Ok(())
+}
+
+/// Makes the staging table: a temporary file, outside of the database and its log.
+pub fn create_stage(db: &Connection, dataset: &Dataset) -> rusqlite::Result<()> {
+    let fields = dataset.fields.iter().map(|f| f.name.as_str());
+    let columns: Vec<String> = fields.chain(OWN_COLUMNS).map(quoted).collect();
+    db.execute_batch(&format!(
+        "CREATE TEMP TABLE rtp_stage (rtp_record INTEGER PRIMARY KEY, {})",
+        columns.join(", ")
+    ))
+}
+
+/// Adds rows to the staging table, all or none. It takes no lock of the database.
+pub fn stage(db: &Connection, rows: &Rows) -> rusqlite::Result<()> {
+    rollback_open(db)?;
+    db.execute_batch("BEGIN")?;
+    let places = vec!["?"; rows.width() + OWN_COLUMNS.len()].join(", ");
+    let mut insert = db.prepare_cached(&format!(
+        "INSERT INTO temp.rtp_stage VALUES (NULL, {places})"
+    ))?;
+    for i in 0..rows.len() {
+        bind_row(&mut insert, rows, i, OWN_COLUMNS.len())?;
+        insert.raw_execute()?;
+    }
+    drop(insert);
+    db.execute_batch("COMMIT")
+}
+
+/// Empties the staging table.
+pub fn clear_stage(db: &Connection) -> rusqlite::Result<()> {
+    db.execute_batch("DELETE FROM temp.rtp_stage")
+}
+
+/// The rows of a merge, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// Rows inserted or replaced.
+    pub written: u64,
+    /// Rows superseded by a newer one of the same key among those staged.
+    pub deduplicated: u64,
+    /// Rows that left the stored one in place.
+    pub skipped: u64,
+}
+
+/// Why a merge failed: the error, and the number of the staged record that the table objects to.
+#[derive(Debug)]
+pub struct MergeError {
+    /// SQLite's error.
+    pub error: rusqlite::Error,
+    /// 1-based; none if it was no record's fault.
+    pub record: Option<i64>,
+}
+
+impl From<rusqlite::Error> for MergeError {
+    fn from(error: rusqlite::Error) -> Self {
+        MergeError {
+            error,
+            record: None,
+        }
+    }
+}
+
+/// Writes the newest staged row of each key into a table with the first `own` of [`OWN_COLUMNS`],
+/// inside the transaction that is open. In key order the index is gone through once, where rows as
+/// they come would write all over it.
+pub fn merge_stage(
+    db: &Connection,
+    dataset: &Dataset,
+    table: &str,
+    own: usize,
+    conflict: OnConflict,
+) -> Result<Merged, MergeError> {
+    let mut upsert = db.prepare_cached(&upsert(dataset, table, &OWN_COLUMNS[..own], conflict))?;
+    let (key, time) = (quoted(&dataset.key().name), quoted(&dataset.time().name));
+    let mut select = db.prepare_cached(&format!(
+        "SELECT * FROM temp.rtp_stage ORDER BY {key}, {time} DESC, rtp_digest DESC"
+    ))?;
+    let key_column = 1 + dataset.event.key;
+    let columns = dataset.fields.len() + own;
+    let mut last_key: Option<rusqlite::types::Value> = None;
+    let mut merged = Merged::default();
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let this_key = row.get(key_column)?;
+        if last_key.as_ref() == Some(&this_key) {
+            merged.deduplicated += 1;
+            continue;
+        }
+        for column in 1..=columns {
+            upsert.raw_bind_parameter(column, ToSqlOutput::Borrowed(row.get_ref(column)?))?;
+        }
+        match upsert.raw_execute() {
+            Ok(0) => merged.skipped += 1,
+            Ok(_) => merged.written += 1,
+            Err(error) => {
+                let record = Some(row.get(0)?);
+                return Err(MergeError { error, record });
+            }
+        }
+        last_key = Some(this_key);
+    }
+    Ok(merged)
 }
 
 /// Whether the row itself is what SQLite objects to.

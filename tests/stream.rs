@@ -120,24 +120,53 @@ fn a_budget_of_dead_letters_stops_with_everything_before_kept() {
 
 #[test]
 fn a_row_the_store_refuses_is_a_dead_letter_and_the_others_are_written() {
+    // Few events are written as they come, a backlog is kept aside and merged.
+    for events in [10, 5_000] {
+        let place = Place::ready();
+        place.rtp(&["produce"], users(events).as_bytes());
+        let store = rusqlite::Connection::open(place.path(STORE)).unwrap();
+        store
+            .execute_batch(
+                "CREATE TRIGGER no BEFORE INSERT ON users_rows WHEN hex(NEW.id) LIKE '%3'
+                 BEGIN SELECT RAISE(ABORT, 'no threes'); END",
+            )
+            .unwrap();
+        let ran = stream(&place, &["--max-batch", "1000"]);
+        let refused = events / 10;
+        assert_eq!(
+            (ran.status, ran.counts()),
+            (1, [events, events - refused, refused, 0, 0]),
+            "{}",
+            ran.stderr
+        );
+        let letters = "SELECT count(*) FROM events_2_0";
+        assert_eq!(place.query(LOG, letters), refused.to_string());
+        let headers = place.query(LOG, "SELECT headers FROM events_2_0");
+        assert!(headers.contains("no threes"), "{headers}");
+    }
+}
+
+#[test]
+fn a_backlog_is_stored_in_one_go_with_its_dead_letters() {
     let place = Place::ready();
-    place.rtp(&["produce"], users(10).as_bytes());
-    let store = rusqlite::Connection::open(place.path(STORE)).unwrap();
-    store
-        .execute_batch(
-            "CREATE TRIGGER no BEFORE INSERT ON users_rows WHEN hex(NEW.id) LIKE '%3'
-             BEGIN SELECT RAISE(ABORT, 'no threes'); END",
-        )
-        .unwrap();
-    let ran = stream(&place, &[]);
-    assert_eq!(
-        (ran.status, ran.counts()),
-        (1, [10, 9, 1, 0, 0]),
+    let lines = users(3_000) + &user(7, 9, "newer") + "\n" + &user(7, 8, "older") + "\n";
+    place.rtp(&["produce"], lines.as_bytes());
+    let log = rusqlite::Connection::open(place.path(LOG)).unwrap();
+    let spoil = "UPDATE events_1_1 SET value = 'x' WHERE offset IN (5, 6)";
+    assert_eq!(log.execute(spoil, []).unwrap(), 2);
+    let ran = stream(&place, &["--max-batch", "1000"]);
+    let [read, written, rejected, deduplicated, skipped] = ran.counts();
+    assert_eq!((ran.status, read, rejected, skipped), (1, 3_002, 2, 0));
+    assert!(
+        written >= 2_997 && written + deduplicated == 3_000,
         "{}",
         ran.stderr
     );
-    let headers = place.query(LOG, "SELECT headers FROM events_2_0");
-    assert!(headers.contains("no threes"), "{headers}");
+    assert_eq!(place.query(LOG, "SELECT count(*) FROM events_2_0"), "2");
+    let email = "SELECT email FROM users WHERE id LIKE '%000000000007'";
+    assert_eq!(place.query(STORE, email), "newer");
+    let offsets = "SELECT sum(offset) FROM group_offsets";
+    assert_eq!(place.query(LOG, offsets), "3002");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use crate::ahead::Ahead;
 use crate::connect;
 use crate::dataset::Dataset;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::event::{Event, MicroBatch};
 use crate::event_log::{Commit, Consumer, Limits, Offsets, Producer};
 use crate::exit::Exit;
@@ -24,6 +24,15 @@ use crate::value::{Fault, Rule};
 /// Most bytes of a micro-batch. One is stored while the next one is read, so memory holds two of them,
 /// and their rows.
 const MAX_BATCH_BYTES: usize = 3 << 20;
+
+/// Fewest events of a micro-batch that is worth to be kept aside while more are waiting.
+const BACKLOG_FROM: usize = 1_000;
+
+/// Most rows kept aside: random keys then fall on the same page of an index often enough.
+const MAX_BACKLOG_ROWS: u64 = 250_000;
+
+/// Most bytes of dead letters kept with them.
+const MAX_BACKLOG_LETTERS: usize = 4 << 20;
 
 /// Pause before a reader looks for new events again.
 const IDLE: Duration = Duration::from_millis(10);
@@ -68,6 +77,14 @@ impl Args {
         self.follow || !self.until_end
     }
 
+    /// Whether the error budget allows what was counted, and what is not durable yet.
+    fn allows(&self, run: &Run, more: &Counted) -> bool {
+        let rejected = get(&run.counts.rejected) + more.rejected;
+        let read = get(&run.counts.read) + more.read;
+        self.max_dead_letters
+            .is_none_or(|budget| budget.check(rejected, read, false).is_ok())
+    }
+
     fn max_outage(&self) -> Duration {
         match self.follows() {
             true => self.outage.following(),
@@ -94,11 +111,35 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
 
     let (spare, spares) = mpsc::channel();
     let mut batches = group.read(args, end, dataset, spares);
+    let mut backlog = Backlog::default();
+    let mut one_by_one = false;
     while let Some(batch) = batches.next(&run.stop).await? {
         if batch.generation != group.generation {
             continue; // read before the group was set back
         }
-        if batch.events.is_empty() {
+        let is_end = batch.events.is_empty();
+        if !is_end && !one_by_one && (batch.is_full || !backlog.is_empty()) {
+            let staged = through_outage(run, max_outage, || async {
+                sink.lock().await.0.stage(&batch.rows).await
+            });
+            if staged.await? {
+                backlog.add(&batch, dataset, run);
+                spare.send(batch.rows).ok(); // nobody is left to use them after the end
+                if batch.is_full && backlog.has_room() && args.allows(run, &backlog.counted) {
+                    continue;
+                }
+                one_by_one = !group.store(&mut backlog, &sink).await?;
+                check_budget(args, run, false)?;
+                continue;
+            }
+        }
+        if !backlog.is_empty() {
+            one_by_one = !group.store(&mut backlog, &sink).await?;
+            if batch.generation != group.generation {
+                continue;
+            }
+        }
+        if is_end {
             // The group's offsets must say so too, also when another member did the work.
             if group.commit(&batch.to).await? == Commit::Done {
                 break;
@@ -117,9 +158,12 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         if group.commit(&batch.to).await? == Commit::Superseded {
             group.start_where_the_store_is(&sink).await?;
         }
-        count(run, &batch, &counted);
+        Counted::of(&batch).enter(run, &counted);
         check_budget(args, run, false)?;
-        spare.send(batch.rows).ok(); // nobody is left to use them after the end
+        spare.send(batch.rows).ok();
+    }
+    if !backlog.is_empty() {
+        group.store(&mut backlog, &sink).await?;
     }
     check_budget(args, run, true)?;
     verdict(args, run)
@@ -133,6 +177,8 @@ struct Batch {
     to: Offsets,
     /// None only at the end that was asked for.
     events: MicroBatch,
+    /// Whether it is as large as allowed, so that more events are likely to wait.
+    is_full: bool,
     rows: Rows,
     /// Index and reason of the bad ones.
     rejects: Vec<(usize, Reject)>,
@@ -142,6 +188,68 @@ struct Batch {
 struct Reader {
     consumer: Box<dyn Consumer>,
     generation: u64,
+}
+
+/// What was read, to be counted once it is durable.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    read: u64,
+    bytes: u64,
+    rejected: u64,
+}
+
+impl Counted {
+    fn of(batch: &Batch) -> Self {
+        Counted {
+            read: batch.events.len() as u64,
+            bytes: batch.events.size() as u64,
+            rejected: batch.rejects.len() as u64,
+        }
+    }
+
+    fn enter(self, run: &Run, upserted: &Upserted) {
+        let counts = &run.counts;
+        add(&counts.read, self.read);
+        add(&counts.bytes, self.bytes);
+        add(
+            &counts.rejected,
+            self.rejected + upserted.refused.len() as u64,
+        );
+        add(&counts.written, upserted.written);
+        add(&counts.deduplicated, upserted.deduplicated);
+        add(&counts.skipped, upserted.skipped);
+    }
+}
+
+/// Micro-batches whose rows the store keeps aside: what is to be done for all of them at once.
+#[derive(Debug, Default)]
+struct Backlog {
+    from: Offsets,
+    to: Offsets,
+    letters: MicroBatch,
+    counted: Counted,
+}
+
+impl Backlog {
+    fn is_empty(&self) -> bool {
+        self.counted.read == 0
+    }
+
+    fn has_room(&self) -> bool {
+        self.counted.read < MAX_BACKLOG_ROWS && self.letters.size() < MAX_BACKLOG_LETTERS
+    }
+
+    fn add(&mut self, batch: &Batch, dataset: &Dataset, run: &Run) {
+        if self.is_empty() {
+            self.from.clone_from(&batch.from);
+        }
+        self.to.clone_from(&batch.to);
+        push_rejects(&mut self.letters, dataset, run, batch);
+        let more = Counted::of(batch);
+        self.counted.read += more.read;
+        self.counted.bytes += more.bytes;
+        self.counted.rejected += more.rejected;
+    }
 }
 
 /// Membership in the consumer group, shared with the thread that reads ahead.
@@ -192,6 +300,37 @@ impl<'a> Group<'a> {
         .await?;
         self.generation = generation;
         Ok(committed)
+    }
+
+    /// Stores a backlog as one upsert and commits it. If the store refuses one of its rows, the group
+    /// is set back before it, and false says to store batches one by one from there, so that the row
+    /// is found.
+    async fn store(&mut self, backlog: &mut Backlog, sink: &Mutex<Sink>) -> Result<bool> {
+        let backlog = std::mem::take(backlog);
+        let stored = through_outage(self.run, self.max_outage, || async {
+            let (store, dead_letters) = &mut *sink.lock().await;
+            let upserted = match store.merge(&backlog.from, &backlog.to).await? {
+                Upsert::Done(upserted) => upserted,
+                Upsert::Superseded => return Ok(None),
+            };
+            rejects::send(dead_letters, &backlog.letters).await?;
+            store.commit().await?;
+            Ok(Some(upserted))
+        });
+        let stored = match stored.await {
+            Err(e) if e.kind() == Kind::Data => Err(e),
+            other => Ok(other?),
+        };
+        let Ok(Some(upserted)) = stored else {
+            sink.lock().await.0.discard().await?;
+            self.start_where_the_store_is(sink).await?;
+            return Ok(stored.is_ok());
+        };
+        if self.commit(&backlog.to).await? == Commit::Superseded {
+            self.start_where_the_store_is(sink).await?;
+        }
+        backlog.counted.enter(self.run, &upserted);
+        Ok(true)
     }
 
     /// Starts reading ahead, up to the end or for ever.
@@ -255,6 +394,9 @@ impl Reading {
                 generation,
                 from,
                 to,
+                is_full: events.len() >= BACKLOG_FROM
+                    && (events.len() >= self.limits.events
+                        || events.size() + events.size() / 8 >= self.limits.bytes),
                 events,
                 rows,
                 rejects,
@@ -353,33 +495,40 @@ async fn store_batch(
     run: &Run,
     batch: &Batch,
 ) -> Result<Option<Upserted>> {
-    let (rows, rejects) = (&batch.rows, &batch.rejects);
-    let upserted = match store.upsert(&batch.from, &batch.to, rows).await? {
+    let upserted = match store.upsert(&batch.from, &batch.to, &batch.rows).await? {
         Upsert::Done(upserted) => upserted,
         Upsert::Superseded => return Ok(None),
     };
     let mut letters = MicroBatch::default();
-    let events: Vec<Event<'_>> = match rejects.is_empty() && upserted.refused.is_empty() {
-        true => Vec::new(),
-        false => batch.events.iter().collect(),
-    };
-    for (i, reject) in rejects {
-        push(&mut letters, dataset, run, &events[*i], reject);
-    }
+    push_rejects(&mut letters, dataset, run, batch);
     for (i, reason) in &upserted.refused {
-        let origin = rows.meta(*i).origin;
-        let refused = |e: &&Event<'_>| (e.partition, e.offset) == (origin.partition, origin.offset);
+        let origin = batch.rows.meta(*i).origin;
+        let refused = |e: &Event<'_>| (e.partition, e.offset) == (origin.partition, origin.offset);
         let reject = Reject {
             field: None,
             fault: Fault::new(Rule::Store, reason),
         };
-        if let Some(event) = events.iter().find(refused) {
-            push(&mut letters, dataset, run, event, &reject);
+        if let Some(event) = batch.events.iter().find(refused) {
+            push(&mut letters, dataset, run, &event, &reject);
         }
     }
     rejects::send(dead_letters, &letters).await?;
     store.commit().await?;
     Ok(Some(upserted))
+}
+
+/// The dead letters of the events that broke a rule.
+fn push_rejects(letters: &mut MicroBatch, dataset: &Dataset, run: &Run, batch: &Batch) {
+    let mut rejects = batch.rejects.iter().peekable();
+    for (i, event) in batch.events.iter().enumerate() {
+        let Some((bad, reject)) = rejects.peek() else {
+            return;
+        };
+        if *bad == i {
+            push(letters, dataset, run, &event, reject);
+            rejects.next();
+        }
+    }
 }
 
 fn push(
@@ -400,19 +549,6 @@ fn push(
         reject,
     };
     rejects::push_dead_letter(letters, dataset, "stream", &run.id, &rejected);
-}
-
-fn count(run: &Run, batch: &Batch, counted: &Upserted) {
-    let counts = &run.counts;
-    add(&counts.read, batch.events.len() as u64);
-    add(&counts.bytes, batch.events.size() as u64);
-    add(
-        &counts.rejected,
-        (batch.rejects.len() + counted.refused.len()) as u64,
-    );
-    add(&counts.written, counted.written);
-    add(&counts.deduplicated, counted.deduplicated);
-    add(&counts.skipped, counted.skipped);
 }
 
 fn check_budget(args: &Args, run: &Run, at_end: bool) -> Result<()> {

@@ -28,7 +28,25 @@ pub trait RealtimeStore: Send {
     /// leaves nothing behind, and an upsert takes the place of one that was not committed.
     async fn upsert(&mut self, from: &Offsets, to: &Offsets, rows: &Rows) -> Result<Upsert>;
 
-    /// Makes the last upsert durable, rows and offsets together.
+    /// Keeps the rows of a backlog aside for the next `merge`; false, and nothing kept, in a store that
+    /// gains nothing by it or keeps no offsets. Rows kept aside are neither durable nor seen by anybody.
+    async fn stage(&mut self, _rows: &Rows) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Writes all rows kept aside as one upsert between two positions, with the same guarantees, but
+    /// that a row which the store refuses fails it as `Data`. They are kept until the next commit or
+    /// `discard`.
+    async fn merge(&mut self, _from: &Offsets, _to: &Offsets) -> Result<Upsert> {
+        Ok(Upsert::Done(Upserted::default()))
+    }
+
+    /// Forgets the rows kept aside.
+    async fn discard(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes the last upsert or merge durable, rows and offsets together.
     async fn commit(&mut self) -> Result<()>;
 }
 
