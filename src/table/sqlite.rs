@@ -21,9 +21,6 @@ const CACHE_KIB: u32 = 4_096;
 /// Keys of one statement.
 const KEYS: usize = 256;
 
-/// The encoding of null.
-const NULL: [u8; 1] = [0];
-
 /// How long a statement waits for a lock; in WAL mode only a recovery after a crash holds one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -98,23 +95,29 @@ impl SqliteTable {
         while let Some(row) = rows.next()? {
             foreign.clear();
             key_encoding.clear();
-            encode(row, key, &fields[key], &mut key_encoding, &mut foreign)?;
-            if key_encoding == NULL {
-                key_encoding.clear();
-                if foreign.is_empty() {
-                    foreign.push(Foreign::new(key, &ValueRef::Null));
-                }
+            let stored = row.get_ref(key)?;
+            if matches!(stored, ValueRef::Null) || !encode(&fields[key], &stored, &mut key_encoding)
+            {
+                foreign.push(Foreign::new(key, &stored));
             } else if !visitor.wants(&key_encoding) {
                 continue;
             }
             encoding.clear();
             for &i in columns {
-                if i != key {
-                    encode(row, i, &fields[i], &mut encoding, &mut foreign)?;
-                } else if key_encoding.is_empty() {
-                    encoding.extend_from_slice(&NULL);
-                } else {
+                if i == key && !key_encoding.is_empty() {
                     encoding.extend_from_slice(&key_encoding);
+                    continue;
+                }
+                // Looked at in its place: to move what was just written in parts costs time.
+                match &row.get_ref(i) {
+                    Ok(stored) if encode(&fields[i], stored, &mut encoding) => {}
+                    Ok(stored) => {
+                        Value::Null.encode(&mut encoding);
+                        if i != key {
+                            foreign.push(Foreign::new(i, stored));
+                        }
+                    }
+                    Err(_) => return row.get_ref(i).map(|_| ()), // the error itself, to hand it on
                 }
             }
             let row = EncodedRow {
@@ -250,28 +253,26 @@ fn read<'r>(
     Ok(())
 }
 
-/// Appends the canonical encoding of a stored value, of null where the field's type cannot hold it.
-/// The driver's value is looked at in its place: to move what was just written in parts costs time.
+/// Appends the canonical encoding of a stored value; false, and nothing appended, if the field's type
+/// cannot hold it.
 #[inline]
-fn encode(
-    row: &Row<'_>,
-    column: usize,
-    field: &Field,
-    out: &mut Vec<u8>,
-    foreign: &mut Vec<Foreign>,
-) -> rusqlite::Result<()> {
-    match (field.kind, &row.get_ref(column)) {
-        (FieldType::Text, Ok(ValueRef::Text(text))) if is_utf8(text) => encode_text(text, out),
-        (_, Ok(stored)) => match value(field, stored) {
-            Some(value) => value.encode(out),
-            None => {
-                Value::Null.encode(out);
-                foreign.push(Foreign::new(column, stored));
+fn encode(field: &Field, stored: &ValueRef<'_>, out: &mut Vec<u8>) -> bool {
+    match (field.kind, stored) {
+        (FieldType::Text, ValueRef::Text(text)) => {
+            let is_text = is_utf8(text);
+            if is_text {
+                encode_text(text, out);
             }
+            is_text
+        }
+        _ => match value(field, stored) {
+            Some(value) => {
+                value.encode(out);
+                true
+            }
+            None => false,
         },
-        (_, Err(_)) => return row.get_ref(column).map(|_| ()), // the error itself, to be handed on
     }
-    Ok(())
 }
 
 /// Most texts are ASCII, which is told faster.
