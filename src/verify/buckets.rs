@@ -19,7 +19,7 @@ const BUCKETS: usize = 1 << 12;
 const GROUP_ROWS: u64 = (1 << 18) / 8 * 7;
 
 /// Most bytes of keys of one table in a group.
-const GROUP_KEY_BYTES: u64 = 8 << 20;
+const GROUP_KEY_BYTES: u64 = 6 << 20;
 
 /// Rows between two looks at the stop signal.
 const STOP_EVERY: u64 = 1_024;
@@ -100,6 +100,11 @@ impl Sums {
             foreign_keys: 0,
         }
     }
+
+    /// Forgets all rows.
+    pub(super) fn restart(&mut self) {
+        *self = Sums::new(&self.plan, self.side);
+    }
 }
 
 impl EncodedVisitor for Sums {
@@ -167,7 +172,7 @@ impl Group {
 }
 
 /// The buckets to look into, in groups. A bucket that is too large by itself is a group of its own.
-pub(super) fn groups([realtime, batch]: &[Sums; 2], suspects: Suspects) -> Vec<Group> {
+pub(super) fn groups([realtime, batch]: [&Sums; 2], suspects: Suspects) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for (i, (a, b)) in realtime.buckets.iter().zip(&batch.buckets).enumerate() {
         let is_empty = a.rows + b.rows == 0;
@@ -186,7 +191,8 @@ pub(super) fn groups([realtime, batch]: &[Sums; 2], suspects: Suspects) -> Vec<G
     groups
 }
 
-/// The second pass: the keys of a group of buckets.
+/// The further passes: the keys of a group of buckets. One value serves all groups, for memory given
+/// back and taken again by scans on changing threads adds up.
 #[derive(Debug)]
 pub(super) struct Keys {
     plan: Arc<Plan>,
@@ -207,17 +213,27 @@ struct Seen {
 }
 
 impl Keys {
-    pub(super) fn new(plan: &Arc<Plan>, side: Side, group: &Arc<Group>) -> Self {
-        let rows = group.rows[side as usize].min(GROUP_ROWS);
-        let key_bytes = group.key_bytes[side as usize].min(GROUP_KEY_BYTES);
+    pub(super) fn new(plan: &Arc<Plan>, side: Side) -> Self {
         Keys {
             plan: plan.clone(),
             side,
-            group: group.clone(),
-            seen: HashMap::with_capacity_and_hasher(rows as usize, BuildHasherDefault::default()),
-            encodings: Vec::with_capacity(key_bytes as usize),
+            group: Arc::new(Group::empty()),
+            seen: HashMap::default(),
+            encodings: Vec::new(),
             rows: 0,
         }
+    }
+
+    /// Forgets all keys, and makes room for those of this group.
+    pub(super) fn restart(&mut self, group: &Arc<Group>) {
+        let rows = group.rows[self.side as usize].min(GROUP_ROWS);
+        let key_bytes = group.key_bytes[self.side as usize].min(GROUP_KEY_BYTES);
+        self.group = group.clone();
+        self.seen.clear();
+        self.seen.reserve(rows as usize);
+        self.encodings.clear();
+        self.encodings.reserve_exact(key_bytes as usize);
+        self.rows = 0;
     }
 
     fn encoding(&self, seen: &Seen) -> &[u8] {
@@ -259,7 +275,7 @@ fn join([high, low]: [u64; 2]) -> u128 {
 }
 
 /// Encodings of the keys that are not one equal row in both tables.
-pub(super) fn differing_keys([realtime, batch]: &[Keys; 2]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn differing_keys([realtime, batch]: [&Keys; 2]) -> impl Iterator<Item = &[u8]> {
     let in_realtime = realtime.seen.iter().filter(|(key, a)| {
         batch
             .seen
@@ -326,16 +342,17 @@ mod tests {
         let mut sums = [Side::Realtime, Side::Batch].map(|side| Sums::new(&plan, side));
         visit(&mut sums[0], 0..5_000);
         visit(&mut sums[1], (0..5_000).rev());
-        assert!(groups(&sums, Suspects::Differing).is_empty());
-        assert_eq!(groups(&sums, Suspects::All).len(), 1);
+        assert!(groups([&sums[0], &sums[1]], Suspects::Differing).is_empty());
+        assert_eq!(groups([&sums[0], &sums[1]], Suspects::All).len(), 1);
         visit(&mut sums[1], 5_000..5_001);
-        let groups = groups(&sums, Suspects::Differing);
+        let groups = groups([&sums[0], &sums[1]], Suspects::Differing);
         assert_eq!(groups.len(), 1);
         let group = Arc::new(groups[0].clone());
-        let mut keys = [Side::Realtime, Side::Batch].map(|side| Keys::new(&plan, side, &group));
+        let mut keys = [Side::Realtime, Side::Batch].map(|side| Keys::new(&plan, side));
+        keys.iter_mut().for_each(|keys| keys.restart(&group));
         visit(&mut keys[0], 0..5_000);
         visit(&mut keys[1], 0..5_001);
-        let differing: Vec<&[u8]> = differing_keys(&keys).collect();
+        let differing: Vec<&[u8]> = differing_keys([&keys[0], &keys[1]]).collect();
         let mut expected = Vec::new();
         Value::Uuid(uuid::Uuid::from_u128(5_000)).encode(&mut expected);
         assert_eq!(differing, [expected]);
@@ -347,7 +364,7 @@ mod tests {
         let plan = plan();
         let mut sums = [Side::Realtime, Side::Batch].map(|side| Sums::new(&plan, side));
         visit(&mut sums[0], 0..500_000);
-        let groups = groups(&sums, Suspects::Differing);
+        let groups = groups([&sums[0], &sums[1]], Suspects::Differing);
         assert_eq!(groups.len(), 3);
         assert!(groups.iter().all(|g| g.rows[0] <= GROUP_ROWS));
         assert_eq!(groups.iter().map(|g| g.rows[0]).sum::<u64>(), 500_000);

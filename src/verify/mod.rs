@@ -115,7 +115,9 @@ pub async fn compare(
         run,
         max_outage,
     };
-    let sums = scanner.scan(|side| Sums::new(plan, side)).await?;
+    let sums = Side::BOTH.map(|side| Arc::new(Mutex::new(Sums::new(plan, side))));
+    scanner.scan(&sums, Sums::restart).await?;
+    let sums = [sums[0].lock().await, sums[1].lock().await];
     let mut outcome = Outcome {
         rows: [sums[0].rows, sums[1].rows],
         bytes: sums[0].bytes + sums[1].bytes,
@@ -133,16 +135,16 @@ pub async fn compare(
             suspects = Suspects::Differing;
         }
     }
-    let groups = groups(&sums, suspects);
-    drop(sums);
-    for group in groups {
+    let keys = Side::BOTH.map(|side| Arc::new(Mutex::new(Keys::new(plan, side))));
+    for group in groups([&*sums[0], &*sums[1]], suspects) {
         if plan.stop.requested().is_some() {
             return Ok(None);
         }
         let group = Arc::new(group);
-        let keys = scanner.scan(|side| Keys::new(plan, side, &group)).await?;
+        scanner.scan(&keys, |keys| keys.restart(&group)).await?;
+        let keys = [keys[0].lock().await, keys[1].lock().await];
         let mut recheck = Recheck::new(plan, tables, run, max_outage);
-        for key in differing_keys(&keys) {
+        for key in differing_keys([&*keys[0], &*keys[1]]) {
             recheck.add(key, report, &mut outcome).await?;
         }
         recheck.finish(report, &mut outcome).await?;
@@ -158,30 +160,27 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    /// Scans both tables at the same time; a scan that fails for an outage starts over.
-    async fn scan<V>(&self, visitor: impl Fn(Side) -> V) -> Result<[V; 2]>
+    /// Scans both tables at the same time, each with its visitor, which is restarted first; a scan
+    /// that fails for an outage starts over.
+    async fn scan<V>(&self, visitors: &[Arc<Mutex<V>>; 2], restart: impl Fn(&mut V)) -> Result<()>
     where
         V: EncodedVisitor + 'static,
     {
+        let restart = &restart;
         let [realtime, batch] = Side::BOTH.map(|side| {
-            let table = self.tables[side as usize].clone();
-            let (visitor, table) = (&visitor, table);
-            through_outage(self.run, self.max_outage, move || {
-                let (table, plan) = (table.clone(), self.plan.clone());
-                let mut visitor = visitor(side);
+            through_outage(self.run, self.max_outage, move || async move {
+                let mut visitor = visitors[side as usize].clone().lock_owned().await;
+                restart(&mut visitor);
+                let (table, plan) = (self.tables[side as usize].clone(), self.plan.clone());
                 let scan = tokio::spawn(async move {
                     let mut table = table.lock().await;
-                    let scanned = table.scan_encoded(&plan.dataset, &mut visitor).await;
-                    scanned.map(|()| visitor)
+                    table.scan_encoded(&plan.dataset, &mut *visitor).await
                 });
-                async move {
-                    scan.await
-                        .map_err(|e| Error::refused(format!("internal error: {e}")))?
-                }
+                scan.await
+                    .map_err(|e| Error::refused(format!("internal error: {e}")))?
             })
         });
-        let (realtime, batch) = tokio::try_join!(realtime, batch)?;
-        Ok([realtime, batch])
+        tokio::try_join!(realtime, batch).map(|_| ())
     }
 }
 
