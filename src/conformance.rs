@@ -24,6 +24,8 @@ pub enum Ability {
     Transactions,
     /// The store tells a row that is not newer than the stored one from one that is written.
     ComparesVersions,
+    /// The store keeps the rows of a backlog aside and merges them.
+    KeepsAside,
     /// The harness can make the store refuse a row.
     RefusesRows,
     /// The harness can make the store fail in the middle of a batch.

@@ -8,7 +8,7 @@ use crate::conformance::{
     holds_rows, keyed_events, newer_first, rows,
 };
 use crate::dataset::Dataset;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::event_log::Offsets;
 use crate::table::TableReader;
 
@@ -50,6 +50,9 @@ cases! {
     a_batch_without_rows_moves_the_offsets needs Transactions,
     an_overtaken_member_is_told_and_writes_nothing needs Transactions,
     groups_have_their_own_offsets needs Transactions,
+    rows_kept_aside_come_with_the_merge needs Transactions KeepsAside,
+    rows_kept_aside_can_be_forgotten needs Transactions KeepsAside,
+    a_refused_row_fails_the_merge needs Transactions KeepsAside RefusesRows,
 }
 
 type Checked<T> = std::result::Result<T, String>;
@@ -97,6 +100,19 @@ impl Member {
             Upsert::Done(upserted) => Ok(upserted),
             Upsert::Superseded => Err("expected an upsert, got superseded".into()),
         }
+    }
+
+    /// Keeps rows aside.
+    async fn stage(&mut self, events: &[String]) -> Verdict {
+        let rows = rows(&self.dataset, events)?;
+        let kept = fine("keeping rows aside", self.store.stage(&rows).await)?;
+        equal("whether rows are kept aside", kept, true)
+    }
+
+    /// Merges what was kept aside as that many events, without a commit.
+    async fn merge(&mut self, events: i64) -> Result<Upsert> {
+        let (from, to) = (at(self.position), at(self.position + events));
+        self.store.merge(&from, &to).await
     }
 
     /// Upserts and commits.
@@ -381,4 +397,62 @@ async fn groups_have_their_own_offsets(harness: &dyn Harness) -> Verdict {
     let mut other = open(harness, &member.dataset, &fresh("group")).await?;
     let offsets = fine("asking for the offsets", other.offsets().await)?;
     equal("offsets of another group", offsets, Some(Offsets::new()))
+}
+
+async fn rows_kept_aside_come_with_the_merge(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    member.stage(&events(0..10, 0, "lost")).await?;
+    let mut member = member.crash(harness).await?;
+    member.write(&events(0..3, 5, "stored")).await?;
+    let stored = events(0..3, 5, "stored");
+    // Of one key some are newer and some older, within what is kept aside and against what is stored.
+    member.stage(&events(2..10, 1, "older")).await?;
+    member.stage(&events(2..10, 7, "newer")).await?;
+    member.holds(harness, "before the merge", &stored).await?;
+    let merged = fine("merging", member.merge(16).await)?;
+    let expected = Upserted {
+        written: 8,
+        deduplicated: 8,
+        ..Upserted::default()
+    };
+    equal("the merge", merged, Upsert::Done(expected))?;
+    member.holds(harness, "before the commit", &stored).await?;
+    fine("committing", member.store.commit().await)?;
+    let mut all = events(0..2, 5, "stored");
+    all.extend(events(2..10, 7, "newer"));
+    member.holds(harness, "after the commit", &all).await?;
+    equal("offsets", member.offsets().await?, Some(at(19)))?;
+    let again = fine("merging nothing", {
+        member.position = 19;
+        member.merge(1).await
+    })?;
+    equal("the next merge", again, Upsert::Done(Upserted::default()))
+}
+
+async fn rows_kept_aside_can_be_forgotten(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    member.stage(&events(0..10, 0, "a")).await?;
+    fine("forgetting", member.store.discard().await)?;
+    fine("merging", member.merge(10).await)?;
+    fine("committing", member.store.commit().await)?;
+    member.holds(harness, "after the commit", &[]).await
+}
+
+async fn a_refused_row_fails_the_merge(harness: &dyn Harness) -> Verdict {
+    let mut member = Member::new(harness).await?;
+    fine(
+        "arranging a refusal",
+        harness.refuse(&member.dataset, "poison").await,
+    )?;
+    let mut batch = events(0..10, 0, "a");
+    batch[3] = event(3, 0, "poison");
+    member.stage(&batch).await?;
+    match member.merge(10).await {
+        Err(e) => equal("kind of the error", e.kind(), Kind::Data)?,
+        Ok(merged) => return Err(format!("expected an error, got {merged:?}")),
+    }
+    fine("forgetting", member.store.discard().await)?;
+    member.holds(harness, "after the refusal", &[]).await?;
+    let upserted = member.write(&batch).await?;
+    equal("written one by one", upserted.written, 9)
 }

@@ -15,7 +15,7 @@ use crate::sqlite::{self, OWN_COLUMNS, OnConflict};
 
 /// Page cache, of the table and of the sort each. Rows go through the index once, in the order of
 /// their keys, so the cache need not hold the whole index.
-const CACHE_KIB: u32 = 8_192;
+const CACHE_KIB: u32 = 4_096;
 
 const OFFSETS: &str = "CREATE TABLE IF NOT EXISTS rtp_offsets (
   consumer_group TEXT NOT NULL,

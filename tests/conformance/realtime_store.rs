@@ -38,6 +38,11 @@ enum Break {
     IgnoresOvertaking,
     WritesThoughOvertaken,
     SharesGroups,
+    WritesWhatIsKeptAside,
+    MergesNothing,
+    MergesAgain,
+    ForgetsNothing,
+    MergesPastRefusals,
 }
 
 const BREAKERS: &[(Break, &str)] = &[
@@ -130,6 +135,14 @@ const BREAKERS: &[(Break, &str)] = &[
         "an_overtaken_member_is_told_and_writes_nothing",
     ),
     (Break::SharesGroups, "groups_have_their_own_offsets"),
+    (
+        Break::WritesWhatIsKeptAside,
+        "rows_kept_aside_come_with_the_merge",
+    ),
+    (Break::MergesNothing, "rows_kept_aside_come_with_the_merge"),
+    (Break::MergesAgain, "rows_kept_aside_come_with_the_merge"),
+    (Break::ForgetsNothing, "rows_kept_aside_can_be_forgotten"),
+    (Break::MergesPastRefusals, "a_refused_row_fails_the_merge"),
 ];
 
 /// The embedded store in a folder of its own.
@@ -342,6 +355,50 @@ impl RealtimeStore for BrokenStore {
                 Ok(upsert)
             }
             _ => self.plain(from, to, rows).await,
+        }
+    }
+
+    async fn stage(&mut self, rows: &Rows) -> Result<bool> {
+        match self.broken {
+            Break::WritesWhatIsKeptAside => {
+                let from = self.inner.offsets().await?.unwrap_or_default();
+                self.inner.upsert(&from, &from, rows).await?;
+                self.inner.commit().await?;
+                Ok(true)
+            }
+            _ => self.inner.stage(rows).await,
+        }
+    }
+
+    async fn merge(&mut self, from: &Offsets, to: &Offsets) -> Result<Upsert> {
+        self.is_open = true;
+        match self.broken {
+            Break::MergesNothing => {
+                self.inner.discard().await?;
+                self.inner.merge(from, to).await
+            }
+            Break::MergesAgain => {
+                let merged = self.inner.merge(from, to).await?;
+                Ok(match merged {
+                    Upsert::Done(counted) if counted.written == 0 => Upsert::Done(Upserted {
+                        skipped: 16,
+                        ..counted
+                    }),
+                    other => other,
+                })
+            }
+            Break::MergesPastRefusals => match self.inner.merge(from, to).await {
+                Err(_) => Ok(Upsert::Done(Upserted::default())),
+                merged => merged,
+            },
+            _ => self.inner.merge(from, to).await,
+        }
+    }
+
+    async fn discard(&mut self) -> Result<()> {
+        match self.broken {
+            Break::ForgetsNothing => Ok(()),
+            _ => self.inner.discard().await,
         }
     }
 
