@@ -36,7 +36,7 @@ pub struct Args {
 /// Appends a chunk while the next one is read and checked.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let mut intake = Intake::open(&args.intake, run)?;
-    let log = Log::open(args, dataset, run)?;
+    let log = Log::open(args, dataset, run).await?;
     let mut chunks = read(args, dataset, run);
     while let Some(chunk) = chunks.next(&run.stop).await? {
         let acknowledged = log.append(&chunk).await?;
@@ -101,13 +101,15 @@ struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    fn open(args: &'a Args, dataset: &Dataset, run: &'a Run) -> Result<Self> {
+    async fn open(args: &'a Args, dataset: &Dataset, run: &'a Run) -> Result<Self> {
         let log = &args.event_log.event_log;
         Ok(Log {
             run,
             args,
-            events: Mutex::new(connect::producer(log, &dataset.event.topic)?),
-            dead_letters: Mutex::new(connect::producer(log, &dataset.event.dead_letter_topic())?),
+            events: Mutex::new(connect::producer(log, &dataset.event.topic).await?),
+            dead_letters: Mutex::new(
+                connect::producer(log, &dataset.event.dead_letter_topic()).await?,
+            ),
         })
     }
 

@@ -80,14 +80,15 @@ impl Args {
 /// and transformed.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let log = &args.event_log.event_log;
-    let mut consumer = connect::consumer(log, &dataset.event.topic, &args.group)?;
+    let mut consumer = connect::consumer(log, &dataset.event.topic, &args.group).await?;
     let end = match args.follows() {
         true => None,
         false => Some(consumer.end().await?),
     };
     let max_outage = args.max_outage();
-    let store = connect::realtime_store(&args.realtime_store.realtime_store, dataset, &args.group)?;
-    let dead_letters = connect::producer(log, &dataset.event.dead_letter_topic())?;
+    let store =
+        connect::realtime_store(&args.realtime_store.realtime_store, dataset, &args.group).await?;
+    let dead_letters = connect::producer(log, &dataset.event.dead_letter_topic()).await?;
     let sink = Mutex::new((store, dead_letters));
     let mut group = Group::join(consumer, run, max_outage);
     group.start_where_the_store_is(&sink).await?;
