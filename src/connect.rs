@@ -37,19 +37,21 @@ pub fn source(
 
 /// The topics of a dataset: its own, its dead letters, and heartbeat's probes.
 pub fn topics(dataset: &Dataset) -> [Topic; 3] {
+    let event = &dataset.event;
+    let topic = |name: String, partitions, retention| Topic {
+        name,
+        partitions,
+        replication: event.replication,
+        retention,
+    };
     [
-        Topic {
-            name: dataset.event.topic.clone(),
-            partitions: dataset.event.partitions,
-        },
-        Topic {
-            name: dataset.event.dead_letter_topic(),
-            partitions: 1,
-        },
-        Topic {
-            name: monitor::probe_topic(&dataset.event.topic),
-            partitions: 1,
-        },
+        topic(event.topic.clone(), event.partitions, event.retention),
+        topic(event.dead_letter_topic(), 1, event.retention),
+        topic(
+            monitor::probe_topic(&event.topic),
+            1,
+            Some(monitor::PROBES_KEPT),
+        ),
     ]
 }
 
@@ -57,6 +59,7 @@ pub fn topics(dataset: &Dataset) -> [Topic; 3] {
 pub async fn create_topics(url: &ServerUrl, topics: &[Topic]) -> Result<()> {
     match url {
         ServerUrl::Sqlite(path) => event_log::sqlite::create(path, topics),
+        ServerUrl::Kafka(server) => event_log::kafka::create(server, topics).await,
         other => Err(cannot_be(other, "an event log")),
     }
 }
@@ -67,6 +70,9 @@ pub async fn producer(url: &ServerUrl, topic: &str) -> Result<Box<dyn Producer>>
         ServerUrl::Sqlite(path) => Ok(Box::new(event_log::sqlite::SqliteProducer::open(
             path, topic,
         )?)),
+        ServerUrl::Kafka(server) => Ok(Box::new(
+            event_log::kafka::KafkaProducer::open(server, topic).await?,
+        )),
         other => Err(cannot_be(other, "an event log")),
     }
 }
@@ -77,6 +83,9 @@ pub async fn consumer(url: &ServerUrl, topic: &str, group: &str) -> Result<Box<d
         ServerUrl::Sqlite(path) => Ok(Box::new(event_log::sqlite::SqliteConsumer::open(
             path, topic, group,
         )?)),
+        ServerUrl::Kafka(server) => Ok(Box::new(
+            event_log::kafka::KafkaConsumer::open(server, topic, group).await?,
+        )),
         other => Err(cannot_be(other, "an event log")),
     }
 }

@@ -29,6 +29,8 @@ pub struct Server {
     pub path: Option<String>,
     /// Parameters, in their order.
     pub parameters: Vec<(String, String)>,
+    /// Settings of the client library, from options beside the address.
+    pub settings: Vec<(String, String)>,
 }
 
 impl Server {
@@ -141,6 +143,7 @@ fn parse_server(text: &str, scheme: &Scheme) -> Result<Server, String> {
         hosts,
         path,
         parameters,
+        settings: Vec::new(),
     })
 }
 
