@@ -617,7 +617,11 @@ impl KafkaConsumer {
         if self.client.is_none() {
             return Ok(batch);
         }
+        let is_changed = !self.membership.changes().waiting.is_empty();
         self.carry_out()?;
+        if is_changed {
+            return Ok(batch); // the caller learns from the position which partitions these are now
+        }
         let started = Instant::now();
         while batch.len() < limits.events && batch.size() < limits.bytes {
             let wait = match batch.is_empty() {
@@ -639,7 +643,7 @@ impl KafkaConsumer {
                 Some(Err(e)) => self.heed(&e)?,
                 None if !self.membership.changes().waiting.is_empty() => {
                     self.carry_out()?;
-                    break; // the caller learns from the position which partitions these are now
+                    break; // as above
                 }
                 None if started.elapsed() >= WAIT || !batch.is_empty() => break,
                 None => {}
