@@ -117,7 +117,7 @@ impl Command {
             Command::LoadBatch(args) => load_batch::run(&args, &dataset()?, run).await,
             Command::Verify(args) => verify::run(&args, &dataset()?, run).await,
             Command::Heartbeat(args) => heartbeat::run(&args, &dataset()?, run).await,
-            Command::Init(args) => init::run(&args, &dataset()?, run),
+            Command::Init(args) => init::run(&args, &dataset()?, run).await,
             Command::MockApi(args) => mock_api::run(args, run).await,
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

@@ -2,7 +2,7 @@
 
 use crate::batch_store::{self, BatchStore};
 use crate::dataset::{self, Dataset};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event_log::{self, Consumer, Producer, Topic};
 use crate::monitor::{self, LogMonitor, StoreMonitor};
 use crate::realtime_store::{self, RealtimeStore};
@@ -37,56 +37,69 @@ pub fn source(
 
 /// The topics of a dataset: its own, its dead letters, and heartbeat's probes.
 pub fn topics(dataset: &Dataset) -> [Topic; 3] {
+    let event = &dataset.event;
+    let topic = |name: String, partitions, retention| Topic {
+        name,
+        partitions,
+        replication: event.replication,
+        retention,
+    };
     [
-        Topic {
-            name: dataset.event.topic.clone(),
-            partitions: dataset.event.partitions,
-        },
-        Topic {
-            name: dataset.event.dead_letter_topic(),
-            partitions: 1,
-        },
-        Topic {
-            name: monitor::probe_topic(&dataset.event.topic),
-            partitions: 1,
-        },
+        topic(event.topic.clone(), event.partitions, event.retention),
+        topic(event.dead_letter_topic(), 1, event.retention),
+        topic(
+            monitor::probe_topic(&event.topic),
+            1,
+            Some(monitor::PROBES_KEPT),
+        ),
     ]
 }
 
 /// Creates topics, where they are missing.
-pub fn create_topics(url: &ServerUrl, topics: &[Topic]) -> Result<()> {
+pub async fn create_topics(url: &ServerUrl, topics: &[Topic]) -> Result<()> {
     match url {
         ServerUrl::Sqlite(path) => event_log::sqlite::create(path, topics),
+        ServerUrl::Kafka(server) => event_log::kafka::create(server, topics).await,
+        other => Err(cannot_be(other, "an event log")),
     }
 }
 
 /// A producer to a topic.
-pub fn producer(url: &ServerUrl, topic: &str) -> Result<Box<dyn Producer>> {
+pub async fn producer(url: &ServerUrl, topic: &str) -> Result<Box<dyn Producer>> {
     match url {
         ServerUrl::Sqlite(path) => Ok(Box::new(event_log::sqlite::SqliteProducer::open(
             path, topic,
         )?)),
+        ServerUrl::Kafka(server) => Ok(Box::new(
+            event_log::kafka::KafkaProducer::open(server, topic).await?,
+        )),
+        other => Err(cannot_be(other, "an event log")),
     }
 }
 
 /// A member of a consumer group.
-pub fn consumer(url: &ServerUrl, topic: &str, group: &str) -> Result<Box<dyn Consumer>> {
+pub async fn consumer(url: &ServerUrl, topic: &str, group: &str) -> Result<Box<dyn Consumer>> {
     match url {
         ServerUrl::Sqlite(path) => Ok(Box::new(event_log::sqlite::SqliteConsumer::open(
             path, topic, group,
         )?)),
+        ServerUrl::Kafka(server) => Ok(Box::new(
+            event_log::kafka::KafkaConsumer::open(server, topic, group).await?,
+        )),
+        other => Err(cannot_be(other, "an event log")),
     }
 }
 
 /// Creates the real-time store's tables, where they are missing.
-pub fn create_realtime_tables(url: &ServerUrl, dataset: &Dataset) -> Result<()> {
+pub async fn create_realtime_tables(url: &ServerUrl, dataset: &Dataset) -> Result<()> {
     match url {
         ServerUrl::Sqlite(path) => realtime_store::sqlite::create(path, dataset),
+        other => Err(cannot_be(other, "a real-time store")),
     }
 }
 
 /// A real-time store, for a consumer group of the dataset's topic.
-pub fn realtime_store(
+pub async fn realtime_store(
     url: &ServerUrl,
     dataset: &Dataset,
     group: &str,
@@ -95,67 +108,79 @@ pub fn realtime_store(
         ServerUrl::Sqlite(path) => Ok(Box::new(realtime_store::sqlite::SqliteRealtimeStore::open(
             path, dataset, group,
         )?)),
+        other => Err(cannot_be(other, "a real-time store")),
     }
 }
 
 /// Creates the batch store's tables, where they are missing.
-pub fn create_batch_tables(url: &ServerUrl, dataset: &Dataset) -> Result<()> {
+pub async fn create_batch_tables(url: &ServerUrl, dataset: &Dataset) -> Result<()> {
     match url {
         ServerUrl::Sqlite(path) => batch_store::sqlite::create(path, dataset),
+        other => Err(cannot_be(other, "a batch store")),
     }
 }
 
 /// A batch store.
-pub fn batch_store(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn BatchStore>> {
+pub async fn batch_store(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn BatchStore>> {
     match url {
         ServerUrl::Sqlite(path) => Ok(Box::new(batch_store::sqlite::SqliteBatchStore::open(
             path, dataset,
         )?)),
+        other => Err(cannot_be(other, "a batch store")),
     }
 }
 
 /// The real-time store's table, for reading.
-pub fn realtime_table(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
-    table(url, dataset, &dataset.realtime.table)
+pub async fn realtime_table(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
+    table(url, dataset, &dataset.realtime.table).await
 }
 
 /// The batch store's table, for reading.
-pub fn batch_table(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
-    table(url, dataset, &dataset.batch.table)
+pub async fn batch_table(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
+    table(url, dataset, &dataset.batch.table).await
 }
 
-fn table(url: &ServerUrl, dataset: &Dataset, table: &str) -> Result<Box<dyn TableReader>> {
+async fn table(url: &ServerUrl, dataset: &Dataset, table: &str) -> Result<Box<dyn TableReader>> {
     match url {
         ServerUrl::Sqlite(path) => Ok(Box::new(table::sqlite::SqliteTable::open(
             path, dataset, table,
         )?)),
+        other => Err(cannot_be(other, "a store")),
     }
 }
 
 /// Watches the topic of the dataset.
-pub fn log_monitor(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn LogMonitor>> {
+pub async fn log_monitor(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn LogMonitor>> {
     match url {
         ServerUrl::Sqlite(path) => Ok(Box::new(monitor::sqlite::SqliteLogMonitor::open(
             path,
             &dataset.event.topic,
         )?)),
+        other => Err(cannot_be(other, "an event log")),
     }
 }
 
 /// Watches the real-time store.
-pub fn realtime_monitor(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {
+pub async fn realtime_monitor(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {
     match url {
         ServerUrl::Sqlite(path) => Ok(Box::new(monitor::sqlite::SqliteStoreMonitor::realtime(
             path, dataset,
         )?)),
+        other => Err(cannot_be(other, "a real-time store")),
     }
 }
 
 /// Watches the batch store.
-pub fn batch_monitor(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {
+pub async fn batch_monitor(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {
     match url {
         ServerUrl::Sqlite(path) => Ok(Box::new(monitor::sqlite::SqliteStoreMonitor::batch(
             path, dataset,
         )?)),
+        other => Err(cannot_be(other, "a batch store")),
     }
+}
+
+/// The command line's own parsers let no such address through.
+fn cannot_be(url: &ServerUrl, role: &str) -> Error {
+    Error::invalid(format!("{url} cannot be {role}"))
 }

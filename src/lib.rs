@@ -18,6 +18,7 @@ pub mod exit;
 pub mod heartbeat;
 pub mod input;
 pub mod intake;
+mod kafka;
 mod mock_api;
 pub mod monitor;
 pub mod progress;

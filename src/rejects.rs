@@ -5,13 +5,17 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use base64::Engine;
+use tokio::sync::Mutex;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, file_error};
 use crate::event::{Event, Headers, MicroBatch};
 use crate::event_log::Producer;
+use crate::retry::through_outage;
+use crate::run::Run;
 use crate::transform::Reject;
 
 /// A bad record, and where it was found.
@@ -80,13 +84,17 @@ pub fn push_dead_letter(
     });
 }
 
-/// Sends dead letters and waits until they are acknowledged.
-pub async fn send(producer: &mut Box<dyn Producer>, batch: &MicroBatch) -> Result<()> {
+/// Sends dead letters and waits until they are acknowledged, through outages: none is sent twice.
+pub async fn send(
+    run: &Run,
+    max_outage: Duration,
+    producer: &Mutex<Box<dyn Producer>>,
+    batch: &MicroBatch,
+) -> Result<()> {
     if batch.is_empty() {
         return Ok(());
     }
-    producer.send(batch).await?;
-    let acknowledged = producer.flush().await?;
+    let acknowledged = append(run, max_outage, producer, batch).await?;
     if acknowledged == batch.len() as u64 {
         return Ok(());
     }
@@ -94,6 +102,24 @@ pub async fn send(producer: &mut Box<dyn Producer>, batch: &MicroBatch) -> Resul
         "{acknowledged} of {} dead letters were acknowledged",
         batch.len()
     )))
+}
+
+/// Sends events and waits until they are acknowledged, through outages; yields how many were.
+pub async fn append(
+    run: &Run,
+    max_outage: Duration,
+    producer: &Mutex<Box<dyn Producer>>,
+    batch: &MicroBatch,
+) -> Result<u64> {
+    // Two steps: what was sent before an outage of the flush is still on its way.
+    through_outage(run, max_outage, || async {
+        producer.lock().await.send(batch).await
+    })
+    .await?;
+    through_outage(run, max_outage, || async {
+        producer.lock().await.flush().await
+    })
+    .await
 }
 
 /// Appends a rejected record as a line of a reject file: line, byte offset, field, rule, reason, and

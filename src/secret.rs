@@ -26,9 +26,23 @@ impl Secret {
                 _ => Err(Error::invalid(format!(
                     "the environment variable {name} is empty or not set"
                 ))
-                .hint("the dataset's [source.auth] takes its secret from there")),
+                .hint("set it, or leave it out where no secret is needed")),
             },
             SecretRef::File(path) => read_file(path),
+        }
+    }
+
+    /// The password of a server: the file that `RTP_<NAME>_PASSWORD_FILE` names, or `RTP_<NAME>_PASSWORD`.
+    /// None if neither is set.
+    pub fn of_server(name: &str) -> Result<Option<Secret>> {
+        let (file, plain) = (
+            format!("RTP_{name}_PASSWORD_FILE"),
+            format!("RTP_{name}_PASSWORD"),
+        );
+        match (std::env::var_os(&file), std::env::var_os(&plain)) {
+            (Some(path), _) => read_file(Path::new(&path)).map(Some),
+            (None, Some(_)) => Secret::read(&SecretRef::Env(plain)).map(Some),
+            (None, None) => Ok(None),
         }
     }
 

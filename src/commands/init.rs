@@ -24,20 +24,20 @@ pub struct Args {
 }
 
 /// Creates or prints.
-pub fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
+pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     if args.dry_run {
         let statements = [ddl::sqlite_realtime(dataset), ddl::sqlite_batch(dataset)].concat();
         crate::stdout::write(ddl::script(dataset, &statements).as_bytes())?;
         return Ok(Exit::Done);
     }
     let log = &args.event_log.event_log;
-    connect::create_topics(log, &connect::topics(dataset))?;
+    connect::create_topics(log, &connect::topics(dataset)).await?;
     run.info(format!("topics ready in {log}"));
     let realtime = &args.realtime.realtime_store;
-    connect::create_realtime_tables(realtime, dataset)?;
+    connect::create_realtime_tables(realtime, dataset).await?;
     run.info(format!("tables ready in {realtime}"));
     let batch = &args.batch.batch_store;
-    connect::create_batch_tables(batch, dataset)?;
+    connect::create_batch_tables(batch, dataset).await?;
     run.info(format!("tables ready in {batch}"));
     Ok(Exit::Done)
 }

@@ -83,10 +83,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
 /// Stages a chunk while the next one is read and checked, then merges all.
 async fn load(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let mut intake = Intake::open(&args.intake, run)?;
-    let store = Mutex::new(connect::batch_store(
-        &args.batch_store.batch_store,
-        dataset,
-    )?);
+    let store = Mutex::new(connect::batch_store(&args.batch_store.batch_store, dataset).await?);
     let mut chunks = read(args, dataset, run);
     while let Some(chunk) = chunks.next(&run.stop).await? {
         intake.enter(&chunk).context("nothing is kept")?;

@@ -36,7 +36,7 @@ pub struct Args {
 /// Appends a chunk while the next one is read and checked.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let mut intake = Intake::open(&args.intake, run)?;
-    let log = Log::open(args, dataset, run)?;
+    let log = Log::open(args, dataset, run).await?;
     let mut chunks = read(args, dataset, run);
     while let Some(chunk) = chunks.next(&run.stop).await? {
         let acknowledged = log.append(&chunk).await?;
@@ -101,28 +101,27 @@ struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    fn open(args: &'a Args, dataset: &Dataset, run: &'a Run) -> Result<Self> {
+    async fn open(args: &'a Args, dataset: &Dataset, run: &'a Run) -> Result<Self> {
         let log = &args.event_log.event_log;
+        let open = async |topic: &str| {
+            let opened = through_outage(run, args.outage.bounded(), || async {
+                connect::producer(log, topic).await
+            });
+            opened.await.map(Mutex::new)
+        };
         Ok(Log {
             run,
             args,
-            events: Mutex::new(connect::producer(log, &dataset.event.topic)?),
-            dead_letters: Mutex::new(connect::producer(log, &dataset.event.dead_letter_topic())?),
+            events: open(&dataset.event.topic).await?,
+            dead_letters: open(&dataset.event.dead_letter_topic()).await?,
         })
     }
 
     /// Appends the events and dead letters of a chunk; yields how many events were acknowledged, which is all.
     async fn append(&self, chunk: &Checked<MicroBatch>) -> Result<u64> {
-        let max_outage = self.args.outage.bounded();
-        through_outage(self.run, max_outage, || async {
-            self.events.lock().await.send(&chunk.good).await
-        })
-        .await?;
-        through_outage(self.run, max_outage, || async {
-            rejects::send(&mut *self.dead_letters.lock().await, &chunk.dead_letters).await
-        })
-        .await?;
-        let acknowledged = self.events.lock().await.flush().await?;
+        let (run, max_outage) = (self.run, self.args.outage.bounded());
+        rejects::send(run, max_outage, &self.dead_letters, &chunk.dead_letters).await?;
+        let acknowledged = rejects::append(run, max_outage, &self.events, &chunk.good).await?;
         match acknowledged == chunk.good.len() as u64 {
             true => Ok(acknowledged),
             false => Err(Error::refused(format!(

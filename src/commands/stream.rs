@@ -37,6 +37,9 @@ const MAX_BACKLOG_LETTERS: usize = 4 << 20;
 /// Pause before a reader looks for new events again.
 const IDLE: Duration = Duration::from_millis(10);
 
+/// Pause before a member that has nothing left to do looks whether the others have.
+const OTHERS: Duration = Duration::from_millis(200);
+
 /// Upsert the topic's events into the real-time store, in micro-batches
 ///
 /// An event that breaks a rule goes to the dead-letter topic, and the stream goes on. Offsets are
@@ -93,80 +96,103 @@ impl Args {
     }
 }
 
-/// Streams until the end, or until told to stop: a micro-batch is stored while the next one is read
-/// and transformed.
+/// Streams until the end, or until told to stop.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
-    let log = &args.event_log.event_log;
-    let mut consumer = connect::consumer(log, &dataset.event.topic, &args.group)?;
+    let (log, max_outage) = (&args.event_log.event_log, args.max_outage());
+    let mut consumer = through_outage(run, max_outage, || async {
+        connect::consumer(log, &dataset.event.topic, &args.group).await
+    })
+    .await?;
     let end = match args.follows() {
         true => None,
         false => Some(consumer.end().await?),
     };
-    let max_outage = args.max_outage();
-    let store = connect::realtime_store(&args.realtime_store.realtime_store, dataset, &args.group)?;
-    let dead_letters = connect::producer(log, &dataset.event.dead_letter_topic())?;
-    let sink = Mutex::new((store, dead_letters));
+    let store = through_outage(run, max_outage, || async {
+        connect::realtime_store(&args.realtime_store.realtime_store, dataset, &args.group).await
+    });
+    let sink = Sink {
+        store: Mutex::new(store.await?),
+        dead_letters: Mutex::new(
+            through_outage(run, max_outage, || async {
+                connect::producer(log, &dataset.event.dead_letter_topic()).await
+            })
+            .await?,
+        ),
+        dataset,
+        run,
+        max_outage,
+    };
     let mut group = Group::join(consumer, run, max_outage);
-    group.start_where_the_store_is(&sink).await?;
+    let streamed = stream(args, end, &sink, &mut group).await;
+    let left = group.leave().await;
+    streamed.and(left)?;
+    check_budget(args, run, true)?;
+    verdict(args, run)
+}
 
+/// A micro-batch is stored while the next one is read and transformed.
+async fn stream(
+    args: &Args,
+    end: Option<Offsets>,
+    sink: &Sink<'_>,
+    group: &mut Group<'_>,
+) -> Result<()> {
+    let run = sink.run;
+    group.start_where_the_store_is(sink).await?;
     let (spare, spares) = mpsc::channel();
-    let mut batches = group.read(args, end, dataset, spares);
+    let mut batches = group.read(args, end.clone(), sink.dataset, spares);
     let mut backlog = Backlog::default();
-    let mut one_by_one = false;
+    let mut keeps_aside = true;
     while let Some(batch) = batches.next(&run.stop).await? {
         if batch.generation != group.generation {
             continue; // read before the group was set back
         }
-        let is_end = batch.events.is_empty();
-        if !is_end && !one_by_one && (batch.is_full || !backlog.is_empty()) {
-            let staged = through_outage(run, max_outage, || async {
-                sink.lock().await.0.stage(&batch.rows).await
-            });
-            if staged.await? {
-                backlog.add(&batch, dataset, run);
+        let has_events = !batch.events.is_empty();
+        let in_backlog = has_events
+            && keeps_aside
+            && (batch.is_full || !backlog.is_empty())
+            && sink.stage(&batch).await?;
+        if in_backlog {
+            backlog.add(&batch, sink);
+            if batch.is_full && backlog.has_room() && args.allows(run, &backlog.counted) {
                 spare.send(batch.rows).ok(); // nobody is left to use them after the end
-                if batch.is_full && backlog.has_room() && args.allows(run, &backlog.counted) {
-                    continue;
-                }
-                one_by_one = !group.store(&mut backlog, &sink).await?;
-                check_budget(args, run, false)?;
                 continue;
             }
         }
         if !backlog.is_empty() {
-            one_by_one = !group.store(&mut backlog, &sink).await?;
+            keeps_aside = group.store(&mut backlog, sink).await?;
             if batch.generation != group.generation {
                 continue;
             }
         }
-        if is_end {
-            // The group's offsets must say so too, also when another member did the work.
-            if group.commit(&batch.to).await? == Commit::Done {
-                break;
-            }
-            group.start_where_the_store_is(&sink).await?;
-            continue;
+        if has_events && !in_backlog {
+            let stored = through_outage(run, sink.max_outage, || sink.store(&batch));
+            let Some(upserted) = stored.await? else {
+                group.start_where_the_store_is(sink).await?;
+                continue;
+            };
+            Counted::of(&batch).enter(run, &upserted);
         }
-        let stored = through_outage(run, max_outage, || async {
-            let (store, dead_letters) = &mut *sink.lock().await;
-            store_batch(store.as_mut(), dead_letters, dataset, run, &batch).await
-        });
-        let Some(counted) = stored.await? else {
-            group.start_where_the_store_is(&sink).await?;
-            continue;
-        };
+        // The group's offsets must say so too, also when another member did the work.
         if group.commit(&batch.to).await? == Commit::Superseded {
-            group.start_where_the_store_is(&sink).await?;
+            group.start_where_the_store_is(sink).await?;
+        } else if let Some(end) = &end
+            && batch.is_at(end)
+        {
+            if group.has_reached(end, &batch.to, sink).await? {
+                return Ok(());
+            }
+            if batch.events.is_empty() {
+                pause(run, OTHERS).await;
+            }
         }
-        Counted::of(&batch).enter(run, &counted);
         check_budget(args, run, false)?;
         spare.send(batch.rows).ok();
     }
     if !backlog.is_empty() {
-        group.store(&mut backlog, &sink).await?;
+        group.store(&mut backlog, sink).await?;
     }
-    check_budget(args, run, true)?;
-    verdict(args, run)
+    Ok(())
 }
 
 /// A micro-batch, read and transformed.
@@ -175,7 +201,7 @@ struct Batch {
     /// Positions before and after it.
     from: Offsets,
     to: Offsets,
-    /// None only at the end that was asked for.
+    /// None only at the end that was asked for, of the partitions that this member reads.
     events: MicroBatch,
     /// Whether it is as large as allowed, so that more events are likely to wait.
     is_full: bool,
@@ -184,10 +210,11 @@ struct Batch {
     rejects: Vec<(usize, Reject)>,
 }
 
-/// The group's reader and a count of how often it was set back: what was read before that is void.
-struct Reader {
-    consumer: Box<dyn Consumer>,
-    generation: u64,
+impl Batch {
+    /// Whether nothing is left of the partitions that this member reads, which may be none.
+    fn is_at(&self, end: &Offsets) -> bool {
+        at_end(&self.to, end)
+    }
 }
 
 /// What was read, to be counted once it is durable.
@@ -239,17 +266,20 @@ impl Backlog {
         self.counted.read < MAX_BACKLOG_ROWS && self.letters.size() < MAX_BACKLOG_LETTERS
     }
 
-    fn add(&mut self, batch: &Batch, dataset: &Dataset, run: &Run) {
-        if self.is_empty() {
-            self.from.clone_from(&batch.from);
-        }
-        self.to.clone_from(&batch.to);
-        push_rejects(&mut self.letters, dataset, run, batch);
+    fn add(&mut self, batch: &Batch, sink: &Sink<'_>) {
+        go_on(&mut self.from, &mut self.to, &batch.from, &batch.to);
+        sink.push_rejects(&mut self.letters, batch);
         let more = Counted::of(batch);
         self.counted.read += more.read;
         self.counted.bytes += more.bytes;
         self.counted.rejected += more.rejected;
     }
+}
+
+/// The group's reader and a count of how often it was set back: what was read before that is void.
+struct Reader {
+    consumer: Box<dyn Consumer>,
+    generation: u64,
 }
 
 /// Membership in the consumer group, shared with the thread that reads ahead.
@@ -261,7 +291,13 @@ struct Group<'a> {
 }
 
 /// Where rows and rejects end.
-type Sink = (Box<dyn RealtimeStore>, Box<dyn Producer>);
+struct Sink<'a> {
+    store: Mutex<Box<dyn RealtimeStore>>,
+    dead_letters: Mutex<Box<dyn Producer>>,
+    dataset: &'a Dataset,
+    run: &'a Run,
+    max_outage: Duration,
+}
 
 impl<'a> Group<'a> {
     fn join(consumer: Box<dyn Consumer>, run: &'a Run, max_outage: Duration) -> Self {
@@ -277,15 +313,68 @@ impl<'a> Group<'a> {
     }
 
     /// A store that keeps offsets with its rows knows best what it holds.
-    async fn start_where_the_store_is(&mut self, sink: &Mutex<Sink>) -> Result<()> {
-        let offsets = sink.lock().await.0.offsets().await?;
-        let reader = &mut *self.reader.lock().await;
-        if let Some(offsets) = offsets {
-            reader.consumer.seek(&offsets).await?;
-        }
-        reader.generation += 1;
-        self.generation = reader.generation;
+    async fn start_where_the_store_is(&mut self, sink: &Sink<'_>) -> Result<()> {
+        self.generation = through_outage(self.run, self.max_outage, || async {
+            let offsets = sink.store.lock().await.offsets().await?;
+            let reader = &mut *self.reader.lock().await;
+            if let Some(offsets) = offsets {
+                reader.consumer.seek(&offsets).await?;
+            }
+            reader.generation += 1;
+            Ok(reader.generation)
+        })
+        .await?;
         Ok(())
+    }
+
+    /// Whether the whole group is done, by the log and by a store that keeps offsets: a member that
+    /// died leaves its work to us. `position` is stored and committed.
+    async fn has_reached(
+        &self,
+        end: &Offsets,
+        position: &Offsets,
+        sink: &Sink<'_>,
+    ) -> Result<bool> {
+        through_outage(self.run, self.max_outage, || async {
+            let committed = self.reader.lock().await.consumer.committed().await?;
+            let stored = sink.store.lock().await.offsets().await?;
+            let is_done = |(p, end): &(i32, i64)| {
+                let is_stored = stored.as_ref().is_none_or(|stored| {
+                    let at = offset_in(stored, *p).max(offset_in(position, *p));
+                    at.unwrap_or(0) >= *end
+                });
+                is_stored && offset_in(&committed, *p).is_some_and(|at| at >= *end)
+            };
+            Ok(end.iter().all(is_done))
+        })
+        .await
+    }
+
+    /// Stores a backlog as one upsert and commits it. If the store refuses one of its rows, the group
+    /// is set back before it, and false says to store batches one by one from there, so that the row
+    /// is found.
+    async fn store(&mut self, backlog: &mut Backlog, sink: &Sink<'_>) -> Result<bool> {
+        let backlog = std::mem::take(backlog);
+        let stored = through_outage(self.run, self.max_outage, || sink.merge(&backlog)).await;
+        let stored = match stored {
+            Err(e) if e.kind() == Kind::Data => Err(e),
+            other => Ok(other?),
+        };
+        let Ok(Some(upserted)) = stored else {
+            sink.store.lock().await.discard().await?;
+            self.start_where_the_store_is(sink).await?;
+            return Ok(stored.is_ok());
+        };
+        if self.commit(&backlog.to).await? == Commit::Superseded {
+            self.start_where_the_store_is(sink).await?;
+        }
+        backlog.counted.enter(self.run, &upserted);
+        Ok(true)
+    }
+
+    /// What this member has not done goes to the others at once.
+    async fn leave(&self) -> Result<()> {
+        self.reader.lock().await.consumer.leave().await
     }
 
     async fn commit(&mut self, offsets: &Offsets) -> Result<Commit> {
@@ -300,37 +389,6 @@ impl<'a> Group<'a> {
         .await?;
         self.generation = generation;
         Ok(committed)
-    }
-
-    /// Stores a backlog as one upsert and commits it. If the store refuses one of its rows, the group
-    /// is set back before it, and false says to store batches one by one from there, so that the row
-    /// is found.
-    async fn store(&mut self, backlog: &mut Backlog, sink: &Mutex<Sink>) -> Result<bool> {
-        let backlog = std::mem::take(backlog);
-        let stored = through_outage(self.run, self.max_outage, || async {
-            let (store, dead_letters) = &mut *sink.lock().await;
-            let upserted = match store.merge(&backlog.from, &backlog.to).await? {
-                Upsert::Done(upserted) => upserted,
-                Upsert::Superseded => return Ok(None),
-            };
-            rejects::send(dead_letters, &backlog.letters).await?;
-            store.commit().await?;
-            Ok(Some(upserted))
-        });
-        let stored = match stored.await {
-            Err(e) if e.kind() == Kind::Data => Err(e),
-            other => Ok(other?),
-        };
-        let Ok(Some(upserted)) = stored else {
-            sink.lock().await.0.discard().await?;
-            self.start_where_the_store_is(sink).await?;
-            return Ok(stored.is_ok());
-        };
-        if self.commit(&backlog.to).await? == Commit::Superseded {
-            self.start_where_the_store_is(sink).await?;
-        }
-        backlog.counted.enter(self.run, &upserted);
-        Ok(true)
     }
 
     /// Starts reading ahead, up to the end or for ever.
@@ -376,15 +434,21 @@ impl Reading {
     /// The next micro-batch: one without events at the end, none when told to stop.
     async fn next(&self) -> Result<Option<Batch>> {
         while self.run.stop.requested().is_none() {
-            let (generation, from, mut to, mut events) = self.poll(self.limits).await?;
-            let is_end = self.end.as_ref().is_some_and(|end| reached(&to, end));
-            if events.is_empty() && !is_end {
+            let mut polled = self.poll(self.limits).await?;
+            let is_end = self.end.as_ref().is_some_and(|end| at_end(&polled.to, end));
+            if polled.events.is_empty() && !is_end {
                 self.pause(IDLE).await;
                 continue;
             }
-            if self.end.is_none() && !self.fill(generation, &mut to, &mut events).await? {
+            if self.end.is_none() && !self.fill(&mut polled).await? {
                 continue;
             }
+            let Polled {
+                generation,
+                from,
+                to,
+                events,
+            } = polled;
             let mut rows = self
                 .spare
                 .try_recv()
@@ -407,17 +471,12 @@ impl Reading {
 
     /// Waits for more events until the micro-batch is full or has waited long enough. False if the
     /// group was set back in the meantime.
-    async fn fill(
-        &self,
-        generation: u64,
-        to: &mut Offsets,
-        events: &mut MicroBatch,
-    ) -> Result<bool> {
+    async fn fill(&self, polled: &mut Polled) -> Result<bool> {
         let started = Instant::now();
         loop {
             let limits = Limits {
-                events: self.limits.events.saturating_sub(events.len()),
-                bytes: self.limits.bytes.saturating_sub(events.size()),
+                events: self.limits.events.saturating_sub(polled.events.len()),
+                bytes: self.limits.bytes.saturating_sub(polled.events.size()),
             };
             let left = self.linger.saturating_sub(started.elapsed());
             let is_full = limits.events == 0 || limits.bytes == 0;
@@ -425,41 +484,84 @@ impl Reading {
                 return Ok(true);
             }
             self.pause(IDLE.min(left)).await;
-            let (now, _, position, more) = self.poll(limits).await?;
-            if now != generation {
+            let more = self.poll(limits).await?;
+            if more.generation != polled.generation {
                 return Ok(false);
             }
-            more.iter().for_each(|event| events.push(event));
-            *to = position;
+            polled.add(more);
         }
     }
 
-    async fn poll(&self, limits: Limits) -> Result<(u64, Offsets, Offsets, MicroBatch)> {
+    async fn poll(&self, limits: Limits) -> Result<Polled> {
         through_outage(&self.run, self.max_outage, || async {
             let reader = &mut *self.reader.lock().await;
             let from = reader.consumer.position();
-            let events = match &self.end {
-                Some(end) if reached(&from, end) => MicroBatch::default(),
-                _ => reader.consumer.poll(limits).await?,
-            };
-            Ok((reader.generation, from, reader.consumer.position(), events))
+            let events = reader.consumer.poll(limits).await?;
+            let to = to_of(&from, &reader.consumer.position());
+            Ok(Polled {
+                generation: reader.generation,
+                from,
+                to,
+                events,
+            })
         })
         .await
     }
 
     async fn pause(&self, duration: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(duration) => {}
-            _ = self.run.stop.wait() => {}
-        }
+        pause(&self.run, duration).await;
     }
 }
 
-fn reached(position: &Offsets, end: &Offsets) -> bool {
-    position
-        .iter()
-        .zip(end)
-        .all(|((_, at), (_, end))| at >= end)
+/// What polls have brought.
+struct Polled {
+    generation: u64,
+    from: Offsets,
+    to: Offsets,
+    events: MicroBatch,
+}
+
+impl Polled {
+    /// Adds what a later poll has brought, which may be of partitions that this member did not read before.
+    fn add(&mut self, more: Polled) {
+        more.events.iter().for_each(|event| self.events.push(event));
+        go_on(&mut self.from, &mut self.to, &more.from, &more.to);
+    }
+}
+
+/// Takes a range further by a later one, which may be of partitions that it did not have before.
+fn go_on(from: &mut Offsets, to: &mut Offsets, next_from: &Offsets, next_to: &Offsets) {
+    for (partition, offset) in next_from {
+        if offset_in(from, *partition).is_none() {
+            from.push((*partition, *offset));
+            to.push((*partition, *offset));
+        }
+    }
+    *to = to_of(to, next_to);
+}
+
+/// The positions after a poll, in the partitions of those before it: one that was given to others
+/// stays where it was.
+fn to_of(before: &Offsets, after: &Offsets) -> Offsets {
+    let moved = |(p, at): &(i32, i64)| (*p, offset_in(after, *p).unwrap_or(*at));
+    before.iter().map(moved).collect()
+}
+
+fn offset_in(offsets: &Offsets, partition: i32) -> Option<i64> {
+    let found = offsets.iter().find(|(p, _)| *p == partition);
+    found.map(|(_, offset)| *offset)
+}
+
+fn at_end(position: &Offsets, end: &Offsets) -> bool {
+    end.iter()
+        .all(|(p, end)| offset_in(position, *p).is_none_or(|at| at >= *end))
+}
+
+async fn pause(run: &Run, duration: Duration) {
+    tokio::select! {
+        () = tokio::time::sleep(duration) => {}
+        _ = run.stop.wait() => {}
+    }
 }
 
 /// Makes rows of the good events; yields the bad ones: index and reason.
@@ -486,47 +588,69 @@ fn transform(dataset: &Dataset, batch: &MicroBatch, rows: &mut Rows) -> Vec<(usi
     rejects
 }
 
-/// Rows first, then the dead letters while the rows' transaction is open, then the rows' commit: a
-/// crash at any point replays the batch and loses nothing. None if another member was faster.
-async fn store_batch(
-    store: &mut dyn RealtimeStore,
-    dead_letters: &mut Box<dyn Producer>,
-    dataset: &Dataset,
-    run: &Run,
-    batch: &Batch,
-) -> Result<Option<Upserted>> {
-    let upserted = match store.upsert(&batch.from, &batch.to, &batch.rows).await? {
-        Upsert::Done(upserted) => upserted,
-        Upsert::Superseded => return Ok(None),
-    };
-    let mut letters = MicroBatch::default();
-    push_rejects(&mut letters, dataset, run, batch);
-    for (i, reason) in &upserted.refused {
-        let origin = batch.rows.meta(*i).origin;
-        let refused = |e: &Event<'_>| (e.partition, e.offset) == (origin.partition, origin.offset);
-        let reject = Reject {
-            field: None,
-            fault: Fault::new(Rule::Store, reason),
-        };
-        if let Some(event) = batch.events.iter().find(refused) {
-            push(&mut letters, dataset, run, &event, &reject);
-        }
+impl Sink<'_> {
+    /// Keeps the rows of a batch aside, if the store does that.
+    async fn stage(&self, batch: &Batch) -> Result<bool> {
+        through_outage(self.run, self.max_outage, || async {
+            self.store.lock().await.stage(&batch.rows).await
+        })
+        .await
     }
-    rejects::send(dead_letters, &letters).await?;
-    store.commit().await?;
-    Ok(Some(upserted))
-}
 
-/// The dead letters of the events that broke a rule.
-fn push_rejects(letters: &mut MicroBatch, dataset: &Dataset, run: &Run, batch: &Batch) {
-    let mut rejects = batch.rejects.iter().peekable();
-    for (i, event) in batch.events.iter().enumerate() {
-        let Some((bad, reject)) = rejects.peek() else {
-            return;
+    /// As `store`, for what was kept aside.
+    async fn merge(&self, backlog: &Backlog) -> Result<Option<Upserted>> {
+        let store = &mut *self.store.lock().await;
+        let upserted = match store.merge(&backlog.from, &backlog.to).await? {
+            Upsert::Done(upserted) => upserted,
+            Upsert::Superseded => return Ok(None),
         };
-        if *bad == i {
-            push(letters, dataset, run, &event, reject);
-            rejects.next();
+        self.send(&backlog.letters).await?;
+        store.commit().await?;
+        Ok(Some(upserted))
+    }
+
+    /// Rows first, then the dead letters while the rows' transaction is open, then the rows' commit: a
+    /// crash at any point replays the batch and loses nothing. None if another member was faster.
+    async fn store(&self, batch: &Batch) -> Result<Option<Upserted>> {
+        let store = &mut *self.store.lock().await;
+        let upserted = match store.upsert(&batch.from, &batch.to, &batch.rows).await? {
+            Upsert::Done(upserted) => upserted,
+            Upsert::Superseded => return Ok(None),
+        };
+        let mut letters = MicroBatch::default();
+        self.push_rejects(&mut letters, batch);
+        for (i, reason) in &upserted.refused {
+            let origin = batch.rows.meta(*i).origin;
+            let refused =
+                |e: &Event<'_>| (e.partition, e.offset) == (origin.partition, origin.offset);
+            let reject = Reject {
+                field: None,
+                fault: Fault::new(Rule::Store, reason),
+            };
+            if let Some(event) = batch.events.iter().find(refused) {
+                push(&mut letters, self.dataset, self.run, &event, &reject);
+            }
+        }
+        self.send(&letters).await?;
+        store.commit().await?;
+        Ok(Some(upserted))
+    }
+
+    async fn send(&self, letters: &MicroBatch) -> Result<()> {
+        rejects::send(self.run, self.max_outage, &self.dead_letters, letters).await
+    }
+
+    /// The dead letters of the events that broke a rule.
+    fn push_rejects(&self, letters: &mut MicroBatch, batch: &Batch) {
+        let mut rejects = batch.rejects.iter().peekable();
+        for (i, event) in batch.events.iter().enumerate() {
+            let Some((bad, reject)) = rejects.peek() else {
+                return;
+            };
+            if *bad == i {
+                push(letters, self.dataset, self.run, &event, reject);
+                rejects.next();
+            }
         }
     }
 }

@@ -65,10 +65,10 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let max_outage = args.outage.bounded();
     let (realtime, batch) = (&args.realtime.realtime_store, &args.batch.batch_store);
     let realtime = through_outage(run, max_outage, || async {
-        connect::realtime_table(realtime, dataset)
+        connect::realtime_table(realtime, dataset).await
     });
     let batch = through_outage(run, max_outage, || async {
-        connect::batch_table(batch, dataset)
+        connect::batch_table(batch, dataset).await
     });
     let tables = [realtime.await?, batch.await?].map(|table| Arc::new(Mutex::new(table)));
     if dataset.nulls == Nulls::Unset {

@@ -132,10 +132,7 @@ fn batch(records: &[Record]) -> MicroBatch {
 
 async fn topic(harness: &dyn Harness, partitions: u32) -> Checked<String> {
     let name = fresh("conformance");
-    let topic = Topic {
-        name: name.clone(),
-        partitions,
-    };
+    let topic = Topic::new(&name, partitions);
     fine("creating a topic", harness.create(&[topic]).await)?;
     Ok(name)
 }
@@ -364,10 +361,7 @@ async fn a_missing_topic_is_an_error_and_is_not_made(harness: &dyn Harness) -> V
 async fn creating_a_topic_again_changes_nothing(harness: &dyn Harness) -> Verdict {
     let name = topic(harness, 3).await?;
     produce(harness, &name, &numbered("k", 0, 10)).await?;
-    let again = Topic {
-        name: name.clone(),
-        partitions: 3,
-    };
+    let again = Topic::new(&name, 3);
     fine("creating a topic again", harness.create(&[again]).await)?;
     let read = read_all(harness, &name, 10).await?;
     equal("events", texts(&read), texts(&numbered("k", 0, 10)))?;

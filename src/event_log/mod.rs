@@ -2,7 +2,10 @@
 
 #[doc(hidden)]
 pub mod conformance;
+pub mod kafka;
 pub mod sqlite;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -16,6 +19,22 @@ pub struct Topic {
     pub name: String,
     /// Number of partitions, from 0.
     pub partitions: u32,
+    /// On how many brokers each partition is kept, where the log has brokers.
+    pub replication: u16,
+    /// How long an event is kept, where the log deletes old ones; none leaves it to the log.
+    pub retention: Option<Duration>,
+}
+
+impl Topic {
+    /// A topic on one broker, that keeps events as long as the log does by itself.
+    pub fn new(name: impl Into<String>, partitions: u32) -> Topic {
+        Topic {
+            name: name.into(),
+            partitions,
+            replication: 1,
+            retention: None,
+        }
+    }
 }
 
 /// The position of a reader in each partition it reads: (partition, offset of the next event).
@@ -49,11 +68,13 @@ pub struct Limits {
 /// error (`Invalid`), never made.
 #[async_trait]
 pub trait Producer: Send {
-    /// Takes a batch. It is acknowledged only by the next `flush`.
+    /// Takes a batch. It is acknowledged only by the next `flush`. After `Unavailable`, the next call
+    /// must be with the same batch, and goes on where this one stopped: no event is taken twice.
     async fn send(&mut self, batch: &MicroBatch) -> Result<()>;
 
     /// Waits until everything sent is acknowledged; returns the number of events acknowledged since
-    /// the last flush.
+    /// the last flush. After `Unavailable` everything sent is still on its way: flush again, and do
+    /// not send it again.
     async fn flush(&mut self) -> Result<u64>;
 }
 
@@ -72,12 +93,22 @@ pub trait Consumer: Send {
     /// Commits these offsets, none of them past what was polled: a reader may be ahead of what is stored.
     async fn commit(&mut self, offsets: &Offsets) -> Result<Commit>;
 
-    /// The position of the next poll, all that was polled counted as done.
+    /// The position of the next poll in each partition that this member reads, all that was polled
+    /// counted as done. Each poll may change which partitions these are.
     fn position(&self) -> Offsets;
 
-    /// Goes on from these offsets, from 0 in a partition without any: a store that keeps offsets with
-    /// its rows knows best, also when it was made anew.
+    /// Goes on from these offsets, from the oldest event in a partition without any, also in those that
+    /// this member is given later: a store that keeps offsets with its rows knows best, also when it
+    /// was made anew.
     async fn seek(&mut self, offsets: &Offsets) -> Result<()>;
+
+    /// What the group has committed in every partition, whoever did it; the offset of the oldest event
+    /// in a partition without any.
+    async fn committed(&mut self) -> Result<Offsets>;
+
+    /// Leaves the group: what this member has not committed goes to the others at once. Polls are
+    /// empty from then on.
+    async fn leave(&mut self) -> Result<()>;
 
     /// The end of each partition now: the offset that the next event will get.
     async fn end(&mut self) -> Result<Offsets>;

@@ -254,12 +254,16 @@ impl SqliteConsumer {
 
     /// Goes to the committed offsets.
     fn rewind(&mut self) -> Result<()> {
+        self.committed = self.stored_offsets()?;
+        self.position.clone_from(&self.committed);
+        Ok(())
+    }
+
+    fn stored_offsets(&self) -> Result<Vec<i64>> {
         let read = (0..self.topic.partitions)
             .map(|p| stored_offset(&self.topic.db, &self.group, self.topic.id, p))
             .collect::<rusqlite::Result<Vec<i64>>>();
-        self.committed = self.topic.fail(read, "read the group's offsets of")?;
-        self.position.clone_from(&self.committed);
-        Ok(())
+        self.topic.fail(read, "read the group's offsets of")
     }
 
     /// Each partition gives its share, then those that have more fill the rest. Whose turn it is first
@@ -424,6 +428,15 @@ impl Consumer for SqliteConsumer {
             }
         }
         Ok(())
+    }
+
+    async fn committed(&mut self) -> Result<Offsets> {
+        let read = tokio::task::block_in_place(|| self.stored_offsets());
+        Ok(numbered(&read?))
+    }
+
+    async fn leave(&mut self) -> Result<()> {
+        Ok(()) // nobody waits for a member: each one reads every partition
     }
 
     async fn end(&mut self) -> Result<Offsets> {

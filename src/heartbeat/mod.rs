@@ -142,7 +142,7 @@ async fn check_log(watch: &Watch, run_id: &str) -> Check {
     let seen = within(watch.timeout, move |started| {
         let (target, id) = (target.clone(), id.clone());
         async move {
-            let mut log = connect::log_monitor(&target.event_log, &target.dataset)?;
+            let mut log = connect::log_monitor(&target.event_log, &target.dataset).await?;
             log.probe(&id).await?;
             Ok((started.elapsed(), log.lag(&target.group).await?))
         }
@@ -189,7 +189,8 @@ async fn check_realtime_store(watch: &Watch, run_id: &str) -> Check {
     let seen = within(watch.timeout, move |started| {
         let (target, id) = (target.clone(), id.clone());
         async move {
-            let mut store = connect::realtime_monitor(&target.realtime_store, &target.dataset)?;
+            let mut store =
+                connect::realtime_monitor(&target.realtime_store, &target.dataset).await?;
             store.probe(&writer("realtime", &target.group), &id).await?;
             Ok((started.elapsed(), store.last_write().await?))
         }
@@ -203,7 +204,7 @@ async fn check_batch_store(watch: &Watch, run_id: &str) -> Check {
     let seen = within(watch.timeout, move |started| {
         let (target, id) = (target.clone(), id.clone());
         async move {
-            let mut store = connect::batch_monitor(&target.batch_store, &target.dataset)?;
+            let mut store = connect::batch_monitor(&target.batch_store, &target.dataset).await?;
             store.probe(&writer("batch", &target.group), &id).await?;
             Ok((started.elapsed(), store.last_write().await?))
         }

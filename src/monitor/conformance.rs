@@ -42,8 +42,7 @@ pub mod log {
     /// A topic of two partitions, with its topic for probes.
     async fn topic(harness: &dyn Harness) -> Checked<String> {
         let name = fresh("conformance");
-        let topics = [(name.clone(), 2), (probe_topic(&name), 1)]
-            .map(|(name, partitions)| Topic { name, partitions });
+        let topics = [Topic::new(&name, 2), Topic::new(probe_topic(&name), 1)];
         fine("creating topics", harness.create(&topics).await)?;
         Ok(name)
     }

@@ -59,6 +59,9 @@ pub fn probe_topic(topic: &str) -> String {
     format!("{topic}.heartbeat")
 }
 
+/// How long a log that deletes by age keeps probes.
+pub const PROBES_KEPT: Duration = Duration::from_secs(3600);
+
 /// Between two looks for a probe event.
 const PAUSE: Duration = Duration::from_millis(20);
 

@@ -198,13 +198,7 @@ impl Log {
 
     fn make_if_broken(&self, topic: &str) -> Result<()> {
         match self.broken {
-            Some(Break::MakesMissingTopics) => create(
-                &self.path(),
-                &[Topic {
-                    name: topic.into(),
-                    partitions: 1,
-                }],
-            ),
+            Some(Break::MakesMissingTopics) => create(&self.path(), &[Topic::new(topic, 1)]),
             _ => Ok(()),
         }
     }
@@ -225,10 +219,7 @@ impl Harness for Log {
                 true => format!("{} again", topic.name),
                 false => topic.name.clone(),
             };
-            let again = Topic {
-                name: name.clone(),
-                partitions: topic.partitions,
-            };
+            let again = Topic::new(&name, topic.partitions);
             create(&self.path(), &[again])?;
             self.aliases
                 .lock()
@@ -534,6 +525,14 @@ impl Consumer for BrokenConsumer {
             }
             _ => self.inner.seek(offsets).await,
         }
+    }
+
+    async fn committed(&mut self) -> Result<Offsets> {
+        self.inner.committed().await
+    }
+
+    async fn leave(&mut self) -> Result<()> {
+        self.inner.leave().await
     }
 
     async fn end(&mut self) -> Result<Offsets> {

@@ -1,0 +1,291 @@
+//! What the Kafka adapters share: the client's configuration, what its errors mean, and who is told
+//! when the brokers are gone.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::client::Client;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+use crate::url::Server;
+
+/// How long one request may take before the brokers count as unavailable.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Settings that the adapters rely on, and why.
+const KEPT: [(&str, &str); 14] = [
+    ("bootstrap.servers", "the address says it"),
+    ("security.protocol", "the address says it"),
+    ("sasl.mechanism", "the address says it"),
+    ("sasl.mechanisms", "the address says it"),
+    ("sasl.username", "the address says it"),
+    (
+        "sasl.password",
+        "it would be seen by everybody; use RTP_KAFKA_PASSWORD_FILE",
+    ),
+    ("group.id", "--group says it"),
+    (
+        "enable.auto.commit",
+        "offsets are committed only after the rows are durable",
+    ),
+    (
+        "enable.auto.offset.store",
+        "offsets are committed only after the rows are durable",
+    ),
+    (
+        "auto.offset.reset",
+        "a lost range of offsets must be an error",
+    ),
+    (
+        "partition.assignment.strategy",
+        "all members of a group must agree on it",
+    ),
+    (
+        "partitioner",
+        "an event's partition must be the same on every log",
+    ),
+    (
+        "enable.idempotence",
+        "events must be neither lost nor doubled",
+    ),
+    ("allow.auto.create.topics", "a missing topic is an error"),
+];
+
+/// The configuration that every client has.
+pub(crate) fn config(server: &Server) -> Result<ClientConfig> {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", server.authority())
+        .set("client.id", "rtp")
+        .set("socket.timeout.ms", PATIENCE.as_millis().to_string())
+        .set("socket.connection.setup.timeout.ms", "5000")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("allow.auto.create.topics", "false")
+        .set_log_level(RDKafkaLogLevel::Warning);
+    let is_on = match server.parameter("tls") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => return Err(not_allowed("tls", other, "true, false")),
+    };
+    let mechanism = match server.parameter("sasl") {
+        None => None,
+        Some("plain") => Some("PLAIN"),
+        Some("scram-sha-256") => Some("SCRAM-SHA-256"),
+        Some("scram-sha-512") => Some("SCRAM-SHA-512"),
+        Some(other) => {
+            return Err(not_allowed(
+                "sasl",
+                other,
+                "plain, scram-sha-256, scram-sha-512",
+            ));
+        }
+    };
+    config.set(
+        "security.protocol",
+        match (is_on, mechanism) {
+            (false, None) => "plaintext",
+            (true, None) => "ssl",
+            (false, Some(_)) => "sasl_plaintext",
+            (true, Some(_)) => "sasl_ssl",
+        },
+    );
+    if let Some(file) = server.parameter("ca") {
+        config.set("ssl.ca.location", file);
+    }
+    if let Some(mechanism) = mechanism {
+        let user = server.user.as_deref().ok_or_else(|| {
+            Error::invalid(
+                "sasl needs a user in the address, as in kafka://USER@HOST:PORT?sasl=plain",
+            )
+        })?;
+        let password = Secret::of_server("KAFKA")?.ok_or_else(|| {
+            Error::invalid(format!(
+                "the password of {user} at {} is missing",
+                address(server)
+            ))
+            .hint("set RTP_KAFKA_PASSWORD_FILE or RTP_KAFKA_PASSWORD")
+        })?;
+        config
+            .set("sasl.mechanism", mechanism)
+            .set("sasl.username", user)
+            .set("sasl.password", password.expose());
+    }
+    for (name, value) in &server.settings {
+        if let Some((_, reason)) = KEPT.iter().find(|(kept, _)| kept == name) {
+            return Err(Error::invalid(format!("{name} cannot be set: {reason}")));
+        }
+        config.set(name, value);
+    }
+    Ok(config)
+}
+
+fn not_allowed(parameter: &str, value: &str, allowed: &str) -> Error {
+    Error::invalid(format!(
+        "{parameter}={value} is not known, allowed are: {allowed}"
+    ))
+}
+
+/// The address without its parameters, for messages.
+pub(crate) fn address(server: &Server) -> String {
+    format!("kafka://{}", server.authority())
+}
+
+/// What an error of the client asks of the caller.
+pub(crate) fn error(server: &Server, error: &KafkaError) -> Error {
+    let at = address(server);
+    match error {
+        KafkaError::ClientConfig(_, reason, name, value) => {
+            return Error::invalid(format!("the setting {name}={value} is refused: {reason}"));
+        }
+        KafkaError::ClientCreation(reason) => {
+            return Error::invalid(format!("the client of {at} cannot be made: {reason}"));
+        }
+        _ => {}
+    }
+    match error.rdkafka_error_code() {
+        Some(code) => coded(&at, code),
+        None => Error::refused(format!("{at}: {error}")),
+    }
+}
+
+/// As [`error`], for a code of librdkafka or of a broker.
+pub(crate) fn coded(at: &str, code: Code) -> Error {
+    let message = format!("{at}: {code}");
+    match code {
+        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
+            Error::invalid(message)
+                .hint("run `rtp init` first, with the same dataset and addresses")
+        }
+        Code::MessageSizeTooLarge
+        | Code::InvalidMessageSize
+        | Code::InvalidTimestamp
+        | Code::InvalidRecord
+        | Code::InvalidMessage => Error::data(message),
+        Code::InvalidReplicationFactor
+        | Code::InvalidPartitions
+        | Code::InvalidConfig
+        | Code::InvalidTopic
+        | Code::PolicyViolation
+        | Code::InvalidArgument => Error::invalid(message),
+        Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::SSL
+        | Code::FencedInstanceId
+        | Code::Fatal
+        | Code::OutOfOrderSequenceNumber
+        | Code::UnsupportedVersion => Error::refused(message),
+        _ => Error::unavailable(message),
+    }
+}
+
+/// What the client says by itself, kept until somebody asks: its own log must not land on stderr.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Health(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Since when no broker is there, with the last reason.
+    down: Option<(Code, String)>,
+    /// When something was last heard from a broker.
+    heard: Option<Instant>,
+}
+
+impl Health {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something came from a broker.
+    pub(crate) fn heard(&self) {
+        let mut state = self.state();
+        state.heard = Some(Instant::now());
+        state.down = None;
+    }
+
+    /// Whether a broker should be asked if it is there: none is known to be, or none was heard of for long.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        let state = self.state();
+        state.down.is_some() || state.heard.is_none_or(|at| at.elapsed() > PATIENCE)
+    }
+
+    /// What keeps us from the brokers; a time-out alone says little.
+    pub(crate) fn explain(&self, server: &Server, error: Error) -> Error {
+        let at = address(server);
+        match &self.state().down {
+            Some((code, reason)) if error.is_retriable() => {
+                let known = coded(&at, *code);
+                let message = format!("{at} does not answer: {reason}");
+                match known.is_retriable() {
+                    true => Error::unavailable(message),
+                    false => Error::refused(message),
+                }
+            }
+            _ => error,
+        }
+    }
+}
+
+impl ClientContext for Health {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {
+        // What matters comes as an error as well.
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let Some(code) = error.rdkafka_error_code() else {
+            return;
+        };
+        let mut state = self.state();
+        let is_worse = match (&state.down, code) {
+            // The brokers' own words say more than the sum of them.
+            (Some(_), Code::AllBrokersDown) => false,
+            (
+                _,
+                Code::AllBrokersDown
+                | Code::BrokerTransportFailure
+                | Code::Resolve
+                | Code::SSL
+                | Code::Authentication
+                | Code::SaslAuthenticationFailed,
+            ) => true,
+            _ => false,
+        };
+        if is_worse {
+            state.down = Some((code, reason.into()));
+        }
+    }
+}
+
+/// The number of a topic's partitions; a missing topic is `Invalid`.
+pub(crate) fn partitions<C: ClientContext>(
+    client: &Client<C>,
+    health: &Health,
+    server: &Server,
+    topic: &str,
+) -> Result<u32> {
+    let metadata = client
+        .fetch_metadata(Some(topic), PATIENCE)
+        .map_err(|e| health.explain(server, error(server, &e)))?;
+    health.heard();
+    let found = metadata.topics().iter().find(|t| t.name() == topic);
+    let failed = found.and_then(|t| t.error()).map(Code::from);
+    match (found, failed) {
+        (None, _) | (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => {
+            Err(no_topic(server, topic))
+        }
+        (_, Some(code)) => Err(coded(&address(server), code)),
+        (Some(found), None) => Ok(u32::try_from(found.partitions().len()).unwrap_or(0)),
+    }
+}
+
+fn no_topic(server: &Server, topic: &str) -> Error {
+    Error::invalid(format!("no topic {topic} in {}", address(server)))
+        .hint("run `rtp init` first, with the same dataset and addresses")
+}
