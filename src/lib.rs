@@ -20,6 +20,7 @@ pub mod input;
 pub mod intake;
 mod mock_api;
 pub mod monitor;
+pub mod postgres;
 pub mod progress;
 pub mod project;
 pub mod realtime_store;
