@@ -116,6 +116,7 @@ pub async fn realtime_store(
 pub async fn create_batch_tables(url: &ServerUrl, dataset: &Dataset) -> Result<()> {
     match url {
         ServerUrl::Sqlite(path) => batch_store::sqlite::create(path, dataset),
+        ServerUrl::Postgres(server) => batch_store::postgres::create(server, dataset).await,
         other => Err(cannot_be(other, "a batch store")),
     }
 }
@@ -126,6 +127,9 @@ pub async fn batch_store(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn B
         ServerUrl::Sqlite(path) => Ok(Box::new(batch_store::sqlite::SqliteBatchStore::open(
             path, dataset,
         )?)),
+        ServerUrl::Postgres(server) => Ok(Box::new(
+            batch_store::postgres::PostgresBatchStore::open(server, dataset).await?,
+        )),
         other => Err(cannot_be(other, "a batch store")),
     }
 }
@@ -145,6 +149,9 @@ async fn table(url: &ServerUrl, dataset: &Dataset, table: &str) -> Result<Box<dy
         ServerUrl::Sqlite(path) => Ok(Box::new(table::sqlite::SqliteTable::open(
             path, dataset, table,
         )?)),
+        ServerUrl::Postgres(server) => Ok(Box::new(
+            table::postgres::PostgresTable::open(server, dataset, table).await?,
+        )),
         other => Err(cannot_be(other, "a store")),
     }
 }
@@ -176,6 +183,9 @@ pub async fn batch_monitor(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn
         ServerUrl::Sqlite(path) => Ok(Box::new(monitor::sqlite::SqliteStoreMonitor::batch(
             path, dataset,
         )?)),
+        ServerUrl::Postgres(server) => Ok(Box::new(
+            monitor::postgres::PostgresStoreMonitor::open(server, dataset).await?,
+        )),
         other => Err(cannot_be(other, "a batch store")),
     }
 }

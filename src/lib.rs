@@ -21,6 +21,7 @@ pub mod intake;
 mod kafka;
 mod mock_api;
 pub mod monitor;
+pub mod postgres;
 pub mod progress;
 pub mod project;
 pub mod realtime_store;

@@ -2,6 +2,7 @@
 
 #[doc(hidden)]
 pub mod conformance;
+pub mod postgres;
 pub mod sqlite;
 
 use async_trait::async_trait;
@@ -46,7 +47,7 @@ impl Mode {
 /// back as they were given, an absent field is NULL also where there was a value, and keys are equal
 /// only if their bytes are; a row that the store refuses fails the load as `Data` and is named by its
 /// number among the staged ones. After an error what was staged is still there, so that a merge can
-/// be tried again; after a merge nothing is.
+/// be tried again, unless [`BatchStore::has_lost_stage`]; after a merge nothing is.
 #[async_trait]
 pub trait BatchStore: Send {
     /// Adds rows to what the next merge will load.
@@ -54,6 +55,12 @@ pub trait BatchStore: Send {
 
     /// Loads what was staged, in one transaction with the entry of `run_id` in the store's record of loads.
     async fn merge(&mut self, mode: Mode, run_id: &str) -> Result<Merged>;
+
+    /// Whether what was staged went with the connection to a server. The call that finds out fails
+    /// as `Refused`, for another one cannot help: the load starts over with another store.
+    fn has_lost_stage(&self) -> bool {
+        false
+    }
 }
 
 /// The rows of a load, counted.

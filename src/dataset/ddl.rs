@@ -204,7 +204,8 @@ pub fn postgres(dataset: &Dataset) -> Vec<String> {
     )]
 }
 
-fn postgres_type(kind: FieldType) -> &'static str {
+/// The type of a column of PostgreSQL.
+pub fn postgres_type(kind: FieldType) -> &'static str {
     match kind {
         FieldType::Text => "text",
         FieldType::Uuid => "uuid",

@@ -2,6 +2,7 @@
 
 #[doc(hidden)]
 pub mod conformance;
+pub mod postgres;
 pub mod sqlite;
 
 use std::ops::ControlFlow;

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod kafka;
+mod postgres;
 mod stack;
 
 use rtp::conformance::{Abilities, Case, Outcome};

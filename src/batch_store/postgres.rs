@@ -1,0 +1,412 @@
+//! The batch store in PostgreSQL: rows are copied into a temporary table, then merged by one sorted
+//! statement, so that loads of the same keys lock them in the same order.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use ::postgres::{Client, Transaction};
+use async_trait::async_trait;
+
+use super::{BatchStore, Merged, Mode};
+use crate::dataset::ddl::{self, postgres_type, quoted};
+use crate::dataset::{Dataset, FieldType};
+use crate::error::{Context, Error, Kind, Result};
+use crate::monitor::postgres::PROBES;
+use crate::postgres::{Session, Target, create_tables, error, is_conflict, open_tables};
+use crate::row::Rows;
+use crate::url::Server;
+use crate::value::Value;
+
+const LOADS: &str = "CREATE TABLE IF NOT EXISTS rtp_loads (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  run_id text NOT NULL,
+  target text NOT NULL,
+  mode text NOT NULL,
+  loaded_at timestamp(3) with time zone NOT NULL,
+  written bigint NOT NULL
+)";
+
+const RECORD: &str = "INSERT INTO rtp_loads (run_id, target, mode, loaded_at, written)
+  VALUES ($1, $2, $3, clock_timestamp(), $4)";
+
+/// Bytes of a piece of a copy.
+const PIECE: usize = 256 << 10;
+
+/// How often a merge is tried that another transaction is in the way of.
+const ATTEMPTS: u32 = 5;
+
+/// What a binary copy starts with: signature, no flags, no extension.
+const COPY_HEAD: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+
+/// Microseconds and days from 1970 to 2000, where PostgreSQL counts from.
+const EPOCH_MICROS: i64 = 946_684_800_000_000;
+const EPOCH_DAYS: i32 = 10_957;
+
+/// Creates the tables, where they are missing.
+pub async fn create(server: &Server, dataset: &Dataset) -> Result<()> {
+    let mut statements = ddl::postgres(dataset);
+    statements.extend([LOADS.into(), PROBES.into()]);
+    create_tables(&Target::new(server)?, &statements).await
+}
+
+/// A store with what it has staged, which lives and dies with its connection.
+#[derive(Debug)]
+pub struct PostgresBatchStore {
+    target: Arc<Target>,
+    dataset: Dataset,
+    session: Option<Session>,
+    staged: u64,
+    is_lost: bool,
+}
+
+impl PostgresBatchStore {
+    /// Connects to a store that must have its tables.
+    pub async fn open(server: &Server, dataset: &Dataset) -> Result<Self> {
+        let mut store = PostgresBatchStore {
+            target: Target::new(server)?,
+            dataset: dataset.clone(),
+            session: None,
+            staged: 0,
+            is_lost: false,
+        };
+        store.connect().await?;
+        Ok(store)
+    }
+
+    /// An open session with a staging table; an error if what was staged went with the one before.
+    async fn connect(&mut self) -> Result<&mut Session> {
+        let session = match self.session.take() {
+            Some(session) if session.is_open() => session,
+            _ if self.staged > 0 => {
+                self.is_lost = true;
+                return Err(Error::refused(
+                    "the connection is gone, and what was staged with it",
+                ));
+            }
+            _ => {
+                let tables = [&*self.dataset.batch.table, "rtp_loads"];
+                let mut session = open_tables(&self.target, &tables).await?;
+                let stage = stage_table(&self.dataset);
+                session
+                    .run(move |client| client.batch_execute(&stage))
+                    .await?;
+                session
+            }
+        };
+        Ok(self.session.insert(session))
+    }
+
+    /// The error of a call, which is final where it cost what was staged.
+    fn check_lost(&mut self, e: Error) -> Error {
+        let has_session = self.session.as_ref().is_some_and(Session::is_open);
+        if has_session || self.staged == 0 || self.is_lost {
+            return e;
+        }
+        self.is_lost = true;
+        Error::refused(format!("{e}; what was staged is gone with the connection"))
+    }
+
+    async fn copy(&mut self, pieces: Vec<Vec<u8>>) -> Result<u64> {
+        let work = move |client: &mut Client| {
+            let mut copy = client.copy_in("COPY pg_temp.rtp_stage FROM STDIN (FORMAT binary)")?;
+            for piece in pieces {
+                if copy.write_all(&piece).is_err() {
+                    break; // why, the end of the copy says
+                }
+            }
+            copy.finish()
+        };
+        self.connect().await?.run(work).await
+    }
+
+    async fn load(&mut self, mode: Mode, run_id: &str) -> Result<Merged> {
+        let plan = Plan::new(&self.dataset, mode, run_id, self.staged);
+        match self
+            .connect()
+            .await?
+            .run(move |client| plan.run(client))
+            .await?
+        {
+            Done::Merged(merged) => Ok(merged),
+            Done::Refused(refused) => Err(refused),
+        }
+    }
+}
+
+#[async_trait]
+impl BatchStore for PostgresBatchStore {
+    async fn stage(&mut self, rows: &Rows) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let kinds: Vec<FieldType> = self.dataset.fields.iter().map(|f| f.kind).collect();
+        let pieces = tokio::task::block_in_place(|| encode(rows, &kinds, self.staged));
+        match self.copy(pieces).await {
+            Ok(copied) => {
+                self.staged += copied;
+                Ok(())
+            }
+            Err(e) => Err(self.check_lost(e)),
+        }
+        .context(format_args!(
+            "cannot stage rows in {}",
+            self.target.address()
+        ))
+    }
+
+    async fn merge(&mut self, mode: Mode, run_id: &str) -> Result<Merged> {
+        match self.load(mode, run_id).await {
+            Ok(merged) => {
+                self.staged = 0;
+                Ok(merged)
+            }
+            Err(e) => Err(self.check_lost(e)),
+        }
+        .context(format_args!("cannot load {}", self.target.address()))
+    }
+
+    fn has_lost_stage(&self) -> bool {
+        self.is_lost
+    }
+}
+
+/// Decimals are staged as text, which a binary copy can write as it is.
+fn stage_table(dataset: &Dataset) -> String {
+    let columns: Vec<String> = dataset
+        .fields
+        .iter()
+        .map(|f| {
+            let kind = match f.kind {
+                FieldType::Decimal => "text",
+                other => postgres_type(other),
+            };
+            format!("{} {kind}", quoted(&f.name))
+        })
+        .collect();
+    format!(
+        "CREATE TEMP TABLE rtp_stage (rtp_line bigint NOT NULL, {}, rtp_digest bytea NOT NULL)",
+        columns.join(", ")
+    )
+}
+
+/// The rows as a binary copy, in pieces; `staged` rows came before them.
+fn encode(rows: &Rows, kinds: &[FieldType], staged: u64) -> Vec<Vec<u8>> {
+    let columns = i16::try_from(rows.width() + 2).unwrap_or(i16::MAX);
+    let mut pieces = Vec::new();
+    let mut out = Vec::with_capacity(PIECE + PIECE / 4);
+    out.extend_from_slice(COPY_HEAD);
+    for (i, line) in (0..rows.len()).zip(staged + 1..) {
+        out.extend_from_slice(&columns.to_be_bytes());
+        field(&mut out, &line.to_be_bytes());
+        for (value, kind) in rows.values(i).zip(kinds) {
+            encode_value(&mut out, &value, *kind);
+        }
+        field(&mut out, &rows.meta(i).digest.0);
+        if out.len() >= PIECE {
+            pieces.push(std::mem::replace(
+                &mut out,
+                Vec::with_capacity(PIECE + PIECE / 4),
+            ));
+        }
+    }
+    out.extend_from_slice(&(-1_i16).to_be_bytes());
+    pieces.push(out);
+    pieces
+}
+
+fn field(out: &mut Vec<u8>, bytes: &[u8]) {
+    // A field is part of an event, whose size is limited far below this.
+    let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn encode_value(out: &mut Vec<u8>, value: &Value<'_>, kind: FieldType) {
+    match value {
+        Value::Null => out.extend_from_slice(&(-1_i32).to_be_bytes()),
+        Value::Text(text) | Value::Decimal(text) => field(out, text.as_bytes()),
+        Value::Uuid(uuid) => field(out, uuid.as_bytes()),
+        // The value of an int has been checked to be one.
+        Value::Int(n) if kind == FieldType::Int => field(out, &n.to_be_bytes()[4..]),
+        Value::Int(n) => field(out, &n.to_be_bytes()),
+        Value::Double(n) => field(out, &n.to_be_bytes()),
+        Value::Boolean(b) => field(out, &[u8::from(*b)]),
+        Value::Timestamp(ms) => field(out, &(ms * 1_000 - EPOCH_MICROS).to_be_bytes()),
+        Value::Date(days) => field(out, &(days - EPOCH_DAYS).to_be_bytes()),
+    }
+}
+
+/// How a merge ended.
+enum Done {
+    Merged(Merged),
+    Refused(Error),
+}
+
+/// What a merge does, for the session's thread.
+struct Plan {
+    mode: Mode,
+    run_id: String,
+    table: String,
+    staged: u64,
+    /// What makes room for the rows.
+    clear: Option<String>,
+    /// The newest staged row of each key, in the order of keys.
+    newest: String,
+    insert: String,
+    /// What becomes of a key that is there.
+    conflict: String,
+    keys: String,
+}
+
+impl Plan {
+    fn new(dataset: &Dataset, mode: Mode, run_id: &str, staged: u64) -> Plan {
+        let (key, time) = (quoted(&dataset.key().name), quoted(&dataset.time().name));
+        let table = quoted(&dataset.batch.table);
+        let columns: Vec<String> = dataset
+            .fields
+            .iter()
+            .map(|f| quoted(&f.name))
+            .chain(["\"rtp_digest\"".into()])
+            .collect();
+        let updates: Vec<String> = columns
+            .iter()
+            .filter(|c| **c != key)
+            .map(|c| format!("{c} = excluded.{c}"))
+            .collect();
+        let update = format!("ON CONFLICT ({key}) DO UPDATE SET {}", updates.join(", "));
+        let conflict = match mode {
+            Mode::Insert | Mode::Replace => String::new(),
+            Mode::Upsert => update,
+            Mode::Ignore => format!("ON CONFLICT ({key}) DO NOTHING"),
+            Mode::UpdateIfNewer => format!(
+                "{update} WHERE (excluded.{time}, excluded.\"rtp_digest\") > (t.{time}, t.\"rtp_digest\")"
+            ),
+        };
+        let values: Vec<String> = dataset
+            .fields
+            .iter()
+            .map(|f| match f.kind {
+                FieldType::Decimal => format!("{}::numeric", quoted(&f.name)),
+                _ => quoted(&f.name),
+            })
+            .chain(["\"rtp_digest\"".into()])
+            .collect();
+        Plan {
+            mode,
+            run_id: run_id.into(),
+            table: dataset.batch.table.clone(),
+            staged,
+            // Readers go on with the old rows; other loads wait.
+            clear: (mode == Mode::Replace).then(|| {
+                format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; DELETE FROM {table}")
+            }),
+            newest: format!(
+                "SELECT DISTINCT ON ({key}) * FROM pg_temp.rtp_stage ORDER BY {key}, {time} DESC, rtp_digest DESC"
+            ),
+            insert: format!(
+                "INSERT INTO {table} AS t ({}) SELECT {}",
+                columns.join(", "),
+                values.join(", ")
+            ),
+            conflict,
+            keys: format!("SELECT count(DISTINCT {key}) FROM pg_temp.rtp_stage"),
+        }
+    }
+
+    fn run(&self, client: &mut Client) -> Result<Done, ::postgres::Error> {
+        let mut merged = self.merge(client);
+        for _ in 1..ATTEMPTS {
+            if merged.as_ref().err().is_none_or(|e| !is_conflict(e)) {
+                break;
+            }
+            merged = self.merge(client);
+        }
+        match merged {
+            Ok(merged) => Ok(Done::Merged(merged)),
+            Err(e) if is_bad_row(&e) => self.find_bad_row(client, &e).map(Done::Refused),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn merge(&self, client: &mut Client) -> Result<Merged, ::postgres::Error> {
+        let mut transaction = client.transaction()?;
+        let written = self.insert(&mut transaction, None)?;
+        let keys = match self.conflict.starts_with("ON") && written < self.staged {
+            true => {
+                let keys: i64 = transaction.query_one(&self.keys, &[])?.try_get(0)?;
+                u64::try_from(keys).unwrap_or(0)
+            }
+            false => written,
+        };
+        let count = i64::try_from(written).unwrap_or(i64::MAX);
+        transaction.execute(
+            RECORD,
+            &[&self.run_id, &self.table, &self.mode.name(), &count],
+        )?;
+        transaction.batch_execute("TRUNCATE pg_temp.rtp_stage")?;
+        transaction.commit()?;
+        Ok(Merged {
+            written,
+            deduplicated: self.staged - keys,
+            skipped: keys - written,
+        })
+    }
+
+    /// Inserts the newest rows, or those among them of a range of lines.
+    fn insert(
+        &self,
+        transaction: &mut Transaction<'_>,
+        lines: Option<(i64, i64)>,
+    ) -> Result<u64, ::postgres::Error> {
+        if let Some(clear) = &self.clear {
+            transaction.batch_execute(clear)?;
+        }
+        let filter = match lines {
+            None => String::new(),
+            Some((from, to)) => format!("WHERE rtp_line >= {from} AND rtp_line < {to}"),
+        };
+        let insert = format!(
+            "{} FROM ({}) AS s {filter} {}",
+            self.insert, self.newest, self.conflict
+        );
+        transaction.execute(&insert, &[])
+    }
+
+    /// Halves the rows until one is left that the table objects to: the server does not say which.
+    fn find_bad_row(
+        &self,
+        client: &mut Client,
+        first: &::postgres::Error,
+    ) -> Result<Error, ::postgres::Error> {
+        let mut objection = error(first);
+        let (mut from, mut to) = (1, i64::try_from(self.staged).unwrap_or(i64::MAX) + 1);
+        while to - from > 1 {
+            let middle = from + (to - from) / 2;
+            let mut transaction = client.transaction()?;
+            let tried = self.insert(&mut transaction, Some((from, middle)));
+            transaction.rollback()?;
+            match tried {
+                Ok(_) => from = middle,
+                Err(e) if is_bad_row(&e) => {
+                    objection = error(&e);
+                    to = middle;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let refused = objection.context(format_args!(
+            "record {from} is refused by {}, nothing is kept",
+            self.table
+        ));
+        Ok(match self.mode {
+            Mode::Insert => {
+                refused.hint("--mode update-if-newer takes keys that are already there")
+            }
+            _ => refused,
+        })
+    }
+}
+
+fn is_bad_row(e: &::postgres::Error) -> bool {
+    e.as_db_error().is_some() && error(e).kind() == Kind::Data
+}

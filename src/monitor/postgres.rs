@@ -1,0 +1,92 @@
+//! A PostgreSQL batch store as it is watched.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::StoreMonitor;
+use crate::dataset::Dataset;
+use crate::error::{Context, Error, Result};
+use crate::postgres::{Session, Target, open_tables};
+use crate::url::Server;
+
+/// The table of heartbeat's probes.
+pub const PROBES: &str = "CREATE TABLE IF NOT EXISTS rtp_heartbeat (
+  writer text PRIMARY KEY,
+  id text NOT NULL,
+  probed_at timestamp(3) with time zone NOT NULL
+)";
+
+/// The statement that keeps one row a writer; another heartbeat of the same name may write after us.
+const PROBE: &str = "INSERT INTO rtp_heartbeat VALUES ($1, $2, clock_timestamp())
+  ON CONFLICT (writer) DO UPDATE SET id = excluded.id, probed_at = excluded.probed_at
+  RETURNING probed_at::text";
+const READ: &str = "SELECT 1 FROM rtp_heartbeat
+  WHERE writer = $1 AND (id = $2 OR probed_at >= $3::text::timestamp with time zone)";
+const LAST_LOAD: &str =
+    "SELECT (extract(epoch FROM max(loaded_at)) * 1000)::bigint FROM rtp_loads WHERE target = $1";
+
+/// One batch store.
+#[derive(Debug)]
+pub struct PostgresStoreMonitor {
+    target: Arc<Target>,
+    session: Option<Session>,
+    table: String,
+}
+
+impl PostgresStoreMonitor {
+    /// Connects to a store that must have its tables.
+    pub async fn open(server: &Server, dataset: &Dataset) -> Result<Self> {
+        let mut monitor = PostgresStoreMonitor {
+            target: Target::new(server)?,
+            session: None,
+            table: dataset.batch.table.clone(),
+        };
+        monitor.session().await?;
+        Ok(monitor)
+    }
+
+    async fn session(&mut self) -> Result<&mut Session> {
+        let session = match self.session.take() {
+            Some(session) if session.is_open() => session,
+            _ => {
+                let tables = [&*self.table, "rtp_heartbeat", "rtp_loads"];
+                open_tables(&self.target, &tables).await?
+            }
+        };
+        Ok(self.session.insert(session))
+    }
+
+    fn context(&self) -> String {
+        format!("cannot watch {}", self.target.address())
+    }
+}
+
+#[async_trait]
+impl StoreMonitor for PostgresStoreMonitor {
+    async fn probe(&mut self, writer: &str, id: &str) -> Result<()> {
+        let (writer, id) = (writer.to_string(), id.to_string());
+        let work = move |client: &mut ::postgres::Client| {
+            let written = client.query_one(PROBE, &[&writer, &id])?;
+            let at: String = written.try_get(0)?;
+            Ok(client.query_opt(READ, &[&writer, &id, &at])?.is_some())
+        };
+        match self.session().await?.run(work).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::refused(format!(
+                "a probe row written to {} is not there",
+                self.target.address()
+            ))),
+            Err(e) => Err(e.context(self.context())),
+        }
+    }
+
+    async fn last_write(&mut self) -> Result<Option<i64>> {
+        let table = self.table.clone();
+        let work = move |client: &mut ::postgres::Client| {
+            client.query_one(LAST_LOAD, &[&table])?.try_get(0)
+        };
+        let last = self.session().await?.run(work).await;
+        last.context(self.context())
+    }
+}

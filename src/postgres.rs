@@ -1,0 +1,409 @@
+//! What the PostgreSQL adapters share: where the server is, a session with it, and what its errors mean.
+//!
+//! The driver blocks, and must not run on a thread of the runtime. A session is therefore a thread of
+//! its own that is handed one piece of work at a time. Whoever waits for its answer asks the server from
+//! time to time, through a fresh connection, whether it is still alive: a merge may take minutes, and a
+//! server that was stopped must not be waited for without end.
+
+use std::error::Error as _;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use ::postgres::config::SslMode;
+use ::postgres::error::{Severity, SqlState};
+use ::postgres::{Client, Config};
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use postgres_openssl::MakeTlsConnector;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::dataset::ddl::quoted;
+use crate::error::{Context, Error, Result};
+use crate::secret::Secret;
+use crate::url::{Server, ServerUrl};
+
+/// How long an answer is waited for before the server is asked whether it is alive.
+pub const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long a connection may take to be ready, handshakes included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a silent connection is left alone before its other end is looked for.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// What every session starts with: nobody is waited for, nor kept waiting, without end.
+const SETTINGS: &str = "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'";
+
+/// The hint where something is missing that `init` makes.
+pub const INIT_FIRST: &str = "run `rtp init` first, with the same dataset and addresses";
+
+/// Where a server is, and how it is spoken to.
+#[derive(Clone)]
+pub struct Target {
+    config: Config,
+    tls: MakeTlsConnector,
+    address: String,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.address)
+    }
+}
+
+/// How much of the server's certificate is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verify {
+    Nothing,
+    Authority,
+    Host,
+}
+
+impl Target {
+    /// By an address, and the password that the environment or a file holds.
+    pub fn new(server: &Server) -> Result<Arc<Target>> {
+        let address = ServerUrl::Postgres(server.clone()).to_string();
+        let mut config = Config::new();
+        for (host, port) in &server.hosts {
+            config.host(host).port(*port);
+        }
+        if let Some(user) = &server.user {
+            config.user(user);
+        }
+        if let Some(database) = &server.path {
+            config.dbname(database);
+        }
+        if let Some(password) = Secret::of_server("POSTGRES")? {
+            config.password(password.expose());
+        }
+        config
+            .application_name("rtp")
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_user_timeout(KEEPALIVE)
+            .keepalives_idle(KEEPALIVE)
+            .keepalives_interval(Duration::from_secs(2))
+            .keepalives_retries(3);
+        let authority = server.parameter("sslrootcert").map(PathBuf::from);
+        let (mode, verify) = ssl_mode(server.parameter("sslmode"), authority.is_some())
+            .context(format_args!("cannot connect to {address}"))?;
+        config.ssl_mode(mode);
+        let tls = connector(verify, authority.as_deref())
+            .context(format_args!("cannot connect to {address}"))?;
+        Ok(Arc::new(Target {
+            config,
+            tls,
+            address,
+        }))
+    }
+
+    /// The address, without a password.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn connect(&self) -> Result<Client, ::postgres::Error> {
+        let mut client = self.config.connect(self.tls.clone())?;
+        client.batch_execute(SETTINGS)?;
+        Ok(client)
+    }
+}
+
+/// libpq's meanings: `require` looks at the authority too where one is named.
+fn ssl_mode(mode: Option<&str>, has_authority: bool) -> Result<(SslMode, Verify)> {
+    let needs_authority = |verify| match has_authority {
+        true => Ok((SslMode::Require, verify)),
+        false => Err(Error::invalid(format!(
+            "sslmode={} needs sslrootcert=FILE, the certificates of the authorities to trust",
+            mode.unwrap_or_default()
+        ))),
+    };
+    match mode {
+        Some("disable") => Ok((SslMode::Disable, Verify::Nothing)),
+        None | Some("prefer") => Ok((SslMode::Prefer, Verify::Nothing)),
+        Some("require") if has_authority => Ok((SslMode::Require, Verify::Authority)),
+        Some("require") => Ok((SslMode::Require, Verify::Nothing)),
+        Some("verify-ca") => needs_authority(Verify::Authority),
+        Some("verify-full") => needs_authority(Verify::Host),
+        Some(other) => Err(Error::invalid(format!(
+            "unknown sslmode `{other}`, allowed are: disable, prefer, require, verify-ca, verify-full"
+        ))),
+    }
+}
+
+fn connector(verify: Verify, authority: Option<&std::path::Path>) -> Result<MakeTlsConnector> {
+    let fail = |e: openssl::error::ErrorStack| Error::refused(format!("cannot set up TLS: {e}"));
+    let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(fail)?;
+    match (verify, authority) {
+        (Verify::Nothing, _) => builder.set_verify(SslVerifyMode::NONE),
+        (_, None) => {}
+        (_, Some(file)) => builder.set_ca_file(file).map_err(|e| {
+            Error::invalid(format!(
+                "no certificates of sslrootcert can be read from {}: {e}",
+                file.display()
+            ))
+        })?,
+    }
+    let mut tls = MakeTlsConnector::new(builder.build());
+    if verify != Verify::Host {
+        tls.set_callback(|connect, _| {
+            connect.set_verify_hostname(false);
+            Ok(())
+        });
+    }
+    Ok(tls)
+}
+
+/// A piece of work for a session's thread.
+type Work = Box<dyn FnOnce(&mut Client) + Send>;
+
+/// The result of a piece of work.
+pub type Answer<T> = oneshot::Receiver<Result<T, Failure>>;
+
+/// What went wrong, and what is left.
+#[derive(Debug)]
+pub struct Failure {
+    error: Error,
+    /// Whether the server itself said so.
+    is_answer: bool,
+    /// Whether the connection can be used for more work.
+    is_open: bool,
+}
+
+impl Failure {
+    fn lost(error: Error) -> Failure {
+        Failure {
+            error,
+            is_answer: false,
+            is_open: false,
+        }
+    }
+
+    /// What the reader of a copy says, whose errors are the driver's in disguise.
+    pub fn of_copy(e: std::io::Error) -> Failure {
+        match e
+            .get_ref()
+            .and_then(|e| e.downcast_ref::<::postgres::Error>())
+        {
+            Some(e) => Failure::of(e),
+            None => Failure::lost(Error::unavailable(e.to_string())),
+        }
+    }
+
+    fn of(e: &::postgres::Error) -> Failure {
+        let answer = e.as_db_error();
+        Failure {
+            error: error(e),
+            is_answer: answer.is_some(),
+            is_open: answer.is_some_and(|e| e.parsed_severity() == Some(Severity::Error)),
+        }
+    }
+}
+
+impl From<::postgres::Error> for Failure {
+    fn from(e: ::postgres::Error) -> Failure {
+        Failure::of(&e)
+    }
+}
+
+/// A connection on a thread of its own. One that has failed is not used again.
+#[derive(Debug)]
+pub struct Session {
+    work: mpsc::Sender<Work>,
+    target: Arc<Target>,
+    is_open: bool,
+}
+
+impl Session {
+    /// Connects.
+    pub async fn open(target: &Arc<Target>) -> Result<Session> {
+        Session::try_open(target)
+            .await
+            .map_err(|failure| failure.error)
+            .context(format_args!("cannot connect to {}", target.address))
+    }
+
+    async fn try_open(target: &Arc<Target>) -> Result<Session, Failure> {
+        let (work, waiting) = mpsc::channel::<Work>();
+        let (opened, is_open) = oneshot::channel();
+        let server = target.clone();
+        std::thread::Builder::new()
+            .name("postgres".into())
+            .spawn(move || match server.connect() {
+                // Nobody waits any more if a send fails.
+                Err(e) => opened.send(Err(Failure::of(&e))).unwrap_or(()),
+                Ok(mut client) => {
+                    if opened.send(Ok(())).is_ok() {
+                        waiting.into_iter().for_each(|work| work(&mut client));
+                    }
+                }
+            })
+            .map_err(|e| {
+                Failure::lost(Error::unavailable(format!("cannot start a thread: {e}")))
+            })?;
+        match timeout(CONNECT_TIMEOUT, is_open).await {
+            Ok(Ok(connected)) => connected?,
+            Ok(Err(_)) => return Err(Failure::lost(broken_thread())),
+            Err(_) => {
+                return Err(Failure::lost(Error::unavailable(format!(
+                    "no answer within {CONNECT_TIMEOUT:?}"
+                ))));
+            }
+        }
+        Ok(Session {
+            work,
+            target: target.clone(),
+            is_open: true,
+        })
+    }
+
+    /// Whether the connection can be used for more work. It cannot after a future of it was dropped
+    /// before its end.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Does a piece of work and waits for its result for as long as the server is alive.
+    pub async fn run<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Client) -> Result<T, ::postgres::Error> + Send + 'static,
+    ) -> Result<T> {
+        let answer = self.start(work)?;
+        self.finish(answer).await
+    }
+
+    /// Hands over a piece of work that talks to the caller while it runs.
+    pub fn start<T: Send + 'static, E: Into<Failure>>(
+        &mut self,
+        work: impl FnOnce(&mut Client) -> Result<T, E> + Send + 'static,
+    ) -> Result<Answer<T>> {
+        self.is_open = false;
+        let (sender, answer) = oneshot::channel();
+        let work = Box::new(move |client: &mut Client| {
+            let done = work(client).map_err(Into::into);
+            // Work that was given up has nobody who waits for its answer.
+            sender.send(done).unwrap_or(());
+        });
+        self.work.send(work).map_err(|_| broken_thread())?;
+        Ok(answer)
+    }
+
+    /// Waits for the result of what was started.
+    pub async fn finish<T>(&mut self, mut answer: Answer<T>) -> Result<T> {
+        loop {
+            match timeout(PATIENCE, &mut answer).await {
+                Err(_) => self.check_alive().await?,
+                Ok(Err(_)) => return Err(broken_thread()),
+                Ok(Ok(Ok(done))) => {
+                    self.is_open = true;
+                    return Ok(done);
+                }
+                Ok(Ok(Err(failure))) => {
+                    self.is_open = failure.is_open;
+                    return Err(failure.error);
+                }
+            }
+        }
+    }
+
+    /// An error if the server does not answer a fresh connection, be it by a refusal.
+    pub async fn check_alive(&self) -> Result<()> {
+        match Session::try_open(&self.target).await {
+            Err(failure) if !failure.is_answer => Err(failure
+                .error
+                .context("there is no answer, and a fresh connection finds none either")),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn broken_thread() -> Error {
+    Error::unavailable("internal error: the thread of a connection ended before its work")
+}
+
+/// What an error of the driver or the server asks of the caller. Details of the server are left out,
+/// for they hold values of records.
+pub fn error(e: &::postgres::Error) -> Error {
+    let Some(answer) = e.as_db_error() else {
+        let message = match e.source() {
+            Some(source) => format!("{e}: {source}"),
+            None => e.to_string(),
+        };
+        // The driver keeps its kinds to itself; these two a retry does not help.
+        return match () {
+            () if message.contains("password missing") => {
+                Error::invalid("the server wants a password")
+                    .hint("give it by RTP_POSTGRES_PASSWORD_FILE or RTP_POSTGRES_PASSWORD")
+            }
+            () if message.starts_with("error performing TLS handshake") => Error::refused(message)
+                .hint("sslmode and sslrootcert in the address say what is asked of the server"),
+            () => Error::unavailable(message),
+        };
+    };
+    let code = answer.code().code();
+    let message = format!("{} (SQLSTATE {code})", answer.message());
+    match (&code[..2], code) {
+        ("08" | "40" | "53" | "57" | "58", _) | (_, "55P03") => Error::unavailable(message),
+        ("22" | "23", _) | (_, "P0001") => Error::data(message),
+        ("28" | "3D" | "3F" | "42", _) => Error::invalid(message),
+        _ => Error::refused(message),
+    }
+}
+
+/// Whether another transaction was in the way, and the same work will do now.
+pub fn is_conflict(e: &::postgres::Error) -> bool {
+    e.code().is_some_and(|code| {
+        [
+            SqlState::T_R_DEADLOCK_DETECTED,
+            SqlState::T_R_SERIALIZATION_FAILURE,
+        ]
+        .contains(code)
+    })
+}
+
+/// Creates tables in one transaction; two that do it at once wait for each other.
+pub async fn create_tables(target: &Arc<Target>, statements: &[String]) -> Result<()> {
+    let script = format!(
+        "BEGIN; SELECT pg_advisory_xact_lock(hashtext('rtp init'));\n{};\nCOMMIT",
+        statements.join(";\n")
+    );
+    let mut session = Session::open(target).await?;
+    session
+        .run(move |client| client.batch_execute(&script))
+        .await
+        .context(format_args!("cannot create tables in {}", target.address))
+}
+
+/// The names of a table's columns and of their types, none if there is no such table.
+pub fn columns(
+    client: &mut Client,
+    table: &str,
+) -> Result<Vec<(String, String)>, ::postgres::Error> {
+    let select = "SELECT attname::text, format_type(atttypid, NULL) FROM pg_attribute
+                  WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
+    let rows = client.query(select, &[&quoted(table)])?;
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect()
+}
+
+/// Opens a session with a server that must have these tables.
+pub async fn open_tables(target: &Arc<Target>, tables: &[&str]) -> Result<Session> {
+    let mut session = Session::open(target).await?;
+    for table in tables {
+        let name = (*table).to_string();
+        let there = session.run(move |client| columns(client, &name)).await;
+        if there
+            .context(format_args!("cannot open {}", target.address))?
+            .is_empty()
+        {
+            return Err(missing_table(target, table));
+        }
+    }
+    Ok(session)
+}
+
+/// The error for a table that `init` makes.
+pub fn missing_table(target: &Target, table: &str) -> Error {
+    Error::invalid(format!("no table {table} in {}", target.address)).hint(INIT_FIRST)
+}
