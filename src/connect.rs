@@ -85,6 +85,7 @@ pub async fn consumer(url: &ServerUrl, topic: &str, group: &str) -> Result<Box<d
 pub async fn create_realtime_tables(url: &ServerUrl, dataset: &Dataset) -> Result<()> {
     match url {
         ServerUrl::Sqlite(path) => realtime_store::sqlite::create(path, dataset),
+        ServerUrl::Cassandra(server) => realtime_store::cassandra::create(server, dataset).await,
         other => Err(cannot_be(other, "a real-time store")),
     }
 }
@@ -99,6 +100,9 @@ pub async fn realtime_store(
         ServerUrl::Sqlite(path) => Ok(Box::new(realtime_store::sqlite::SqliteRealtimeStore::open(
             path, dataset, group,
         )?)),
+        ServerUrl::Cassandra(server) => Ok(Box::new(
+            realtime_store::cassandra::CassandraStore::open(server, dataset).await?,
+        )),
         other => Err(cannot_be(other, "a real-time store")),
     }
 }
@@ -136,6 +140,9 @@ async fn table(url: &ServerUrl, dataset: &Dataset, table: &str) -> Result<Box<dy
         ServerUrl::Sqlite(path) => Ok(Box::new(table::sqlite::SqliteTable::open(
             path, dataset, table,
         )?)),
+        ServerUrl::Cassandra(server) => Ok(Box::new(
+            table::cassandra::CassandraTable::open(server, dataset, table).await?,
+        )),
         other => Err(cannot_be(other, "a store")),
     }
 }
@@ -157,6 +164,9 @@ pub async fn realtime_monitor(url: &ServerUrl, dataset: &Dataset) -> Result<Box<
         ServerUrl::Sqlite(path) => Ok(Box::new(monitor::sqlite::SqliteStoreMonitor::realtime(
             path, dataset,
         )?)),
+        ServerUrl::Cassandra(server) => Ok(Box::new(
+            monitor::cassandra::CassandraMonitor::open(server, dataset).await?,
+        )),
         other => Err(cannot_be(other, "a real-time store")),
     }
 }
