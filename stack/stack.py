@@ -56,6 +56,14 @@ jdk.attach/sun.tools.attach jdk.jconsole/sun.tools.jconsole
 class Failure(Exception):
     """Something the user must know; printed without a trace."""
 
+    status = 2
+
+
+class Lacking(Failure):
+    """Something that must be installed first."""
+
+    status = 3
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -66,6 +74,7 @@ def main():
     parser.add_argument("--tls", action="store_true", help="TLS and passwords")
     parser.add_argument("--only", default=",".join(SERVERS), help="servers, comma separated")
     parser.add_argument("--wipe", action="store_true", help="down: delete the stack's folder")
+    parser.add_argument("--parent", type=int, metavar="PID", help="stop and delete the stack when this process has ended")
     args = parser.parse_args()
     names = args.only.split(",")
     unknown = [name for name in names if name not in SERVERS]
@@ -75,7 +84,7 @@ def main():
         return globals()[args.action](args, names)
     except Failure as failure:
         print(f"stack: {failure}", file=sys.stderr)
-        return 2
+        return failure.status
 
 
 def up(args, names):
@@ -85,6 +94,10 @@ def up(args, names):
     if args.tls and not stack.tls:
         raise Failure(f"{args.dir} is a stack without TLS; take another --dir")
     stack.java = java
+    if args.parent:
+        # Whatever ends that process, and however far this one gets.
+        watcher = [sys.executable, __file__, "down", "--wipe", "--dir", str(args.dir), "--only", args.only, "--parent", str(args.parent)]
+        subprocess.Popen(watcher, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     for name in names:
         fetch_jars(args.jars, name)
     started = [name for name in names if not stack.running(name)]
@@ -98,6 +111,8 @@ def up(args, names):
 
 
 def down(args, names):
+    if args.parent:
+        wait_for_end(args.parent)
     stack = Stack.load(args.dir)
     if stack is None:
         print(f"stack: there is none in {args.dir}", file=sys.stderr)
@@ -107,6 +122,20 @@ def down(args, names):
     if args.wipe:
         shutil.rmtree(args.dir)
     return 0
+
+
+def wait_for_end(pid):
+    """Returns when the process is gone; another one that is given its id has another start time."""
+
+    def started():
+        try:
+            return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        except OSError:
+            return None
+
+    first = started()
+    while first and started() == first:
+        time.sleep(0.5)
 
 
 def status(args, names):
@@ -142,11 +171,11 @@ def java_17():
     java = str(pathlib.Path(home) / "bin/java") if home else shutil.which("java")
     hint = "install Java 17, for example Debian's openjdk-17-jre-headless, or set JAVA_HOME"
     if not java or not pathlib.Path(java).exists():
-        raise Failure(f"Java is missing: {hint}")
+        raise Lacking(f"Java is missing: {hint}")
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=True).stderr
     version = said.split('"')[1].split(".")[0]
     if version != "17":
-        raise Failure(f"{java} is Java {version}, and the servers need 17: {hint}")
+        raise Lacking(f"{java} is Java {version}, and the servers need 17: {hint}")
     return java
 
 
@@ -156,7 +185,7 @@ def fetch_jars(jars, name):
     if (target / ".complete").exists():
         return
     if not shutil.which("mvn"):
-        raise Failure("Maven is missing: install it, for example Debian's maven")
+        raise Lacking("Maven is missing: install it, for example Debian's maven")
     print(f"stack: getting the jars of {name}", file=sys.stderr)
     target.mkdir(parents=True, exist_ok=True)
     command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), f"-P{name}",
@@ -187,6 +216,7 @@ class Stack:
         self.tls = settings["tls"]
         self.password = settings["password"]
         self.java = None
+        self.children = {}
 
     @classmethod
     def load(cls, folder):
@@ -236,7 +266,10 @@ class Stack:
     def wait(self, name):
         deadline = time.monotonic() + START_SECONDS
         while not self.answers(name):
-            if not self.running(name) or time.monotonic() > deadline:
+            # A command line is not yet there to be read when a program has only just been started.
+            child = self.children.get(name)
+            ended = not self.running(name) if child is None else child.poll() is not None
+            if ended or time.monotonic() > deadline:
                 tail = "\n".join((self.folder / name / "server.log").read_text(errors="replace").splitlines()[-30:])
                 raise Failure(f"{name} does not come up; the end of its log:\n{tail}")
             time.sleep(0.2)
@@ -250,6 +283,7 @@ class Stack:
             child = subprocess.Popen(command, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                      start_new_session=True, env={**os.environ, **(extra or {})})
         (home / "pid").write_text(f"{child.pid}\n")
+        self.children[name] = child
 
     def stop(self, name):
         if not self.running(name):

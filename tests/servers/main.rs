@@ -1,0 +1,21 @@
+//! The adapters of the real servers, on servers that these tests start and stop.
+
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod kafka;
+mod stack;
+
+use rtp::conformance::{Abilities, Case, Outcome};
+
+/// Every case that applies is kept; those that do not need an ability that the harness lacks.
+async fn keeps<H: Abilities + ?Sized>(cases: &[Case<H>], harness: &H) {
+    let mut broken = Vec::new();
+    for case in cases {
+        if let Outcome::Broken(what) = case.check(harness).await {
+            broken.push(format!("{}: {what}", case.name));
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}

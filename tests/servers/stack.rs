@@ -1,0 +1,127 @@
+//! Servers for the tests, by stack/stack.py: each is started once, when a test first asks for it, in a
+//! folder of its own, and ends with this process, however that ends.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// A running server.
+pub struct Server {
+    name: &'static str,
+    folder: PathBuf,
+    /// What rtp needs to find it: addresses and files of passwords, by variable.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// Whether the server wants TLS and a password.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Open,
+    Guarded,
+}
+
+/// A shared server of this name: `kafka`, `cassandra` or `postgres`. None, after saying which test does
+/// not run and why, if something must be installed first; that is a failure under CI.
+pub fn server(name: &'static str, access: Access) -> Option<&'static Server> {
+    type Slot = OnceLock<Result<Server, String>>;
+    static SLOTS: [Slot; 6] = [const { OnceLock::new() }; 6];
+    let at = ["kafka", "cassandra", "postgres"]
+        .iter()
+        .position(|n| *n == name)
+        .unwrap();
+    let slot = &SLOTS[2 * at + usize::from(access == Access::Guarded)];
+    let kind = match access {
+        Access::Open => "open",
+        Access::Guarded => "guarded",
+    };
+    let started = slot.get_or_init(|| Server::start(name, access, kind));
+    started.as_ref().map_err(|why| does_not_run(why)).ok()
+}
+
+/// A server for one test alone, which may stop it: as [`server`].
+pub fn own_server(name: &'static str, test: &str) -> Option<Server> {
+    let started = Server::start(name, Access::Open, test);
+    started.map_err(|why| does_not_run(&why)).ok()
+}
+
+fn does_not_run(why: &str) {
+    let test = std::thread::current();
+    let message = format!("{} does not run: {why}", test.name().unwrap_or("a test"));
+    assert!(std::env::var_os("CI").is_none(), "{message}");
+    eprintln!("{message}");
+}
+
+impl Server {
+    /// An error says what must be installed first.
+    fn start(name: &'static str, access: Access, kind: &str) -> Result<Server, String> {
+        let pid = std::process::id();
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{kind}-{pid}"));
+        let mut server = Server {
+            name,
+            folder,
+            environment: BTreeMap::new(),
+        };
+        let pid = pid.to_string();
+        let mut more = vec!["--ports", "free", "--parent", &pid];
+        if access == Access::Guarded {
+            more.push("--tls");
+        }
+        let up = server.stack("up", &more);
+        let said = String::from_utf8_lossy(&up.stderr).into_owned();
+        match up.status.code() {
+            Some(0) => {}
+            Some(3) => return Err(said),
+            _ => panic!("{said}"),
+        }
+        let env = server.stack("env", &[]).stdout;
+        for line in String::from_utf8(env).unwrap().lines() {
+            let (variable, value) = line
+                .strip_prefix("export ")
+                .and_then(|line| line.split_once('='))
+                .unwrap();
+            let value = value.trim_matches('\'').to_string();
+            server.environment.insert(variable.to_string(), value);
+        }
+        Ok(server)
+    }
+
+    fn stack(&self, action: &str, more: &[&str]) -> std::process::Output {
+        let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let jars = std::env::var_os("RTP_STACK_JARS")
+            .map_or_else(|| project.join(".stack/jars"), PathBuf::from);
+        Command::new("python3")
+            .arg(project.join("stack/stack.py"))
+            .args([action, "--only", self.name, "--dir"])
+            .arg(&self.folder)
+            .arg("--jars")
+            .arg(jars)
+            .args(more)
+            .env("RTP_KAFKA_HEAP", "512m")
+            .env("RTP_CASSANDRA_HEAP", "768m")
+            .output()
+            .unwrap()
+    }
+
+    /// Its address, by the variable that rtp takes it from, such as `RTP_EVENT_LOG`.
+    pub fn address(&self, variable: &str) -> &str {
+        &self.environment[variable]
+    }
+
+    /// Sends it a signal such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        let pid = std::fs::read_to_string(self.folder.join(self.name).join("pid")).unwrap();
+        let kill = Command::new("kill").args(["-s", name, pid.trim()]).status();
+        assert!(kill.unwrap().success());
+    }
+
+    /// Starts it again after its death.
+    pub fn restart(&self) {
+        let up = self.stack("up", &[]);
+        assert!(
+            up.status.success(),
+            "{}",
+            String::from_utf8_lossy(&up.stderr)
+        );
+    }
+}
