@@ -86,8 +86,10 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         false => Some(consumer.end().await?),
     };
     let max_outage = args.max_outage();
-    let store =
-        connect::realtime_store(&args.realtime_store.realtime_store, dataset, &args.group).await?;
+    let store = through_outage(run, max_outage, || {
+        connect::realtime_store(&args.realtime_store.realtime_store, dataset, &args.group)
+    })
+    .await?;
     let dead_letters = connect::producer(log, &dataset.event.dead_letter_topic()).await?;
     let sink = Mutex::new((store, dead_letters));
     let mut group = Group::join(consumer, run, max_outage);
