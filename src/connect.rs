@@ -94,6 +94,7 @@ pub async fn consumer(url: &ServerUrl, topic: &str, group: &str) -> Result<Box<d
 pub async fn create_realtime_tables(url: &ServerUrl, dataset: &Dataset) -> Result<()> {
     match url {
         ServerUrl::Sqlite(path) => realtime_store::sqlite::create(path, dataset),
+        ServerUrl::Cassandra(server) => realtime_store::cassandra::create(server, dataset).await,
         other => Err(cannot_be(other, "a real-time store")),
     }
 }
@@ -108,6 +109,9 @@ pub async fn realtime_store(
         ServerUrl::Sqlite(path) => Ok(Box::new(realtime_store::sqlite::SqliteRealtimeStore::open(
             path, dataset, group,
         )?)),
+        ServerUrl::Cassandra(server) => Ok(Box::new(
+            realtime_store::cassandra::CassandraStore::open(server, dataset).await?,
+        )),
         other => Err(cannot_be(other, "a real-time store")),
     }
 }
@@ -152,6 +156,9 @@ async fn table(url: &ServerUrl, dataset: &Dataset, table: &str) -> Result<Box<dy
         ServerUrl::Postgres(server) => Ok(Box::new(
             table::postgres::PostgresTable::open(server, dataset, table).await?,
         )),
+        ServerUrl::Cassandra(server) => Ok(Box::new(
+            table::cassandra::CassandraTable::open(server, dataset, table).await?,
+        )),
         other => Err(cannot_be(other, "a store")),
     }
 }
@@ -173,6 +180,9 @@ pub async fn realtime_monitor(url: &ServerUrl, dataset: &Dataset) -> Result<Box<
         ServerUrl::Sqlite(path) => Ok(Box::new(monitor::sqlite::SqliteStoreMonitor::realtime(
             path, dataset,
         )?)),
+        ServerUrl::Cassandra(server) => Ok(Box::new(
+            monitor::cassandra::CassandraMonitor::open(server, dataset).await?,
+        )),
         other => Err(cannot_be(other, "a real-time store")),
     }
 }

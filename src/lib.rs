@@ -3,6 +3,7 @@
 pub mod ahead;
 pub mod alert;
 pub mod batch_store;
+pub mod cassandra;
 pub mod cli;
 pub mod commands;
 #[doc(hidden)]

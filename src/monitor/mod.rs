@@ -1,6 +1,7 @@
 //! The watching port of the event log and the stores: whether they take a write and give it back, and
 //! how far behind they are.
 
+pub mod cassandra;
 #[doc(hidden)]
 pub mod conformance;
 pub mod postgres;

@@ -1,5 +1,6 @@
 //! The real-time store port: the newest row of each key.
 
+pub mod cassandra;
 #[doc(hidden)]
 pub mod conformance;
 pub mod sqlite;

@@ -1,5 +1,6 @@
 //! The reading port of both stores: the rows of one dataset's table, for whoever compares or shows them.
 
+pub mod cassandra;
 #[doc(hidden)]
 pub mod conformance;
 pub mod postgres;

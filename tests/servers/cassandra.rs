@@ -1,0 +1,291 @@
+//! The real-time store on a real Cassandra.
+
+use std::sync::LazyLock;
+
+use async_trait::async_trait;
+use rtp::conformance::{Abilities, Ability};
+use rtp::connect;
+use rtp::dataset::Dataset;
+use rtp::error::{Error, Result};
+use rtp::event_log::Offsets;
+use rtp::monitor::{self, StoreMonitor};
+use rtp::realtime_store::{self, RealtimeStore};
+use rtp::row::Rows;
+use rtp::table::{self, TableReader};
+use rtp::url::ServerUrl;
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+
+use super::common::{Place, Ran, eventually, user, users};
+use super::keeps;
+use super::stack::{Access, Server, own_server, server};
+
+/// The tables of a Cassandra.
+struct Tables(ServerUrl);
+
+impl Tables {
+    fn of(server: &Server) -> Tables {
+        let text = server.address("RTP_REALTIME_STORE");
+        let host = text.strip_prefix("cassandra://").unwrap();
+        let (host, port) = host.rsplit_once(':').unwrap();
+        Tables(ServerUrl::Cassandra(rtp::url::Server {
+            hosts: vec![(host.into(), port.parse().unwrap())],
+            ..rtp::url::Server::default()
+        }))
+    }
+}
+
+impl Abilities for Tables {
+    fn lacks(&self) -> &[Ability] {
+        // Which row Cassandra refuses is not for a test to say: see the tests below.
+        &[
+            Ability::Transactions,
+            Ability::ComparesVersions,
+            Ability::RefusesRows,
+            Ability::FailsInTheMiddle,
+            Ability::HoldsForeignValues,
+        ]
+    }
+}
+
+#[async_trait]
+impl realtime_store::conformance::Harness for Tables {
+    async fn create(&self, dataset: &Dataset) -> Result<()> {
+        connect::create_realtime_tables(&self.0, dataset).await
+    }
+
+    async fn open(&self, dataset: &Dataset, group: &str) -> Result<Box<dyn RealtimeStore>> {
+        connect::realtime_store(&self.0, dataset, group).await
+    }
+
+    async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
+        connect::realtime_table(&self.0, dataset).await
+    }
+
+    async fn refuse(&self, _: &Dataset, _: &str) -> Result<()> {
+        Err(Error::refused("cannot be arranged"))
+    }
+
+    async fn fail_at(&self, _: &Dataset, _: &str) -> Result<()> {
+        Err(Error::refused("cannot be arranged"))
+    }
+}
+
+#[async_trait]
+impl table::conformance::Harness for Tables {
+    async fn create(&self, dataset: &Dataset) -> Result<()> {
+        connect::create_realtime_tables(&self.0, dataset).await
+    }
+
+    async fn write(&self, dataset: &Dataset, rows: &Rows) -> Result<()> {
+        let mut store = connect::realtime_store(&self.0, dataset, "group").await?;
+        let none = Offsets::new();
+        store.upsert(&none, &none, rows).await?;
+        store.commit().await
+    }
+
+    async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
+        connect::realtime_table(&self.0, dataset).await
+    }
+
+    async fn plant_text(&self, _: &Dataset, _: &str, _: &str) -> Result<()> {
+        Err(Error::refused("Cassandra's columns hold their type"))
+    }
+}
+
+#[async_trait]
+impl monitor::conformance::store::Harness for Tables {
+    async fn monitor(&self, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {
+        connect::realtime_monitor(&self.0, dataset).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_keeps_every_guarantee() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    keeps(
+        realtime_store::conformance::CASES,
+        &Tables::of(cassandra) as &dyn realtime_store::conformance::Harness,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_keeps_every_guarantee() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    keeps(
+        table::conformance::CASES,
+        &Tables::of(cassandra) as &dyn table::conformance::Harness,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_monitor_keeps_every_guarantee() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    keeps(
+        monitor::conformance::store::CASES,
+        &Tables::of(cassandra) as &dyn monitor::conformance::store::Harness,
+    )
+    .await;
+}
+
+/// The built-in dataset in a keyspace of its own, so that the tests of one server do not meet.
+static DATASET: LazyLock<String> =
+    LazyLock::new(|| std::fs::read_to_string("schema/users.toml").unwrap());
+
+/// A place whose commands reach this server, and its dataset.
+fn place(server: &Server, keyspace: &str) -> Place {
+    let place = Place::new();
+    let own = format!("keyspace = \"{keyspace}\"");
+    place.write(
+        "users.toml",
+        DATASET.replace("keyspace = \"realtime\"", &own),
+    );
+    let made = rtp(&place, server, &["init"], b"");
+    assert_eq!(made.status, 0, "{}", made.stderr);
+    place
+}
+
+/// Runs a command with the place's dataset on this server.
+fn rtp(place: &Place, server: &Server, args: &[&str], input: &[u8]) -> Ran {
+    let mut all = args.to_vec();
+    all.extend(["--dataset", "users.toml"]);
+    if ["init", "stream", "verify", "heartbeat"].contains(&args[0]) {
+        all.extend(["--realtime-store", server.address("RTP_REALTIME_STORE")]);
+    }
+    place.rtp(&all, input)
+}
+
+async fn session(server: &Server) -> Session {
+    let address = server.address("RTP_REALTIME_STORE");
+    let node = address.strip_prefix("cassandra://").unwrap();
+    SessionBuilder::new()
+        .known_node(node)
+        .build()
+        .await
+        .unwrap()
+}
+
+async fn count(session: &Session, table: &str) -> i64 {
+    let counted = session
+        .query_unpaged(format!("SELECT count(*) FROM {table}"), ())
+        .await;
+    let rows = counted.unwrap().into_rows_result().unwrap();
+    rows.first_row::<(i64,)>().unwrap().0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_thousand_users_are_equal_in_both_stores() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    let place = place(cassandra, "equal");
+    let events = users(20_000);
+    for (args, read) in [
+        (&["produce"][..], 20_000),
+        (&["stream", "--until-end"], 20_000),
+        (&["load-batch"], 20_000),
+        (&["verify"], 40_000),
+    ] {
+        let input = match args[0] {
+            "produce" | "load-batch" => events.as_bytes(),
+            _ => b"",
+        };
+        let ran = rtp(&place, cassandra, args, input);
+        assert_eq!(ran.status, 0, "{args:?}: {}", ran.stderr);
+        assert_eq!(ran.counts()[..2], [read, read], "{args:?}");
+    }
+    let session = session(cassandra).await;
+    assert_eq!(count(&session, "equal.users").await, 20_000);
+    assert_eq!(count(&session, "equal.users_by_hour").await, 20_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_cassandra_refuses_is_a_dead_letter() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    let place = place(cassandra, "refusals");
+    let session = session(cassandra).await;
+    // What is indexed must be shorter than 65,536 bytes.
+    let index = "CREATE INDEX ON refusals.users (email)";
+    session.query_unpaged(index, ()).await.unwrap();
+    let mut events = users(1_000);
+    events.push_str(&user(1_000, 0, &"x".repeat(70_000)));
+    let sent = rtp(&place, cassandra, &["produce"], events.as_bytes());
+    assert_eq!(sent.status, 0, "{}", sent.stderr);
+    let ran = rtp(&place, cassandra, &["stream", "--until-end"], b"");
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    assert_eq!(ran.counts(), [1_001, 1_000, 1, 0, 0]);
+    assert_eq!(count(&session, "refusals.users").await, 1_000);
+}
+
+#[test]
+fn a_server_that_is_absent_is_named() {
+    let place = Place::ready();
+    let absent = "cassandra://127.0.0.1:1";
+    let args = ["stream", "--until-end", "--realtime-store", absent];
+    let ran = place.rtp(&[&args[..], &["--max-outage", "200ms"]].concat(), b"");
+    assert_eq!(ran.status, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains(absent), "{}", ran.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_table_is_told_at_the_start() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    let place = Place::ready();
+    place.write(
+        "users.toml",
+        DATASET.replace("keyspace = \"realtime\"", "keyspace = \"nowhere\""),
+    );
+    let ran = rtp(&place, cassandra, &["stream", "--until-end"], b"");
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("rtp init"), "{}", ran.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_is_waited_for() {
+    let Some(cassandra) = own_server("cassandra", "stops") else {
+        return;
+    };
+    let place = place(&cassandra, "stops");
+    let address = cassandra.address("RTP_REALTIME_STORE");
+    let first = rtp(&place, &cassandra, &["produce"], users(10).as_bytes());
+    assert_eq!(first.status, 0, "{}", first.stderr);
+    let stream = place.start(&[
+        "stream",
+        "--dataset",
+        "users.toml",
+        "--realtime-store",
+        address,
+    ]);
+    let committed = || {
+        place.query(
+            ".rtp/log.db",
+            "SELECT coalesce(sum(offset), 0) FROM group_offsets",
+        )
+    };
+    eventually("the first events are stored", || committed() == "10");
+    cassandra.signal("STOP");
+    let more = rtp(&place, &cassandra, &["produce"], users(1_000).as_bytes());
+    assert_eq!(more.status, 0, "{}", more.stderr);
+    std::thread::sleep(std::time::Duration::from_secs(15)); // longer than a request may take
+    assert_eq!(committed(), "10");
+    cassandra.signal("CONT");
+    eventually("all events are stored", || committed() == "1010");
+    stream.signal("TERM");
+    let ran = stream.end();
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains(address), "{}", ran.stderr);
+    let session = session(&cassandra).await;
+    assert_eq!(count(&session, "stops.users").await, 1_000);
+}
