@@ -40,6 +40,14 @@ pub struct IntakeArgs {
     pub commit_state: Option<PathBuf>,
 }
 
+impl IntakeArgs {
+    /// Whether a second reading finds the same: of files, not of pipes.
+    pub fn can_be_read_again(&self) -> bool {
+        let is_file = |path: &PathBuf| path.as_os_str() != "-" && path.is_file();
+        !self.files.is_empty() && self.files.iter().all(is_file)
+    }
+}
+
 /// How the input is to be read.
 #[derive(Clone, Debug)]
 pub struct Reading {

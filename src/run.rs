@@ -41,6 +41,23 @@ pub struct Counts {
     pub retries: AtomicU64,
 }
 
+impl Counts {
+    /// Forgets what was counted of an input that is read again from its start.
+    pub fn start_over(&self) {
+        let of_input = [
+            &self.read,
+            &self.written,
+            &self.rejected,
+            &self.deduplicated,
+            &self.skipped,
+            &self.bytes,
+        ];
+        for count in of_input {
+            count.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Adds to a count.
 pub fn add(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);

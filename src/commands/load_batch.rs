@@ -3,7 +3,7 @@
 use tokio::sync::Mutex;
 
 use crate::ahead::Ahead;
-use crate::batch_store::Mode;
+use crate::batch_store::{BatchStore, Mode};
 use crate::connect;
 use crate::dataset::Dataset;
 use crate::error::{Context, Error, Result};
@@ -66,10 +66,13 @@ impl Args {
     }
 }
 
+/// How often a load starts over when the server has lost what was staged.
+const RESTARTS: u32 = 5;
+
 /// Reads, checks, stages and merges.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     args.check()?;
-    let outcome = load(args, dataset, run).await;
+    let outcome = load_again(args, dataset, run).await;
     // Where nothing is kept, every good record was passed over.
     let c = &run.counts;
     let accounted = [&c.written, &c.rejected, &c.deduplicated, &c.skipped]
@@ -80,10 +83,48 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     outcome
 }
 
+/// Loads, and starts over where the server has lost what was staged, if the input can be read again.
+async fn load_again(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
+    let max_outage = args.outage.bounded();
+    for _ in 0..RESTARTS {
+        let store = open(args, dataset, run).await?;
+        let error = match load(args, dataset, run, &store).await {
+            Err(error) if store.lock().await.has_lost_stage() => error,
+            outcome => return outcome,
+        };
+        if max_outage.is_zero() || run.stop.requested().is_some() {
+            return Err(error);
+        }
+        if !args.intake.can_be_read_again() {
+            return Err(error.hint(
+                "nothing is kept, and this input cannot be read twice: run it again, or load from files",
+            ));
+        }
+        run.warn(format!("{error}; reading the files again"));
+        add(&run.counts.retries, 1);
+        run.counts.start_over();
+    }
+    let store = open(args, dataset, run).await?;
+    load(args, dataset, run, &store).await
+}
+
+async fn open(args: &Args, dataset: &Dataset, run: &Run) -> Result<Mutex<Box<dyn BatchStore>>> {
+    let url = &args.batch_store.batch_store;
+    through_outage(run, args.outage.bounded(), || {
+        connect::batch_store(url, dataset)
+    })
+    .await
+    .map(Mutex::new)
+}
+
 /// Stages a chunk while the next one is read and checked, then merges all.
-async fn load(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
+async fn load(
+    args: &Args,
+    dataset: &Dataset,
+    run: &Run,
+    store: &Mutex<Box<dyn BatchStore>>,
+) -> Result<Exit> {
     let mut intake = Intake::open(&args.intake, run)?;
-    let store = Mutex::new(connect::batch_store(&args.batch_store.batch_store, dataset).await?);
     let mut chunks = read(args, dataset, run);
     while let Some(chunk) = chunks.next(&run.stop).await? {
         intake.enter(&chunk).context("nothing is kept")?;

@@ -1,6 +1,6 @@
 //! The batch store on a real PostgreSQL.
 
-use std::process::Command;
+use std::process::{Child, Command};
 
 use async_trait::async_trait;
 use rtp::batch_store::postgres::{PostgresBatchStore, create};
@@ -16,20 +16,36 @@ use rtp::table::postgres::PostgresTable;
 use rtp::table::{self, TableReader};
 use rtp::url::Server as Address;
 
-use crate::common::{Place, Ran, users};
+use crate::common::{Mock, Place, Ran, eventually, user, users};
 use crate::keeps;
 use crate::stack::{Access, Server, own_server, server};
 
-/// A database of one server.
-struct Database<'s>(&'s Server);
+/// A database of its own.
+struct Database {
+    url: String,
+}
 
-impl Database<'_> {
-    fn url(&self) -> &str {
-        self.0.address("RTP_BATCH_STORE")
+impl Database {
+    /// One on the shared server.
+    fn new(name: &str) -> Option<Database> {
+        server("postgres", Access::Open).map(|server| Database::on(server, name))
+    }
+
+    fn on(server: &Server, name: &str) -> Database {
+        let maintenance = Database {
+            url: server.address("RTP_BATCH_STORE").into(),
+        };
+        maintenance
+            .psql(&format!("CREATE DATABASE {name}"))
+            .unwrap();
+        let (server, _) = maintenance.url.rsplit_once('/').unwrap();
+        Database {
+            url: format!("{server}/{name}"),
+        }
     }
 
     fn address(&self) -> Address {
-        let rest = self.url().strip_prefix("postgres://").unwrap();
+        let rest = self.url.strip_prefix("postgres://").unwrap();
         let (user, rest) = rest.split_once('@').unwrap();
         let (host, database) = rest.split_once('/').unwrap();
         let (host, port) = host.split_once(':').unwrap();
@@ -43,38 +59,63 @@ impl Database<'_> {
 
     /// What psql prints, one line a row.
     fn psql(&self, sql: &str) -> Result<String> {
-        let url = self.url();
-        let mut psql = Command::new("psql");
-        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql]);
-        let out = psql.output().unwrap();
+        let out = self.psql_command(sql).output().unwrap();
         match out.status.success() {
             true => Ok(String::from_utf8(out.stdout).unwrap().trim_end().into()),
             false => Err(Error::refused(String::from_utf8_lossy(&out.stderr))),
         }
     }
 
-    /// A folder for commands, in which the tables of the users dataset are empty.
+    fn psql_command(&self, sql: &str) -> Command {
+        let mut psql = Command::new("psql");
+        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", &self.url, "-c", sql]);
+        psql
+    }
+
+    /// A folder in whose stores `rtp init` has run.
     fn place(&self) -> Place {
         let place = Place::new();
         let ran = self.rtp(&place, &["init"], b"");
         assert_eq!(ran.status, 0, "{}", ran.stderr);
-        self.psql("TRUNCATE batch_users").unwrap();
         place
     }
 
     fn rtp(&self, place: &Place, args: &[&str], stdin: &[u8]) -> Ran {
-        place.rtp(&[args, &["--batch-store", self.url()]].concat(), stdin)
+        place.rtp(&[args, &["--batch-store", &self.url]].concat(), stdin)
+    }
+
+    fn is(&self, what: &str, sql: &str) {
+        eventually(what, || self.psql(sql).unwrap() == "t");
+    }
+
+    /// A session that keeps everybody else from the table until it is killed.
+    fn lock(&self, table: &str) -> Child {
+        let lock = format!("BEGIN; LOCK TABLE {table}; SELECT pg_sleep(600)");
+        let holder = self.psql_command(&lock).spawn().unwrap();
+        self.is("the table is locked", &format!(
+            "SELECT count(*) > 0 FROM pg_locks WHERE granted AND mode = 'AccessExclusiveLock' AND relation = to_regclass('{table}')"
+        ));
+        holder
+    }
+
+    fn unlock(&self, mut holder: Child) {
+        self.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%' AND datname = current_database()").unwrap();
+        holder.wait().unwrap();
     }
 }
 
-impl Abilities for Database<'_> {
+/// Sessions of ours in this database.
+const OURS: &str =
+    "FROM pg_stat_activity WHERE application_name = 'rtp' AND datname = current_database()";
+
+impl Abilities for Database {
     fn lacks(&self) -> &[Ability] {
         &[Ability::HoldsForeignValues]
     }
 }
 
 #[async_trait]
-impl batch_store::conformance::Harness for Database<'_> {
+impl batch_store::conformance::Harness for Database {
     async fn create(&self, dataset: &Dataset) -> Result<()> {
         create(&self.address(), dataset).await
     }
@@ -105,7 +146,7 @@ impl batch_store::conformance::Harness for Database<'_> {
 }
 
 #[async_trait]
-impl table::conformance::Harness for Database<'_> {
+impl table::conformance::Harness for Database {
     async fn create(&self, dataset: &Dataset) -> Result<()> {
         create(&self.address(), dataset).await
     }
@@ -126,7 +167,7 @@ impl table::conformance::Harness for Database<'_> {
 }
 
 #[async_trait]
-impl store::Harness for Database<'_> {
+impl store::Harness for Database {
     async fn monitor(&self, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {
         let monitor = PostgresStoreMonitor::open(&self.address(), dataset).await?;
         Ok(Box::new(monitor))
@@ -135,21 +176,297 @@ impl store::Harness for Database<'_> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_batch_store_keeps_every_guarantee() {
-    if let Some(postgres) = server("postgres", Access::Open) {
-        keeps(batch_store::conformance::CASES, &Database(postgres)).await;
+    if let Some(database) = Database::new("conformance_batch") {
+        keeps(batch_store::conformance::CASES, &database).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_keeps_every_guarantee() {
-    if let Some(postgres) = server("postgres", Access::Open) {
-        keeps(table::conformance::CASES, &Database(postgres)).await;
+    if let Some(database) = Database::new("conformance_table") {
+        keeps(table::conformance::CASES, &database).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_monitor_keeps_every_guarantee() {
-    if let Some(postgres) = server("postgres", Access::Open) {
-        keeps(store::CASES, &Database(postgres)).await;
+    if let Some(database) = Database::new("conformance_monitor") {
+        keeps(store::CASES, &database).await;
+    }
+}
+
+#[test]
+fn loads_of_the_same_keys_at_once_all_succeed() {
+    let Some(database) = Database::new("at_once") else {
+        return;
+    };
+    let place = database.place();
+    std::thread::scope(|scope| {
+        for loader in 0..8_u64 {
+            let (database, place) = (&database, &place);
+            scope.spawn(move || {
+                // Each in an order of its own: steps that share no factor with the number of keys.
+                let step = [1, 3, 7, 9, 11, 13, 17, 19][loader as usize];
+                let input: String = (0..2_000)
+                    .map(|n| {
+                        user(n * step % 2_000, loader, &format!("{loader}@example.com")) + "\n"
+                    })
+                    .collect();
+                let ran = database.rtp(place, &["load-batch"], input.as_bytes());
+                assert_eq!(ran.status, 0, "{}", ran.stderr);
+                assert_eq!(ran.counts()[0], 2_000);
+            });
+        }
+    });
+    let newest = "SELECT count(*), min(email), max(email) FROM batch_users";
+    assert_eq!(
+        database.psql(newest).unwrap(),
+        "2000|7@example.com|7@example.com"
+    );
+}
+
+#[test]
+fn files_are_read_again_when_the_connection_dies_before_the_commit() {
+    let Some(database) = Database::new("killed_file") else {
+        return;
+    };
+    let place = database.place();
+    place.write("u.ndjson", users(5_000));
+    let holder = database.lock("batch_users");
+    let load = place.start(&["load-batch", "u.ndjson", "--batch-store", &database.url]);
+    let waits = format!("SELECT count(*) > 0 {OURS} AND wait_event_type = 'Lock'");
+    database.is("the merge waits", &waits);
+    database
+        .psql(&format!("SELECT pg_terminate_backend(pid) {OURS}"))
+        .unwrap();
+    database.unlock(holder);
+    let ran = load.end();
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (0, [5_000, 5_000, 0, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        ran.stderr.contains("reading the files again"),
+        "{}",
+        ran.stderr
+    );
+    let count = "SELECT count(*) FROM batch_users";
+    assert_eq!(database.psql(count).unwrap(), "5000");
+}
+
+#[test]
+fn standard_input_cannot_be_read_again_and_nothing_is_kept() {
+    let Some(database) = Database::new("killed_stdin") else {
+        return;
+    };
+    let place = database.place();
+    let mut load = place.start(&["load-batch", "--batch-store", &database.url]);
+    load.write(users(5_000).as_bytes());
+    let staged = format!("SELECT count(*) > 0 {OURS} AND state = 'idle' AND query LIKE 'COPY%'");
+    database.is("rows are staged", &staged);
+    database
+        .psql(&format!("SELECT pg_terminate_backend(pid) {OURS}"))
+        .unwrap();
+    load.write(users(100).as_bytes());
+    let ran = load.end();
+    assert_eq!(ran.status, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains("nothing is kept"), "{}", ran.stderr);
+    let count = "SELECT count(*) FROM batch_users";
+    assert_eq!(database.psql(count).unwrap(), "0");
+}
+
+#[test]
+fn a_server_that_is_absent_or_refuses_is_named() {
+    let place = Place::new();
+    place.write("u.ndjson", users(1));
+    let nobody = "postgres://rtp@127.0.0.1:1/db";
+    let args = ["load-batch", "u.ndjson", "--max-outage", "1s"];
+    let ran = place.rtp(&[&args[..], &["--batch-store", nobody]].concat(), b"");
+    assert_eq!(ran.status, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains(nobody), "{}", ran.stderr);
+    let Some(database) = Database::new("refuses") else {
+        return;
+    };
+    let ran = database.rtp(&place, &args, b"");
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("rtp init"), "{}", ran.stderr);
+    let missing = database.url.replace("/refuses", "/nothere");
+    let ran = place.rtp(&[&args[..], &["--batch-store", &missing]].concat(), b"");
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("nothere"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_lock_of_somebody_else_is_waited_for_and_then_ends_it() {
+    let Some(database) = Database::new("locked") else {
+        return;
+    };
+    let place = database.place();
+    let holder = database.lock("batch_users");
+    let args = ["load-batch", "--max-outage", "1s"];
+    let ran = database.rtp(&place, &args, users(10).as_bytes());
+    assert_eq!(ran.status, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains("lock timeout"), "{}", ran.stderr);
+    database.unlock(holder);
+    let ran = database.rtp(&place, &args, users(10).as_bytes());
+    assert_eq!(ran.counts(), [10, 10, 0, 0, 0], "{}", ran.stderr);
+}
+
+#[test]
+fn a_server_that_is_stopped_is_unavailable() {
+    let Some(server) = own_server("postgres", "stopped") else {
+        return;
+    };
+    let database = Database::on(&server, "stopped");
+    let place = database.place();
+    let mut load = place.start(&[
+        "load-batch",
+        "--max-outage",
+        "1s",
+        "--batch-store",
+        &database.url,
+    ]);
+    load.write(users(100).as_bytes());
+    let staged = format!("{OURS} AND state = 'idle' AND query LIKE 'COPY%'");
+    database.is("rows are staged", &format!("SELECT count(*) > 0 {staged}"));
+    let backend = database.psql(&format!("SELECT pid {staged}")).unwrap();
+    let signal = |name: &str, pid: &str| {
+        let kill = Command::new("kill").args(["-s", name, pid]).status();
+        assert!(kill.unwrap().success());
+    };
+    let status = std::fs::read_to_string(format!("/proc/{backend}/status")).unwrap();
+    let parent = status.lines().find_map(|l| l.strip_prefix("PPid:"));
+    let postmaster = parent.unwrap().trim();
+    signal("STOP", postmaster);
+    signal("STOP", &backend);
+    load.write(users(100).as_bytes());
+    let ran = load.end();
+    signal("CONT", postmaster);
+    signal("CONT", &backend);
+    assert_eq!(ran.status, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains(&database.url), "{}", ran.stderr);
+}
+
+#[test]
+fn columns_have_the_types_of_the_fields() {
+    let Some(database) = Database::new("types") else {
+        return;
+    };
+    database.place();
+    let types = "SELECT string_agg(format_type(atttypid, atttypmod), ',' ORDER BY attnum) FROM pg_attribute
+        WHERE attrelid = 'batch_users'::regclass AND attname IN ('id', 'post_code', 'dob', 'rtp_digest')";
+    assert_eq!(
+        database.psql(types).unwrap(),
+        "uuid,text,timestamp(3) with time zone,bytea"
+    );
+}
+
+#[test]
+fn both_datasets_arrive_and_equal_the_realtime_store() {
+    let Some(database) = Database::new("pipeline") else {
+        return;
+    };
+    let mock = Mock::start(&["--products", "500"]);
+    let products = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/products.toml");
+    let api = format!("{}/products", mock.url);
+    let users = mock.users();
+    for (dataset, table, api) in [
+        (&[][..], "batch_users", &users),
+        (&["--dataset", products], "all_products", &api),
+    ] {
+        let place = Place::new();
+        for args in [
+            &["init"][..],
+            &["fetch", "--api", api, "--count", "500", "--out", "r.ndjson"],
+            &["produce", "r.ndjson"],
+            &["stream", "--until-end"],
+            &["load-batch", "r.ndjson"],
+            &["verify"],
+            &["heartbeat", "--once"],
+        ] {
+            let takes_store = !["fetch", "produce", "stream"].contains(&args[0]);
+            let store = ["--batch-store", &*database.url];
+            let more = if takes_store { &store[..] } else { &[] };
+            let ran = place.rtp(&[args, dataset, more].concat(), b"");
+            assert_eq!(ran.status, 0, "{table}: {args:?}: {}", ran.stderr);
+        }
+        let count = format!("SELECT count(*) FROM {table}");
+        assert_eq!(database.psql(&count).unwrap(), "500");
+        // Verify must be able to say no.
+        let delete = format!("DELETE FROM {table} WHERE ctid = (SELECT min(ctid) FROM {table})");
+        database.psql(&delete).unwrap();
+        let verify = [&["verify", "--batch-store", &database.url], dataset].concat();
+        assert_eq!(place.rtp(&verify, b"").status, 1);
+    }
+}
+
+#[test]
+fn tls_is_spoken_as_sslmode_says_and_no_password_is_shown() {
+    let Some(server) = server("postgres", Access::Guarded) else {
+        return;
+    };
+    let url = server.address("RTP_BATCH_STORE");
+    let file = server.address("RTP_POSTGRES_PASSWORD_FILE");
+    let (base, _) = url.split_once('?').unwrap();
+    let password = std::fs::read_to_string(file).unwrap();
+    let place = Place::new();
+    for (url, variable, status, says) in [
+        (
+            url.to_string(),
+            format!("RTP_POSTGRES_PASSWORD_FILE={file}"),
+            0,
+            "",
+        ),
+        (
+            base.to_string(),
+            format!("RTP_POSTGRES_PASSWORD_FILE={file}"),
+            0,
+            "",
+        ),
+        (
+            format!("{base}?sslmode=require"),
+            format!("RTP_POSTGRES_PASSWORD={}", password.trim()),
+            0,
+            "",
+        ),
+        (
+            url.to_string(),
+            "NONE=".into(),
+            2,
+            "RTP_POSTGRES_PASSWORD_FILE",
+        ),
+        (
+            url.to_string(),
+            "RTP_POSTGRES_PASSWORD=hunter2".into(),
+            2,
+            "password authentication failed",
+        ),
+        (
+            format!("{base}?sslmode=verify-full"),
+            "NONE=".into(),
+            2,
+            "sslrootcert",
+        ),
+        (
+            format!("{base}?sslmode=on"),
+            "NONE=".into(),
+            2,
+            "allowed are",
+        ),
+        (
+            format!("{base}?sslmode=verify-ca&sslrootcert=none.pem"),
+            "NONE=".into(),
+            2,
+            "no certificates",
+        ),
+    ] {
+        let ran = place.bash(&format!("{variable} rtp init --batch-store '{url}'"));
+        assert_eq!(ran.status, status, "{url}: {}", ran.stderr);
+        assert!(ran.stderr.contains(says), "{url}: {}", ran.stderr);
+        for secret in ["hunter2", password.trim()] {
+            assert!(!ran.stderr.contains(secret), "{}", ran.stderr);
+        }
     }
 }
