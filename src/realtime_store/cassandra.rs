@@ -394,7 +394,7 @@ impl SerializeRow for Bound<'_> {
 fn write_timestamp(meta: &RowMeta) -> i64 {
     let Digest(digest) = meta.digest;
     let first = u16::from_be_bytes([digest[0], digest[1]]);
-    meta.event_time * 1_000 + i64::from(u32::from(first) * 1_000 >> 16)
+    meta.event_time * 1_000 + i64::from((u32::from(first) * 1_000) >> 16)
 }
 
 /// How large a batch may be without a complaint in the server's log.

@@ -1,6 +1,6 @@
 //! The adapters of the real servers, on servers that these tests start and stop.
 
-#![allow(clippy::unwrap_used, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub)]
 
 mod cassandra;
 #[path = "../common/mod.rs"]

@@ -53,7 +53,7 @@ impl Database {
             user: Some(user.into()),
             hosts: vec![(host.into(), port.parse().unwrap())],
             path: Some(database.into()),
-            parameters: Vec::new(),
+            ..Address::default()
         }
     }
 
