@@ -73,7 +73,7 @@ pub enum Command {
     Stream(stream::Args),
     LoadBatch(load_batch::Args),
     Verify(verify::Args),
-    Heartbeat(heartbeat::Args),
+    Heartbeat(Box<heartbeat::Args>),
     Init(init::Args),
     MockApi(mock_api::Args),
     Completions(completions::Args),

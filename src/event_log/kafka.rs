@@ -195,10 +195,10 @@ impl KafkaProducer {
         let client = BaseProducer::from_config_and_context(&config, reports.clone())
             .map_err(|e| kafka::error(server, &e))?;
         tokio::task::block_in_place(|| {
-            client.poll(Duration::ZERO);
-            let known = kafka::partitions(client.client(), &reports.health, server, topic);
-            client.poll(Duration::ZERO); // brings what the client has to say about it
-            known.map_err(|e| reports.health.explain(server, e))
+            let (client, health) = (&client, &reports.health);
+            kafka::first_partitions(client.client(), health, server, topic, || {
+                client.poll(Duration::ZERO);
+            })
         })?;
         Ok(KafkaProducer {
             client,
@@ -449,8 +449,12 @@ impl KafkaConsumer {
             sought: None,
         };
         tokio::task::block_in_place(|| {
-            consumer.partitions()?;
-            consumer.driven("join the group of", consumer.client()?.subscribe(&[topic]))
+            let client = consumer.client()?;
+            let health = &consumer.membership.health;
+            kafka::first_partitions(client.client(), health, server, topic, || {
+                client.poll(Duration::ZERO);
+            })?;
+            consumer.driven("join the group of", client.subscribe(&[topic]))
         })?;
         Ok(consumer)
     }
@@ -474,8 +478,7 @@ impl KafkaConsumer {
         let client = self.client()?;
         let health = &self.membership.health;
         let known = kafka::partitions(client.client(), health, &self.server, &self.topic);
-        let number = known.map_err(|e| health.explain(&self.server, e))?;
-        Ok(i32::try_from(number).unwrap_or(i32::MAX))
+        Ok(i32::try_from(known?).unwrap_or(i32::MAX))
     }
 
     fn watermarks(&self, partition: i32) -> Result<(i64, i64)> {

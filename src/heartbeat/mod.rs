@@ -327,7 +327,7 @@ mod tests {
     use super::*;
 
     fn watch() -> Watch {
-        let url: ServerUrl = "sqlite:x.db".parse().unwrap();
+        let url = ServerUrl::Sqlite("x.db".into());
         Watch {
             dataset: Arc::new(Dataset::load(None).unwrap()),
             event_log: url.clone(),

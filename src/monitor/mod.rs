@@ -3,6 +3,7 @@
 
 #[doc(hidden)]
 pub mod conformance;
+pub mod kafka;
 pub mod sqlite;
 
 use std::time::Duration;
