@@ -184,6 +184,9 @@ impl KafkaProducer {
             ("partitioner", "murmur2"),
             // How long an outage is waited for is the caller's to say.
             ("message.timeout.ms", "0"),
+            // A request that is given up before its answer comes makes an idempotent producer stop and
+            // sort out what was taken, which takes longer than a short pause of the broker.
+            ("socket.timeout.ms", "30000"),
             ("queue.buffering.max.kbytes", "32768"),
             ("linger.ms", "5"),
         ] {
