@@ -170,6 +170,9 @@ pub async fn log_monitor(url: &ServerUrl, dataset: &Dataset) -> Result<Box<dyn L
             path,
             &dataset.event.topic,
         )?)),
+        ServerUrl::Kafka(server) => Ok(Box::new(
+            monitor::kafka::KafkaLogMonitor::open(server, &dataset.event.topic).await?,
+        )),
         other => Err(cannot_be(other, "an event log")),
     }
 }

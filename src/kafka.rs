@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientContext;
 use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use crate::error::{Error, Result};
@@ -216,6 +217,11 @@ impl Health {
         state.down.is_some() || state.heard.is_none_or(|at| at.elapsed() > PATIENCE)
     }
 
+    /// Whether no broker is known to be there.
+    pub(crate) fn is_down(&self) -> bool {
+        self.state().down.is_some()
+    }
+
     /// What keeps us from the brokers; a time-out alone says little.
     pub(crate) fn explain(&self, server: &Server, error: Error) -> Error {
         let at = address(server);
@@ -263,6 +269,28 @@ impl ClientContext for Health {
     }
 }
 
+impl ConsumerContext for Health {}
+
+/// As [`partitions`], for a client that reads nothing yet: `listen` brings what it has to say, so that
+/// a refused connection or password is known at once.
+pub(crate) fn first_partitions<C: ClientContext>(
+    client: &Client<C>,
+    health: &Health,
+    server: &Server,
+    topic: &str,
+    listen: impl Fn(),
+) -> Result<u32> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let known = asked(client, health, server, topic, Duration::from_secs(1));
+        listen();
+        match known {
+            Err(e) if e.is_retriable() && !health.is_down() && Instant::now() < deadline => {}
+            other => return other.map_err(|e| health.explain(server, e)),
+        }
+    }
+}
+
 /// The number of a topic's partitions; a missing topic is `Invalid`.
 pub(crate) fn partitions<C: ClientContext>(
     client: &Client<C>,
@@ -270,9 +298,19 @@ pub(crate) fn partitions<C: ClientContext>(
     server: &Server,
     topic: &str,
 ) -> Result<u32> {
+    asked(client, health, server, topic, PATIENCE).map_err(|e| health.explain(server, e))
+}
+
+fn asked<C: ClientContext>(
+    client: &Client<C>,
+    health: &Health,
+    server: &Server,
+    topic: &str,
+    patience: Duration,
+) -> Result<u32> {
     let metadata = client
-        .fetch_metadata(Some(topic), PATIENCE)
-        .map_err(|e| health.explain(server, error(server, &e)))?;
+        .fetch_metadata(Some(topic), patience)
+        .map_err(|e| error(server, &e))?;
     health.heard();
     let found = metadata.topics().iter().find(|t| t.name() == topic);
     let failed = found.and_then(|t| t.error()).map(Code::from);

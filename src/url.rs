@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
+use crate::error::Error;
+
 /// Where a port is connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerUrl {
@@ -207,6 +209,54 @@ pub struct EventLogArg {
         value_parser = |text: &str| ServerUrl::parse(text, &KAFKA)
     )]
     pub event_log: ServerUrl,
+}
+
+/// `-X`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct SettingArgs {
+    /// Set a property of the Kafka client (librdkafka), such as socket.timeout.ms; may be repeated
+    #[arg(short = 'X', value_name = "NAME=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_string(), value.to_string())),
+        _ => Err("the form is NAME=VALUE".into()),
+    }
+}
+
+impl EventLogArg {
+    /// The address with the settings of the client: those of `-X`, and `more` of the command's own
+    /// options, each with the option's name.
+    pub fn with(
+        &self,
+        settings: &SettingArgs,
+        more: &[(&str, &str, Option<&str>)],
+    ) -> crate::error::Result<ServerUrl> {
+        let mut all = Vec::new();
+        let mut option = None;
+        for (from, name, value) in more {
+            if let Some(value) = value {
+                option = Some(*from);
+                all.push((name.to_string(), value.to_string()));
+            }
+        }
+        if !settings.settings.is_empty() {
+            option = Some("-X");
+            all.extend_from_slice(&settings.settings);
+        }
+        match (&self.event_log, option) {
+            (ServerUrl::Kafka(server), _) => Ok(ServerUrl::Kafka(Server {
+                settings: all,
+                ..server.clone()
+            })),
+            (other, None) => Ok(other.clone()),
+            (other, Some(option)) => Err(Error::invalid(format!(
+                "{option} is for Kafka, and the event log is {other}"
+            ))),
+        }
+    }
 }
 
 /// `--realtime-store`.

@@ -12,7 +12,7 @@ use crate::heartbeat::{Alerts, Round, Status, Watch, round};
 use crate::run::{Run, add, printable};
 use crate::stdout::{self, Reader};
 use crate::time::parse_duration;
-use crate::url::{BatchStoreArg, EventLogArg, RealtimeStoreArg};
+use crate::url::{BatchStoreArg, EventLogArg, RealtimeStoreArg, SettingArgs};
 
 /// Check the event log and both stores: a probe written and read back, lag, freshness
 ///
@@ -29,6 +29,8 @@ use crate::url::{BatchStoreArg, EventLogArg, RealtimeStoreArg};
 pub struct Args {
     #[command(flatten)]
     event_log: EventLogArg,
+    #[command(flatten)]
+    settings: SettingArgs,
     #[command(flatten)]
     realtime: RealtimeStoreArg,
     #[command(flatten)]
@@ -90,7 +92,7 @@ enum Format {
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let watch = Watch {
         dataset: Arc::new(dataset.clone()),
-        event_log: args.event_log.event_log.clone(),
+        event_log: args.event_log.with(&args.settings, &[])?,
         realtime_store: args.realtime.realtime_store.clone(),
         batch_store: args.batch.batch_store.clone(),
         group: args.group.clone(),

@@ -5,7 +5,7 @@ use crate::dataset::{Dataset, ddl};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::run::Run;
-use crate::url::{BatchStoreArg, EventLogArg, RealtimeStoreArg};
+use crate::url::{BatchStoreArg, EventLogArg, RealtimeStoreArg, SettingArgs};
 
 /// Create the dataset's topics and tables, where they are missing
 ///
@@ -14,6 +14,8 @@ use crate::url::{BatchStoreArg, EventLogArg, RealtimeStoreArg};
 pub struct Args {
     #[command(flatten)]
     event_log: EventLogArg,
+    #[command(flatten)]
+    settings: SettingArgs,
     #[command(flatten)]
     realtime: RealtimeStoreArg,
     #[command(flatten)]
@@ -30,7 +32,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         crate::stdout::write(ddl::script(dataset, &statements).as_bytes())?;
         return Ok(Exit::Done);
     }
-    let log = &args.event_log.event_log;
+    let log = &args.event_log.with(&args.settings, &[])?;
     connect::create_topics(log, &connect::topics(dataset)).await?;
     run.info(format!("topics ready in {log}"));
     let realtime = &args.realtime.realtime_store;

@@ -15,7 +15,7 @@ use crate::rejects;
 use crate::retry::{MaxOutage, through_outage};
 use crate::run::{Run, add};
 use crate::transform::{Transform, write_key};
-use crate::url::EventLogArg;
+use crate::url::{EventLogArg, ServerUrl, SettingArgs};
 use crate::value::Value;
 
 /// Check NDJSON, key it and append it to the event log
@@ -30,7 +30,34 @@ pub struct Args {
     #[command(flatten)]
     event_log: EventLogArg,
     #[command(flatten)]
+    settings: SettingArgs,
+    /// Compress the events on Kafka: none, lz4, zstd, snappy or gzip
+    #[arg(long, value_enum, value_name = "CODEC", hide_possible_values = true)]
+    compression: Option<Compression>,
+    #[command(flatten)]
     outage: MaxOutage,
+}
+
+/// How Kafka keeps a batch of events.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Compression {
+    None,
+    Lz4,
+    Zstd,
+    Snappy,
+    Gzip,
+}
+
+impl Compression {
+    fn name(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Lz4 => "lz4",
+            Compression::Zstd => "zstd",
+            Compression::Snappy => "snappy",
+            Compression::Gzip => "gzip",
+        }
+    }
 }
 
 /// Appends a chunk while the next one is read and checked.
@@ -96,16 +123,19 @@ fn read(args: &Args, dataset: &Dataset, run: &Run) -> Ahead<Checked<MicroBatch>>
 struct Log<'a> {
     run: &'a Run,
     args: &'a Args,
+    url: ServerUrl,
     events: Mutex<Box<dyn Producer>>,
     dead_letters: Mutex<Box<dyn Producer>>,
 }
 
 impl<'a> Log<'a> {
     async fn open(args: &'a Args, dataset: &Dataset, run: &'a Run) -> Result<Self> {
-        let log = &args.event_log.event_log;
+        let codec = args.compression.map(Compression::name);
+        let compression = ("--compression", "compression.codec", codec);
+        let url = args.event_log.with(&args.settings, &[compression])?;
         let open = async |topic: &str| {
             let opened = through_outage(run, args.outage.bounded(), || async {
-                connect::producer(log, topic).await
+                connect::producer(&url, topic).await
             });
             opened.await.map(Mutex::new)
         };
@@ -114,6 +144,7 @@ impl<'a> Log<'a> {
             args,
             events: open(&dataset.event.topic).await?,
             dead_letters: open(&dataset.event.dead_letter_topic()).await?,
+            url: url.clone(),
         })
     }
 
@@ -127,7 +158,7 @@ impl<'a> Log<'a> {
             false => Err(Error::refused(format!(
                 "{acknowledged} of {} events were acknowledged by {}",
                 chunk.good.len(),
-                self.args.event_log.event_log
+                self.url
             ))),
         }
     }

@@ -18,7 +18,7 @@ use crate::retry::{MaxOutage, through_outage};
 use crate::row::{Origin, Rows};
 use crate::run::{Run, add, get};
 use crate::transform::{Reject, Transform};
-use crate::url::{EventLogArg, RealtimeStoreArg};
+use crate::url::{EventLogArg, RealtimeStoreArg, SettingArgs};
 use crate::value::{Fault, Rule};
 
 /// Most bytes of a micro-batch. One is stored while the next one is read, so memory holds two of them,
@@ -49,10 +49,15 @@ pub struct Args {
     #[command(flatten)]
     event_log: EventLogArg,
     #[command(flatten)]
+    settings: SettingArgs,
+    #[command(flatten)]
     realtime_store: RealtimeStoreArg,
     /// Consumer group
     #[arg(long, value_name = "NAME", default_value = "rtp")]
     group: String,
+    /// Keep the partitions of this name through a restart: static membership of a Kafka group
+    #[arg(long, value_name = "NAME")]
+    instance_id: Option<String>,
     /// Stop at the end of the topic as it was at the start
     #[arg(long)]
     until_end: bool,
@@ -98,9 +103,16 @@ impl Args {
 
 /// Streams until the end, or until told to stop.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
-    let (log, max_outage) = (&args.event_log.event_log, args.max_outage());
+    let instance = (
+        "--instance-id",
+        "group.instance.id",
+        args.instance_id.as_deref(),
+    );
+    let joined = &args.event_log.with(&args.settings, &[instance])?;
+    let log = &args.event_log.with(&args.settings, &[])?;
+    let max_outage = args.max_outage();
     let mut consumer = through_outage(run, max_outage, || async {
-        connect::consumer(log, &dataset.event.topic, &args.group).await
+        connect::consumer(joined, &dataset.event.topic, &args.group).await
     })
     .await?;
     let end = match args.follows() {

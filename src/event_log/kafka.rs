@@ -184,6 +184,9 @@ impl KafkaProducer {
             ("partitioner", "murmur2"),
             // How long an outage is waited for is the caller's to say.
             ("message.timeout.ms", "0"),
+            // A request that is given up before its answer comes makes an idempotent producer stop and
+            // sort out what was taken, which takes longer than a short pause of the broker.
+            ("socket.timeout.ms", "30000"),
             ("queue.buffering.max.kbytes", "32768"),
             ("linger.ms", "5"),
         ] {
@@ -195,10 +198,10 @@ impl KafkaProducer {
         let client = BaseProducer::from_config_and_context(&config, reports.clone())
             .map_err(|e| kafka::error(server, &e))?;
         tokio::task::block_in_place(|| {
-            client.poll(Duration::ZERO);
-            let known = kafka::partitions(client.client(), &reports.health, server, topic);
-            client.poll(Duration::ZERO); // brings what the client has to say about it
-            known.map_err(|e| reports.health.explain(server, e))
+            let (client, health) = (&client, &reports.health);
+            kafka::first_partitions(client.client(), health, server, topic, || {
+                client.poll(Duration::ZERO);
+            })
         })?;
         Ok(KafkaProducer {
             client,
@@ -449,8 +452,12 @@ impl KafkaConsumer {
             sought: None,
         };
         tokio::task::block_in_place(|| {
-            consumer.partitions()?;
-            consumer.driven("join the group of", consumer.client()?.subscribe(&[topic]))
+            let client = consumer.client()?;
+            let health = &consumer.membership.health;
+            kafka::first_partitions(client.client(), health, server, topic, || {
+                client.poll(Duration::ZERO);
+            })?;
+            consumer.driven("join the group of", client.subscribe(&[topic]))
         })?;
         Ok(consumer)
     }
@@ -474,8 +481,7 @@ impl KafkaConsumer {
         let client = self.client()?;
         let health = &self.membership.health;
         let known = kafka::partitions(client.client(), health, &self.server, &self.topic);
-        let number = known.map_err(|e| health.explain(&self.server, e))?;
-        Ok(i32::try_from(number).unwrap_or(i32::MAX))
+        Ok(i32::try_from(known?).unwrap_or(i32::MAX))
     }
 
     fn watermarks(&self, partition: i32) -> Result<(i64, i64)> {

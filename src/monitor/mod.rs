@@ -5,6 +5,7 @@ pub mod cassandra;
 #[doc(hidden)]
 pub mod conformance;
 pub mod postgres;
+pub mod kafka;
 pub mod sqlite;
 
 use std::time::Duration;

@@ -224,6 +224,11 @@ impl Running {
         pipe.flush().unwrap();
     }
 
+    /// Ends its standard input.
+    pub fn close_input(&mut self) {
+        drop(self.0.stdin.take());
+    }
+
     /// Sends a signal such as `TERM`.
     pub fn signal(&self, name: &str) {
         let pid = self.0.id().to_string();
