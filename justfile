@@ -93,6 +93,39 @@ landing: build
 init: build
     @'{{ rtp }}' --quiet init
 
+# Start Kafka, Cassandra and PostgreSQL without containers, in .stack/, and wait until all answer
+[group('servers')]
+stack-up *args:
+    @python3 stack/stack.py up {{ args }}
+
+# Stop them; `--wipe` deletes their data too
+[group('servers')]
+stack-down *args:
+    @python3 stack/stack.py down {{ args }}
+
+# One line a server; ends 1 if one does not answer
+[group('servers')]
+stack-status *args:
+    @python3 stack/stack.py status {{ args }}
+
+# The last lines of every server's log
+[group('servers')]
+stack-logs *args:
+    @python3 stack/stack.py logs {{ args }}
+
+# Run a day's workflow on the real servers, which are started if need be
+[group('servers')]
+[no-exit-message]
+[script]
+run-dag-servers: stack-up
+    eval "$(python3 stack/stack.py env)"
+    '{{ just }}' run-dag
+
+# Run the adapters' tests on real servers that they start; needs Java 17 and Maven
+[group('servers')]
+test-servers *args:
+    cargo test --locked --test servers -- {{ args }}
+
 # Build the binary, unless RTP_BIN names one
 [group('develop')]
 build:

@@ -91,7 +91,7 @@ fn wrong_usage_ends_2_and_says_what_is_allowed() {
         (&["inti"], "unrecognized subcommand"),
         (
             &["init", "--batch-store", "mysql://h/d"],
-            "allowed is: sqlite:PATH",
+            "allowed are: sqlite:PATH and postgres://",
         ),
         (
             &["init", "--dataset", "d.toml"],

@@ -36,6 +36,9 @@ const MAX_BATCH_ROWS: usize = 32;
 /// and time of deletion.
 const CELL_BYTES: usize = 20;
 
+/// What else it counts of a row: the columns of our own, and the row itself.
+const ROW_BYTES: usize = 128;
+
 /// How often the time of the last write is noted.
 const PROGRESS: Duration = Duration::from_secs(1);
 
@@ -289,7 +292,7 @@ impl Target {
             Value::Text(text) | Value::Decimal(text) => text.len(),
             _ => size_of::<u128>(),
         });
-        texts.map(|bytes| bytes + CELL_BYTES).sum()
+        ROW_BYTES + texts.map(|bytes| bytes + CELL_BYTES).sum::<usize>()
     }
 }
 

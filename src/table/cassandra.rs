@@ -29,8 +29,11 @@ const SCANS: usize = 8;
 /// Requests for single rows in flight at once.
 const READS: usize = 64;
 
-/// Rows of a page.
-const PAGE: i32 = 2_000;
+/// Most rows of a page.
+const PAGE: usize = 2_000;
+
+/// Most values of a page. A null is a tombstone, and Cassandra fails a read that meets 100,000.
+const PAGE_VALUES: usize = 50_000;
 
 /// One table, open for reading.
 #[derive(Debug)]
@@ -53,7 +56,8 @@ impl CassandraTable {
         let key = &names[dataset.event.key];
         let scan = format!("{select} WHERE token({key}) >= ? AND token({key}) <= ?");
         let mut scan = cluster.prepare(&scan).await?;
-        scan.set_page_size(PAGE);
+        let page = (PAGE_VALUES / names.len()).clamp(1, PAGE);
+        scan.set_page_size(page.try_into().unwrap_or(i32::MAX));
         let columns = scan.get_current_result_set_col_specs();
         cassandra::check_types(&table, &dataset.fields, columns.get().iter())?;
         let read = format!("{select} WHERE {key} = ?");
@@ -151,7 +155,9 @@ impl TableReader for CassandraTable {
                         .map(|range| self.page(range, PagingState::start())),
                 ),
             }
-            if self.lend(rows, visitor)?.is_break() {
+            // A visitor may take its time; connections go on meanwhile.
+            let lent = tokio::task::block_in_place(|| self.lend(rows, visitor));
+            if lent?.is_break() {
                 return Ok(());
             }
         }
@@ -172,7 +178,8 @@ impl TableReader for CassandraTable {
                 break;
             };
             let rows = answer.map_err(|e| self.cluster.error(&e))?;
-            if self.lend(rows, &mut Wanted(visitor))?.is_break() {
+            let lent = tokio::task::block_in_place(|| self.lend(rows, &mut Wanted(visitor)));
+            if lent?.is_break() {
                 return Ok(());
             }
         }
