@@ -4,8 +4,8 @@
 pub mod cassandra;
 #[doc(hidden)]
 pub mod conformance;
-pub mod postgres;
 pub mod kafka;
+pub mod postgres;
 pub mod sqlite;
 
 use std::time::Duration;
