@@ -18,7 +18,7 @@ use crate::url::Server;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Settings that the adapters rely on, and why.
-const KEPT: [(&str, &str); 14] = [
+const KEPT: [(&str, &str); 16] = [
     ("bootstrap.servers", "the address says it"),
     ("security.protocol", "the address says it"),
     ("sasl.mechanism", "the address says it"),
@@ -48,6 +48,11 @@ const KEPT: [(&str, &str); 14] = [
     (
         "partitioner",
         "an event's partition must be the same on every log",
+    ),
+    ("acks", "an event counts only once all replicas have it"),
+    (
+        "request.required.acks",
+        "an event counts only once all replicas have it",
     ),
     (
         "enable.idempotence",
