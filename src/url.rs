@@ -287,20 +287,6 @@ pub struct BatchStoreArg {
     pub batch_store: ServerUrl,
 }
 
-/// All three servers.
-#[derive(Clone, Debug, clap::Args)]
-pub struct ServerArgs {
-    /// Event log.
-    #[command(flatten)]
-    pub log: EventLogArg,
-    /// Real-time store.
-    #[command(flatten)]
-    pub realtime: RealtimeStoreArg,
-    /// Batch store.
-    #[command(flatten)]
-    pub batch: BatchStoreArg,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
