@@ -32,6 +32,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a silent connection is left alone before its other end is looked for.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
+/// Microseconds from 1970 to 2000, where PostgreSQL counts timestamps from.
+pub(crate) const EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// Days from 1970 to 2000, where PostgreSQL counts dates from.
+pub(crate) const EPOCH_DAYS: i32 = 10_957;
+
 /// What every session starts with: nobody is waited for, nor kept waiting, without end.
 const SETTINGS: &str = "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'";
 

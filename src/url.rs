@@ -287,6 +287,28 @@ pub struct BatchStoreArg {
     pub batch_store: ServerUrl,
 }
 
+/// All three servers.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServerArgs {
+    #[command(flatten)]
+    log: EventLogArg,
+    #[command(flatten)]
+    settings: SettingArgs,
+    /// Real-time store.
+    #[command(flatten)]
+    pub realtime: RealtimeStoreArg,
+    /// Batch store.
+    #[command(flatten)]
+    pub batch: BatchStoreArg,
+}
+
+impl ServerArgs {
+    /// The event log, with the settings of its client.
+    pub fn event_log(&self) -> crate::error::Result<ServerUrl> {
+        self.log.with(&self.settings, &[])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,9 @@ use crate::dataset::ddl::{self, postgres_type, quoted};
 use crate::dataset::{Dataset, FieldType};
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::postgres::PROBES;
-use crate::postgres::{Session, Target, create_tables, error, is_conflict, open_tables};
+use crate::postgres::{
+    EPOCH_DAYS, EPOCH_MICROS, Session, Target, create_tables, error, is_conflict, open_tables,
+};
 use crate::row::Rows;
 use crate::url::Server;
 use crate::value::Value;
@@ -37,10 +39,6 @@ const ATTEMPTS: u32 = 5;
 
 /// What a binary copy starts with: signature, no flags, no extension.
 const COPY_HEAD: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-
-/// Microseconds and days from 1970 to 2000, where PostgreSQL counts from.
-const EPOCH_MICROS: i64 = 946_684_800_000_000;
-const EPOCH_DAYS: i32 = 10_957;
 
 /// Creates the tables, where they are missing.
 pub async fn create(server: &Server, dataset: &Dataset) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::heartbeat::{Alerts, Round, Status, Watch, round};
 use crate::run::{Run, add, printable};
 use crate::stdout::{self, Reader};
 use crate::time::parse_duration;
-use crate::url::{BatchStoreArg, EventLogArg, RealtimeStoreArg, SettingArgs};
+use crate::url::ServerArgs;
 
 /// Check the event log and both stores: a probe written and read back, lag, freshness
 ///
@@ -28,13 +28,7 @@ use crate::url::{BatchStoreArg, EventLogArg, RealtimeStoreArg, SettingArgs};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    event_log: EventLogArg,
-    #[command(flatten)]
-    settings: SettingArgs,
-    #[command(flatten)]
-    realtime: RealtimeStoreArg,
-    #[command(flatten)]
-    batch: BatchStoreArg,
+    servers: ServerArgs,
     /// Check once; the default
     #[arg(long)]
     once: bool,
@@ -92,9 +86,9 @@ enum Format {
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let watch = Watch {
         dataset: Arc::new(dataset.clone()),
-        event_log: args.event_log.with(&args.settings, &[])?,
-        realtime_store: args.realtime.realtime_store.clone(),
-        batch_store: args.batch.batch_store.clone(),
+        event_log: args.servers.event_log()?,
+        realtime_store: args.servers.realtime.realtime_store.clone(),
+        batch_store: args.servers.batch.batch_store.clone(),
         group: args.group.clone(),
         timeout: args.timeout,
         max_lag: args.max_lag,

@@ -5,7 +5,7 @@ use crate::dataset::{Dataset, ddl};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::run::Run;
-use crate::url::{BatchStoreArg, EventLogArg, RealtimeStoreArg, SettingArgs};
+use crate::url::ServerArgs;
 
 /// Create the dataset's topics and tables, where they are missing
 ///
@@ -13,13 +13,7 @@ use crate::url::{BatchStoreArg, EventLogArg, RealtimeStoreArg, SettingArgs};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    event_log: EventLogArg,
-    #[command(flatten)]
-    settings: SettingArgs,
-    #[command(flatten)]
-    realtime: RealtimeStoreArg,
-    #[command(flatten)]
-    batch: BatchStoreArg,
+    servers: ServerArgs,
     /// Print the statements instead of running them
     #[arg(long)]
     dry_run: bool,
@@ -32,13 +26,13 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         crate::stdout::write(ddl::script(dataset, &statements).as_bytes())?;
         return Ok(Exit::Done);
     }
-    let log = &args.event_log.with(&args.settings, &[])?;
+    let log = &args.servers.event_log()?;
     connect::create_topics(log, &connect::topics(dataset)).await?;
     run.info(format!("topics ready in {log}"));
-    let realtime = &args.realtime.realtime_store;
+    let realtime = &args.servers.realtime.realtime_store;
     connect::create_realtime_tables(realtime, dataset).await?;
     run.info(format!("tables ready in {realtime}"));
-    let batch = &args.batch.batch_store;
+    let batch = &args.servers.batch.batch_store;
     connect::create_batch_tables(batch, dataset).await?;
     run.info(format!("tables ready in {batch}"));
     Ok(Exit::Done)

@@ -10,9 +10,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Lag, LogMonitor, probe_topic};
+use super::{Lag, LogMonitor, probe_event, probe_topic};
 use crate::error::{Error, Result};
-use crate::event::{Event, MicroBatch};
 use crate::event_log::Producer;
 use crate::event_log::kafka::KafkaProducer;
 use crate::kafka::{self, Health, PATIENCE};
@@ -170,16 +169,7 @@ impl LogMonitor for KafkaLogMonitor {
         let probes = probe_topic(&self.topic);
         let reader = Reader::open(&self.server, &probes, "rtp-heartbeat")?;
         let ends = tokio::task::block_in_place(|| reader.ends())?;
-        let mut batch = MicroBatch::default();
-        batch.push(Event {
-            partition: 0,
-            offset: 0,
-            timestamp: crate::time::now_ms(),
-            key: None,
-            value: Some(id.as_bytes()),
-            headers: &[],
-        });
-        self.producer.send(&batch).await?;
+        self.producer.send(&probe_event(id)).await?;
         self.producer.flush().await?;
         let ends: Vec<(i32, i64)> = ends.iter().map(|(p, _, high)| (*p, *high)).collect();
         tokio::task::block_in_place(|| {

@@ -68,13 +68,8 @@ pub const PROBES_KEPT: Duration = Duration::from_secs(3600);
 /// Between two looks for a probe event.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Appends a probe event and reads until it comes back; returns without a commit.
-async fn round_trip(
-    producer: &mut dyn Producer,
-    consumer: &mut dyn Consumer,
-    id: &str,
-) -> Result<()> {
-    let end = consumer.end().await?;
+/// The event of a probe.
+fn probe_event(id: &str) -> MicroBatch {
     let mut batch = MicroBatch::default();
     batch.push(Event {
         partition: 0,
@@ -84,7 +79,17 @@ async fn round_trip(
         value: Some(id.as_bytes()),
         headers: &[],
     });
-    producer.send(&batch).await?;
+    batch
+}
+
+/// Appends a probe event and reads until it comes back; returns without a commit.
+async fn round_trip(
+    producer: &mut dyn Producer,
+    consumer: &mut dyn Consumer,
+    id: &str,
+) -> Result<()> {
+    let end = consumer.end().await?;
+    producer.send(&probe_event(id)).await?;
     producer.flush().await?;
     consumer.seek(&end).await?;
     let limits = Limits {

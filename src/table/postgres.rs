@@ -14,7 +14,9 @@ use super::{Foreign, StoredRow, TableReader, Visitor};
 use crate::dataset::ddl::{postgres_type, quoted};
 use crate::dataset::{Dataset, Field, FieldType};
 use crate::error::{Context, Error, Result};
-use crate::postgres::{Failure, PATIENCE, Session, Target, columns, missing_table};
+use crate::postgres::{
+    EPOCH_DAYS, EPOCH_MICROS, Failure, PATIENCE, Session, Target, columns, missing_table,
+};
 use crate::url::Server;
 use crate::value::Value;
 
@@ -26,10 +28,6 @@ const KEYS: usize = 1_000;
 
 /// Bytes before the first row of a binary copy.
 const COPY_HEAD: usize = 19;
-
-/// Microseconds and days from 1970 to 2000, where PostgreSQL counts from.
-const EPOCH_MICROS: i64 = 946_684_800_000_000;
-const EPOCH_DAYS: i32 = 10_957;
 
 /// One table.
 #[derive(Debug)]

@@ -65,16 +65,7 @@ impl Place {
 
     /// Runs rtp with `--log-format json`.
     pub fn rtp(&self, args: &[&str], stdin: &[u8]) -> Ran {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rtp"))
-            .args(["--log-format", "json"])
-            .args(args)
-            .current_dir(self.root())
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = self.start(args).0;
         let mut pipe = child.stdin.take().unwrap();
         let stdin = stdin.to_vec();
         let writer = std::thread::spawn(move || pipe.write_all(&stdin).ok());
