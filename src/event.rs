@@ -110,13 +110,12 @@ impl Headers {
     }
 
     /// Reads an encoding back; what is cut short ends the list.
-    pub fn read(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+    pub fn read(bytes: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
         let mut rest = bytes;
-        let mut headers = Vec::new();
-        while let (Some(name), Some(value)) = (take(&mut rest), take(&mut rest)) {
-            headers.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
-        }
-        headers
+        std::iter::from_fn(move || {
+            let (name, value) = (take(&mut rest)?, take(&mut rest)?);
+            Some((std::str::from_utf8(name).ok()?, value))
+        })
     }
 }
 
@@ -137,14 +136,9 @@ mod tests {
         let mut headers = Headers::default();
         headers.push("rtp.run_id", b"r1");
         headers.push("empty", b"");
-        assert_eq!(
-            Headers::read(headers.bytes()),
-            [
-                ("rtp.run_id".to_string(), b"r1".to_vec()),
-                ("empty".to_string(), Vec::new())
-            ]
-        );
-        assert!(Headers::read(&[0, 0, 0, 9, 1]).is_empty());
+        let read: Vec<_> = Headers::read(headers.bytes()).collect();
+        assert_eq!(read, [("rtp.run_id", b"r1".as_slice()), ("empty", b"")]);
+        assert_eq!(Headers::read(&[0, 0, 0, 9, 1]).count(), 0);
         let event = Event {
             partition: 1,
             offset: 7,

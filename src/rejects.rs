@@ -49,7 +49,7 @@ pub fn push_dead_letter(
 ) {
     let mut headers = Headers::default();
     for (name, value) in Headers::read(rejected.headers) {
-        headers.push(&name, &value);
+        headers.push(name, value);
     }
     let mut text = |name: &str, value: &str| headers.push(name, value.as_bytes());
     text("__connect.errors.topic", rejected.source);
@@ -94,7 +94,15 @@ pub async fn send(
     if batch.is_empty() {
         return Ok(());
     }
-    let acknowledged = append(run, max_outage, producer, batch).await?;
+    // Two steps: what was sent before an outage of the flush is still on its way.
+    through_outage(run, max_outage, || async {
+        producer.lock().await.send(batch).await
+    })
+    .await?;
+    let acknowledged = through_outage(run, max_outage, || async {
+        producer.lock().await.flush().await
+    })
+    .await?;
     if acknowledged == batch.len() as u64 {
         return Ok(());
     }
@@ -102,24 +110,6 @@ pub async fn send(
         "{acknowledged} of {} dead letters were acknowledged",
         batch.len()
     )))
-}
-
-/// Sends events and waits until they are acknowledged, through outages; yields how many were.
-pub async fn append(
-    run: &Run,
-    max_outage: Duration,
-    producer: &Mutex<Box<dyn Producer>>,
-    batch: &MicroBatch,
-) -> Result<u64> {
-    // Two steps: what was sent before an outage of the flush is still on its way.
-    through_outage(run, max_outage, || async {
-        producer.lock().await.send(batch).await
-    })
-    .await?;
-    through_outage(run, max_outage, || async {
-        producer.lock().await.flush().await
-    })
-    .await
 }
 
 /// Appends a rejected record as a line of a reject file: line, byte offset, field, rule, reason, and

@@ -1,6 +1,10 @@
 //! `rtp produce`: NDJSON into the event log.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::ahead::Ahead;
 use crate::connect;
@@ -17,6 +21,12 @@ use crate::run::{Run, add};
 use crate::transform::{Transform, write_key};
 use crate::url::{EventLogArg, ServerUrl, SettingArgs};
 use crate::value::Value;
+
+/// Most chunks whose events are on their way at once.
+const BEHIND: usize = 6;
+
+/// After this long without more input everything sent is waited for.
+const LINGER: Duration = Duration::from_millis(20);
 
 /// Check NDJSON, key it and append it to the event log
 ///
@@ -60,20 +70,70 @@ impl Compression {
     }
 }
 
-/// Appends a chunk while the next one is read and checked.
+/// Appends chunks while the next one is read and checked.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
-    let mut intake = Intake::open(&args.intake, run)?;
-    let log = Log::open(args, dataset, run).await?;
+    let mut sending = Sending {
+        intake: Intake::open(&args.intake, run)?,
+        log: Log::open(args, dataset, run).await?,
+        on_their_way: VecDeque::new(),
+    };
     let mut chunks = read(args, dataset, run);
-    while let Some(chunk) = chunks.next(&run.stop).await? {
-        let acknowledged = log.append(&chunk).await?;
-        add(&run.counts.written, acknowledged);
-        intake.enter(&chunk)?;
-        intake.save_state()?;
+    loop {
+        let next = match timeout(LINGER, chunks.next(&run.stop)).await {
+            Ok(next) => next,
+            Err(_) => {
+                sending.settle(0).await?;
+                chunks.next(&run.stop).await
+            }
+        };
+        if !matches!(next, Ok(Some(_))) {
+            sending.settle(0).await?; // whatever ends the input, what was read before is kept
+        }
+        let Some(chunk) = next? else { break };
+        sending.send(chunk).await?;
     }
+    let mut intake = sending.intake;
     match intake.close()? {
         Some(interrupted) => Ok(interrupted),
         None => Ok(intake.verdict()),
+    }
+}
+
+/// Chunks on their way to the log, and the books that they are entered into on arrival.
+struct Sending<'a> {
+    intake: Intake<'a>,
+    log: Log<'a>,
+    on_their_way: VecDeque<Checked<MicroBatch>>,
+}
+
+impl Sending<'_> {
+    /// Sends a chunk. One with bad records is waited for: their budget may end here.
+    async fn send(&mut self, chunk: Checked<MicroBatch>) -> Result<()> {
+        self.log.send(&chunk).await?;
+        let behind = if chunk.rejected == 0 { BEHIND } else { 0 };
+        self.on_their_way.push_back(chunk);
+        self.settle(behind).await
+    }
+
+    /// Waits until no more than so many chunks are on their way, and enters those that have arrived.
+    async fn settle(&mut self, behind: usize) -> Result<()> {
+        let mut acknowledged = self.log.settle(behind).await?;
+        add(&self.log.run.counts.written, acknowledged);
+        while let Some(chunk) = self.on_their_way.front() {
+            let Some(rest) = acknowledged.checked_sub(chunk.good.len() as u64) else {
+                break;
+            };
+            acknowledged = rest;
+            self.intake.enter(chunk)?;
+            self.on_their_way.pop_front();
+        }
+        if acknowledged > 0 || self.on_their_way.len() > behind {
+            let (url, on_their_way) = (&self.log.url, self.on_their_way.len());
+            return Err(Error::refused(format!(
+                "{url} has acknowledged {acknowledged} events too many or too few, {on_their_way} chunks are open"
+            )));
+        }
+        self.intake.save_state()
     }
 }
 
@@ -148,18 +208,21 @@ impl<'a> Log<'a> {
         })
     }
 
-    /// Appends the events and dead letters of a chunk; yields how many events were acknowledged, which is all.
-    async fn append(&self, chunk: &Checked<MicroBatch>) -> Result<u64> {
+    /// Sends the events of a chunk, once its dead letters are acknowledged.
+    async fn send(&self, chunk: &Checked<MicroBatch>) -> Result<()> {
         let (run, max_outage) = (self.run, self.args.outage.bounded());
         rejects::send(run, max_outage, &self.dead_letters, &chunk.dead_letters).await?;
-        let acknowledged = rejects::append(run, max_outage, &self.events, &chunk.good).await?;
-        match acknowledged == chunk.good.len() as u64 {
-            true => Ok(acknowledged),
-            false => Err(Error::refused(format!(
-                "{acknowledged} of {} events were acknowledged by {}",
-                chunk.good.len(),
-                self.url
-            ))),
-        }
+        through_outage(run, max_outage, || async {
+            self.events.lock().await.send(&chunk.good).await
+        })
+        .await
+    }
+
+    /// Waits until the events of all but the last `behind` chunks are acknowledged; yields how many are.
+    async fn settle(&self, behind: usize) -> Result<u64> {
+        through_outage(self.run, self.args.outage.bounded(), || async {
+            self.events.lock().await.settle(behind).await
+        })
+        .await
     }
 }

@@ -62,20 +62,25 @@ pub struct Limits {
 /// Appends events to one topic.
 ///
 /// Guarantees: the key chooses the partition, by [`partition_of`], and events of one key keep their
-/// order; what [`Producer::flush`] has counted survives a crash of any process; keys, values, headers
+/// order; what [`Producer::settle`] has counted survives a crash of any process; keys, values, headers
 /// and timestamps are kept byte for byte, an empty key or value told from none, headers in their
 /// order and repeated; several producers may append to one topic at once; a missing topic is an
 /// error (`Invalid`), never made.
 #[async_trait]
 pub trait Producer: Send {
-    /// Takes a batch. It is acknowledged only by the next `flush`. After `Unavailable`, the next call
-    /// must be with the same batch, and goes on where this one stopped: no event is taken twice.
+    /// Takes a batch. It is acknowledged only by `settle`. After `Unavailable`, the next call must be
+    /// with the same batch, and goes on where this one stopped: no event is taken twice.
     async fn send(&mut self, batch: &MicroBatch) -> Result<()>;
 
-    /// Waits until everything sent is acknowledged; returns the number of events acknowledged since
-    /// the last flush. After `Unavailable` everything sent is still on its way: flush again, and do
-    /// not send it again.
-    async fn flush(&mut self) -> Result<u64>;
+    /// Waits until all but the last `behind` batches that were sent are acknowledged; returns the number
+    /// of events that are since the last call, in whole batches, in the order they were sent. After
+    /// `Unavailable` everything sent is still on its way: settle again, and do not send it again.
+    async fn settle(&mut self, behind: usize) -> Result<u64>;
+
+    /// Waits until everything sent is acknowledged; returns as [`Producer::settle`].
+    async fn flush(&mut self) -> Result<u64> {
+        self.settle(0).await
+    }
 }
 
 /// Reads one topic as a member of a consumer group.

@@ -219,7 +219,7 @@ impl Producer for SqliteProducer {
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<u64> {
+    async fn settle(&mut self, _behind: usize) -> Result<u64> {
         Ok(std::mem::take(&mut self.acknowledged))
     }
 }

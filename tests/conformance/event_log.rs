@@ -31,6 +31,7 @@ pub(crate) enum Break {
     HashesOtherwise,
     CountsOneTooMany,
     CountsAgain,
+    CutsABatchInTwo,
     AcknowledgesBeforeWriting,
     LosesTheLastEvent,
     MakesMissingTopics,
@@ -80,6 +81,10 @@ const BREAKERS: &[(Break, &str)] = &[
     (
         Break::CountsAgain,
         "flush_counts_what_was_sent_since_the_last",
+    ),
+    (
+        Break::CutsABatchInTwo,
+        "settling_counts_whole_batches_and_leaves_few_behind",
     ),
     (
         Break::AcknowledgesBeforeWriting,
@@ -301,10 +306,10 @@ fn reversed(batch: &MicroBatch) -> MicroBatch {
 }
 
 /// The headers, which `change` has a go at.
-fn with_headers(batch: &MicroBatch, change: impl Fn(&mut Vec<(String, Vec<u8>)>)) -> MicroBatch {
+fn with_headers(batch: &MicroBatch, change: impl Fn(&mut Vec<(&str, &[u8])>)) -> MicroBatch {
     let mut out = MicroBatch::default();
     for event in batch.iter() {
-        let mut list = Headers::read(event.headers);
+        let mut list = Headers::read(event.headers).collect();
         change(&mut list);
         let mut headers = Headers::default();
         for (name, value) in &list {
@@ -375,13 +380,14 @@ impl Producer for BrokenProducer {
         self.inner.send(&batch).await
     }
 
-    async fn flush(&mut self) -> Result<u64> {
-        let flushed = self.inner.flush().await?;
-        self.counted += flushed;
+    async fn settle(&mut self, behind: usize) -> Result<u64> {
+        let settled = self.inner.settle(behind).await?;
+        self.counted += settled;
         Ok(match self.broken {
-            Break::CountsOneTooMany => flushed + 1,
+            Break::CountsOneTooMany => settled + 1,
             Break::CountsAgain => self.counted,
-            _ => flushed,
+            Break::CutsABatchInTwo if behind > 0 => settled / 2,
+            _ => settled,
         })
     }
 }

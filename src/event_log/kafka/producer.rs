@@ -1,5 +1,6 @@
 //! Appends to a topic on Kafka.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::kafka::{self, Health, PATIENCE};
 use crate::url::Server;
 
 /// Between two looks at the delivery reports.
-const REPORTS: Duration = Duration::from_millis(1);
+const REPORTS: Duration = Duration::from_micros(200);
 
 /// What became of the messages that were taken.
 #[derive(Clone, Debug, Default)]
@@ -28,21 +29,51 @@ struct Reports {
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// Messages reported since the last flush that was counted.
-    acknowledged: u64,
+    /// The batches that were not settled, in the order they were sent.
+    batches: VecDeque<Sent>,
+    /// Number of the first of them, counted from the start.
+    first: usize,
+    /// Messages reported since the start.
+    reported: u64,
+    /// Messages that were not taken since the last settling, and why the first was not.
     failed: u64,
-    /// The first failure.
-    first: Option<Code>,
+    reason: Option<Code>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    events: usize,
+    /// Those of which there is no report yet.
+    open: usize,
+}
+
+impl Seen {
+    /// Number of the last batch.
+    fn last(&self) -> usize {
+        (self.first + self.batches.len()).saturating_sub(1)
+    }
+
+    /// Whether there is a report of everything but the last `behind` batches.
+    fn is_settled(&self, behind: usize) -> bool {
+        let older = self.batches.len().saturating_sub(behind);
+        self.batches.iter().take(older).all(|batch| batch.open == 0)
+    }
+
+    /// Takes the batches away of which everything is reported; yields their number of events.
+    fn settle(&mut self) -> u64 {
+        let mut events = 0;
+        while let Some(batch) = self.batches.front().filter(|batch| batch.open == 0) {
+            events += batch.events as u64;
+            self.batches.pop_front();
+            self.first += 1;
+        }
+        events
+    }
 }
 
 impl Reports {
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn reported(&self) -> u64 {
-        let seen = self.seen();
-        seen.acknowledged + seen.failed
     }
 }
 
@@ -57,17 +88,20 @@ impl ClientContext for Reports {
 }
 
 impl ProducerContext for Reports {
-    type DeliveryOpaque = ();
+    /// Number of the message's batch.
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let mut seen = self.seen();
-        match result {
-            Ok(_) => seen.acknowledged += 1,
-            Err((error, _)) => {
-                seen.failed += 1;
-                let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-                seen.first.get_or_insert(code);
-            }
+    fn delivery(&self, result: &DeliveryResult<'_>, batch: usize) {
+        let seen = &mut *self.seen();
+        seen.reported += 1;
+        let at = batch.checked_sub(seen.first);
+        if let Some(batch) = at.and_then(|at| seen.batches.get_mut(at)) {
+            batch.open = batch.open.saturating_sub(1);
+        }
+        if let Err((error, _)) = result {
+            seen.failed += 1;
+            let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+            seen.reason.get_or_insert(code);
         }
     }
 }
@@ -78,10 +112,9 @@ pub struct KafkaProducer {
     reports: Reports,
     server: Server,
     topic: String,
-    /// Messages taken since the last flush that was counted.
-    taken: u64,
-    /// Events of the batch that is being sent that were taken before the queue was full.
-    begun: usize,
+    /// Events of the batch that is being sent that were taken before the queue was full; none between
+    /// two batches.
+    begun: Option<usize>,
 }
 
 impl std::fmt::Debug for KafkaProducer {
@@ -129,14 +162,13 @@ impl KafkaProducer {
             reports,
             server: server.clone(),
             topic: topic.into(),
-            taken: 0,
-            begun: 0,
+            begun: None,
         })
     }
 
     /// Hands one event to the client; false if its queue is full.
-    fn take(&self, event: Event<'_>) -> Result<bool> {
-        let mut record = BaseRecord::to(&self.topic).timestamp(event.timestamp);
+    fn take(&self, batch: usize, event: Event<'_>) -> Result<bool> {
+        let mut record = BaseRecord::with_opaque_to(&self.topic, batch).timestamp(event.timestamp);
         if let Some(key) = event.key {
             record = record.key(key);
         } else {
@@ -146,11 +178,10 @@ impl KafkaProducer {
             record = record.payload(value);
         }
         if !event.headers.is_empty() {
-            let list = Headers::read(event.headers);
-            let mut headers = OwnedHeaders::new_with_capacity(list.len());
-            for (name, value) in &list {
+            let mut headers = OwnedHeaders::new();
+            for (key, value) in Headers::read(event.headers) {
                 headers = headers.insert(Header {
-                    key: name,
+                    key,
                     value: Some(value),
                 });
             }
@@ -171,51 +202,75 @@ impl KafkaProducer {
             .context(topic)
     }
 
-    /// Waits for reports until `is_enough`; `Unavailable` if none comes for long.
-    fn wait(&self, is_enough: impl Fn(u64) -> bool) -> Result<()> {
-        let mut last = (self.reports.reported(), Instant::now());
+    /// Takes what reports there are.
+    fn listen(&self) -> u64 {
+        let mut before = self.reports.seen().reported;
         loop {
-            self.client.poll(REPORTS);
-            let reported = self.reports.reported();
-            if is_enough(reported) {
-                return Ok(());
+            self.client.poll(Duration::ZERO);
+            let reported = self.reports.seen().reported;
+            if reported == before {
+                return reported;
             }
+            before = reported;
+        }
+    }
+
+    /// Waits for reports until `is_enough`; `Unavailable` if none comes for long.
+    fn wait(&self, is_enough: impl Fn(&Seen) -> bool) -> Result<()> {
+        let mut last = (self.listen(), Instant::now());
+        while !is_enough(&self.reports.seen()) {
+            // Not by the client's own time-out, which it sits out turning.
+            std::thread::sleep(REPORTS);
+            let reported = self.listen();
             if reported != last.0 {
                 last = (reported, Instant::now());
-            }
-            if last.1.elapsed() > PATIENCE {
+            } else if last.1.elapsed() > PATIENCE {
                 let at = kafka::address(&self.server);
                 let silent = format!("{at} has acknowledged nothing for {PATIENCE:?}");
                 return Err(self.fail(Error::unavailable(silent)));
             }
         }
-    }
-
-    fn send_from(&mut self, batch: &MicroBatch) -> Result<()> {
-        for (i, event) in batch.iter().enumerate().skip(self.begun) {
-            while !self.take(event)? {
-                let reported = self.reports.reported();
-                self.wait(|now| now > reported)?;
-            }
-            self.begun = i + 1;
-            self.taken += 1;
-        }
-        self.begun = 0;
-        self.client.poll(Duration::ZERO);
         Ok(())
     }
 
-    fn wait_for_all(&mut self) -> Result<u64> {
-        let taken = self.taken;
-        self.wait(|reported| reported >= taken)?;
+    fn send_from(&mut self, batch: &MicroBatch) -> Result<()> {
+        if self.begun.is_none() {
+            let events = batch.len();
+            self.reports.seen().batches.push_back(Sent {
+                events,
+                open: events,
+            });
+        }
+        let number = self.reports.seen().last();
+        let begun = self.begun.unwrap_or(0);
+        for (i, event) in batch.iter().enumerate().skip(begun) {
+            self.begun = Some(i);
+            while !self.take(number, event)? {
+                let reported = self.listen();
+                self.wait(|seen| seen.reported > reported)?;
+            }
+        }
+        self.begun = None;
+        self.listen();
+        Ok(())
+    }
+
+    fn wait_for_all_but(&mut self, behind: usize) -> Result<u64> {
+        self.wait(|seen| seen.is_settled(behind))?;
         self.reports.health.heard();
-        self.taken = 0;
-        let seen = std::mem::take(&mut *self.reports.seen());
-        match seen.first {
-            None => Ok(seen.acknowledged),
+        let (events, failed, reason) = {
+            let seen = &mut *self.reports.seen();
+            (
+                seen.settle(),
+                std::mem::take(&mut seen.failed),
+                seen.reason.take(),
+            )
+        };
+        match reason {
+            None => Ok(events),
             Some(code) => {
                 let error = kafka::coded(&kafka::address(&self.server), code);
-                let count = format!("{} of {taken} events were not taken", seen.failed);
+                let count = format!("{failed} of {events} events were not taken");
                 Err(self.fail(error.context(count)))
             }
         }
@@ -228,7 +283,7 @@ impl Producer for KafkaProducer {
         tokio::task::block_in_place(|| self.send_from(batch))
     }
 
-    async fn flush(&mut self) -> Result<u64> {
-        tokio::task::block_in_place(|| self.wait_for_all())
+    async fn settle(&mut self, behind: usize) -> Result<u64> {
+        tokio::task::block_in_place(|| self.wait_for_all_but(behind))
     }
 }
