@@ -121,7 +121,7 @@ run-dag-servers: stack-up
     eval "$(python3 stack/stack.py env)"
     '{{ just }}' run-dag
 
-# Run the adapters' tests on real servers that they start; needs Java 17 and Maven
+# Run only the tests on real servers, which they start; needs Java 17 and Maven
 [group('servers')]
 test-servers *args:
     cargo test --locked --test servers -- {{ args }}
@@ -131,7 +131,7 @@ test-servers *args:
 build:
     @[ -n "${RTP_BIN:-}" ] || cargo build --release --locked
 
-# Check format, lints, tests, licences and sources: what CI runs
+# Check format, lints, tests (with Java 17 and Maven also on real servers), licences and sources: what CI runs
 [group('develop')]
 test: fmt-check lint unit deny
 

@@ -13,15 +13,19 @@ certificates made on the spot, and passwords. Only the standard library is used.
 """
 
 import argparse
+import fcntl
+import hashlib
 import json
 import os
 import pathlib
+import pwd
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -121,6 +125,7 @@ def down(args, names):
         stack.stop(name)
     if args.wipe:
         shutil.rmtree(args.dir)
+        shutil.rmtree(stack.outside(), ignore_errors=True)
     return 0
 
 
@@ -180,10 +185,15 @@ def java_17():
 
 
 def fetch_jars(jars, name):
-    """Copies a server's jars from Maven's repository, once."""
-    target = jars / name
-    if (target / ".complete").exists():
-        return
+    """Copies a server's jars from Maven's repository, once, and one server's at a time."""
+    jars.mkdir(parents=True, exist_ok=True)
+    with open(jars / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (jars / name / ".complete").exists():
+            copy_jars(jars / name, name)
+
+
+def copy_jars(target, name):
     if not shutil.which("mvn"):
         raise Lacking("Maven is missing: install it, for example Debian's maven")
     print(f"stack: getting the jars of {name}", file=sys.stderr)
@@ -246,6 +256,11 @@ class Stack:
         home.mkdir(exist_ok=True)
         return home
 
+    def outside(self):
+        """Where files are that another user must get to, if he cannot get to this folder."""
+        name = hashlib.sha256(bytes(self.folder)).hexdigest()[:16]
+        return pathlib.Path(tempfile.gettempdir()) / f"rtp-stack-{name}"
+
     def pid(self, name):
         file = self.folder / name / "pid"
         return int(file.read_text().split()[0]) if file.exists() else None
@@ -256,7 +271,8 @@ class Stack:
             return False
         # The folder is on the server's command line: a process id may belong to somebody else by now.
         try:
-            return str(self.folder).encode() in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+            command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+            return any(bytes(folder) in command for folder in [self.folder, self.outside()])
         except OSError:
             return False
 
@@ -499,30 +515,45 @@ def start_postgres(stack, jars):
     user = []
     if os.getuid() == 0:
         # The server refuses to run as root.
-        user = ["runuser", "-u", "nobody", "--"]
+        nobody = pwd.getpwnam("nobody")
+        user = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", "--"]
+        if not all(subprocess.run([*user, "test", "-x", str(folder)]).returncode == 0 for folder in [home, jars / "bin"]):
+            jars, home = move_out(stack, jars)
         shutil.chown(home, "nobody")
-    if not (home / "data/PG_VERSION").exists():
-        pwfile = home / "pwfile"
-        pwfile.write_text(stack.password + "\n")
+
+    def hand_over(file, target):
+        shutil.copy(file, target)
         if user:
-            shutil.chown(pwfile, "nobody")
-        pwfile.chmod(0o600)
+            shutil.chown(target, "nobody")
+        target.chmod(0o600)
+        return str(target)
+
+    if not (home / "data/PG_VERSION").exists():
+        password = hand_over(stack.folder / "password", home / "pwfile")
         auth = "scram-sha-256" if stack.tls else "trust"
         done = subprocess.run([*user, str(jars / "bin/initdb"), "-D", str(home / "data"), "-U", "rtp", "-E", "UTF8",
-                               "--no-locale", f"--auth={auth}", f"--pwfile={pwfile}"], cwd=home, capture_output=True, text=True)
-        pwfile.unlink()
+                               "--no-locale", f"--auth={auth}", f"--pwfile={password}"], cwd=home, capture_output=True, text=True)
+        (home / "pwfile").unlink()
         if done.returncode != 0:
             raise Failure(f"PostgreSQL's data folder cannot be made:\n{done.stdout}{done.stderr}")
     options = ["-c", "listen_addresses=127.0.0.1", "-c", f"port={stack.ports['postgres']}", "-c", "unix_socket_directories="]
     if stack.tls:
-        key = home / "server.key"
-        shutil.copy(stack.folder / "tls/server.key", key)
-        if user:
-            shutil.chown(key, "nobody")
-        key.chmod(0o600)
-        options += ["-c", "ssl=on", "-c", f"ssl_cert_file={stack.folder}/tls/server.pem", "-c", f"ssl_key_file={key}"]
+        options += ["-c", "ssl=on"]
+        for setting, name in [("ssl_cert_file", "server.pem"), ("ssl_key_file", "server.key")]:
+            options += ["-c", f"{setting}={hand_over(stack.folder / 'tls' / name, home / name)}"]
         (home / "data/pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
     stack.spawn("postgres", [*user, str(jars / "bin/postgres"), "-D", str(home / "data"), *options])
+
+
+def move_out(stack, jars):
+    """Binaries and a home for PostgreSQL where another user gets to, though he may not enter the folders above the stack's."""
+    place = stack.outside()
+    if not place.exists():
+        place.mkdir(mode=0o711)
+        for name in ["bin", "lib", "share"]:
+            shutil.copytree(jars / name, place / name, symlinks=True)
+        (place / "home").mkdir(mode=0o700)
+    return place, place / "home"
 
 
 def is_ready_postgres(stack):
