@@ -23,7 +23,7 @@ use crate::url::{EventLogArg, ServerUrl, SettingArgs};
 use crate::value::Value;
 
 /// Most chunks whose events are on their way at once.
-const BEHIND: usize = 6;
+const BEHIND: usize = 4;
 
 /// After this long without more input everything sent is waited for.
 const LINGER: Duration = Duration::from_millis(20);

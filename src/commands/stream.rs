@@ -154,14 +154,15 @@ async fn stream(
     let (spare, spares) = mpsc::channel();
     let mut batches = group.read(args, end.clone(), sink.dataset, spares);
     let mut backlog = Backlog::default();
-    let mut keeps_aside = true;
+    // A backlog that the store refuses is stored again batch by batch, up to here.
+    let mut one_by_one: Option<Offsets> = None;
     while let Some(batch) = batches.next(&run.stop).await? {
         if batch.generation != group.generation {
             continue; // read before the group was set back
         }
         let has_events = !batch.events.is_empty();
         let in_backlog = has_events
-            && keeps_aside
+            && one_by_one.is_none()
             && (batch.is_full || !backlog.is_empty())
             && sink.stage(&batch).await?;
         if in_backlog {
@@ -172,7 +173,7 @@ async fn stream(
             }
         }
         if !backlog.is_empty() {
-            keeps_aside = group.store(&mut backlog, sink).await?;
+            one_by_one = group.store(&mut backlog, sink).await?;
             if batch.generation != group.generation {
                 continue;
             }
@@ -197,6 +198,9 @@ async fn stream(
             if batch.events.is_empty() {
                 pause(run, OTHERS).await;
             }
+        }
+        if one_by_one.as_ref().is_some_and(|until| batch.is_at(until)) {
+            one_by_one = None;
         }
         check_budget(args, run, false)?;
         spare.send(batch.rows).ok();
@@ -363,9 +367,9 @@ impl<'a> Group<'a> {
     }
 
     /// Stores a backlog as one upsert and commits it. If the store refuses one of its rows, the group
-    /// is set back before it, and false says to store batches one by one from there, so that the row
-    /// is found.
-    async fn store(&mut self, backlog: &mut Backlog, sink: &Sink<'_>) -> Result<bool> {
+    /// is set back before it; yields the end of what is then to be stored batch by batch, so that the
+    /// row is found.
+    async fn store(&mut self, backlog: &mut Backlog, sink: &Sink<'_>) -> Result<Option<Offsets>> {
         let backlog = std::mem::take(backlog);
         let stored = through_outage(self.run, self.max_outage, || sink.merge(&backlog)).await;
         let stored = match stored {
@@ -375,13 +379,13 @@ impl<'a> Group<'a> {
         let Ok(Some(upserted)) = stored else {
             sink.store.lock().await.discard().await?;
             self.start_where_the_store_is(sink).await?;
-            return Ok(stored.is_ok());
+            return Ok(stored.is_err().then_some(backlog.to));
         };
         if self.commit(&backlog.to).await? == Commit::Superseded {
             self.start_where_the_store_is(sink).await?;
         }
         backlog.counted.enter(self.run, &upserted);
-        Ok(true)
+        Ok(None)
     }
 
     /// What this member has not done goes to the others at once.
