@@ -93,8 +93,9 @@ fn print_usage(error: &clap::Error) -> Exit {
     }
 }
 
-/// Runs the command on its own task. The first signal asks it to stop; a second one ends the
-/// process at once, whatever the command is waiting for.
+/// Runs the command on a thread of its own, which keeps it: a task would change threads with each call
+/// that blocks, and pay for it in the allocator. The first signal asks it to stop; a second one ends
+/// the process at once, whatever the command is waiting for.
 fn execute(
     cli: Cli,
     run: &Run,
@@ -108,8 +109,8 @@ fn execute(
     // Heard before the command does anything, so that it is never cut off by one.
     let signals = runtime.block_on(async { Signals::listen() })?;
     let command = {
-        let run = run.clone();
-        runtime.spawn(async move { cli.command.run(&cli.global, &run).await })
+        let (run, handle) = (run.clone(), runtime.handle().clone());
+        runtime.spawn_blocking(move || handle.block_on(cli.command.run(&cli.global, &run)))
     };
     let outcome = runtime.block_on(async {
         tokio::select! {
