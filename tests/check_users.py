@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
-"""Holds both SQLite stores of the users dataset against the API's response bodies, field by field.
+"""Holds both stores of the users dataset against the API's response bodies, field by field.
 
-    check_users.py PAGES REALTIME_DB BATCH_DB AS_OF [FOLDER]
+    check_users.py PAGES REALTIME BATCH AS_OF [FOLDER]
 
-PAGES is a folder of response bodies (*.json), AS_OF the event time of the run in RFC 3339. With
-FOLDER it also looks for the API's hashes, for some 500 of its salts, and for values named as its
+PAGES is a folder of response bodies (*.json), AS_OF the event time of the run in RFC 3339. A store
+is its SQLite file, or a file *.ndjson with what a real server's own tools say of its rows:
+
+    cqlsh -e 'PAGING OFF; SELECT JSON * FROM realtime.users' > realtime.ndjson
+    psql -Atc 'SELECT row_to_json(u) FROM batch_users u' > batch.ndjson
+
+With FOLDER it also looks for the API's hashes, for some 500 of its salts, and for values named as its
 secrets are, in every file below that folder.
 Written without any code of rtp, so that one mistake does not hide behind itself. Ends 0 if all is
 right, 1 with the differences.
@@ -15,6 +20,7 @@ import pathlib
 import re
 import sqlite3
 import sys
+from datetime import datetime, timezone
 
 
 def milliseconds(text):
@@ -45,13 +51,27 @@ def expected(user, as_of):
     }
 
 
+def rows(file, table):
+    if not file.endswith(".ndjson"):
+        db = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+        cursor = db.execute(f"SELECT * FROM {table}")
+        columns = [column[0] for column in cursor.description]
+        yield from (dict(zip(columns, values)) for values in cursor)
+        return
+    for line in open(file, encoding="utf-8"):
+        # cqlsh puts a title above the rows and their number below.
+        if line.strip().startswith("{"):
+            row = {name: value for name, value in json.loads(line).items() if not name.startswith("rtp_")}
+            for name in ("dob", "registered_date", "fetched_at"):
+                at = datetime.fromisoformat(row[name].replace(" ", "T")).astimezone(timezone.utc)
+                assert at.microsecond % 1000 == 0, f"{name} of {row['id']}: {row[name]}"
+                row[name] = f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z"
+            yield row
+
+
 def differences(file, table, users):
-    db = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-    cursor = db.execute(f"SELECT * FROM {table}")
-    columns = [column[0] for column in cursor.description]
     stored = {}
-    for values in cursor:
-        row = dict(zip(columns, values))
+    for row in rows(file, table):
         if row["id"] in stored:
             yield f"{table}: {row['id']} is there twice"
         stored[row["id"]] = row

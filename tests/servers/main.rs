@@ -6,6 +6,7 @@ mod cassandra;
 #[path = "../common/mod.rs"]
 mod common;
 mod kafka;
+mod pipeline;
 mod postgres;
 mod stack;
 

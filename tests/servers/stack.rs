@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 /// A running server.
 pub struct Server {
     name: &'static str,
-    folder: PathBuf,
+    /// Where its files are.
+    pub folder: PathBuf,
     /// What rtp needs to find it: addresses and files of passwords, by variable.
     pub environment: BTreeMap<String, String>,
 }
@@ -101,6 +102,16 @@ impl Server {
             .env("RTP_CASSANDRA_HEAP", "768m")
             .output()
             .unwrap()
+    }
+
+    /// Whether this variable is about it; the servers beside it in its folder were not started.
+    pub fn provides(&self, variable: &str) -> bool {
+        let about = match self.name {
+            "kafka" => ["RTP_EVENT_LOG", "RTP_KAFKA"],
+            "cassandra" => ["RTP_REALTIME_STORE", "RTP_CASSANDRA"],
+            _ => ["RTP_BATCH_STORE", "RTP_POSTGRES"],
+        };
+        about.iter().any(|name| variable.starts_with(name))
     }
 
     /// Its address, by the variable that rtp takes it from, such as `RTP_EVENT_LOG`.
