@@ -1,7 +1,8 @@
 //! From an address to a port; the only file that names adapters.
 
 use crate::batch_store::{self, BatchStore};
-use crate::dataset::{self, Dataset};
+use crate::cassandra;
+use crate::dataset::{self, Dataset, ddl};
 use crate::error::{Error, Result};
 use crate::event_log::{self, Consumer, Producer, Topic};
 use crate::monitor::{self, LogMonitor, StoreMonitor};
@@ -64,6 +65,15 @@ pub async fn create_topics(url: &ServerUrl, topics: &[Topic]) -> Result<()> {
     }
 }
 
+/// How topics are created there, for people: a log that takes no statements has comments.
+pub fn topic_statements(url: &ServerUrl, topics: &[Topic]) -> Result<Vec<String>> {
+    match url {
+        ServerUrl::Sqlite(_) => Ok(Vec::new()),
+        ServerUrl::Kafka(_) => Ok(topics.iter().map(event_log::kafka::statement).collect()),
+        other => Err(cannot_be(other, "an event log")),
+    }
+}
+
 /// A producer to a topic.
 pub async fn producer(url: &ServerUrl, topic: &str) -> Result<Box<dyn Producer>> {
     match url {
@@ -99,6 +109,15 @@ pub async fn create_realtime_tables(url: &ServerUrl, dataset: &Dataset) -> Resul
     }
 }
 
+/// The statements that create the real-time store's tables.
+pub fn realtime_statements(url: &ServerUrl, dataset: &Dataset) -> Result<Vec<String>> {
+    match url {
+        ServerUrl::Sqlite(_) => Ok(ddl::sqlite_realtime(dataset)),
+        ServerUrl::Cassandra(_) => Ok(cassandra::statements(dataset)),
+        other => Err(cannot_be(other, "a real-time store")),
+    }
+}
+
 /// A real-time store, for a consumer group of the dataset's topic.
 pub async fn realtime_store(
     url: &ServerUrl,
@@ -121,6 +140,15 @@ pub async fn create_batch_tables(url: &ServerUrl, dataset: &Dataset) -> Result<(
     match url {
         ServerUrl::Sqlite(path) => batch_store::sqlite::create(path, dataset),
         ServerUrl::Postgres(server) => batch_store::postgres::create(server, dataset).await,
+        other => Err(cannot_be(other, "a batch store")),
+    }
+}
+
+/// The statements that create the batch store's tables.
+pub fn batch_statements(url: &ServerUrl, dataset: &Dataset) -> Result<Vec<String>> {
+    match url {
+        ServerUrl::Sqlite(_) => Ok(ddl::sqlite_batch(dataset)),
+        ServerUrl::Postgres(_) => Ok(batch_store::postgres::statements(dataset)),
         other => Err(cannot_be(other, "a batch store")),
     }
 }

@@ -47,6 +47,62 @@ fn init_dry_run_prints_statements_and_touches_nothing() {
 }
 
 #[test]
+fn init_dry_run_prints_what_the_addresses_take() {
+    let folder = tempfile::tempdir().unwrap();
+    let servers = [
+        "--event-log",
+        "kafka://localhost:1",
+        "--realtime-store",
+        "cassandra://localhost:1",
+        "--batch-store",
+        "postgres://me@localhost:1/db",
+    ];
+    let out = rtp(
+        folder.path(),
+        &[&["init", "--dry-run"], &servers[..]].concat(),
+    );
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    let script = text(&out.stdout);
+    let topics: Vec<&str> = script
+        .lines()
+        .filter(|line| line.contains("kafka-topics.sh"))
+        .collect();
+    assert_eq!(topics.len(), 3, "{script}");
+    assert!(topics.iter().all(|line| line.starts_with("-- ")));
+    assert!(topics[0].contains("--topic user_events --partitions 3 --replication-factor 1"));
+    assert!(topics[2].ends_with("--config retention.ms=3600000"));
+    for file in ["cassandra.cql", "postgres.sql"] {
+        let schema = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
+        let derived = std::fs::read_to_string(schema.join(file)).unwrap();
+        let (_, statements) = derived.split_once("\n\n").unwrap();
+        assert!(script.contains(statements.trim_end()), "{file}: {script}");
+    }
+    for own in ["rtp_progress", "rtp_loads", "rtp_heartbeat"] {
+        assert!(script.contains(own), "{own}: {script}");
+    }
+    assert!(!script.contains("batch_users_rows"), "{script}");
+}
+
+#[test]
+fn init_waits_for_a_store_that_is_absent() {
+    let folder = tempfile::tempdir().unwrap();
+    for (flag, address) in [
+        ("--realtime-store", "cassandra://127.0.0.1:1"),
+        ("--batch-store", "postgres://me@127.0.0.1:1/db"),
+    ] {
+        let args = ["init", "--log-format", "json", "--max-outage", "300ms"];
+        let out = rtp(folder.path(), &[&args[..], &[flag, address]].concat());
+        let stderr = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(4), "{stderr}");
+        assert!(stderr.contains(address), "{stderr}");
+        assert!(stderr.contains("--max-outage"), "{stderr}");
+        let last = stderr.lines().last().unwrap();
+        let summary: serde_json::Value = serde_json::from_str(last).unwrap();
+        assert!(summary["retries"].as_u64() > Some(0), "{summary}");
+    }
+}
+
+#[test]
 fn views_show_readable_values() {
     let folder = tempfile::tempdir().unwrap();
     rtp(folder.path(), &["init"]);

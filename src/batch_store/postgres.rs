@@ -40,11 +40,16 @@ const ATTEMPTS: u32 = 5;
 /// What a binary copy starts with: signature, no flags, no extension.
 const COPY_HEAD: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
-/// Creates the tables, where they are missing.
-pub async fn create(server: &Server, dataset: &Dataset) -> Result<()> {
+/// All statements that make a dataset's tables, where they are missing.
+pub fn statements(dataset: &Dataset) -> Vec<String> {
     let mut statements = ddl::postgres(dataset);
     statements.extend([LOADS.into(), PROBES.into()]);
-    create_tables(&Target::new(server)?, &statements).await
+    statements
+}
+
+/// Creates the tables, where they are missing.
+pub async fn create(server: &Server, dataset: &Dataset) -> Result<()> {
+    create_tables(&Target::new(server)?, &statements(dataset)).await
 }
 
 /// A store with what it has staged, which lives and dies with its connection.

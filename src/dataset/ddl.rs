@@ -219,7 +219,7 @@ pub fn postgres_type(kind: FieldType) -> &'static str {
     }
 }
 
-/// The statements as one script, with a line on where it comes from.
+/// The statements as one script, with a line on where it comes from; what is a comment stays one.
 pub fn script(dataset: &Dataset, statements: &[String]) -> String {
     let mut out = format!(
         "-- Derived from the dataset {} by `rtp init --dry-run`; do not edit.\n",
@@ -228,7 +228,10 @@ pub fn script(dataset: &Dataset, statements: &[String]) -> String {
     for statement in statements {
         out.push('\n');
         out.push_str(statement);
-        out.push_str(";\n");
+        out.push_str(match statement.starts_with("--") {
+            true => "\n",
+            false => ";\n",
+        });
     }
     out
 }

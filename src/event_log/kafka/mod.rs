@@ -21,6 +21,18 @@ pub use producer::KafkaProducer;
 /// Between two looks whether a topic is there.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How Kafka's own tool creates a topic, as a comment of a script for the stores.
+pub fn statement(topic: &Topic) -> String {
+    let retention = topic
+        .retention
+        .map(|kept| format!(" --config retention.ms={}", kept.as_millis()))
+        .unwrap_or_default();
+    format!(
+        "-- kafka-topics.sh --create --if-not-exists --topic {} --partitions {} --replication-factor {}{retention}",
+        topic.name, topic.partitions, topic.replication
+    )
+}
+
 /// Creates the topics, where they are missing, and waits until every broker's word has them.
 pub async fn create(server: &Server, topics: &[Topic]) -> Result<()> {
     let health = Health::default();
