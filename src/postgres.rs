@@ -41,6 +41,12 @@ pub(crate) const EPOCH_DAYS: i32 = 10_957;
 /// What every session starts with: nobody is waited for, nor kept waiting, without end.
 const SETTINGS: &str = "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'";
 
+/// Whether the process behind a connection says that it waits for its client, and a mark that moves
+/// when it has taken anything from there.
+const WAITS: &str = "SELECT coalesce(state LIKE 'idle%' OR wait_event = 'ClientRead', false),
+  concat_ws(' ', state_change, bytes_processed)
+  FROM pg_stat_activity LEFT JOIN pg_stat_progress_copy USING (pid) WHERE pg_stat_activity.pid = $1";
+
 /// The hint where something is missing that `init` makes.
 pub const INIT_FIRST: &str = "run `rtp init` first, with the same dataset and addresses";
 
@@ -108,10 +114,13 @@ impl Target {
         &self.address
     }
 
-    fn connect(&self) -> Result<Client, ::postgres::Error> {
+    /// A connection, and the number of the process behind it.
+    fn connect(&self) -> Result<(Client, i32), ::postgres::Error> {
         let mut client = self.config.connect(self.tls.clone())?;
         client.batch_execute(SETTINGS)?;
-        Ok(client)
+        let process = client.query_one("SELECT pg_backend_pid()", &[])?;
+        let process = process.try_get(0)?;
+        Ok((client, process))
     }
 }
 
@@ -217,6 +226,8 @@ impl From<::postgres::Error> for Failure {
 pub struct Session {
     work: mpsc::Sender<Work>,
     target: Arc<Target>,
+    /// The number of the server's process.
+    process: i32,
     is_open: bool,
 }
 
@@ -238,8 +249,8 @@ impl Session {
             .spawn(move || match server.connect() {
                 // Nobody waits any more if a send fails.
                 Err(e) => opened.send(Err(Failure::of(&e))).unwrap_or(()),
-                Ok(mut client) => {
-                    if opened.send(Ok(())).is_ok() {
+                Ok((mut client, process)) => {
+                    if opened.send(Ok(process)).is_ok() {
                         waiting.into_iter().for_each(|work| work(&mut client));
                     }
                 }
@@ -247,18 +258,15 @@ impl Session {
             .map_err(|e| {
                 Failure::lost(Error::unavailable(format!("cannot start a thread: {e}")))
             })?;
-        match timeout(CONNECT_TIMEOUT, is_open).await {
+        let process = match timeout(CONNECT_TIMEOUT, is_open).await {
             Ok(Ok(connected)) => connected?,
             Ok(Err(_)) => return Err(Failure::lost(broken_thread())),
-            Err(_) => {
-                return Err(Failure::lost(Error::unavailable(format!(
-                    "no answer within {CONNECT_TIMEOUT:?}"
-                ))));
-            }
-        }
+            Err(_) => return Err(Failure::lost(no_answer())),
+        };
         Ok(Session {
             work,
             target: target.clone(),
+            process,
             is_open: true,
         })
     }
@@ -296,9 +304,19 @@ impl Session {
 
     /// Waits for the result of what was started.
     pub async fn finish<T>(&mut self, mut answer: Answer<T>) -> Result<T> {
+        let mut waited = None;
         loop {
             match timeout(PATIENCE, &mut answer).await {
-                Err(_) => self.check_alive().await?,
+                Err(_) => {
+                    let waits = self.waits_for_us().await?;
+                    if waits.is_some() && waits == waited {
+                        return Err(Error::unavailable(format!(
+                            "process {} of the server takes nothing of what it was sent",
+                            self.process
+                        )));
+                    }
+                    waited = waits;
+                }
                 Ok(Err(_)) => return Err(broken_thread()),
                 Ok(Ok(Ok(done))) => {
                     self.is_open = true;
@@ -312,15 +330,46 @@ impl Session {
         }
     }
 
+    /// By a fresh connection, where the process behind this one stands if it says that it waits for
+    /// its client. It does not move on from there if it was stopped; one that works is left to it.
+    async fn waits_for_us(&self) -> Result<Option<String>> {
+        let mut fresh = match Session::try_open(&self.target).await {
+            Ok(fresh) => fresh,
+            Err(failure) if failure.is_answer => return Ok(None),
+            Err(failure) => return Err(failure.error.context(NO_OTHER)),
+        };
+        let process = self.process;
+        let asked = fresh.start(move |client| {
+            let Some(row) = client.query_opt(WAITS, &[&process])? else {
+                return Ok(None);
+            };
+            let (waits, mark): (bool, String) = (row.try_get(0)?, row.try_get(1)?);
+            Ok::<_, ::postgres::Error>(waits.then_some(mark))
+        })?;
+        match timeout(CONNECT_TIMEOUT, asked).await {
+            Ok(Ok(Ok(waits))) => Ok(waits),
+            // A server that cannot tell is alive all the same.
+            Ok(Ok(Err(failure))) if failure.is_answer => Ok(None),
+            Ok(Ok(Err(failure))) => Err(failure.error.context(NO_OTHER)),
+            Ok(Err(_)) => Err(broken_thread()),
+            Err(_) => Err(no_answer().context(NO_OTHER)),
+        }
+    }
+
     /// An error if the server does not answer a fresh connection, be it by a refusal.
     pub async fn check_alive(&self) -> Result<()> {
         match Session::try_open(&self.target).await {
-            Err(failure) if !failure.is_answer => Err(failure
-                .error
-                .context("there is no answer, and a fresh connection finds none either")),
+            Err(failure) if !failure.is_answer => Err(failure.error.context(NO_OTHER)),
             _ => Ok(()),
         }
     }
+}
+
+/// What is said where the server seems to be gone.
+const NO_OTHER: &str = "there is no answer, and a fresh connection finds none either";
+
+fn no_answer() -> Error {
+    Error::unavailable(format!("no answer within {CONNECT_TIMEOUT:?}"))
 }
 
 fn broken_thread() -> Error {

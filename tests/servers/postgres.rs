@@ -314,6 +314,34 @@ fn a_lock_of_somebody_else_is_waited_for_and_then_ends_it() {
     assert_eq!(ran.counts(), [10, 10, 0, 0, 0], "{}", ran.stderr);
 }
 
+fn signal(name: &str, pid: &str) {
+    let kill = Command::new("kill").args(["-s", name, pid]).status();
+    assert!(kill.unwrap().success());
+}
+
+#[test]
+fn a_process_that_is_stopped_under_a_living_server_is_unavailable() {
+    let Some(server) = own_server("postgres", "process") else {
+        return;
+    };
+    let database = Database::on(&server, "process");
+    let place = database.place();
+    let url = ["--batch-store", &database.url];
+    let mut load = place.start(&[&["load-batch", "--max-outage", "1s"], &url[..]].concat());
+    load.write(users(100).as_bytes());
+    let staged = format!("{OURS} AND state = 'idle' AND query LIKE 'COPY%'");
+    database.is("rows are staged", &format!("SELECT count(*) > 0 {staged}"));
+    let backend = database.psql(&format!("SELECT pid {staged}")).unwrap();
+    signal("STOP", &backend);
+    load.write(users(100).as_bytes());
+    let ran = load.end();
+    signal("CONT", &backend);
+    assert_eq!(ran.status, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains(&database.url), "{}", ran.stderr);
+    let named = format!("process {backend} of the server");
+    assert!(ran.stderr.contains(&named), "{}", ran.stderr);
+}
+
 #[test]
 fn a_server_that_is_stopped_is_unavailable() {
     let Some(server) = own_server("postgres", "stopped") else {
@@ -332,10 +360,6 @@ fn a_server_that_is_stopped_is_unavailable() {
     let staged = format!("{OURS} AND state = 'idle' AND query LIKE 'COPY%'");
     database.is("rows are staged", &format!("SELECT count(*) > 0 {staged}"));
     let backend = database.psql(&format!("SELECT pid {staged}")).unwrap();
-    let signal = |name: &str, pid: &str| {
-        let kill = Command::new("kill").args(["-s", name, pid]).status();
-        assert!(kill.unwrap().success());
-    };
     let status = std::fs::read_to_string(format!("/proc/{backend}/status")).unwrap();
     let parent = status.lines().find_map(|l| l.strip_prefix("PPid:"));
     let postmaster = parent.unwrap().trim();
