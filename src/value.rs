@@ -484,8 +484,9 @@ fn decimal(text: &str) -> Result<Cow<'_, str>, Fault> {
     {
         return Err(bad());
     }
+    let is_plain = mantissa.len() == rest.len();
     let canonical_whole = whole == "0" || !whole.starts_with('0');
-    if exponent == 0
+    if is_plain
         && canonical_whole
         && !fraction.ends_with('0')
         && !(negative && whole == "0" && fraction.is_empty())
@@ -497,7 +498,7 @@ fn decimal(text: &str) -> Result<Cow<'_, str>, Fault> {
     let leading = digits.len() - digits.trim_start_matches('0').len();
     let significant = digits.trim_start_matches('0').trim_end_matches('0');
     if significant.is_empty() {
-        return Ok(Cow::Borrowed("0"));
+        return Ok(Cow::Owned("0".into()));
     }
     // The value is 0.SIGNIFICANT times ten to the power of `point`.
     let point = (whole.len() as i64 - leading as i64)
@@ -567,6 +568,10 @@ mod tests {
             ),
             (T::BigInt, "9223372036854775808", Err(Rule::OutOfRange)),
             (T::BigInt, "1e3", Ok(Value::Int(1_000))),
+            (T::BigInt, "1e0", Ok(Value::Int(1))),
+            (T::Decimal, "-0", Ok(Value::Decimal("0".into()))),
+            (T::Decimal, "0e5", Ok(Value::Decimal("0".into()))),
+            (T::Decimal, "1.5e0", Ok(Value::Decimal("1.5".into()))),
             (T::Double, "-0.0", Ok(Value::Double(0.0))),
             (T::Double, "1e400", Err(Rule::OutOfRange)),
             (T::Boolean, "true", Ok(Value::Boolean(true))),
@@ -726,6 +731,7 @@ mod tests {
             ),
             ("-120", "-120"),
             ("0e99999", "0"),
+            ("1E+0", "1"),
         ];
         for (text, canonical) in table {
             assert_eq!(decimal(text).as_deref(), Ok(canonical), "{text}");
