@@ -51,6 +51,16 @@ DONE, NO, USAGE, DEPENDENCY, MISSING, INTERRUPTED, TERMINATED = 0, 1, 2, 4, 5, 1
 CONNECTOR = "org.apache.spark.sql.cassandra"
 #: How long one request of the Kafka admin client may take.
 PATIENCE_MS = 10_000
+#: Taken where Spark's own configuration does not say otherwise.
+SETTINGS = {
+    "spark.sql.streaming.metricsEnabled": "true",
+    "spark.sql.shuffle.partitions": "1",  # all that is shuffled are counts
+    # As `rtp stream` does: small unlogged batches for one replica, below Cassandra's warning of 5 KiB with what it
+    # adds to each value.
+    "spark.cassandra.output.batch.grouping.key": "replica_set",
+    "spark.cassandra.output.batch.size.bytes": "2048",
+    "spark.cassandra.output.concurrent.writes": "64",
+}
 
 
 class Failure(Exception):
@@ -112,19 +122,20 @@ def stream(args, run):
     dataset = Dataset.load(args.dataset)
     kafka = Server.parse(args.event_log, "kafka", 9092, "--event-log")
     cassandra = Server.parse(args.realtime_store, "cassandra", 9042, "--realtime-store")
-    kafka_options = kafka.kafka_options()
-    cassandra_options = cassandra.cassandra_options()
+    kafka_options, cassandra_options = kafka.kafka_options(), cassandra.cassandra_options()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     session = SparkSession.builder.appName(f"rtp stream {dataset.name}").config("spark.ui.showConsoleProgress", "false").getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     stop = StopSignal()
-    job = None
     try:
-        session.conf.set("spark.sql.streaming.metricsEnabled", "true")
-        session.conf.set("spark.sql.shuffle.partitions", "1")  # all that is shuffled are counts
+        set_by_user = {name for name, _ in session.sparkContext.getConf().getAll()}
+        for name, value in cassandra_options.items() | {item for item in SETTINGS.items() if item[0] not in set_by_user}:
+            session.conf.set(name, value)
+        if cassandra.tls and "ca" in cassandra.parameters:
+            trust(session, cassandra.parameters["ca"])
         group = Group(session, kafka_options, dataset.topic, args.group)
         group.check_topics([dataset.topic, f"{dataset.topic}.dlq"])
-        job = Job(session, dataset, kafka_options, cassandra_options, group, run, stop)
+        job = Job(session, dataset, kafka_options, group, run, stop)
         job.check_tables()
         progress = Progress(run, args.metrics_port)
         session.streams.addListener(progress)
@@ -133,11 +144,11 @@ def stream(args, run):
             if stop.signal and not query.status["isTriggerActive"]:
                 query.stop()
         progress.ended.wait(10)
+    except Failure:
+        raise
     except Exception as error:
-        if not isinstance(error, Failure) and not (stop.signal and job and job.is_stopped):
+        if not stop.was_heeded:
             raise failure(error) from error
-        if isinstance(error, Failure):
-            raise
     finally:
         session.stop()
     if stop.signal and args.until_end:
@@ -163,11 +174,18 @@ class StopSignal:
 
     def __init__(self):
         self.signal = None
+        self.was_heeded = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.request)
 
     def request(self, number, _frame):
         self.signal = number
+
+    def check(self):
+        """Raised in a micro-batch that is about to begin, this ends the query and leaves its place as it is."""
+        if self.signal:
+            self.was_heeded = True
+            raise Stopped
 
 
 # --- Addresses
@@ -243,6 +261,26 @@ class Server:
         if self.tls:
             options["connection.ssl.enabled"] = "true"
         return {f"spark.cassandra.{name}": value for name, value in options.items()}
+
+
+def trust(session, ca):
+    """Makes the trust store that the connector wants of a file of certificates, on this machine; on a cluster
+    spark.cassandra.connection.ssl.trustStore.path names one that is on every node."""
+    prefix = "spark.cassandra.connection.ssl.trustStore"
+    if session.sparkContext.getConf().contains(f"{prefix}.path"):
+        return
+    jvm = session._jvm
+    store = jvm.java.security.KeyStore.getInstance("PKCS12")
+    store.load(None, None)
+    certificates = jvm.java.security.cert.CertificateFactory.getInstance("X.509").generateCertificates(jvm.java.io.FileInputStream(ca))
+    for number, certificate in enumerate(certificates):
+        store.setCertificateEntry(str(number), certificate)
+    password = session.sparkContext._gateway.new_array(jvm.char, 1)
+    password[0] = "-"  # there is nothing secret in it
+    file = pathlib.Path(session.sparkContext._temp_dir) / "trust.p12"
+    store.store(jvm.java.io.FileOutputStream(str(file)), password)
+    for name, value in {"path": str(file), "password": "-", "type": "PKCS12"}.items():
+        session.conf.set(f"{prefix}.{name}", value)
 
 
 # --- The dataset
@@ -730,29 +768,24 @@ def transform(dataset):
 class Job:
     """The query: micro-batches of events into tables and dead letters."""
 
-    def __init__(self, session, dataset, kafka_options, cassandra_options, group, run, stop):
+    def __init__(self, session, dataset, kafka_options, group, run, stop):
         self.session, self.dataset, self.group, self.run, self.stop = session, dataset, group, run, stop
         self.kafka_options = {f"kafka.{name}": value for name, value in kafka_options.items()}
-        self.is_stopped = False
-        for name, value in cassandra_options.items():
-            session.conf.set(name, value)
-        columns = [field.name for field in dataset.fields]
         self.transform = transform(dataset)
         self.schema = spark_schema(dataset.schema())
-        own = ["rtp_partition", "rtp_offset", "rtp_timestamp"]
-        self.tables = {dataset.table: [functions.col(name) for name in columns + own]}
+        columns = [*(field.name for field in dataset.fields), "rtp_partition", "rtp_offset"]
+        #: Of each table its columns, each with the name it has among the transformed events.
+        self.tables = {dataset.table: {name: name for name in columns}}
         for series in dataset.series:
-            renamed = [functions.col(name).alias(column) for name, column in series.columns.items()]
-            self.tables[series.table] = renamed + self.tables[dataset.table]
+            self.tables[series.table] = {column: name for name, column in series.columns.items()} | self.tables[dataset.table]
 
     def check_tables(self):
         """A missing table or column is the user's to mend."""
         for table, columns in self.tables.items():
-            there = set(self.table_columns(table))
-            names = [column._jc.toString().rpartition(" AS ")[2].strip("`") for column in columns]
-            missing = [name for name in names if name != "rtp_timestamp" and name not in there]
+            missing = columns.keys() - set(self.table_columns(table))
             if missing:
-                raise Failure(USAGE, f"table {self.dataset.keyspace}.{table} has no column {missing[0]}; run `rtp init` with the same dataset")
+                where = f"{self.dataset.keyspace}.{table}"
+                raise Failure(USAGE, f"table {where} has no column {min(missing)}; run `rtp init` with the same dataset")
 
     def table_columns(self, table):
         try:
@@ -777,9 +810,7 @@ class Job:
 
     def store(self, events, _batch_id):
         """Rows first, then dead letters, then the group's offsets; the checkpoint moves when this returns."""
-        if self.stop.signal:
-            self.is_stopped = True
-            raise Stopped
+        self.stop.check()
         size = "coalesce(length(key), 0) + coalesce(length(value), 0)"
         values = events.selectExpr("partition", "offset", f"CAST({size} AS BIGINT) AS size", "value")
         rows = values.mapInArrow(self.transform, self.schema).persist()
@@ -809,13 +840,18 @@ class Job:
         }
 
     def write(self, rows):
-        """Of each key the newest event; into the tables for reads by time every event."""
+        """Of each key the newest event; into the tables for reads by time every event. Then the time of it, for
+        `rtp heartbeat`."""
         for table, columns in self.tables.items():
             of_table = "rtp_newest" if table == self.dataset.table else "rtp_rule IS NULL"
-            writer = rows.where(of_table).select(*columns).write.format(CONNECTOR).mode("append")
-            writer.options(keyspace=self.dataset.keyspace, table=table, writetime="rtp_timestamp", **{
-                "spark.cassandra.output.ignoreNulls": str(self.dataset.ignores_nulls).lower(),
-            }).save()
+            named = [functions.col(name).alias(column) for column, name in columns.items()]
+            self.save(rows.where(of_table).select(*named, "rtp_timestamp"), table, writetime="rtp_timestamp")
+        now = functions.lit(time.time_ns() // 1_000_000).alias("written_at")
+        self.save(self.session.range(1).select(functions.lit(self.dataset.table).alias("target"), now), "rtp_progress")
+
+    def save(self, rows, table, **options):
+        options["spark.cassandra.output.ignoreNulls"] = str(self.dataset.ignores_nulls).lower()
+        rows.write.format(CONNECTOR).mode("append").options(keyspace=self.dataset.keyspace, table=table, **options).save()
 
     def send_dead_letters(self, events, rows):
         """The events are read a second time: keys and headers of the good ones never leave the JVM."""
