@@ -121,6 +121,14 @@ run-dag-servers: stack-up
     eval "$(python3 stack/stack.py env)"
     '{{ just }}' run-dag
 
+# Run the stream stage as a Spark job from PyPI's pyspark, on the stack or on the servers of the environment
+[group('servers')]
+[no-exit-message]
+[script]
+spark-stream *args:
+    [ -n "${RTP_EVENT_LOG:-}" ] || eval "$(python3 stack/stack.py env)"
+    exec ./spark/run --checkpoint .stack/default/spark-checkpoint {{ args }}
+
 # Run only the tests on real servers, which they start; needs Java 17 and Maven
 [group('servers')]
 test-servers *args:

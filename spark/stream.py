@@ -374,8 +374,8 @@ PLAIN_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z", re.ASCII)
 TIMESTAMP = re.compile(
     r"(?P<year>[+-]\d{6}|\d{4})(?P<sep>-?)(?P<month>\d\d)(?P=sep)(?P<day>\d\d)[Tt ]"
     r"(?P<hour>\d\d)(?:(?P<colon>:?)(?P<minute>\d\d)(?:(?P=colon)(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?)?"
-    r"(?:[Zz]|(?P<sign>[+-])(?P<oh>\d\d)(?:(?P<ocolon>:?)(?P<om>\d\d)(?:(?P=ocolon)(?P<os>\d\d)(?:[.,]\d{1,9})?)?)?)"
-    r"(?:\[!?[^\[\]]+\])*",
+    r"(?:[Zz]|(?P<sign>[+-])(?P<oh>\d\d)(?:(?P<ocolon>:?)(?P<om>\d\d)(?:(?P=ocolon)(?P<os>\d\d)(?:[.,](?P<half>(?=[5-9]))?\d{1,9})?)?)?)"
+    r"(?:\[!?[A-Za-z0-9._+/:-]+(?:=[A-Za-z0-9-]+)?\])*",
     re.ASCII,
 )
 DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
@@ -455,6 +455,8 @@ class Transform:
         except ValueError as error:
             raise Reject("json_syntax", str(error)) from None
         rest = text[end:].strip(" \t\r\n")
+        if isinstance(pairs, str):
+            check_surrogates(pairs)
         if not isinstance(pairs, tuple):
             raise Reject("json_syntax", "trailing characters") if rest else Reject("not_object", "expected a JSON object")
         if rest:
@@ -495,7 +497,7 @@ def check_surrogates(text):
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Reject("json_syntax", "lone surrogate in a key") from None
+        raise Reject("json_syntax", "lone surrogate in a text") from None
 
 
 def is_too_deep(text):
@@ -671,13 +673,15 @@ def timestamp(text):
     if days is None or any(number[name] > limit for name, limit in limits.items()):
         raise bad
     seconds = number["hour"] * 3_600 + number["minute"] * 60 + min(number["second"], 59)
-    offset = number["oh"] * 3_600 + number["om"] * 60 + number["os"]
+    offset = number["oh"] * 3_600 + number["om"] * 60 + number["os"] + (match["half"] is not None)
     seconds += offset if match["sign"] == "-" else -offset
     return in_range(days * DAY_MS + seconds * 1_000 + int((match["fraction"] or "").ljust(3, "0")[:3]))
 
 
 def days_since_1970(year, month, day):
-    """None if there is no such day. The calendar's 400 years repeat."""
+    """None if there is no such day, or if it is more than four digits of years away. The calendar's 400 years repeat."""
+    if abs(year) > 9_999:
+        return None
     cycles, year = divmod(year - 1, 400)
     try:
         return datetime.date(year + 1, month, day).toordinal() - 719_163 + cycles * 146_097
