@@ -148,7 +148,7 @@ def stream(args, run):
         raise
     except Exception as error:
         if not stop.was_heeded:
-            raise failure(error) from error
+            raise failure(error, kafka, cassandra) from error
     finally:
         session.stop()
     if stop.signal and args.until_end:
@@ -158,12 +158,15 @@ def stream(args, run):
     return NO if run.counts["rejected"] else DONE
 
 
-def failure(error):
+def failure(error, kafka, cassandra):
     """What an exception of Spark or of a driver means to whoever started the job."""
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     causes = [line for line in lines if "Exception" in line or "Error" in line]
     message = (causes or lines or [type(error).__name__])[-1][:500]
+    at_fault = [server.address() for server, trace in ((cassandra, "datastax"), (kafka, "apache.kafka.")) if trace in text]
+    if at_fault:
+        message = f"{at_fault[0]}: {message.removeprefix('Caused by: ')}"
     if "data may have been lost" in text or "startingOffsets for" in text:
         return Failure(MISSING, f"events are gone before they were read: {message}")
     return Failure(DEPENDENCY, message)
@@ -216,6 +219,9 @@ class Server:
             raise Failure(USAGE, f"unknown parameter `{unknown[0]}`, allowed are: {', '.join(sorted(cls.PARAMETERS[scheme]))}")
         with_port = [host if re.search(r":\d+$", host) else f"{host}:{port}" for host in hosts.split(",")]
         return cls(scheme, user, with_port, parameters)
+
+    def address(self):
+        return f"{self.name}://{','.join(self.hosts)}"
 
     def password(self):
         variable = f"RTP_{self.name.upper()}_PASSWORD"
@@ -896,6 +902,7 @@ class Group:
             properties.setProperty(key, value)
         self.admin = self.jvm.org.apache.kafka.clients.admin.AdminClient.create(properties)
         self.partitions = []
+        self.committed = {}
 
     def check_topics(self, topics):
         """A missing topic is the user's to mend."""
@@ -913,18 +920,21 @@ class Group:
     def starting_offsets(self):
         """For a new checkpoint: where the group is, and the oldest event (-2) of partitions that it never read."""
         committed = self.admin.listConsumerGroupOffsets(self.name).partitionsToOffsetAndMetadata().get()
-        at = {}
         for partition in self.partitions:
             offset = committed.get(self.jvm.org.apache.kafka.common.TopicPartition(self.topic, partition))
-            at[str(partition)] = -2 if offset is None else offset.offset()
-        return json.dumps({self.topic: at})
+            self.committed[partition] = -2 if offset is None else offset.offset()
+        return json.dumps({self.topic: self.committed})
 
     def commit(self, offsets):
-        committed = self.jvm.java.util.HashMap()
+        """They never move back, though an older checkpoint may."""
+        moved = self.jvm.java.util.HashMap()
         for partition, offset in offsets.items():
-            at = self.jvm.org.apache.kafka.clients.consumer.OffsetAndMetadata(offset)
-            committed.put(self.jvm.org.apache.kafka.common.TopicPartition(self.topic, partition), at)
-        self.admin.alterConsumerGroupOffsets(self.name, committed).all().get()
+            if offset > self.committed.get(partition, -2):
+                at = self.jvm.org.apache.kafka.clients.consumer.OffsetAndMetadata(offset)
+                moved.put(self.jvm.org.apache.kafka.common.TopicPartition(self.topic, partition), at)
+        if not moved.isEmpty():
+            self.admin.alterConsumerGroupOffsets(self.name, moved).all().get()
+            self.committed |= offsets
 
 
 # --- What is told

@@ -8,6 +8,7 @@ mod common;
 mod kafka;
 mod pipeline;
 mod postgres;
+mod spark;
 mod stack;
 
 use rtp::conformance::{Abilities, Case, Outcome};

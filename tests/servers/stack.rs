@@ -46,7 +46,8 @@ pub fn own_server(name: &'static str, test: &str) -> Option<Server> {
     started.map_err(|why| does_not_run(&why)).ok()
 }
 
-fn does_not_run(why: &str) {
+/// Says which test does not run and why, which is a failure under CI.
+pub fn does_not_run(why: &str) {
     let test = std::thread::current();
     let message = format!("{} does not run: {why}", test.name().unwrap_or("a test"));
     assert!(std::env::var_os("CI").is_none(), "{message}");
