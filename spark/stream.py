@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The stream stage of rtp as a Spark job: Kafka -> micro-batches -> Cassandra, from the same dataset file.
 
 It does what `rtp stream` does, with the same rules, dead letters, nulls and write timestamps, for data that
@@ -135,6 +134,7 @@ def stream(args, run):
             trust(session, cassandra.parameters["ca"])
         group = Group(session, kafka_options, dataset.topic, args.group)
         group.check_topics([dataset.topic, f"{dataset.topic}.dlq"])
+        group.check_members()
         job = Job(session, dataset, kafka_options, group, run, stop)
         job.check_tables()
         progress = Progress(run, args.metrics_port)
@@ -194,10 +194,11 @@ class StopSignal:
 # --- Addresses
 
 
+PARAMETERS = {"kafka": ("ca", "sasl", "tls"), "cassandra": ("ca", "consistency", "tls")}
+
+
 class Server:
     """The address of a server: `scheme://[USER@]HOST[:PORT][,HOST[:PORT]][?NAME=VALUE[&NAME=VALUE]]`."""
-
-    PARAMETERS = {"kafka": {"tls", "ca", "sasl"}, "cassandra": {"tls", "ca", "consistency"}}
 
     def __init__(self, name, user, hosts, parameters):
         self.name, self.user, self.hosts, self.parameters = name, user, hosts, parameters
@@ -214,9 +215,9 @@ class Server:
         if ":" in user:
             raise Failure(USAGE, f"a password does not belong in an address; give it by RTP_{scheme.upper()}_PASSWORD_FILE")
         parameters = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
-        unknown = sorted(set(parameters) - cls.PARAMETERS[scheme])
+        unknown = sorted(set(parameters) - set(PARAMETERS[scheme]))
         if unknown:
-            raise Failure(USAGE, f"unknown parameter `{unknown[0]}`, allowed are: {', '.join(sorted(cls.PARAMETERS[scheme]))}")
+            raise Failure(USAGE, f"unknown parameter `{unknown[0]}`, allowed are: {', '.join(PARAMETERS[scheme])}")
         with_port = [host if re.search(r":\d+$", host) else f"{host}:{port}" for host in hosts.split(",")]
         return cls(scheme, user, with_port, parameters)
 
@@ -301,13 +302,15 @@ class Field:
         self.unit_ms = 1_000 if format == "epoch-s" else 1
 
 
+#: Width of a bucket of a table for reads by time.
+BUCKETS = {"hour": 3_600_000, "day": 86_400_000}
+
+
 class Series:
     """A further table for reads by time."""
 
-    WIDTHS = {"hour": 3_600_000, "day": 86_400_000}
-
     def __init__(self, number, table, bucket, shards=1):
-        self.table, self.bucket, self.shards, self.width = table, bucket, shards, self.WIDTHS[bucket]
+        self.table, self.bucket, self.shards, self.width = table, bucket, shards, BUCKETS[bucket]
         #: Columns of the transformed events that hold the bucket and the shard.
         self.columns = {f"rtp_bucket_{number}": bucket, f"rtp_shard_{number}": "shard"}
 
@@ -373,7 +376,7 @@ MAX_DECIMAL_DIGITS = 1_000
 TIME_RANGE = range(-62_135_596_800_000, 253_402_300_800_000)
 DAY_MS = 86_400_000
 INTEGERS = {"int": range(-(1 << 31), 1 << 31), "bigint": range(-(1 << 63), 1 << 63)}
-EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 UUID = re.compile(r"(?:(?i:urn:uuid:)(?=.{36}$))?(\{(?=.{37}$))?([0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[0-9a-fA-F]{32}(?<=^.{32}))(?(1)\})")
 PLAIN_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z", re.ASCII)
 #: What Temporal and RFC 9557 allow: basic or extended, annotations after the offset.
@@ -917,6 +920,13 @@ class Group:
             if topic == self.topic:
                 self.partitions = [partition.partition() for partition in described.partitions()]
 
+    def check_members(self):
+        """Offsets of a group that somebody reads in are its members' alone to commit."""
+        names = self.jvm.java.util.Collections.singleton(self.name)
+        state = self.admin.describeConsumerGroups(names).all().get().get(self.name).state().toString()
+        if state not in ("Empty", "Dead"):
+            raise Failure(USAGE, f"the consumer group {self.name} has members; stop them, or take another --group")
+
     def starting_offsets(self):
         """For a new checkpoint: where the group is, and the oldest event (-2) of partitions that it never read."""
         committed = self.admin.listConsumerGroupOffsets(self.name).partitionsToOffsetAndMetadata().get()
@@ -956,7 +966,7 @@ class Run:
     def log(self, level, message):
         line = f"rtp stream: {level}: {message}"
         if self.log_format == "json":
-            now = datetime.datetime.now(datetime.timezone.utc).isoformat()
+            now = datetime.datetime.now(datetime.UTC).isoformat()
             line = json.dumps({"time": now, "level": level, "command": "stream", "run_id": self.id, "message": message})
         print(line, file=sys.stderr)
 
