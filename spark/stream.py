@@ -167,8 +167,9 @@ def failure(error, kafka, cassandra):
     at_fault = [server.address() for server, trace in ((cassandra, "datastax"), (kafka, "apache.kafka.")) if trace in text]
     if at_fault:
         message = f"{at_fault[0]}: {message.removeprefix('Caused by: ')}"
-    if "data may have been lost" in text or "startingOffsets for" in text:
-        return Failure(MISSING, f"events are gone before they were read: {message}")
+    lost = next((line for line in lines if re.search("data may have been|startingOffsets for", line)), None)
+    if lost:
+        return Failure(MISSING, f"{kafka.address()}: events are gone before they were read: {re.sub('.*[Ee]xception: ', '', lost)[:500]}")
     return Failure(DEPENDENCY, message)
 
 
