@@ -93,6 +93,23 @@ pub struct Checked<T> {
 }
 
 impl<T> Checked<T> {
+    /// The same chunk with something else in place of its good records.
+    pub fn with<U>(self, good: U) -> Checked<U> {
+        Checked {
+            good,
+            dead_letters: self.dead_letters,
+            reject_lines: self.reject_lines,
+            rejected: self.rejected,
+            first_bad: self.first_bad,
+            records: self.records,
+            skipped: self.skipped,
+            bytes: self.bytes,
+            state: self.state,
+            is_complete: self.is_complete,
+            cut: self.cut,
+        }
+    }
+
     /// Whether nothing is bad but a last record that is cut short.
     pub fn is_only_cut(&self) -> bool {
         self.cut.is_some() && self.rejected == 1

@@ -23,7 +23,7 @@ use crate::url::{EventLogArg, ServerUrl, SettingArgs};
 use crate::value::Value;
 
 /// Most chunks whose events are on their way at once.
-const BEHIND: usize = 4;
+const BEHIND: usize = 16;
 
 /// After this long without more input everything sent is waited for.
 const LINGER: Duration = Duration::from_millis(20);
@@ -103,7 +103,8 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
 struct Sending<'a> {
     intake: Intake<'a>,
     log: Log<'a>,
-    on_their_way: VecDeque<Checked<MicroBatch>>,
+    /// With the number of their events: the log has its own copy of these.
+    on_their_way: VecDeque<Checked<u64>>,
 }
 
 impl Sending<'_> {
@@ -111,7 +112,8 @@ impl Sending<'_> {
     async fn send(&mut self, chunk: Checked<MicroBatch>) -> Result<()> {
         self.log.send(&chunk).await?;
         let behind = if chunk.rejected == 0 { BEHIND } else { 0 };
-        self.on_their_way.push_back(chunk);
+        let events = chunk.good.len() as u64;
+        self.on_their_way.push_back(chunk.with(events));
         self.settle(behind).await
     }
 
@@ -120,7 +122,7 @@ impl Sending<'_> {
         let mut acknowledged = self.log.settle(behind).await?;
         add(&self.log.run.counts.written, acknowledged);
         while let Some(chunk) = self.on_their_way.front() {
-            let Some(rest) = acknowledged.checked_sub(chunk.good.len() as u64) else {
+            let Some(rest) = acknowledged.checked_sub(chunk.good) else {
                 break;
             };
             acknowledged = rest;

@@ -18,7 +18,7 @@ use crate::kafka::{self, Health, PATIENCE};
 use crate::url::Server;
 
 /// Between two looks at the delivery reports.
-const REPORTS: Duration = Duration::from_micros(200);
+const REPORTS: Duration = Duration::from_millis(1);
 
 /// What became of the messages that were taken.
 #[derive(Clone, Debug, Default)]
