@@ -40,6 +40,19 @@ fn every_event_reaches_the_store_once() {
 }
 
 #[test]
+fn a_follower_stores_full_batches_that_nothing_follows() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(6_000).as_bytes());
+    let following = place.start(&["stream", "--max-batch", "2000"]);
+    eventually("every row is stored", || {
+        place.query(STORE, "SELECT count(*) FROM users") == "6000"
+    });
+    following.signal("TERM");
+    let ran = following.end();
+    assert_eq!((ran.status, ran.counts()[1]), (0, 6_000), "{}", ran.stderr);
+}
+
+#[test]
 fn the_newest_event_of_a_key_wins_in_any_order() {
     let place = Place::ready();
     let lines = [

@@ -55,7 +55,7 @@ pub struct Args {
     /// Consumer group
     #[arg(long, value_name = "NAME", default_value = "rtp")]
     group: String,
-    /// Keep the partitions of this name through a restart: static membership of a Kafka group
+    /// Keep the partitions of this name through a restart (Kafka only: static membership of its group)
     #[arg(long, value_name = "NAME")]
     instance_id: Option<String>,
     /// Stop at the end of the topic as it was at the start
@@ -117,7 +117,13 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     .await?;
     let end = match args.follows() {
         true => None,
-        false => Some(consumer.end().await?),
+        false => {
+            let reader = Mutex::new(&mut consumer);
+            let end = through_outage(run, max_outage, || async {
+                reader.lock().await.end().await
+            });
+            Some(end.await?)
+        }
     };
     let store = through_outage(run, max_outage, || async {
         connect::realtime_store(&args.realtime_store.realtime_store, dataset, &args.group).await
@@ -156,7 +162,11 @@ async fn stream(
     let mut backlog = Backlog::default();
     // A backlog that the store refuses is stored again batch by batch, up to here.
     let mut one_by_one: Option<Offsets> = None;
-    while let Some(batch) = batches.next(&run.stop).await? {
+    let mut read = Ok(());
+    while let Some(batch) = batches.next(&run.stop).await.unwrap_or_else(|failed| {
+        read = Err(failed);
+        None // what was read before it is kept
+    }) {
         if batch.generation != group.generation {
             continue; // read before the group was set back
         }
@@ -208,7 +218,7 @@ async fn stream(
     if !backlog.is_empty() {
         group.store(&mut backlog, sink).await?;
     }
-    Ok(())
+    read
 }
 
 /// A micro-batch, read and transformed.
@@ -217,7 +227,8 @@ struct Batch {
     /// Positions before and after it.
     from: Offsets,
     to: Offsets,
-    /// None only at the end that was asked for, of the partitions that this member reads.
+    /// None only at the end that was asked for, of the partitions that this member reads, and when
+    /// nothing follows a full micro-batch.
     events: MicroBatch,
     /// Whether it is as large as allowed, so that more events are likely to wait.
     is_full: bool,
@@ -415,7 +426,8 @@ impl<'a> Group<'a> {
         dataset: &Dataset,
         spare: mpsc::Receiver<Rows>,
     ) -> Ahead<Batch> {
-        let reading = Reading {
+        let mut reading = Reading {
+            was_full: false,
             reader: self.reader.clone(),
             end,
             limits: Limits {
@@ -444,19 +456,23 @@ struct Reading {
     run: Run,
     /// Rows that were stored, whose memory is used again.
     spare: mpsc::Receiver<Rows>,
+    /// Whether the last micro-batch was full, and may have been kept aside.
+    was_full: bool,
 }
 
 impl Reading {
-    /// The next micro-batch: one without events at the end, none when told to stop.
-    async fn next(&self) -> Result<Option<Batch>> {
+    /// The next micro-batch: one without events at the end and when nothing follows a full one, none
+    /// when told to stop.
+    async fn next(&mut self) -> Result<Option<Batch>> {
         while self.run.stop.requested().is_none() {
             let mut polled = self.poll(self.limits).await?;
             let is_end = self.end.as_ref().is_some_and(|end| at_end(&polled.to, end));
-            if polled.events.is_empty() && !is_end {
+            if polled.events.is_empty() && !is_end && !self.was_full {
                 self.pause(IDLE).await;
                 continue;
             }
-            if self.end.is_none() && !self.fill(&mut polled).await? {
+            let fills = self.end.is_none() && !polled.events.is_empty();
+            if fills && !self.fill(&mut polled).await? {
                 continue;
             }
             let Polled {
@@ -470,13 +486,14 @@ impl Reading {
                 .try_recv()
                 .unwrap_or_else(|_| Rows::new(self.dataset.fields.len()));
             let rejects = transform(&self.dataset, &events, &mut rows);
+            self.was_full = events.len() >= BACKLOG_FROM
+                && (events.len() >= self.limits.events
+                    || events.size() + events.size() / 8 >= self.limits.bytes);
             return Ok(Some(Batch {
                 generation,
                 from,
                 to,
-                is_full: events.len() >= BACKLOG_FROM
-                    && (events.len() >= self.limits.events
-                        || events.size() + events.size() / 8 >= self.limits.bytes),
+                is_full: self.was_full,
                 events,
                 rows,
                 rejects,
