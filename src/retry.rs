@@ -17,7 +17,8 @@ const WARN_FROM: Duration = Duration::from_millis(400);
 /// `--max-outage`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct MaxOutage {
-    /// How long to wait for a dependency that is down; 0 fails at once [default: 5m, and no end for a following stream]
+    /// How long to wait for a dependency that is down; 0 fails at once, or, if it only stops answering,
+    /// as soon as that shows, after 10s [default: 5m, and no end for a following stream]
     #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
     max_outage: Option<Duration>,
 }

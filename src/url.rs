@@ -214,7 +214,7 @@ pub struct EventLogArg {
 /// `-X`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct SettingArgs {
-    /// Set a property of the Kafka client (librdkafka), such as socket.timeout.ms; may be repeated
+    /// Set a property of the client, librdkafka, such as linger.ms=1; may be repeated (Kafka only)
     #[arg(short = 'X', value_name = "NAME=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
 }

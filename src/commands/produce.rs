@@ -41,7 +41,7 @@ pub struct Args {
     event_log: EventLogArg,
     #[command(flatten)]
     settings: SettingArgs,
-    /// Compress the events on Kafka: none, lz4, zstd, snappy or gzip
+    /// Compress the events: none, lz4, zstd, snappy or gzip (Kafka only)
     #[arg(long, value_enum, value_name = "CODEC", hide_possible_values = true)]
     compression: Option<Compression>,
     #[command(flatten)]
