@@ -10,12 +10,21 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::url::Server;
 
 /// How long one request may take before the brokers count as unavailable.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same, for brokers that are known to be gone.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// After this long without a word from the brokers they are asked for one, ...
+const DOUBT: Duration = Duration::from_secs(3);
+
+/// ... and have this long to give it, so that both are no longer than one request.
+const ANSWER: Duration = Duration::from_secs(7);
 
 /// Settings that the adapters rely on, and why.
 const KEPT: [(&str, &str); 16] = [
@@ -162,10 +171,8 @@ pub(crate) fn error(server: &Server, error: &KafkaError) -> Error {
 pub(crate) fn coded(at: &str, code: Code) -> Error {
     let message = format!("{at}: {code}");
     match code {
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
-            Error::invalid(message)
-                .hint("run `rtp init` first, with the same dataset and addresses")
-        }
+        _ if is_unknown(code) => Error::invalid(message)
+            .hint("run `rtp init` first, with the same dataset and addresses"),
         Code::MessageSizeTooLarge
         | Code::InvalidMessageSize
         | Code::InvalidTimestamp
@@ -190,6 +197,22 @@ pub(crate) fn coded(at: &str, code: Code) -> Error {
         | Code::UnsupportedVersion => Error::refused(message),
         _ => Error::unavailable(message),
     }
+}
+
+/// Whether this says that a topic, or a partition of it, is not there.
+pub(crate) fn is_unknown(code: Code) -> bool {
+    matches!(
+        code,
+        Code::UnknownTopic
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownPartition
+            | Code::UnknownTopicId
+    )
+}
+
+/// Whether a topic, or a partition of it, is not there.
+pub(crate) fn is_unknown_topic(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(is_unknown)
 }
 
 /// What the client says by itself, kept until somebody asks: its own log must not land on stderr.
@@ -218,8 +241,24 @@ impl Health {
 
     /// Whether a broker should be asked if it is there: none is known to be, or none was heard of for long.
     pub(crate) fn is_doubtful(&self) -> bool {
-        let state = self.state();
-        state.down.is_some() || state.heard.is_none_or(|at| at.elapsed() > PATIENCE)
+        let doubt = self.doubt();
+        self.is_down() || self.state().heard.is_none_or(|at| at.elapsed() > doubt)
+    }
+
+    /// How long a silence of the brokers is nothing to ask about.
+    pub(crate) fn doubt(&self) -> Duration {
+        match self.is_down() {
+            true => SHORT_PATIENCE,
+            false => DOUBT,
+        }
+    }
+
+    /// How long the next request may take.
+    pub(crate) fn patience(&self) -> Duration {
+        match self.is_down() {
+            true => SHORT_PATIENCE,
+            false => PATIENCE,
+        }
     }
 
     /// Whether no broker is known to be there.
@@ -287,7 +326,7 @@ pub(crate) fn first_partitions<C: ClientContext>(
 ) -> Result<u32> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let known = asked(client, health, server, topic, Duration::from_secs(1));
+        let known = asked(client, health, server, topic, SHORT_PATIENCE);
         listen();
         match known {
             Err(e) if e.is_retriable() && !health.is_down() && Instant::now() < deadline => {}
@@ -303,7 +342,21 @@ pub(crate) fn partitions<C: ClientContext>(
     server: &Server,
     topic: &str,
 ) -> Result<u32> {
-    asked(client, health, server, topic, PATIENCE).map_err(|e| health.explain(server, e))
+    asked(client, health, server, topic, health.patience()).map_err(|e| health.explain(server, e))
+}
+
+/// As [`partitions`], for a topic that was there before: `Missing` without it.
+pub(crate) fn partitions_of_known<C: ClientContext>(
+    client: &Client<C>,
+    health: &Health,
+    server: &Server,
+    topic: &str,
+) -> Result<u32> {
+    let patience = health.patience().min(ANSWER);
+    asked(client, health, server, topic, patience).map_err(|e| match e.kind() {
+        Kind::Invalid => topic_gone(server, topic),
+        _ => health.explain(server, e),
+    })
 }
 
 fn asked<C: ClientContext>(
@@ -326,6 +379,15 @@ fn asked<C: ClientContext>(
         (_, Some(code)) => Err(coded(&address(server), code)),
         (Some(found), None) => Ok(u32::try_from(found.partitions().len()).unwrap_or(0)),
     }
+}
+
+/// The topic was there when the command started.
+pub(crate) fn topic_gone(server: &Server, topic: &str) -> Error {
+    let at = address(server);
+    Error::missing(format!(
+        "topic {topic} in {at} is gone, and was there before"
+    ))
+    .hint("`rtp init` makes it anew, without the events that were in it")
 }
 
 fn no_topic(server: &Server, topic: &str) -> Error {

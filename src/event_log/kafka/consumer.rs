@@ -30,6 +30,10 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long a poll waits for its first event.
 const WAIT: Duration = Duration::from_millis(20);
 
+/// What to do about a topic that ends before where it was read.
+const MADE_ANEW: &str =
+    "the topic was deleted and made anew; read it with another --group, into a store made anew";
+
 /// How long a member that leaves waits for the brokers.
 const GOODBYE: Duration = Duration::from_secs(3);
 
@@ -122,8 +126,12 @@ pub struct KafkaConsumer {
     server: Server,
     topic: String,
     owned: BTreeMap<i32, Owned>,
+    /// The last known end of each partition, which only a topic that was made anew falls short of.
+    ends: BTreeMap<i32, i64>,
     /// Where a store that keeps offsets told us to go on.
     sought: Option<BTreeMap<i32, i64>>,
+    /// What the next poll is to say: this one had events that came before it.
+    failed: Option<Error>,
 }
 
 impl std::fmt::Debug for KafkaConsumer {
@@ -170,7 +178,9 @@ impl KafkaConsumer {
             server: server.clone(),
             topic: topic.into(),
             owned: BTreeMap::new(),
+            ends: BTreeMap::new(),
             sought: None,
+            failed: None,
         };
         tokio::task::block_in_place(|| {
             let client = consumer.client()?;
@@ -190,6 +200,9 @@ impl KafkaConsumer {
 
     fn driven<T>(&self, doing: &str, result: Result<T, KafkaError>) -> Result<T> {
         result.map_err(|e| {
+            if kafka::is_unknown_topic(&e) {
+                return kafka::topic_gone(&self.server, &self.topic);
+            }
             let known = kafka::error(&self.server, &e);
             self.membership
                 .health
@@ -201,15 +214,30 @@ impl KafkaConsumer {
     fn partitions(&self) -> Result<i32> {
         let client = self.client()?;
         let health = &self.membership.health;
-        let known = kafka::partitions(client.client(), health, &self.server, &self.topic);
+        let known = kafka::partitions_of_known(client.client(), health, &self.server, &self.topic);
         Ok(i32::try_from(known?).unwrap_or(i32::MAX))
     }
 
-    fn watermarks(&self, partition: i32) -> Result<(i64, i64)> {
+    fn watermarks(&mut self, partition: i32) -> Result<(i64, i64)> {
+        let patience = self.membership.health.patience();
         let marks = self
             .client()?
-            .fetch_watermarks(&self.topic, partition, PATIENCE);
-        self.driven("read the ends of", marks)
+            .fetch_watermarks(&self.topic, partition, patience);
+        let (low, high) = self.driven("read the ends of", marks)?;
+        let known = self.ends.insert(partition, high).unwrap_or(high);
+        if high < known {
+            let place = self.place(partition);
+            return Err(Error::missing(format!(
+                "{place}: it ends at offset {high}, and ended at {known} before"
+            ))
+            .hint(MADE_ANEW));
+        }
+        Ok((low, high))
+    }
+
+    fn place(&self, partition: i32) -> String {
+        let at = kafka::address(&self.server);
+        format!("topic {} partition {partition} in {at}", self.topic)
     }
 
     fn list(&self, offsets: impl IntoIterator<Item = (i32, i64)>) -> Result<TopicPartitionList> {
@@ -227,7 +255,8 @@ impl KafkaConsumer {
         for partition in partitions {
             list.add_partition(&self.topic, *partition);
         }
-        let read = self.client()?.committed_offsets(list, PATIENCE);
+        let patience = self.membership.health.patience();
+        let read = self.client()?.committed_offsets(list, patience);
         let list = self.driven("read the group's offsets of", read)?;
         let mut committed = BTreeMap::new();
         for element in list.elements() {
@@ -284,11 +313,7 @@ impl KafkaConsumer {
     }
 
     fn check_range(&self, partition: i32, position: i64, low: i64, high: i64) -> Result<()> {
-        let place = format!(
-            "topic {} partition {partition} in {}",
-            self.topic,
-            kafka::address(&self.server)
-        );
+        let place = self.place(partition);
         if position < low {
             return Err(Error::missing(format!(
                 "{place}: the events from offset {position} to {} are gone before they were read",
@@ -300,7 +325,7 @@ impl KafkaConsumer {
             return Err(Error::missing(format!(
                 "{place}: the next event should have offset {position}, but the topic ends at {high}"
             ))
-            .hint("the topic was deleted and made anew; read it with another --group"));
+            .hint(MADE_ANEW));
         }
         Ok(())
     }
@@ -344,6 +369,9 @@ impl KafkaConsumer {
         if self.client.is_none() {
             return Ok(batch);
         }
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let is_changed = !self.membership.changes().waiting.is_empty();
         self.carry_out()?;
         if is_changed {
@@ -367,7 +395,13 @@ impl KafkaConsumer {
                     }
                 }
                 Some(Ok(None)) => {}
-                Some(Err(e)) => self.heed(&e)?,
+                Some(Err(e)) => match self.heed(&e) {
+                    Err(failed) if !batch.is_empty() => {
+                        self.failed = Some(failed);
+                        break;
+                    }
+                    heeded => heeded?,
+                },
                 None if !self.membership.changes().waiting.is_empty() => {
                     self.carry_out()?;
                     break; // as above
@@ -384,17 +418,18 @@ impl KafkaConsumer {
     }
 
     /// What an error that came in place of a message asks for; those that the client heals are passed over.
-    fn heed(&self, error: &KafkaError) -> Result<()> {
+    fn heed(&mut self, error: &KafkaError) -> Result<()> {
+        if kafka::is_unknown_topic(error) {
+            return self.partitions().map(|_| ());
+        }
         match error.rdkafka_error_code() {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
-                for (partition, owned) in &self.owned {
-                    let (low, high) = self.watermarks(*partition)?;
-                    self.check_range(*partition, owned.position, low, high)?;
+                for (partition, position) in self.position() {
+                    let (low, high) = self.watermarks(partition)?;
+                    self.check_range(partition, position, low, high)?;
+                    self.go_on_from(partition, position)?; // the client has stopped there
                 }
                 Ok(())
-            }
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-                self.partitions().map_err(gone).map(|_| ())
             }
             _ => {
                 let known = kafka::error(&self.server, error);
@@ -408,7 +443,7 @@ impl KafkaConsumer {
 
     fn ask_if_doubtful(&self) -> Result<()> {
         match self.membership.health.is_doubtful() {
-            true => self.partitions().map_err(gone).map(|_| ()),
+            true => self.partitions().map(|_| ()),
             false => Ok(()),
         }
     }
@@ -455,34 +490,33 @@ impl KafkaConsumer {
     }
 
     fn go_to(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        let moves = |owned: &Owned, to: i64| owned.leaves.is_none() && owned.position != to;
         for (partition, to) in offsets {
-            let Some(owned) = self.owned.get(partition) else {
-                continue;
+            let owned = self.owned.get(partition);
+            if owned.is_some_and(|owned| owned.leaves.is_none() && owned.position != *to) {
+                self.go_on_from(*partition, *to)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn go_on_from(&mut self, partition: i32, to: i64) -> Result<()> {
+        let deadline = Instant::now() + self.membership.health.patience();
+        // A partition that was only just given to us cannot be moved yet.
+        loop {
+            let list = self.list([(partition, to)])?;
+            let sought = self.client()?.seek_partitions(list, PATIENCE);
+            let failed = match sought {
+                Ok(list) => list.elements().iter().find_map(|e| e.error().err()),
+                Err(e) => Some(e),
             };
-            if !moves(owned, *to) {
-                continue;
+            match failed {
+                None => break,
+                Some(e) if Instant::now() > deadline => return self.driven("go back in", Err(e)),
+                Some(_) => std::thread::sleep(WAIT),
             }
-            // A partition that was only just given to us cannot be moved yet.
-            loop {
-                let list = self.list([(*partition, *to)])?;
-                let sought = self.client()?.seek_partitions(list, PATIENCE);
-                let failed = match sought {
-                    Ok(list) => list.elements().iter().find_map(|e| e.error().err()),
-                    Err(e) => Some(e),
-                };
-                match failed {
-                    None => break,
-                    Some(e) if Instant::now() > deadline => {
-                        return self.driven("go back in", Err(e));
-                    }
-                    Some(_) => std::thread::sleep(WAIT),
-                }
-            }
-            if let Some(owned) = self.owned.get_mut(partition) {
-                owned.position = *to;
-            }
+        }
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.position = to;
         }
         Ok(())
     }
@@ -490,25 +524,25 @@ impl KafkaConsumer {
     fn seek_to(&mut self, offsets: &Offsets) -> Result<()> {
         let sought: BTreeMap<i32, i64> = offsets.iter().copied().collect();
         let mut starts = BTreeMap::new();
-        for (partition, owned) in &self.owned {
-            let to = sought.get(partition).copied().filter(|at| *at > 0);
+        for (partition, position) in self.position() {
+            let to = sought.get(&partition).copied().filter(|at| *at > 0);
             let to = match to {
-                Some(to) if to == owned.position => to,
+                Some(to) if to == position => to,
                 _ => {
-                    let (low, high) = self.watermarks(*partition)?;
+                    let (low, high) = self.watermarks(partition)?;
                     let to = to.unwrap_or(low);
-                    self.check_range(*partition, to, low, high)?;
+                    self.check_range(partition, to, low, high)?;
                     to
                 }
             };
-            starts.insert(*partition, to);
+            starts.insert(partition, to);
         }
         self.go_to(&starts)?;
         self.sought = Some(sought);
         Ok(())
     }
 
-    fn all_committed(&self) -> Result<Offsets> {
+    fn all_committed(&mut self) -> Result<Offsets> {
         let partitions: Vec<i32> = (0..self.partitions()?).collect();
         let mut offsets = Offsets::new();
         for (partition, committed) in self.committed_of(&partitions)? {
@@ -522,7 +556,7 @@ impl KafkaConsumer {
         Ok(offsets)
     }
 
-    fn ends(&self) -> Result<Offsets> {
+    fn ends(&mut self) -> Result<Offsets> {
         (0..self.partitions()?)
             .map(|p| self.watermarks(p).map(|(_, high)| (p, high)))
             .collect()
@@ -574,14 +608,6 @@ fn next(
         headers: headers.bytes(),
     });
     Some((partition, offset + 1))
-}
-
-/// A topic that was there when we started.
-fn gone(error: Error) -> Error {
-    match error.kind() {
-        Kind::Invalid => Error::missing(format!("{error}, though it was there before")),
-        _ => error,
-    }
 }
 
 fn is_superseded(error: &KafkaError) -> bool {

@@ -11,7 +11,7 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::Topic;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::kafka::{self, Health, PATIENCE};
 use crate::url::Server;
 
@@ -38,6 +38,15 @@ pub async fn create(server: &Server, topics: &[Topic]) -> Result<()> {
     let health = Health::default();
     let admin = AdminClient::from_config_and_context(&kafka::config(server)?, health.clone())
         .map_err(|e| kafka::error(server, &e))?;
+    // Whether anybody is there shows sooner here than in the request.
+    let first = topics.first().map_or("", |topic| &topic.name);
+    let known = tokio::task::block_in_place(|| {
+        kafka::first_partitions(admin.inner(), &health, server, first, || {})
+    });
+    match known {
+        Err(e) if e.kind() != Kind::Invalid => return Err(e),
+        _ => {}
+    }
     let retentions: Vec<Option<String>> = topics
         .iter()
         .map(|t| t.retention.map(|kept| kept.as_millis().to_string()))

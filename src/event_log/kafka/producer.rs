@@ -190,6 +190,9 @@ impl KafkaProducer {
         match self.client.send(record) {
             Ok(()) => Ok(true),
             Err((KafkaError::MessageProduction(Code::QueueFull), _)) => Ok(false),
+            Err((e, _)) if kafka::is_unknown_topic(&e) => {
+                Err(kafka::topic_gone(&self.server, &self.topic))
+            }
             Err((e, _)) => Err(self.fail(kafka::error(&self.server, &e))),
         }
     }
@@ -215,8 +218,11 @@ impl KafkaProducer {
         }
     }
 
-    /// Waits for reports until `is_enough`; `Unavailable` if none comes for long.
+    /// Waits for reports until `is_enough`; `Unavailable` if none comes for long, `Missing` if that is
+    /// because the topic is gone.
     fn wait(&self, is_enough: impl Fn(&Seen) -> bool) -> Result<()> {
+        let health = &self.reports.health;
+        let mut has_asked = false;
         let mut last = (self.listen(), Instant::now());
         while !is_enough(&self.reports.seen()) {
             // Not by the client's own time-out, which it sits out turning.
@@ -224,7 +230,17 @@ impl KafkaProducer {
             let reported = self.listen();
             if reported != last.0 {
                 last = (reported, Instant::now());
-            } else if last.1.elapsed() > PATIENCE {
+                has_asked = false;
+                health.heard();
+            }
+            let silence = last.1.elapsed();
+            if silence > health.doubt() && !has_asked {
+                let (client, topic) = (self.client.client(), &self.topic);
+                let known = kafka::partitions_of_known(client, health, &self.server, topic);
+                known.map_err(|e| self.fail(e))?;
+                has_asked = true;
+            }
+            if silence > PATIENCE {
                 let at = kafka::address(&self.server);
                 let silent = format!("{at} has acknowledged nothing for {PATIENCE:?}");
                 return Err(self.fail(Error::unavailable(silent)));
@@ -269,7 +285,10 @@ impl KafkaProducer {
         match reason {
             None => Ok(events),
             Some(code) => {
-                let error = kafka::coded(&kafka::address(&self.server), code);
+                let error = match kafka::is_unknown(code) {
+                    true => kafka::topic_gone(&self.server, &self.topic),
+                    false => kafka::coded(&kafka::address(&self.server), code),
+                };
                 let count = format!("{failed} of {events} events were not taken");
                 Err(self.fail(error.context(count)))
             }

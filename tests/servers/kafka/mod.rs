@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::config::ClientConfig;
+use rdkafka::{Offset, TopicPartitionList};
 use rtp::conformance::{Abilities, Ability};
 use rtp::error::Result;
 use rtp::event_log::conformance::{CASES, Harness};
@@ -12,9 +15,12 @@ use rtp::monitor::kafka::KafkaLogMonitor;
 use rtp::monitor::{LogMonitor, conformance};
 use rtp::url::Server;
 
-use crate::common::{Place, Ran, Running, eventually, user, users};
+use crate::common::{Place, Ran, Running};
 use crate::keeps;
-use crate::stack::{self, Access, own_server, server};
+use crate::stack::{self, Access, server};
+
+mod faults;
+mod groups;
 
 const STORE: &str = ".rtp/realtime.db";
 
@@ -83,18 +89,23 @@ async fn the_monitor_keeps_every_guarantee() {
 struct Kafka<'a> {
     place: Place,
     address: &'a str,
+    topic: String,
 }
 
 impl<'a> Kafka<'a> {
     fn ready(kafka: &'a stack::Server, partitions: u32) -> Kafka<'a> {
         let place = Place::new();
         let topic = format!("users_{:016x}", rand::random::<u64>());
-        let dataset = include_str!("../../schema/users.toml")
+        let dataset = include_str!("../../../schema/users.toml")
             .replace("topic = \"user_events\"", &format!("topic = \"{topic}\""))
             .replace("partitions = 3", &format!("partitions = {partitions}"));
         place.write("dataset.toml", dataset);
         let address = kafka.address("RTP_EVENT_LOG");
-        let ready = Kafka { place, address };
+        let ready = Kafka {
+            place,
+            address,
+            topic,
+        };
         let ran = ready.rtp(&["init"], b"");
         assert_eq!(ran.status, 0, "{}", ran.stderr);
         ready
@@ -113,64 +124,42 @@ impl<'a> Kafka<'a> {
         self.place.start(&self.args(args))
     }
 
+    /// The number of rows in the store.
     fn stored(&self) -> u64 {
         let count = self.place.query(STORE, "SELECT count(*) FROM users");
         count.parse().unwrap()
     }
-}
 
-#[test]
-fn a_group_loses_nothing_while_its_members_come_and_go() {
-    let Some(kafka) = server("kafka", Access::Open) else {
-        return;
-    };
-    let kafka = Kafka::ready(kafka, 6);
-    let lines: String = (0..60_000)
-        .map(|n| user(n, 0, &format!("{n}@example.com")) + "\n")
-        .collect();
-    let ran = kafka.rtp(&["produce"], lines.as_bytes());
-    assert_eq!(ran.counts(), [60_000, 60_000, 0, 0, 0], "{}", ran.stderr);
-
-    let member = |more: &[&str]| {
-        kafka.start(&[&["stream", "--max-batch", "50", "--linger", "0"], more].concat())
-    };
-    let killed = member(&[]);
-    eventually("the first member stores rows", || kafka.stored() > 1_000);
-    let stopped = member(&[]);
-    let last = member(&["--until-end"]);
-    std::thread::sleep(Duration::from_secs(2)); // so that they have joined, or are about to
-    killed.signal("KILL");
-    killed.end();
-    stopped.signal("TERM");
-    let asked = std::time::Instant::now();
-    let ran = stopped.end();
-    assert_eq!(ran.status, 0, "{}", ran.stderr);
-    assert!(
-        asked.elapsed() < Duration::from_secs(10),
-        "drained in {:?}",
-        asked.elapsed()
-    );
-    let ran = last.end();
-    assert_eq!(ran.status, 0, "{}", ran.stderr);
-
-    let right = "SELECT count(*) FROM users
-        WHERE email = CAST(substr(id, -12) AS INTEGER) || '@example.com'";
-    assert_eq!(kafka.place.query(STORE, right), "60000");
-    let rest = kafka.rtp(&["stream", "--until-end"], b"");
-    assert_eq!((rest.status, rest.counts()), (0, [0; 5]), "{}", rest.stderr);
-}
-
-#[test]
-fn an_absent_broker_is_named_and_waited_for_as_long_as_told() {
-    let place = Place::ready();
-    let address = "kafka://127.0.0.1:1";
-    for command in ["produce", "stream"] {
-        let args = [command, "--event-log", address, "--max-outage", "2s"];
-        let ran = place.rtp(&args, users(1).as_bytes());
-        assert_eq!(ran.status, 4, "{}", ran.stderr);
-        let told = ran.stderr.contains(address) && ran.stderr.contains("--max-outage");
-        assert!(told, "{}", ran.stderr);
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        let broker = self.address.strip_prefix("kafka://").unwrap();
+        config.set("bootstrap.servers", broker);
+        config
     }
+
+    fn delete_topic(&self) {
+        let admin: AdminClient<_> = self.config().create().unwrap();
+        let deleted = block_on(admin.delete_topics(&[&self.topic], &AdminOptions::new()));
+        deleted.unwrap()[0].as_ref().unwrap();
+    }
+
+    /// Deletes all events that are in the topic now, as retention does.
+    fn delete_records(&self, partitions: i32) {
+        let admin: AdminClient<_> = self.config().create().unwrap();
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            list.add_partition_offset(&self.topic, partition, Offset::End)
+                .unwrap();
+        }
+        let deleted = block_on(admin.delete_records(&list, &AdminOptions::new()));
+        for partition in deleted.unwrap().elements() {
+            partition.error().unwrap();
+        }
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Runtime::new().unwrap().block_on(future)
 }
 
 #[test]
@@ -209,47 +198,4 @@ fn settings_of_the_client_are_for_kafka_and_not_those_we_rely_on() {
         assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(message), "{args:?}: {}", ran.stderr);
     }
-}
-
-#[test]
-fn a_paused_broker_costs_nothing_and_doubles_nothing() {
-    let Some(server) = own_server("kafka", "paused") else {
-        return;
-    };
-    let kafka = Kafka::ready(&server, 3);
-    let mut producing = kafka.start(&["produce"]);
-    producing.write(users(40_000).as_bytes());
-    server.signal("STOP");
-    producing.write(users(400).as_bytes()); // no more than a pipe holds, for it is not read now
-    std::thread::sleep(Duration::from_secs(15)); // longer than any one request may take
-    server.signal("CONT");
-    producing.write(users(20_000).as_bytes());
-    producing.close_input();
-    let ran = producing.end();
-    assert_eq!(ran.counts(), [60_400, 60_400, 0, 0, 0], "{}", ran.stderr);
-    // What is read is what was produced: nothing is in the topic twice.
-    let ran = kafka.rtp(&["stream", "--until-end"], b"");
-    assert_eq!((ran.status, ran.counts()[0]), (0, 60_400), "{}", ran.stderr);
-}
-
-#[test]
-fn a_killed_broker_is_waited_for_and_nothing_is_lost() {
-    let Some(server) = own_server("kafka", "killed") else {
-        return;
-    };
-    let kafka = Kafka::ready(&server, 3);
-    kafka.rtp(&["produce"], users(40_000).as_bytes());
-    let streaming = kafka.start(&["stream", "--max-batch", "500"]);
-    eventually("rows are stored", || kafka.stored() > 0);
-    server.signal("KILL");
-    server.restart();
-    let ran = kafka.rtp(
-        &["produce"],
-        (user(50_000, 0, "a@example.com") + "\n").as_bytes(),
-    );
-    assert_eq!(ran.status, 0, "{}", ran.stderr);
-    eventually("every row is stored", || kafka.stored() == 40_001);
-    streaming.signal("TERM");
-    let ran = streaming.end();
-    assert_eq!(ran.status, 0, "{}", ran.stderr);
 }

@@ -1,0 +1,158 @@
+//! Brokers, topics and events that are gone.
+
+use std::time::Duration;
+
+use super::Kafka;
+use crate::common::{Place, Ran, eventually, user, users};
+use crate::stack::{Access, own_server, server};
+
+#[test]
+fn an_absent_broker_is_named_and_waited_for_as_long_as_told() {
+    let place = Place::ready();
+    let address = "kafka://127.0.0.1:1";
+    for command in ["produce", "stream"] {
+        let args = [command, "--event-log", address, "--max-outage", "2s"];
+        let ran = place.rtp(&args, users(1).as_bytes());
+        assert_eq!(ran.status, 4, "{}", ran.stderr);
+        let told = ran.stderr.contains(address) && ran.stderr.contains("--max-outage");
+        assert!(told, "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_paused_broker_costs_nothing_and_doubles_nothing() {
+    let Some(server) = own_server("kafka", "paused") else {
+        return;
+    };
+    let kafka = Kafka::ready(&server, 3);
+    let mut producing = kafka.start(&["produce"]);
+    producing.write(users(40_000).as_bytes());
+    server.signal("STOP");
+    producing.write(users(400).as_bytes()); // no more than a pipe holds, for it is not read now
+    std::thread::sleep(Duration::from_secs(15)); // longer than any one request may take
+    server.signal("CONT");
+    producing.write(users(20_000).as_bytes());
+    producing.close_input();
+    let ran = producing.end();
+    assert_eq!(ran.counts(), [60_400, 60_400, 0, 0, 0], "{}", ran.stderr);
+    // What is read is what was produced: nothing is in the topic twice.
+    let ran = kafka.rtp(&["stream", "--until-end"], b"");
+    assert_eq!((ran.status, ran.counts()[0]), (0, 60_400), "{}", ran.stderr);
+}
+
+#[test]
+fn a_killed_broker_is_waited_for_and_nothing_is_lost() {
+    let Some(server) = own_server("kafka", "killed") else {
+        return;
+    };
+    let kafka = Kafka::ready(&server, 3);
+    kafka.rtp(&["produce"], users(40_000).as_bytes());
+    let streaming = kafka.start(&["stream", "--max-batch", "500"]);
+    eventually("rows are stored", || kafka.stored() > 0);
+    server.signal("KILL");
+    server.restart();
+    let ran = kafka.rtp(
+        &["produce"],
+        (user(50_000, 0, "a@example.com") + "\n").as_bytes(),
+    );
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    eventually("every row is stored", || kafka.stored() == 40_001);
+    streaming.signal("TERM");
+    let ran = streaming.end();
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+}
+
+/// How a stream ends that misses events.
+fn is_missing(ran: &Ran, told: &[&str]) {
+    assert_eq!(ran.status, 5, "{}", ran.stderr);
+    for text in told {
+        assert!(ran.stderr.contains(text), "no {text:?} in: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn events_that_are_gone_before_they_were_read_are_named() {
+    let Some(server) = server("kafka", Access::Open) else {
+        return;
+    };
+    for more in [&["--until-end"][..], &[]] {
+        let kafka = Kafka::ready(server, 1);
+        kafka.rtp(&["produce"], users(30).as_bytes());
+        let ran = kafka.rtp(&["stream", "--until-end"], b"");
+        assert_eq!(ran.counts()[0], 30, "{}", ran.stderr);
+        kafka.rtp(&["produce"], users(20).as_bytes());
+        kafka.delete_records(1);
+        let ran = kafka.rtp(&[&["stream"], more].concat(), b"");
+        let range = "partition 0 in kafka://";
+        is_missing(&ran, &[range, "from offset 30 to 49 are gone", "retention"]);
+        assert_eq!(ran.counts(), [0; 5]);
+    }
+}
+
+#[test]
+fn events_that_vanish_while_a_stream_is_behind_are_named() {
+    let Some(server) = server("kafka", Access::Open) else {
+        return;
+    };
+    for more in [&["--until-end"][..], &[]] {
+        let kafka = Kafka::ready(server, 1);
+        kafka.rtp(&["produce"], users(100_000).as_bytes());
+        let small = ["stream", "--max-batch", "100", "--linger", "0"];
+        let stream = kafka.start(&[&small[..], more].concat());
+        eventually("the first rows are stored", || kafka.stored() > 0);
+        stream.signal("STOP");
+        kafka.delete_records(1);
+        stream.signal("CONT");
+        let ran = stream.end();
+        is_missing(&ran, &["partition 0 in kafka://", "to 99999 are gone"]);
+        let [read, written, ..] = ran.counts();
+        assert_eq!((read, written), (kafka.stored(), read), "{}", ran.stderr);
+        let next = format!("the events from offset {read} to 99999");
+        is_missing(&ran, &[&next]);
+    }
+}
+
+#[test]
+fn a_topic_that_goes_while_a_command_runs_is_missing() {
+    let Some(server) = server("kafka", Access::Open) else {
+        return;
+    };
+    let kafka = Kafka::ready(server, 1);
+    kafka.rtp(&["produce"], users(100_000).as_bytes());
+    let small = ["stream", "--max-batch", "100", "--linger", "0"];
+    let other = ["--until-end", "--group", "other", "--realtime-store"];
+    let made = kafka.rtp(&["init", "--realtime-store", "sqlite:other.db"], b"");
+    assert_eq!(made.status, 0, "{}", made.stderr);
+    let ending = kafka.start(&[&small[..], &other, &["sqlite:other.db"]].concat());
+    let following = kafka.start(&["stream"]);
+    eventually("all rows are stored", || kafka.stored() == 100_000);
+    ending.signal("STOP");
+    let mut producing = kafka.start(&["produce"]);
+    // A chunk is sent when it is full or its input has paused.
+    producing.write((user(100_000, 0, "a@example.com") + "\n").as_bytes());
+    eventually("the producer has sent", || kafka.stored() == 100_001);
+    kafka.delete_topic();
+    ending.signal("CONT");
+    producing.write(users(1).as_bytes());
+    producing.close_input();
+    let gone = format!("topic {} in {} is gone", kafka.topic, kafka.address);
+    for ran in [ending.end(), following.end(), producing.end()] {
+        is_missing(&ran, &[&gone, "rtp init"]);
+    }
+}
+
+#[test]
+fn a_topic_that_was_made_anew_is_missing_what_was_read() {
+    let Some(server) = server("kafka", Access::Open) else {
+        return;
+    };
+    let kafka = Kafka::ready(server, 1);
+    kafka.rtp(&["produce"], users(100).as_bytes());
+    let following = kafka.start(&["stream"]);
+    eventually("all rows are stored", || kafka.stored() == 100);
+    kafka.delete_topic();
+    kafka.rtp(&["init"], b"");
+    is_missing(&following.end(), &["made anew"]);
+    let ran = kafka.rtp(&["stream", "--until-end"], b"");
+    is_missing(&ran, &["should have offset 100", "ends at 0", "made anew"]);
+}
