@@ -173,8 +173,10 @@ pub(crate) fn coded(at: &str, code: Code) -> Error {
     match code {
         _ if is_unknown(code) => Error::invalid(message)
             .hint("run `rtp init` first, with the same dataset and addresses"),
-        Code::MessageSizeTooLarge
-        | Code::InvalidMessageSize
+        Code::MessageSizeTooLarge => Error::data(message).hint(
+            "raise max.message.bytes of the topic, and -X message.max.bytes with it, or leave the event out",
+        ),
+        Code::InvalidMessageSize
         | Code::InvalidTimestamp
         | Code::InvalidRecord
         | Code::InvalidMessage => Error::data(message),
@@ -184,6 +186,8 @@ pub(crate) fn coded(at: &str, code: Code) -> Error {
         | Code::InvalidTopic
         | Code::PolicyViolation
         | Code::InvalidArgument => Error::invalid(message),
+        Code::FencedInstanceId => Error::refused(message)
+            .hint("another process has the same --instance-id; each must have one of its own"),
         Code::Authentication
         | Code::SaslAuthenticationFailed
         | Code::UnsupportedSASLMechanism
@@ -191,7 +195,6 @@ pub(crate) fn coded(at: &str, code: Code) -> Error {
         | Code::GroupAuthorizationFailed
         | Code::ClusterAuthorizationFailed
         | Code::SSL
-        | Code::FencedInstanceId
         | Code::Fatal
         | Code::OutOfOrderSequenceNumber
         | Code::UnsupportedVersion => Error::refused(message),

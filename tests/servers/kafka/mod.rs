@@ -21,6 +21,7 @@ use crate::stack::{self, Access, server};
 
 mod faults;
 mod groups;
+mod options;
 
 const STORE: &str = ".rtp/realtime.db";
 
