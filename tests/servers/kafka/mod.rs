@@ -112,9 +112,15 @@ impl<'a> Kafka<'a> {
         ready
     }
 
+    /// A stream has the topic's name for its group's, unless it says otherwise: tests that share a server
+    /// must not share a group.
     fn args<'b>(&'b self, args: &[&'b str]) -> Vec<&'b str> {
         let log = ["--event-log", self.address, "--dataset", "dataset.toml"];
-        [args, &log].concat()
+        let group = ["--group", &self.topic];
+        match args.first() == Some(&"stream") && !args.contains(&"--group") {
+            true => [args, &log, &group].concat(),
+            false => [args, &log].concat(),
+        }
     }
 
     fn rtp(&self, args: &[&str], stdin: &[u8]) -> Ran {
