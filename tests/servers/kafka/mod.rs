@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::config::ClientConfig;
 use rdkafka::{Offset, TopicPartitionList};
 use rtp::conformance::{Abilities, Ability};
@@ -142,6 +142,14 @@ impl<'a> Kafka<'a> {
         let broker = self.address.strip_prefix("kafka://").unwrap();
         config.set("bootstrap.servers", broker);
         config
+    }
+
+    /// Sets a property of the topic.
+    fn set(&self, name: &str, value: &str) {
+        let admin: AdminClient<_> = self.config().create().unwrap();
+        let topic = AlterConfig::new(ResourceSpecifier::Topic(&self.topic)).set(name, value);
+        let altered = block_on(admin.alter_configs([&topic], &AdminOptions::new()));
+        altered.unwrap()[0].as_ref().unwrap();
     }
 
     fn delete_topic(&self) {

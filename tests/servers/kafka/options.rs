@@ -51,18 +51,39 @@ fn of_two_members_with_one_name_only_the_newer_stays() {
 }
 
 #[test]
-fn an_event_that_is_too_large_is_no_outage() {
+fn a_record_that_is_too_large_is_rejected() {
     let Some(server) = server("kafka", Access::Open) else {
         return;
     };
     let kafka = Kafka::ready(server, 1);
-    let large = user(1, 0, &"a".repeat(1_100_000)) + "\n";
-    let ran = kafka.rtp(&["produce"], (users(1) + &large).as_bytes());
-    assert_eq!(ran.status, 1, "{}", ran.stderr);
-    let told = [kafka.address, &kafka.topic, "message.max.bytes"];
-    assert!(
-        told.iter().all(|t| ran.stderr.contains(t)),
+    let lines = users(2) + &padded(2, 1_100_000);
+    let ran = kafka.rtp(&["produce", "--rejects", "r.ndjson"], lines.as_bytes());
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (1, [3, 2, 1, 0, 0]),
         "{}",
         ran.stderr
     );
+}
+
+#[test]
+fn an_event_that_its_topic_does_not_take_is_no_outage() {
+    let Some(server) = server("kafka", Access::Open) else {
+        return;
+    };
+    let kafka = Kafka::ready(server, 1);
+    kafka.set("max.message.bytes", "10000");
+    let lines = users(2) + &padded(2, 50_000);
+    let ran = kafka.rtp(&["produce", "--max-outage", "1h"], lines.as_bytes());
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    for told in [kafka.address, &kafka.topic, "max.message.bytes"] {
+        assert!(ran.stderr.contains(told), "no {told:?} in: {}", ran.stderr);
+    }
+}
+
+/// An event with a field that the dataset does not have, so many bytes long.
+fn padded(n: u64, bytes: usize) -> String {
+    let user = user(n, 0, "a@example.com");
+    let event = user.strip_suffix('}').unwrap();
+    format!("{event},\"padding\":\"{}\"}}\n", "x".repeat(bytes))
 }
