@@ -388,7 +388,7 @@ pub fn error(e: &::postgres::Error) -> Error {
         return match () {
             () if message.contains("password missing") => {
                 Error::invalid("the server wants a password")
-                    .hint("give it by RTP_POSTGRES_PASSWORD_FILE or RTP_POSTGRES_PASSWORD")
+                    .hint("give it by RTP_POSTGRES_PASSWORD_FILE or RTP_POSTGRES_PASSWORD; PGPASSWORD and .pgpass are not read")
             }
             () if message.starts_with("error performing TLS handshake") => Error::refused(message)
                 .hint("sslmode and sslrootcert in the address say what is asked of the server"),
