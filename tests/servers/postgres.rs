@@ -343,34 +343,109 @@ fn a_process_that_is_stopped_under_a_living_server_is_unavailable() {
 }
 
 #[test]
-fn a_server_that_is_stopped_is_unavailable() {
+fn a_merge_that_takes_long_is_not_cut_off() {
+    let Some(database) = Database::new("long") else {
+        return;
+    };
+    let place = database.place();
+    // Longer than an answer is waited for before the server is asked whether it is alive.
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(12); RETURN NULL; END';
+        CREATE TRIGGER slow AFTER INSERT ON batch_users EXECUTE FUNCTION slow()";
+    database.psql(slow).unwrap();
+    let args = ["load-batch", "--max-outage", "0s"];
+    let ran = database.rtp(&place, &args, users(10).as_bytes());
+    assert_eq!(ran.counts(), [10, 10, 0, 0, 0], "{}", ran.stderr);
+}
+
+/// A command that ended because its server was away says which.
+fn gave_up(database: &Database, ran: &Ran) {
+    assert_eq!(ran.status, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains(&database.url), "{}", ran.stderr);
+}
+
+/// What heartbeat says of the batch store: its verdict and why.
+fn verdict(ran: &Ran) -> (String, String) {
+    let round: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let mut checks = round["checks"].as_array().unwrap().iter();
+    let batch = checks
+        .find(|check| check["check"] == "batch-store")
+        .unwrap();
+    let status = batch["status"].as_str().unwrap();
+    (status.into(), batch["detail"].to_string())
+}
+
+#[test]
+fn a_server_that_is_stopped_or_killed_is_noticed_by_every_command() {
     let Some(server) = own_server("postgres", "stopped") else {
         return;
     };
     let database = Database::on(&server, "stopped");
     let place = database.place();
-    let mut load = place.start(&[
-        "load-batch",
-        "--max-outage",
-        "1s",
-        "--batch-store",
-        &database.url,
-    ]);
-    load.write(users(100).as_bytes());
-    let staged = format!("{OURS} AND state = 'idle' AND query LIKE 'COPY%'");
-    database.is("rows are staged", &format!("SELECT count(*) > 0 {staged}"));
-    let backend = database.psql(&format!("SELECT pid {staged}")).unwrap();
-    let status = std::fs::read_to_string(format!("/proc/{backend}/status")).unwrap();
-    let parent = status.lines().find_map(|l| l.strip_prefix("PPid:"));
-    let postmaster = parent.unwrap().trim();
-    signal("STOP", postmaster);
-    signal("STOP", &backend);
-    load.write(users(100).as_bytes());
-    let ran = load.end();
-    signal("CONT", postmaster);
-    signal("CONT", &backend);
+    place.write("u.ndjson", users(100));
+    let store = ["--batch-store", &*database.url];
+    let short = ["--max-outage", "1s"];
+    let heartbeat = ["heartbeat", "--timeout", "2s", "--format", "json"];
+
+    // In the middle of their work: a load from a pipe, one that merges, and a reader.
+    let mut piped = place.start(&[&["load-batch"], &short[..], &store].concat());
+    piped.write(users(100).as_bytes());
+    let staged = format!("SELECT count(*) > 0 {OURS} AND state = 'idle' AND query LIKE 'COPY%'");
+    database.is("rows are staged", &staged);
+    let mut holder = database.lock("batch_users");
+    let merging = place.start(&[&["load-batch", "u.ndjson"], &short[..], &store].concat());
+    let verifying = place.start(&[&["verify"], &short[..], &store].concat());
+    let waiting = format!("SELECT count(*) = 2 {OURS} AND wait_event_type = 'Lock'");
+    database.is("a merge and a reader wait", &waiting);
+    {
+        let _stopped = server.stopped();
+        piped.write(users(100).as_bytes());
+        let piped = piped.end();
+        assert!(piped.stderr.contains("nothing is kept"), "{}", piped.stderr);
+        for ran in [piped, merging.end(), verifying.end()] {
+            gave_up(&database, &ran);
+        }
+
+        // At their start.
+        for args in [&["load-batch", "u.ndjson"][..], &["verify"], &["init"]] {
+            gave_up(&database, &place.rtp(&[args, &short, &store].concat(), b""));
+        }
+        let ran = place.rtp(&[&heartbeat[..], &store].concat(), b"");
+        assert_eq!(ran.status, 4, "{}", ran.stderr);
+        let (verdict, why) = verdict(&ran);
+        assert_eq!(verdict, "failed");
+        assert!(why.contains("no answer within"), "{why}");
+    }
+
+    // A server that was killed comes back, and those who wait for it go on.
+    server.signal("KILL");
+    holder.wait().unwrap();
+    let ran = place.rtp(&[&heartbeat[..], &store].concat(), b"");
     assert_eq!(ran.status, 4, "{}", ran.stderr);
-    assert!(ran.stderr.contains(&database.url), "{}", ran.stderr);
+    assert!(verdict(&ran).1.contains(&database.url), "{}", ran.stdout);
+    for args in [&["load-batch", "u.ndjson"][..], &["verify"]] {
+        gave_up(&database, &place.rtp(&[args, &short, &store].concat(), b""));
+    }
+    let load = place.start(&[&["load-batch", "u.ndjson"], &store[..]].concat());
+    let verify = place.start(&[&["verify"], &store[..]].concat());
+    server.restart();
+    let load = load.end();
+    assert_eq!(load.counts(), [100, 100, 0, 0, 0], "{}", load.stderr);
+    let verify = verify.end();
+    assert!(verify.status < 2, "{}", verify.stderr);
+    for ran in [load, verify] {
+        assert!(
+            ran.summary()["retries"].as_u64() > Some(0),
+            "{}",
+            ran.stderr
+        );
+    }
+    let ran = place.rtp(&[&heartbeat[..], &store].concat(), b"");
+    assert_eq!(
+        (ran.status, verdict(&ran).0.as_str()),
+        (0, "ok"),
+        "{}",
+        ran.stdout
+    );
 }
 
 #[test]
@@ -457,9 +532,9 @@ fn tls_is_spoken_as_sslmode_says_and_no_password_is_shown() {
         ),
         (
             url.to_string(),
-            "NONE=".into(),
+            format!("PGPASSWORD={}", password.trim()),
             2,
-            "RTP_POSTGRES_PASSWORD_FILE",
+            "RTP_POSTGRES_PASSWORD_FILE or RTP_POSTGRES_PASSWORD; PGPASSWORD",
         ),
         (
             url.to_string(),

@@ -15,6 +15,15 @@ pub struct Server {
     pub environment: BTreeMap<String, String>,
 }
 
+/// A server that is stopped for as long as this lives.
+pub struct Stopped<'a>(&'a Server);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.signal("CONT");
+    }
+}
+
 /// Whether the server wants TLS and a password.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -120,11 +129,23 @@ impl Server {
         &self.environment[variable]
     }
 
-    /// Sends it a signal such as `STOP`.
+    /// Sends a signal such as `STOP` to it and to the processes that it has started.
     pub fn signal(&self, name: &str) {
         let pid = std::fs::read_to_string(self.folder.join(self.name).join("pid")).unwrap();
-        let kill = Command::new("kill").args(["-s", name, pid.trim()]).status();
-        assert!(kill.unwrap().success());
+        let pid = pid.trim();
+        let kill = |pid: &str| Command::new("kill").args(["-s", name, pid]).output();
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        let children = std::fs::read_to_string(children).unwrap();
+        assert!(kill(pid).unwrap().status.success());
+        for child in children.split_whitespace() {
+            kill(child).unwrap(); // it may have ended
+        }
+    }
+
+    /// Stops it and what it has started, until the result is dropped.
+    pub fn stopped(&self) -> Stopped<'_> {
+        self.signal("STOP");
+        Stopped(self)
     }
 
     /// Starts it again after its death.
