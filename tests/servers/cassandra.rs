@@ -323,3 +323,69 @@ async fn a_server_that_stops_is_waited_for() {
     let session = session(&cassandra).await;
     assert_eq!(count(&session, "stops.users").await, 1_000);
 }
+
+#[test]
+fn a_server_that_is_stopped_or_killed_is_noticed_by_every_command() {
+    let Some(cassandra) = own_server("cassandra", "gone") else {
+        return;
+    };
+    let place = place(&cassandra, "gone");
+    let address = cassandra.address("RTP_REALTIME_STORE");
+    let start = |args: &[&str]| {
+        let store = ["--dataset", "users.toml", "--realtime-store", address];
+        place.start(&[args, &store].concat())
+    };
+    let events = users(10);
+    for args in [&["produce"][..], &["load-batch"]] {
+        let ran = rtp(&place, &cassandra, args, events.as_bytes());
+        assert_eq!(ran.status, 0, "{args:?}: {}", ran.stderr);
+    }
+    let everybody_gives_up = |why: &str| {
+        let stream = ["stream", "--until-end", "--group", "late"];
+        let short = ["--max-outage", "1s"];
+        let commands = [
+            &[&stream[..], &short].concat()[..],
+            &["verify", "--max-outage", "1s"],
+        ]
+        .map(&start);
+        let watched = start(&["heartbeat", "--timeout", "2s"]).end();
+        assert_eq!(watched.status, 4, "{}", watched.stderr);
+        assert!(watched.stdout.contains(why), "{}", watched.stdout);
+        for ran in commands.map(|command| command.end()) {
+            assert_eq!(ran.status, 4, "{}", ran.stderr);
+            assert!(ran.stderr.contains(address), "{}", ran.stderr);
+            assert!(ran.stderr.contains("--max-outage"), "{}", ran.stderr);
+        }
+    };
+    let stored = |group: &str| {
+        let offsets = "SELECT coalesce(sum(offset), 0) FROM group_offsets WHERE consumer_group =";
+        place.query(".rtp/log.db", &format!("{offsets} '{group}'"))
+    };
+    let following = start(&["stream"]);
+    eventually("the events are stored", || stored("rtp") == "10");
+    {
+        let _stopped = cassandra.stopped();
+        everybody_gives_up("no answer within");
+    }
+
+    // A server that was killed comes back, and those who wait for it go on.
+    cassandra.signal("KILL");
+    everybody_gives_up(address);
+    let late = start(&["stream", "--until-end", "--group", "late"]);
+    let verify = start(&["verify"]);
+    let more = rtp(&place, &cassandra, &["produce"], events.as_bytes());
+    assert_eq!(more.status, 0, "{}", more.stderr);
+    cassandra.restart();
+    for ran in [late.end(), verify.end()] {
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        assert!(
+            ran.summary()["retries"].as_u64() > Some(0),
+            "{}",
+            ran.stderr
+        );
+    }
+    eventually("all events are stored", || stored("rtp") == "20");
+    following.signal("TERM");
+    let following = following.end();
+    assert_eq!(following.status, 0, "{}", following.stderr);
+}
