@@ -13,7 +13,7 @@ use crate::connect;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::monitor::Lag;
+use crate::monitor::{Lag, StoreMonitor};
 use crate::url::ServerUrl;
 
 /// Between two attempts at a server that is busy.
@@ -192,7 +192,7 @@ async fn check_realtime_store(watch: &Watch, run_id: &str) -> Check {
             let mut store =
                 connect::realtime_monitor(&target.realtime_store, &target.dataset).await?;
             store.probe(&writer("realtime", &target.group), &id).await?;
-            Ok((started.elapsed(), store.last_write().await?))
+            look(&mut *store, started).await
         }
     });
     let blank = Check::blank("realtime-store", &watch.realtime_store);
@@ -206,11 +206,27 @@ async fn check_batch_store(watch: &Watch, run_id: &str) -> Check {
         async move {
             let mut store = connect::batch_monitor(&target.batch_store, &target.dataset).await?;
             store.probe(&writer("batch", &target.group), &id).await?;
-            Ok((started.elapsed(), store.last_write().await?))
+            look(&mut *store, started).await
         }
     });
     let blank = Check::blank("batch-store", &watch.batch_store);
     judge_store(blank, seen.await, watch.max_age_batch)
+}
+
+/// What was seen of a store.
+struct Seen {
+    latency: Duration,
+    last_write: Option<i64>,
+    remark: Option<String>,
+}
+
+/// Looks at a store that has given a probe back.
+async fn look(store: &mut dyn StoreMonitor, started: Instant) -> Result<Seen> {
+    Ok(Seen {
+        latency: started.elapsed(),
+        last_write: store.last_write().await?,
+        remark: store.remark().await?,
+    })
 }
 
 /// Both stores may be one file.
@@ -218,16 +234,12 @@ fn writer(store: &str, group: &str) -> String {
     format!("{store}/{group}")
 }
 
-fn judge_store(
-    blank: Check,
-    seen: Result<(Duration, Option<i64>)>,
-    most: Option<Duration>,
-) -> Check {
-    let (latency, last_write) = match seen {
+fn judge_store(blank: Check, seen: Result<Seen>, most: Option<Duration>) -> Check {
+    let seen = match seen {
         Ok(seen) => seen,
         Err(error) => return blank.failed(&error),
     };
-    let age = last_write.map(age_of);
+    let age = seen.last_write.map(age_of);
     let (status, detail) = match (age, most) {
         (None, Some(_)) => (Status::Stale, Some("nothing was written yet".into())),
         (None, None) => (Status::Ok, Some("nothing was written yet".into())),
@@ -237,11 +249,12 @@ fn judge_store(
         }
         _ => (Status::Ok, None),
     };
+    let details: Vec<String> = detail.into_iter().chain(seen.remark).collect();
     Check {
         status,
-        latency_ms: Some(millis(latency)),
+        latency_ms: Some(millis(seen.latency)),
         age_seconds: age.map(seconds),
-        detail,
+        detail: (!details.is_empty()).then(|| details.join("; ")),
         ..blank
     }
 }
@@ -401,7 +414,13 @@ mod tests {
         ];
         for (last, most, status) in table {
             let blank = Check::blank("batch-store", &watch().batch_store);
-            let check = judge_store(blank, Ok((Duration::ZERO, last)), most);
+            let seen = Seen {
+                latency: Duration::ZERO,
+                last_write: last,
+                remark: Some("a remark".into()),
+            };
+            let check = judge_store(blank, Ok(seen), most);
+            assert!(check.detail.is_some_and(|text| text.ends_with("a remark")));
             assert_eq!(check.status, status, "{last:?} {most:?}");
             assert!(check.age_seconds.is_none_or(|age| age >= 0.0));
         }

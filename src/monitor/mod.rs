@@ -55,6 +55,11 @@ pub trait StoreMonitor: Send {
     /// When rows of the dataset were last committed by `stream` or `load-batch`, in milliseconds
     /// since 1970 UTC; none if never.
     async fn last_write(&mut self) -> Result<Option<i64>>;
+
+    /// What else there is to say of the store, for people: who keeps everybody from the table.
+    async fn remark(&mut self) -> Result<Option<String>> {
+        Ok(None)
+    }
 }
 
 /// The topic for the probes of a topic.

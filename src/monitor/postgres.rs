@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::StoreMonitor;
 use crate::dataset::Dataset;
+use crate::dataset::ddl::quoted;
 use crate::error::{Context, Error, Result};
 use crate::postgres::{Session, Target, open_tables};
 use crate::url::Server;
@@ -25,6 +26,15 @@ const READ: &str = "SELECT 1 FROM rtp_heartbeat
   WHERE writer = $1 AND (id = $2 OR probed_at >= $3::text::timestamp with time zone)";
 const LAST_LOAD: &str =
     "SELECT (extract(epoch FROM max(loaded_at)) * 1000)::bigint FROM rtp_loads WHERE target = $1";
+
+/// The oldest transaction that locks the table against writers: its process, the lock, and since when.
+const BLOCKER: &str = "SELECT l.pid, l.mode,
+    to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
+  FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+  WHERE l.granted AND l.relation = to_regclass($1) AND l.database = (SELECT oid FROM pg_database
+    WHERE datname = current_database()) AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock',
+    'ExclusiveLock', 'AccessExclusiveLock')
+  ORDER BY a.xact_start LIMIT 1";
 
 /// One batch store.
 #[derive(Debug)]
@@ -88,5 +98,24 @@ impl StoreMonitor for PostgresStoreMonitor {
         };
         let last = self.session().await?.run(work).await;
         last.context(self.context())
+    }
+
+    /// The lock on the table that keeps writers from it.
+    async fn remark(&mut self) -> Result<Option<String>> {
+        let table = quoted(&self.table);
+        let name = self.table.clone();
+        let work = move |client: &mut ::postgres::Client| {
+            let Some(row) = client.query_opt(BLOCKER, &[&table])? else {
+                return Ok(None);
+            };
+            let (pid, mode, since): (i32, String, Option<String>) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let since = since.map_or(String::new(), |since| format!(" since {since}"));
+            Ok(Some(format!(
+                "process {pid} of the server locks {name} for writers ({mode}{since})"
+            )))
+        };
+        let found = self.session().await?.run(work).await;
+        found.context(self.context())
     }
 }

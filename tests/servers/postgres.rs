@@ -309,7 +309,21 @@ fn a_lock_of_somebody_else_is_waited_for_and_then_ends_it() {
     let ran = database.rtp(&place, &args, users(10).as_bytes());
     assert_eq!(ran.status, 4, "{}", ran.stderr);
     assert!(ran.stderr.contains("lock timeout"), "{}", ran.stderr);
+    let pid = database
+        .psql("SELECT pid FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%' AND datname = current_database()")
+        .unwrap();
+    let heartbeat = ["heartbeat", "--format", "json"];
+    let (status, why) = verdict(&database.rtp(&place, &heartbeat, b""));
+    let named = format!(
+        "process {pid} of the server locks batch_users for writers (AccessExclusiveLock since 2"
+    );
+    assert!(status == "ok" && why.contains(&named), "{status}: {why}");
     database.unlock(holder);
+    let (status, why) = verdict(&database.rtp(&place, &heartbeat, b""));
+    assert!(
+        status == "ok" && !why.contains("process"),
+        "{status}: {why}"
+    );
     let ran = database.rtp(&place, &args, users(10).as_bytes());
     assert_eq!(ran.counts(), [10, 10, 0, 0, 0], "{}", ran.stderr);
 }
