@@ -109,4 +109,27 @@ impl StoreMonitor for CassandraMonitor {
         let row = row.map_err(|e| self.unexpected(&e))?;
         Ok(row.and_then(|(time,)| time).map(|time| time.0))
     }
+
+    /// How many nodes are up, and whether those agree on the schema.
+    async fn remark(&mut self) -> Result<Option<String>> {
+        let session = &self.cluster.session;
+        let state = session.get_cluster_state();
+        let nodes = state.get_nodes_info();
+        let down = nodes.iter().filter(|node| !node.is_connected());
+        let down: Vec<String> = down.map(|node| node.address.to_string()).collect();
+        let up = nodes.len() - down.len();
+        let names = match down.is_empty() {
+            true => String::new(),
+            false => format!(" (not {})", down.join(", ")),
+        };
+        let schema = match session.check_schema_agreement().await {
+            Ok(Some(_)) => "they agree on the schema".to_string(),
+            Ok(None) => "they do not agree on the schema".to_string(),
+            Err(e) => format!("whether they agree on the schema is not known: {e}"),
+        };
+        Ok(Some(format!(
+            "{up} of {} nodes up{names}, {schema}",
+            nodes.len()
+        )))
+    }
 }

@@ -56,7 +56,8 @@ pub trait StoreMonitor: Send {
     /// since 1970 UTC; none if never.
     async fn last_write(&mut self) -> Result<Option<i64>>;
 
-    /// What else there is to say of the store, for people: who keeps everybody from the table.
+    /// What else there is to say of the store, for people: who keeps writers from the
+    /// table, which nodes are up.
     async fn remark(&mut self) -> Result<Option<String>> {
         Ok(None)
     }

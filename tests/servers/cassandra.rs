@@ -389,3 +389,15 @@ fn a_server_that_is_stopped_or_killed_is_noticed_by_every_command() {
     let following = following.end();
     assert_eq!(following.status, 0, "{}", following.stderr);
 }
+
+#[test]
+fn heartbeat_says_which_nodes_are_up_and_whether_they_agree() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    let place = place(cassandra, "nodes");
+    let ran = rtp(&place, cassandra, &["heartbeat"], b"");
+    assert_eq!(ran.status, 0, "{}", ran.stdout);
+    let says = "1 of 1 nodes up, they agree on the schema";
+    assert!(ran.stdout.contains(says), "{}", ran.stdout);
+}
