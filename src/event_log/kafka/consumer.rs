@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol,
 };
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
@@ -119,9 +120,40 @@ struct Owned {
     leaves: Option<Instant>,
 }
 
+/// Commits on a thread of its own, for the client waits for its answer without end.
+struct Committer {
+    lists: mpsc::Sender<TopicPartitionList>,
+    answers: mpsc::Receiver<KafkaResult<()>>,
+    /// What was asked for and is not answered yet.
+    asked: Option<Offsets>,
+    thread: JoinHandle<()>,
+}
+
+impl Committer {
+    fn start(client: Arc<BaseConsumer<Membership>>) -> Self {
+        let (lists, asks) = mpsc::channel();
+        let (answer, answers) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            for list in asks {
+                let committed = client.commit(&list, CommitMode::Sync);
+                if answer.send(committed).is_err() {
+                    return;
+                }
+            }
+        });
+        Committer {
+            lists,
+            answers,
+            asked: None,
+            thread,
+        }
+    }
+}
+
 /// Reads as a member of a group.
 pub struct KafkaConsumer {
-    client: Option<BaseConsumer<Membership>>,
+    client: Option<Arc<BaseConsumer<Membership>>>,
+    committer: Option<Committer>,
     membership: Membership,
     server: Server,
     topic: String,
@@ -173,7 +205,8 @@ impl KafkaConsumer {
         let client = BaseConsumer::from_config_and_context(&config, membership.clone())
             .map_err(|e| kafka::error(server, &e))?;
         let consumer = KafkaConsumer {
-            client: Some(client),
+            client: Some(Arc::new(client)),
+            committer: None,
             membership,
             server: server.clone(),
             topic: topic.into(),
@@ -193,7 +226,7 @@ impl KafkaConsumer {
         Ok(consumer)
     }
 
-    fn client(&self) -> Result<&BaseConsumer<Membership>> {
+    fn client(&self) -> Result<&Arc<BaseConsumer<Membership>>> {
         let left = || Error::refused(format!("the group of topic {} was left", self.topic));
         self.client.as_ref().ok_or_else(left)
     }
@@ -464,7 +497,7 @@ impl KafkaConsumer {
         }
         if !moved.is_empty() {
             let list = self.list(moved.iter().copied())?;
-            match self.client()?.commit(&list, CommitMode::Sync) {
+            match self.commit_list(&moved, &list)? {
                 Ok(()) => self.membership.health.heard(),
                 Err(e) if is_superseded(&e) => {
                     self.rewind()?;
@@ -480,6 +513,42 @@ impl KafkaConsumer {
         }
         self.carry_out()?;
         Ok(Commit::Done)
+    }
+
+    /// `Unavailable` if no answer comes in time; then the next call goes on waiting.
+    fn commit_list(
+        &mut self,
+        offsets: &Offsets,
+        list: &TopicPartitionList,
+    ) -> Result<KafkaResult<()>> {
+        let patience = self.membership.health.patience();
+        let client = self.client()?.clone();
+        let committer = self
+            .committer
+            .get_or_insert_with(|| Committer::start(client));
+        loop {
+            if committer.asked.is_none() {
+                committer.lists.send(list.clone()).ok(); // that it has ended shows below
+                committer.asked = Some(offsets.clone());
+            }
+            let answer = match committer.answers.recv_timeout(patience) {
+                Ok(answer) => answer,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    let at = kafka::address(&self.server);
+                    let silent = format!("{at} has not answered a commit for {patience:?}");
+                    let silent = Error::unavailable(silent);
+                    return Err(self.membership.health.explain(&self.server, silent));
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    let ended = "internal error: the thread that commits has ended";
+                    return Err(Error::refused(ended));
+                }
+            };
+            let asked = committer.asked.take();
+            if answer.is_err() || asked.as_ref() == Some(offsets) {
+                return Ok(answer);
+            }
+        }
     }
 
     /// Goes back to what is committed.
@@ -567,10 +636,15 @@ impl KafkaConsumer {
         let Some(client) = self.client.take() else {
             return;
         };
+        let committer = self.committer.take();
         self.membership.changes().is_leaving = true;
         self.owned.clear();
         let (said, hears) = mpsc::channel();
         std::thread::spawn(move || {
+            if let Some(Committer { lists, thread, .. }) = committer {
+                drop(lists);
+                thread.join().ok(); // it holds the client as well
+            }
             let unanswered = std::mem::take(&mut client.context().changes().waiting);
             if unanswered.iter().any(|c| matches!(c, Change::Taken(_))) {
                 client.unassign().ok(); // the group hears it by the goodbye, too

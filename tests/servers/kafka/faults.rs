@@ -156,3 +156,62 @@ fn a_topic_that_was_made_anew_is_missing_what_was_read() {
     let ran = kafka.rtp(&["stream", "--until-end"], b"");
     is_missing(&ran, &["should have offset 100", "ends at 0", "made anew"]);
 }
+
+#[test]
+fn a_broker_that_does_not_answer_is_waited_for_as_long_as_told() {
+    let Some(server) = own_server("kafka", "states") else {
+        return;
+    };
+    let kafka = Kafka::ready(&server, 3);
+    kafka.rtp(&["produce"], users(10).as_bytes());
+    let until_end = ["stream", "--until-end", "--group", "other"];
+    let commands = [&["produce"][..], &until_end, &["stream"], &["init"]];
+    for state in ["STOP", "KILL"] {
+        let store = format!("sqlite:{state}.db");
+        let own = ["--realtime-store", &store];
+        kafka.rtp(&[&["init"][..], &own].concat(), b"");
+        let follow = ["stream", "--max-outage", "2s"];
+        let following = kafka.start(&[&follow[..], &own].concat());
+        let count = "SELECT count(*) FROM users";
+        eventually("the events are stored", || {
+            kafka.place.query(&format!("{state}.db"), count) == "10"
+        });
+        server.signal(state);
+        let asked = commands.map(|args| {
+            let mut started = kafka.start(&[args, &["--max-outage", "2s"]].concat());
+            started.close_input();
+            started
+        });
+        let told = |ran: &Ran, words: &str| {
+            assert_eq!(ran.status, 4, "{state}: {}", ran.stderr);
+            let is_told = ran.stderr.contains(kafka.address) && ran.stderr.contains(words);
+            assert!(is_told, "{state}: {}", ran.stderr);
+        };
+        for running in asked.into_iter().chain([following]) {
+            told(&running.end(), "--max-outage");
+        }
+        let beat = kafka.rtp(&["heartbeat", "--timeout", "2s", "--format", "json"], b"");
+        assert_eq!(beat.status, 4, "{}", beat.stderr);
+        let round: serde_json::Value = serde_json::from_str(&beat.stdout).unwrap();
+        let log = &round["checks"][0];
+        assert_eq!(
+            (&log["status"], &log["address"]),
+            (&"failed".into(), &kafka.address.into())
+        );
+
+        let waiting = [&["produce"][..], &until_end, &["init"]].map(|args| {
+            let mut started = kafka.start(args);
+            started.close_input();
+            started
+        });
+        std::thread::sleep(Duration::from_secs(2)); // so that they have met nobody
+        match state {
+            "STOP" => server.signal("CONT"),
+            _ => server.restart(),
+        }
+        for running in waiting {
+            let ran = running.end();
+            assert_eq!(ran.status, 0, "{state}: {}", ran.stderr);
+        }
+    }
+}
