@@ -26,6 +26,9 @@ const DOUBT: Duration = Duration::from_secs(3);
 /// ... and have this long to give it, so that both are no longer than one request.
 const ANSWER: Duration = Duration::from_secs(7);
 
+/// A client that cannot connect says so in fewer words than these.
+const WORDS: usize = 8;
+
 /// Settings that the adapters rely on, and why.
 const KEPT: [(&str, &str); 16] = [
     ("bootstrap.servers", "the address says it"),
@@ -319,7 +322,7 @@ impl ClientContext for Health {
 impl ConsumerContext for Health {}
 
 /// As [`partitions`], for a client that reads nothing yet: `listen` brings what it has to say, so that
-/// a refused connection or password is known at once.
+/// a refused connection or password is known at once, one word a call.
 pub(crate) fn first_partitions<C: ClientContext>(
     client: &Client<C>,
     health: &Health,
@@ -330,7 +333,7 @@ pub(crate) fn first_partitions<C: ClientContext>(
     let deadline = Instant::now() + PATIENCE;
     loop {
         let known = asked(client, health, server, topic, SHORT_PATIENCE);
-        listen();
+        (0..WORDS).for_each(|_| listen());
         match known {
             Err(e) if e.is_retriable() && !health.is_down() && Instant::now() < deadline => {}
             other => return other.map_err(|e| health.explain(server, e)),

@@ -253,7 +253,10 @@ fn a_check_that_fails_does_not_hide_the_others() {
     let (ran, round) = heartbeat(&place, &["--timeout", "1s"]);
     assert_eq!(ran.status, 4);
     assert_eq!(statuses(&round), ["failed", "ok", "ok"]);
-    assert_eq!(round["checks"][0]["detail"], "no answer within 1s");
+    assert_eq!(
+        round["checks"][0]["detail"],
+        "no answer of sqlite:.rtp/log.db within 1s"
+    );
     drop(lock);
     std::fs::remove_file(place.path(BATCH)).unwrap();
     place.write(

@@ -3,7 +3,7 @@
 mod alerts;
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -139,7 +139,7 @@ pub async fn round(watch: &Watch, run_id: &str) -> Round {
 async fn check_log(watch: &Watch, run_id: &str) -> Check {
     let id = probe_id(run_id);
     let target = watch.clone();
-    let seen = within(watch.timeout, move |started| {
+    let seen = within(watch.timeout, &watch.event_log, move |started| {
         let (target, id) = (target.clone(), id.clone());
         async move {
             let mut log = connect::log_monitor(&target.event_log, &target.dataset).await?;
@@ -186,7 +186,7 @@ fn judge_lag(watch: &Watch, lag: Lag, age: Duration) -> (Status, String) {
 
 async fn check_realtime_store(watch: &Watch, run_id: &str) -> Check {
     let (id, target) = (probe_id(run_id), watch.clone());
-    let seen = within(watch.timeout, move |started| {
+    let seen = within(watch.timeout, &watch.realtime_store, move |started| {
         let (target, id) = (target.clone(), id.clone());
         async move {
             let mut store =
@@ -201,7 +201,7 @@ async fn check_realtime_store(watch: &Watch, run_id: &str) -> Check {
 
 async fn check_batch_store(watch: &Watch, run_id: &str) -> Check {
     let (id, target) = (probe_id(run_id), watch.clone());
-    let seen = within(watch.timeout, move |started| {
+    let seen = within(watch.timeout, &watch.batch_store, move |started| {
         let (target, id) = (target.clone(), id.clone());
         async move {
             let mut store = connect::batch_monitor(&target.batch_store, &target.dataset).await?;
@@ -288,9 +288,10 @@ impl Check {
 }
 
 /// Runs a check on a task of its own, so that one that blocks does not outlast its time; a server
-/// that is busy is asked again until then.
+/// that is busy is asked again until then, and what it said last is why it failed.
 async fn within<T, F>(
     timeout: Duration,
+    address: &ServerUrl,
     attempt: impl Fn(Instant) -> F + Send + 'static,
 ) -> Result<T>
 where
@@ -298,10 +299,12 @@ where
     F: Future<Output = Result<T>> + Send,
 {
     let started = Instant::now();
+    let (says, said) = mpsc::channel();
     let mut task = tokio::spawn(async move {
         loop {
             match attempt(started).await {
                 Err(e) if e.is_retriable() && started.elapsed() + MARGIN < timeout => {
+                    says.send(e).ok(); // the time may be over
                     tokio::time::sleep(PAUSE).await;
                 }
                 other => return other,
@@ -312,7 +315,9 @@ where
         Ok(joined) => joined.map_err(|e| Error::refused(format!("internal error: {e}")))?,
         Err(_) => {
             task.abort();
-            Err(Error::unavailable(format!("no answer within {timeout:?}")))
+            let silent =
+                || Error::unavailable(format!("no answer of {address} within {timeout:?}"));
+            Err(said.try_iter().last().unwrap_or_else(silent))
         }
     }
 }

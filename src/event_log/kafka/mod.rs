@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::Topic;
@@ -38,10 +39,14 @@ pub async fn create(server: &Server, topics: &[Topic]) -> Result<()> {
     let health = Health::default();
     let admin = AdminClient::from_config_and_context(&kafka::config(server)?, health.clone())
         .map_err(|e| kafka::error(server, &e))?;
-    // Whether anybody is there shows sooner here than in the request.
+    // Whether anybody is there shows sooner here than in the request, of which nothing is heard before its end.
+    let caller = BaseConsumer::from_config_and_context(&kafka::config(server)?, health.clone())
+        .map_err(|e| kafka::error(server, &e))?;
     let first = topics.first().map_or("", |topic| &topic.name);
     let known = tokio::task::block_in_place(|| {
-        kafka::first_partitions(admin.inner(), &health, server, first, || {})
+        kafka::first_partitions(caller.client(), &health, server, first, || {
+            caller.poll(Duration::ZERO);
+        })
     });
     match known {
         Err(e) if e.kind() != Kind::Invalid => return Err(e),
