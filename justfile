@@ -169,3 +169,10 @@ deny:
 [group('develop')]
 bench *args:
     cargo bench --locked {{ args }}
+
+# Measure on the stack beside kcat, Spark and psql, which must be there: docs/benchmarks.md
+[group('develop')]
+[script]
+bench-servers *args: build stack-up
+    eval "$(python3 stack/stack.py env)"
+    RTP_BIN='{{ rtp }}' python3 benches/peers.py {{ args }}
