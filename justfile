@@ -158,6 +158,8 @@ lint:
 unit:
     ./.ci/need sqlite3
     ./.ci/need python3
+    ./.ci/need psql postgresql-client
+    ./.ci/need openssl
     cargo test --locked
 
 # Check dependencies' licences, duplicates and sources

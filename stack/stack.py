@@ -25,8 +25,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+import zipfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parent
@@ -209,10 +211,10 @@ def copy_jars(target, name):
 
 
 def unpack_postgres(target):
-    jar = next(target.glob("embedded-postgres-binaries-*.jar"))
-    subprocess.run(["jar", "xf", str(jar)] if shutil.which("jar") else ["unzip", "-qo", str(jar)], cwd=target, check=True)
-    archive = next(target.glob("*.txz"))
-    subprocess.run(["tar", "xJf", archive.name], cwd=target, check=True)
+    with zipfile.ZipFile(next(target.glob("embedded-postgres-binaries-*.jar"))) as jar:
+        jar.extractall(target)
+    with tarfile.open(next(target.glob("*.txz"))) as archive:
+        archive.extractall(target)
     subprocess.run(["chmod", "-R", "a+rX", "."], cwd=target, check=True)
 
 

@@ -2,8 +2,9 @@
 //! statement, so that loads of the same keys lock them in the same order.
 
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use ::postgres::error::Severity;
 use ::postgres::{Client, Transaction};
 use async_trait::async_trait;
 
@@ -60,6 +61,23 @@ pub struct PostgresBatchStore {
     session: Option<Session>,
     staged: u64,
     is_lost: bool,
+    in_doubt: InDoubt,
+}
+
+/// A load whose commit was sent and not answered: the server's number of its transaction, and what it
+/// comes to if it is kept.
+#[derive(Clone, Debug, Default)]
+struct InDoubt(Arc<Mutex<Option<(String, Merged)>>>);
+
+impl InDoubt {
+    fn get(&self) -> Option<(String, Merged)> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.clone()
+    }
+
+    fn set(&self, load: Option<(String, Merged)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = load;
+    }
 }
 
 impl PostgresBatchStore {
@@ -71,6 +89,7 @@ impl PostgresBatchStore {
             session: None,
             staged: 0,
             is_lost: false,
+            in_doubt: InDoubt::default(),
         };
         store.connect().await?;
         Ok(store)
@@ -123,7 +142,8 @@ impl PostgresBatchStore {
     }
 
     async fn load(&mut self, mode: Mode, run_id: &str) -> Result<Merged> {
-        let plan = Plan::new(&self.dataset, mode, run_id, self.staged);
+        let mut plan = Plan::new(&self.dataset, mode, run_id, self.staged);
+        plan.in_doubt = self.in_doubt.clone();
         match self
             .connect()
             .await?
@@ -132,6 +152,29 @@ impl PostgresBatchStore {
         {
             Done::Merged(merged) => Ok(merged),
             Done::Refused(refused) => Err(refused),
+        }
+    }
+
+    /// Asks the server what became of a load whose connection was lost in the commit; `cause` if nothing
+    /// is kept, or was committed at all. `Unavailable` until the server has told.
+    async fn settle(&mut self, cause: Error) -> Result<Merged> {
+        let Some((transaction, merged)) = self.in_doubt.get() else {
+            return Err(cause);
+        };
+        let mut session = Session::open(&self.target).await?;
+        let ask = move |client: &mut Client| {
+            let status = "SELECT pg_xact_status($1::text::xid8)";
+            client.query_one(status, &[&transaction])?.try_get(0)
+        };
+        let status: Option<String> = session.run(ask).await?;
+        if status.as_deref() == Some("in progress") {
+            let open = "the server has not told yet what became of a commit";
+            return Err(Error::unavailable(open));
+        }
+        self.in_doubt.set(None);
+        match status.as_deref() {
+            Some("committed") => Ok(merged),
+            _ => Err(cause),
         }
     }
 }
@@ -158,11 +201,19 @@ impl BatchStore for PostgresBatchStore {
     }
 
     async fn merge(&mut self, mode: Mode, run_id: &str) -> Result<Merged> {
-        match self.load(mode, run_id).await {
+        let mut loaded = match self.in_doubt.get().is_some() {
+            true => Err(Error::refused("the connection was lost in the commit")),
+            false => self.load(mode, run_id).await,
+        };
+        if let Err(cause) = loaded {
+            loaded = self.settle(cause).await;
+        }
+        match loaded {
             Ok(merged) => {
                 self.staged = 0;
                 Ok(merged)
             }
+            Err(e) if self.in_doubt.get().is_some() => Err(e),
             Err(e) => Err(self.check_lost(e)),
         }
         .context(format_args!("cannot load {}", self.target.address()))
@@ -259,6 +310,7 @@ struct Plan {
     /// What becomes of a key that is there.
     conflict: String,
     keys: String,
+    in_doubt: InDoubt,
 }
 
 impl Plan {
@@ -313,6 +365,7 @@ impl Plan {
             ),
             conflict,
             keys: format!("SELECT count(DISTINCT {key}) FROM pg_temp.rtp_stage"),
+            in_doubt: InDoubt::default(),
         }
     }
 
@@ -347,12 +400,19 @@ impl Plan {
             &[&self.run_id, &self.table, &self.mode.name(), &count],
         )?;
         transaction.batch_execute("TRUNCATE pg_temp.rtp_stage")?;
-        transaction.commit()?;
-        Ok(Merged {
+        let merged = Merged {
             written,
             deduplicated: self.staged - keys,
             skipped: keys - written,
-        })
+        };
+        let number = "SELECT pg_current_xact_id()::text";
+        let number: String = transaction.query_one(number, &[])?.try_get(0)?;
+        self.in_doubt.set(Some((number, merged)));
+        let committed = transaction.commit();
+        if committed.as_ref().err().is_none_or(says_what_became) {
+            self.in_doubt.set(None);
+        }
+        committed.map(|()| merged)
     }
 
     /// Inserts the newest rows, or those among them of a range of lines.
@@ -408,6 +468,12 @@ impl Plan {
             _ => refused,
         })
     }
+}
+
+/// Whether the error of a commit is the server's word on it, and not that of a connection that ends.
+fn says_what_became(e: &::postgres::Error) -> bool {
+    let severity = e.as_db_error().and_then(|e| e.parsed_severity());
+    severity == Some(Severity::Error)
 }
 
 fn is_bad_row(e: &::postgres::Error) -> bool {

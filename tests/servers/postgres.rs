@@ -1,6 +1,10 @@
 //! The batch store on a real PostgreSQL.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use rtp::batch_store::postgres::{PostgresBatchStore, create};
@@ -254,6 +258,94 @@ fn files_are_read_again_when_the_connection_dies_before_the_commit() {
     );
     let count = "SELECT count(*) FROM batch_users";
     assert_eq!(database.psql(count).unwrap(), "5000");
+}
+
+/// What becomes of the first commit that a proxy sees.
+#[derive(Clone, Copy, PartialEq)]
+enum Commit {
+    /// The server gets it, and its answer is lost with the connection.
+    Arrives,
+    /// It is lost with the connection.
+    IsLost,
+}
+
+/// Listens in front of a server; yields its port, and whether it has seen no commit yet.
+fn proxy(server: SocketAddr, commit: Commit) -> (u16, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let waits = Arc::new(AtomicBool::new(true));
+    let is_first = waits.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), TcpStream::connect(server).unwrap());
+            let is_cut = Arc::new(AtomicBool::new(false));
+            let (from, to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            let cut = is_cut.clone();
+            std::thread::spawn(move || pass(from, to, |_| !cut.load(Ordering::SeqCst)));
+            let is_first = is_first.clone();
+            std::thread::spawn(move || {
+                pass(client, server, |sent| {
+                    let is_commit = sent.windows(7).any(|part| part == b"COMMIT\0");
+                    if is_commit && is_first.swap(false, Ordering::SeqCst) {
+                        is_cut.store(true, Ordering::SeqCst);
+                    }
+                    commit == Commit::Arrives || !is_cut.load(Ordering::SeqCst)
+                });
+            });
+        }
+    });
+    (port, waits)
+}
+
+/// Passes bytes on while `goes_on` says so, then ends both connections.
+fn pass(mut from: TcpStream, mut to: TcpStream, mut goes_on: impl FnMut(&[u8]) -> bool) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        let sent = &buffer[..read];
+        if !goes_on(sent) || to.write_all(sent).is_err() {
+            break;
+        }
+    }
+    from.shutdown(Shutdown::Both).ok();
+    to.shutdown(Shutdown::Both).ok();
+}
+
+#[test]
+fn a_connection_that_is_lost_in_the_commit_leaves_no_doubt() {
+    for (commit, name, says) in [
+        (Commit::Arrives, "commit_arrives", ""),
+        (Commit::IsLost, "commit_is_lost", "reading the files again"),
+    ] {
+        let Some(database) = Database::new(name) else {
+            return;
+        };
+        let place = database.place();
+        place.write("u.ndjson", users(5_000));
+        let (user, rest) = database.url.split_once("127.0.0.1:").unwrap();
+        let (port, name) = rest.split_once('/').unwrap();
+        let (port, waits) = proxy(([127, 0, 0, 1], port.parse().unwrap()).into(), commit);
+        let url = format!("{user}127.0.0.1:{port}/{name}");
+        // A second insert of the same keys would be refused.
+        let args = [
+            "load-batch",
+            "--mode",
+            "insert",
+            "u.ndjson",
+            "--batch-store",
+            &url,
+        ];
+        let ran = place.rtp(&args, b"");
+        assert_eq!(
+            (ran.status, ran.counts()),
+            (0, [5_000, 5_000, 0, 0, 0]),
+            "{}",
+            ran.stderr
+        );
+        assert!(!waits.load(Ordering::SeqCst), "a commit was cut off");
+        assert!(ran.stderr.contains(says), "{}", ran.stderr);
+        let count = "SELECT (SELECT count(*) FROM batch_users) + (SELECT count(*) FROM rtp_loads)";
+        assert_eq!(database.psql(count).unwrap(), "5001");
+    }
 }
 
 #[test]
