@@ -143,7 +143,12 @@ fn come_and_go(kafka: &Kafka<'_>, events: u64) {
         group.owners().contains("stopped")
     });
     stopped.signal("TERM");
+    let asked = Instant::now();
     let ran = stopped.end();
+    eprintln!(
+        "the member that was stopped ended after {:?}",
+        asked.elapsed()
+    );
     let [read, written, ..] = ran.counts();
     assert_eq!((ran.status, read), (0, written), "{}", ran.stderr);
     assert!(read > 0, "the second member did nothing");
