@@ -142,6 +142,12 @@ fn come_and_go(kafka: &Kafka<'_>, events: u64) {
     eventually("the second member owns partitions", || {
         group.owners().contains("stopped")
     });
+    // It has done something, for somebody has in every partition.
+    let before: Vec<i64> = (0..PARTITIONS as i32).map(|p| group.stored(p)).collect();
+    eventually("every partition goes on", || {
+        let goes_on = |(p, before): (i32, &i64)| group.stored(p) > *before;
+        (0..).zip(&before).all(goes_on)
+    });
     stopped.signal("TERM");
     let asked = Instant::now();
     let ran = stopped.end();
