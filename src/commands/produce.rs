@@ -121,14 +121,17 @@ impl Sending<'_> {
     async fn settle(&mut self, behind: usize) -> Result<()> {
         let mut acknowledged = self.log.settle(behind).await?;
         add(&self.log.run.counts.written, acknowledged);
+        let mut entered = Ok(());
         while let Some(chunk) = self.on_their_way.front() {
             let Some(rest) = acknowledged.checked_sub(chunk.good) else {
                 break;
             };
             acknowledged = rest;
-            self.intake.enter(chunk)?;
+            // All that has arrived is entered, also after one that exceeds the budget.
+            entered = entered.and(self.intake.enter(chunk));
             self.on_their_way.pop_front();
         }
+        entered?;
         if acknowledged > 0 || self.on_their_way.len() > behind {
             let (url, on_their_way) = (&self.log.url, self.on_their_way.len());
             return Err(Error::refused(format!(
