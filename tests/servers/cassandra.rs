@@ -165,7 +165,8 @@ fn rtp(place: &Place, server: &Server, args: &[&str], input: &[u8]) -> Ran {
     place.rtp(&all, input)
 }
 
-async fn session(server: &Server) -> Session {
+/// A session of the driver itself, to look past rtp.
+pub async fn session(server: &Server) -> Session {
     let address = server.address("RTP_REALTIME_STORE");
     let node = address.strip_prefix("cassandra://").unwrap();
     SessionBuilder::new()

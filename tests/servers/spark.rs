@@ -13,10 +13,10 @@ use rtp::event::{Event, Headers, MicroBatch};
 use rtp::event_log::kafka::{KafkaConsumer, KafkaProducer};
 use rtp::event_log::{Consumer, Limits, Offsets, Producer};
 use scylla::client::session::Session;
-use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::unprepared::Statement;
 use scylla::value::Row;
 
+use crate::cassandra::session;
 use crate::common::{Place, Ran};
 use crate::stack::{Access, Server, does_not_run, server};
 
@@ -206,16 +206,6 @@ impl Twins {
 
 /// Key and value.
 type Letter = (Option<Vec<u8>>, Option<Vec<u8>>);
-
-async fn session(cassandra: &Server) -> Session {
-    let address = cassandra.address("RTP_REALTIME_STORE");
-    let node = address.strip_prefix("cassandra://").unwrap();
-    SessionBuilder::new()
-        .known_node(node)
-        .build()
-        .await
-        .unwrap()
-}
 
 /// The rows of a table by key, with the write times of their cells.
 async fn read(session: &Session, keyspace: &str, table: &str) -> BTreeMap<String, String> {
