@@ -387,8 +387,22 @@ fn asked<C: ClientContext>(
     }
 }
 
+/// Why a client does not know a topic that was there before, or a partition of it: that is so for a moment
+/// as well when brokers come back and lead nothing yet.
+pub(crate) fn why_unknown<C: ClientContext>(
+    client: &Client<C>,
+    health: &Health,
+    server: &Server,
+    topic: &str,
+) -> Error {
+    match partitions_of_known(client, health, server, topic) {
+        Ok(_) => Error::unavailable(format!("{}: not ready to serve", address(server))),
+        Err(e) => e,
+    }
+}
+
 /// The topic was there when the command started.
-pub(crate) fn topic_gone(server: &Server, topic: &str) -> Error {
+fn topic_gone(server: &Server, topic: &str) -> Error {
     let at = address(server);
     Error::missing(format!(
         "topic {topic} in {at} is gone, and was there before"

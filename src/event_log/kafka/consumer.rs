@@ -233,12 +233,14 @@ impl KafkaConsumer {
 
     fn driven<T>(&self, doing: &str, result: Result<T, KafkaError>) -> Result<T> {
         result.map_err(|e| {
-            if kafka::is_unknown_topic(&e) {
-                return kafka::topic_gone(&self.server, &self.topic);
-            }
-            let known = kafka::error(&self.server, &e);
-            self.membership
-                .health
+            let health = &self.membership.health;
+            let known = match &self.client {
+                Some(client) if kafka::is_unknown_topic(&e) => {
+                    kafka::why_unknown(client.client(), health, &self.server, &self.topic)
+                }
+                _ => kafka::error(&self.server, &e),
+            };
+            health
                 .explain(&self.server, known)
                 .context(format_args!("cannot {doing} topic {}", self.topic))
         })

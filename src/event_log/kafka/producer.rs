@@ -190,11 +190,14 @@ impl KafkaProducer {
         match self.client.send(record) {
             Ok(()) => Ok(true),
             Err((KafkaError::MessageProduction(Code::QueueFull), _)) => Ok(false),
-            Err((e, _)) if kafka::is_unknown_topic(&e) => {
-                Err(kafka::topic_gone(&self.server, &self.topic))
-            }
+            Err((e, _)) if kafka::is_unknown_topic(&e) => Err(self.fail(self.why_unknown())),
             Err((e, _)) => Err(self.fail(kafka::error(&self.server, &e))),
         }
+    }
+
+    fn why_unknown(&self) -> Error {
+        let (client, health) = (self.client.client(), &self.reports.health);
+        kafka::why_unknown(client, health, &self.server, &self.topic)
     }
 
     fn fail(&self, error: Error) -> Error {
@@ -286,7 +289,7 @@ impl KafkaProducer {
             None => Ok(events),
             Some(code) => {
                 let error = match kafka::is_unknown(code) {
-                    true => kafka::topic_gone(&self.server, &self.topic),
+                    true => self.why_unknown(),
                     false => kafka::coded(&kafka::address(&self.server), code),
                 };
                 let count = format!("{failed} of {events} events were not taken");
