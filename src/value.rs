@@ -146,18 +146,7 @@ impl<'a> Value<'a> {
     pub fn from_json(field: &Field, raw: &'a str) -> Result<Value<'a>, Fault> {
         match raw.as_bytes().first() {
             Some(b'n') => Ok(Value::Null),
-            Some(b'"') => match (json_text(raw)?, field.kind) {
-                // JSON text without escapes holds no control character.
-                (Cow::Borrowed(text), FieldType::Text) => Ok(Value::Text(text.into())),
-                (text, FieldType::Text) => text_value(text),
-                (text, FieldType::Uuid) => uuid_value(&text),
-                (text, FieldType::Date) => date_value(&text),
-                (text, FieldType::Timestamp) if field.format == TimeFormat::Rfc3339 => {
-                    timestamp_value(&text)
-                }
-                (text, _) if field.coerce => Value::from_text(field, text),
-                _ => Err(wrong_type(field, "a text")),
-            },
+            Some(b'"') => Value::from_json_text(field, json_text(raw)?),
             Some(b't' | b'f') => match field.kind {
                 FieldType::Boolean => Ok(Value::Boolean(raw == "true")),
                 FieldType::Text if field.coerce => Ok(Value::Text(raw.into())),
@@ -177,6 +166,39 @@ impl<'a> Value<'a> {
                 }
                 _ => number_value(field, raw.into()),
             },
+        }
+    }
+
+    /// Reads a JSON text without escapes, given without its quotes; none if it is no value of the field.
+    // Inlined, so that the value is made where it is kept.
+    #[inline(always)]
+    pub fn from_plain_text(field: &Field, text: &'a str) -> Option<Value<'a>> {
+        match field.kind {
+            FieldType::Text => Some(Value::Text(Cow::Borrowed(text))),
+            FieldType::Uuid => Uuid::try_parse(text).ok().map(Value::Uuid),
+            FieldType::Timestamp if field.format == TimeFormat::Rfc3339 => {
+                match plain_utc(text.as_bytes()) {
+                    Some(ms) => Some(Value::Timestamp(ms)),
+                    None => timestamp_value(text).ok(),
+                }
+            }
+            _ => Value::from_json_text(field, text.into()).ok(),
+        }
+    }
+
+    /// Reads what a JSON text says, borrowed if it has no escapes.
+    fn from_json_text(field: &Field, text: Cow<'a, str>) -> Result<Value<'a>, Fault> {
+        match (text, field.kind) {
+            // JSON text without escapes holds no control character.
+            (Cow::Borrowed(text), FieldType::Text) => Ok(Value::Text(text.into())),
+            (text, FieldType::Text) => text_value(text),
+            (text, FieldType::Uuid) => uuid_value(&text),
+            (text, FieldType::Date) => date_value(&text),
+            (text, FieldType::Timestamp) if field.format == TimeFormat::Rfc3339 => {
+                timestamp_value(&text)
+            }
+            (text, _) if field.coerce => Value::from_text(field, text),
+            _ => Err(wrong_type(field, "a text")),
         }
     }
 
@@ -337,23 +359,27 @@ fn days_since_1970(date: jiff::civil::Date) -> Option<i32> {
 /// Milliseconds of `YYYY-MM-DDTHH:MM:SS[.mmm]Z` in the years 1 to 9999, which is how nearly every time is
 /// written; none for whatever else, valid or not.
 fn plain_utc(text: &[u8]) -> Option<i64> {
-    let number = |range: std::ops::Range<usize>| {
-        text[range].iter().try_fold(0_i64, |n, b| match b {
-            b'0'..=b'9' => Some(n * 10 + i64::from(b - b'0')),
-            _ => None,
-        })
-    };
-    let ms = match text.len() {
-        20 => 0,
-        24 if text[19] == b'.' => number(20..23)?,
+    let mut padded = *b"....-..-..T..:..:...000Z";
+    match text.len() {
+        20 => padded[..19].copy_from_slice(&text[..19]),
+        24 => padded.copy_from_slice(text),
         _ => return None,
-    };
-    let marks = [text[4], text[7], text[10], text[13], text[16]];
-    if marks != *b"--T::" || text.last() != Some(&b'Z') {
+    }
+    let marks = [4, 7, 10, 13, 16, 19, 23].map(|i| padded[i]);
+    if marks != *b"--T::.Z" || text.last() != Some(&b'Z') {
         return None;
     }
-    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    // All of them are looked at, so that the compiler may do it at once.
+    let digits = padded.map(|b| b.wrapping_sub(b'0'));
+    let is_none = |i: &usize| digits[*i] > 9;
+    let places = [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18, 20, 21, 22];
+    if places.iter().fold(false, |found, i| found | is_none(i)) {
+        return None;
+    }
+    let two = |i: usize| i64::from(digits[i]) * 10 + i64::from(digits[i + 1]);
+    let (year, month, day) = (two(0) * 100 + two(2), two(5), two(8));
+    let (hour, minute, second) = (two(11), two(14), two(17));
+    let ms = two(20) * 10 + i64::from(digits[22]);
     let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let days_in_month = match month {
         4 | 6 | 9 | 11 => 30,
