@@ -19,6 +19,13 @@ pub struct Event<'a> {
     pub headers: &'a [u8],
 }
 
+impl Event<'_> {
+    /// Bytes of key, value and headers.
+    pub fn size(&self) -> usize {
+        self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + self.headers.len()
+    }
+}
+
 /// A batch of events in one buffer.
 #[derive(Clone, Debug, Default)]
 pub struct MicroBatch {

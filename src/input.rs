@@ -11,8 +11,8 @@ use crate::error::{Context, Error, Result, file_error};
 use crate::trailer::{Mark, Tally};
 use crate::transform::MAX_EVENT_BYTES;
 
-/// Bytes asked for in one read.
-const READ_BYTES: usize = 1 << 20;
+/// Bytes asked for in one read: few enough to be in the processor's cache until the events are made of them.
+const READ_BYTES: usize = 256 << 10;
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -55,7 +55,9 @@ pub struct Line<'a> {
 /// Whole lines of one file, in one buffer.
 #[derive(Debug, Default)]
 pub struct Chunk {
+    /// The lines, and what was in the buffer behind them.
     bytes: Vec<u8>,
+    size: usize,
     lines: Vec<(u64, u64, Range<usize>)>,
     header: Option<Range<usize>>,
     /// How the file is written.
@@ -95,7 +97,7 @@ impl Chunk {
 
     /// Bytes of the lines, line ends included.
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        self.size
     }
 }
 
@@ -108,6 +110,8 @@ pub struct Input {
     name: String,
     format: Format,
     carry: Vec<u8>,
+    /// The buffer of a chunk that came back.
+    spare: Vec<u8>,
     /// Set while the rest of a line over the limit is passed over.
     overlong: bool,
     line: u64,
@@ -141,6 +145,7 @@ impl Input {
             name: String::new(),
             format: Format::Ndjson,
             carry: Vec::new(),
+            spare: Vec::new(),
             overlong: false,
             line: 0,
             offset: 0,
@@ -171,9 +176,11 @@ impl Input {
                 }
                 continue;
             };
-            let mut bytes = std::mem::take(&mut self.carry);
-            let old = bytes.len();
-            bytes.resize(old + READ_BYTES, 0);
+            let mut bytes = std::mem::take(&mut self.spare);
+            let old = self.carry.len();
+            bytes.resize(bytes.len().max(old + READ_BYTES), 0);
+            bytes[..old].copy_from_slice(&self.carry);
+            self.carry.clear();
             let read = loop {
                 match reader.read(&mut bytes[old..]) {
                     Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -182,16 +189,23 @@ impl Input {
             };
             let read =
                 read.map_err(|e| Error::refused(format!("cannot read {}: {e}", self.name)))?;
-            bytes.truncate(old + read);
             let ended = read == 0;
             if ended {
                 self.reader = None;
             }
-            let chunk = self.split(bytes, ended)?;
+            let mut chunk = self.split(&bytes[..old + read], ended)?;
+            chunk.bytes = bytes;
             if !chunk.is_empty() || chunk.skipped > 0 || chunk.header.is_some() {
                 return Ok(Some(chunk));
             }
+            self.spare = chunk.bytes;
         }
+    }
+
+    /// Takes the buffer of a chunk back, for the next one; yields its bookmark.
+    pub fn take_back(&mut self, chunk: Chunk) -> Option<String> {
+        self.spare = chunk.bytes;
+        chunk.state
     }
 
     fn open(&mut self, path: PathBuf) -> Result<()> {
@@ -210,39 +224,40 @@ impl Input {
     }
 
     /// Cuts whole lines off; what is left of the last one is carried to the next read.
-    fn split(&mut self, mut bytes: Vec<u8>, ended: bool) -> Result<Chunk> {
+    fn split(&mut self, bytes: &[u8], ended: bool) -> Result<Chunk> {
         let mut start = 0;
         if self.at_start && (bytes.len() >= 3 || ended) {
-            start = self.check_start(&bytes)?;
+            start = self.check_start(bytes)?;
             self.offset = start as u64;
             self.at_start = false;
         }
         let mut chunk = Chunk {
             format: self.format,
+            size: bytes.len(),
             ..Chunk::default()
         };
         while let Some(length) = self.line_length(&bytes[start..], ended) {
-            self.take_line(&bytes, start..start + length, 1, &mut chunk)?;
+            self.take_line(bytes, start..start + length, 1, &mut chunk)?;
             start += length + 1;
         }
         let rest = bytes.len() - start;
         if ended && rest > 0 {
             let lines = chunk.len();
-            self.take_line(&bytes, start..bytes.len(), 0, &mut chunk)?;
+            self.take_line(bytes, start..bytes.len(), 0, &mut chunk)?;
             chunk.is_open = chunk.len() > lines;
         } else if rest > MAX_EVENT_BYTES {
             // Kept one byte over the limit, which is enough to be rejected as too large.
             if !self.overlong {
-                self.take_line(&bytes, start..start + MAX_EVENT_BYTES + 1, 0, &mut chunk)?;
+                self.take_line(bytes, start..start + MAX_EVENT_BYTES + 1, 0, &mut chunk)?;
                 self.overlong = true;
                 self.offset += (rest - MAX_EVENT_BYTES - 1) as u64;
             } else {
                 self.offset += rest as u64;
             }
         } else if rest > 0 {
-            self.carry = bytes.split_off(start);
+            self.carry.extend_from_slice(&bytes[start..]);
+            chunk.size = start;
         }
-        chunk.bytes = bytes;
         Ok(chunk)
     }
 

@@ -11,7 +11,7 @@ use crate::durable;
 use crate::error::{Context, Error, Result};
 use crate::event::MicroBatch;
 use crate::exit::Exit;
-use crate::input::{Format, Input, Line};
+use crate::input::{Chunk, Format, Input, Line};
 use crate::rejects::{self, Budget, RejectFile, Rejected};
 use crate::run::{Run, add, get};
 use crate::transform::{Reject, Transform};
@@ -117,17 +117,18 @@ impl<T> Checked<T> {
 }
 
 /// Reads and checks chunks, one ahead of what is used. `take` adds a good record, given as its line and
-/// its values, to what `empty` starts as, after the checks across the row that it wants.
-pub fn read<T, F>(
+/// its values, to what `empty` makes for a chunk, after the checks across the row that it wants.
+pub fn read<T, E, F>(
     args: &IntakeArgs,
     reading: Reading,
     dataset: &Dataset,
     run: &Run,
-    empty: T,
+    empty: E,
     take: F,
 ) -> Ahead<Checked<T>>
 where
-    T: Clone + Send + 'static,
+    T: Send + 'static,
+    E: Fn(&Chunk) -> T + Send + 'static,
     F: FnMut(&mut T, &mut Transform<'_>, Line<'_>, &[Value<'_>]) -> Result<(), Reject>
         + Send
         + 'static,
@@ -144,22 +145,22 @@ where
     Ahead::start(move || reader.next())
 }
 
-struct Reader<T, F> {
+struct Reader<E, F> {
     input: Input,
     reading: Reading,
     dataset: Dataset,
     run: Run,
     columns: Option<Columns>,
-    empty: T,
+    empty: E,
     take: F,
 }
 
-impl<T, F> Reader<T, F>
-where
-    T: Clone,
-    F: FnMut(&mut T, &mut Transform<'_>, Line<'_>, &[Value<'_>]) -> Result<(), Reject>,
-{
-    fn next(&mut self) -> Result<Option<Checked<T>>> {
+impl<E, F> Reader<E, F> {
+    fn next<T>(&mut self) -> Result<Option<Checked<T>>>
+    where
+        E: Fn(&Chunk) -> T,
+        F: FnMut(&mut T, &mut Transform<'_>, Line<'_>, &[Value<'_>]) -> Result<(), Reject>,
+    {
         let Some(chunk) = self.input.next_chunk()? else {
             return Ok(None);
         };
@@ -167,7 +168,7 @@ where
             self.read_header(header)?;
         }
         let mut checked = Checked {
-            good: self.empty.clone(),
+            good: (self.empty)(&chunk),
             dead_letters: MicroBatch::default(),
             reject_lines: Vec::new(),
             rejected: 0,
@@ -201,7 +202,7 @@ where
         {
             checked.cut = Some(format!("{} line {number}", self.input.name()));
         }
-        checked.state = chunk.state;
+        checked.state = self.input.take_back(chunk);
         Ok(Some(checked))
     }
 
@@ -220,7 +221,7 @@ where
         Ok(())
     }
 
-    fn set_aside(&self, checked: &mut Checked<T>, line: Line<'_>, reject: &Reject) {
+    fn set_aside<T>(&self, checked: &mut Checked<T>, line: Line<'_>, reject: &Reject) {
         checked.rejected += 1;
         let reason = || format!("line {}: {}", line.number, reject.describe(&self.dataset));
         checked.first_bad.get_or_insert_with(reason);

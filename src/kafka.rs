@@ -341,6 +341,19 @@ pub(crate) fn first_partitions<C: ClientContext>(
     }
 }
 
+/// Makes an idempotent client ask for its producer id now. It asks when a broker tells it of topics, but not
+/// over the connection to the address it was given, which it does not keep; and if it does not come to ask,
+/// it looks again only every 500 ms (librdkafka 2.12, rdkafka_idempotence.c). Nothing depends on success.
+pub(crate) fn hasten_producer_id<C: ClientContext>(client: &Client<C>, topic: &str) {
+    for _ in 0..10 {
+        match client.fetch_metadata(Some(topic), SHORT_PATIENCE) {
+            Ok(metadata) if metadata.orig_broker_id() < 0 => {}
+            _ => return,
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// The number of a topic's partitions; a missing topic is `Invalid`.
 pub(crate) fn partitions<C: ClientContext>(
     client: &Client<C>,

@@ -1,5 +1,6 @@
 //! Where bad records go: the dead-letter topic, or a file of NDJSON; and how many are too many.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -84,7 +85,8 @@ pub fn push_dead_letter(
     });
 }
 
-/// Sends dead letters and waits until they are acknowledged, through outages: none is sent twice.
+/// Sends dead letters and waits until they are acknowledged, through outages: none is sent twice. Of one
+/// that is larger than its topic takes, the first bytes are kept, and their number in a header.
 pub async fn send(
     run: &Run,
     max_outage: Duration,
@@ -94,6 +96,11 @@ pub async fn send(
     if batch.is_empty() {
         return Ok(());
     }
+    let max_size = producer.lock().await.max_size().unwrap_or(usize::MAX);
+    let batch = &*match batch.iter().all(|letter| letter.size() <= max_size) {
+        true => Cow::Borrowed(batch),
+        false => Cow::Owned(shortened(batch, max_size)),
+    };
     // Two steps: what was sent before an outage of the flush is still on its way.
     through_outage(run, max_outage, || async {
         producer.lock().await.send(batch).await
@@ -110,6 +117,29 @@ pub async fn send(
         "{acknowledged} of {} dead letters were acknowledged",
         batch.len()
     )))
+}
+
+fn shortened(batch: &MicroBatch, max_size: usize) -> MicroBatch {
+    let mut fitting = MicroBatch::default();
+    for letter in batch.iter() {
+        let mut headers = letter.headers.to_vec();
+        let mut value = letter.value;
+        if letter.size() > max_size
+            && let Some(whole) = value
+        {
+            let mut size = Headers::default();
+            size.push("rtp.value_bytes", whole.len().to_string().as_bytes());
+            headers.extend_from_slice(size.bytes());
+            let rest = letter.size() - whole.len() + size.bytes().len();
+            value = Some(&whole[..max_size.saturating_sub(rest).min(whole.len())]);
+        }
+        fitting.push(Event {
+            value,
+            headers: &headers,
+            ..letter
+        });
+    }
+    fitting
 }
 
 /// Appends a rejected record as a line of a reject file: line, byte offset, field, rule, reason, and

@@ -8,7 +8,7 @@ use crate::connect;
 use crate::dataset::Dataset;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::input::{Format, Line};
+use crate::input::{Chunk, Format, Line};
 use crate::intake::{self, Aside, Checked, Intake, IntakeArgs, Reading};
 use crate::retry::{MaxOutage, through_outage};
 use crate::row::{Origin, Rows};
@@ -157,7 +157,8 @@ fn read(args: &Args, dataset: &Dataset, run: &Run) -> Ahead<Checked<Rows>> {
         destination: dataset.batch.table.clone(),
         aside: Aside::File,
     };
-    let empty = Rows::new(dataset.fields.len());
+    let width = dataset.fields.len();
+    let empty = move |_: &Chunk| Rows::new(width);
     let take =
         |rows: &mut Rows, transform: &mut Transform<'_>, line: Line<'_>, values: &[Value<'_>]| {
             let origin = Origin {

@@ -13,17 +13,17 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Headers, MicroBatch};
 use crate::event_log::Producer;
 use crate::exit::Exit;
-use crate::input::{Format, Line};
+use crate::input::{Chunk, Format, Line};
 use crate::intake::{self, Aside, Checked, Intake, IntakeArgs, Reading};
 use crate::rejects;
 use crate::retry::{MaxOutage, through_outage};
 use crate::run::{Run, add};
-use crate::transform::{Transform, write_key};
+use crate::transform::{Reject, Transform, write_key};
 use crate::url::{EventLogArg, ServerUrl, SettingArgs};
 use crate::value::Value;
 
 /// Most chunks whose events are on their way at once.
-const BEHIND: usize = 16;
+const BEHIND: usize = 32;
 
 /// After this long without more input everything sent is waited for.
 const LINGER: Duration = Duration::from_millis(20);
@@ -77,7 +77,8 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         log: Log::open(args, dataset, run).await?,
         on_their_way: VecDeque::new(),
     };
-    let mut chunks = read(args, dataset, run);
+    let max_size = sending.log.events.lock().await.max_size();
+    let mut chunks = read(args, dataset, run, max_size.unwrap_or(usize::MAX));
     loop {
         let next = match timeout(LINGER, chunks.next(&run.stop)).await {
             Ok(next) => next,
@@ -143,7 +144,7 @@ impl Sending<'_> {
 }
 
 /// The good lines as events.
-fn read(args: &Args, dataset: &Dataset, run: &Run) -> Ahead<Checked<MicroBatch>> {
+fn read(args: &Args, dataset: &Dataset, run: &Run, max_size: usize) -> Ahead<Checked<MicroBatch>> {
     let reading = Reading {
         format: Some(Format::Ndjson),
         null: String::new(),
@@ -157,6 +158,12 @@ fn read(args: &Args, dataset: &Dataset, run: &Run) -> Ahead<Checked<MicroBatch>>
     let mut headers = Headers::default();
     headers.push("rtp.run_id", run.id.as_bytes());
     let mut key = Vec::with_capacity(64);
+    let beside = headers.bytes().len() + key.capacity();
+    let empty = move |chunk: &Chunk| {
+        let mut events = MicroBatch::default();
+        events.reserve(chunk.len(), chunk.size() + chunk.len() * beside);
+        events
+    };
     let take = move |events: &mut MicroBatch,
                      transform: &mut Transform<'_>,
                      line: Line<'_>,
@@ -164,24 +171,21 @@ fn read(args: &Args, dataset: &Dataset, run: &Run) -> Ahead<Checked<MicroBatch>>
         transform.check(values)?;
         key.clear();
         write_key(&values[key_column], &mut key);
-        events.push(Event {
+        let event = Event {
             partition: 0,
             offset: 0,
             timestamp: transform.now(),
             key: Some(&key),
             value: Some(line.bytes),
             headers: headers.bytes(),
-        });
+        };
+        if event.size() > max_size {
+            return Err(Reject::too_large(event.size(), max_size));
+        }
+        events.push(event);
         Ok(())
     };
-    intake::read(
-        &args.intake,
-        reading,
-        dataset,
-        run,
-        MicroBatch::default(),
-        take,
-    )
+    intake::read(&args.intake, reading, dataset, run, empty, take)
 }
 
 /// The topic and its dead letters.

@@ -68,6 +68,12 @@ pub struct Limits {
 /// error (`Invalid`), never made.
 #[async_trait]
 pub trait Producer: Send {
+    /// Most bytes of key, value and headers that the topic takes in one event; none if it takes all that
+    /// rtp does.
+    fn max_size(&self) -> Option<usize> {
+        None
+    }
+
     /// Takes a batch. It is acknowledged only by `settle`. After `Unavailable`, the next call must be
     /// with the same batch, and goes on where this one stopped: no event is taken twice.
     async fn send(&mut self, batch: &MicroBatch) -> Result<()>;

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)] // each test file uses its part of this module
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -211,8 +211,12 @@ pub struct Running(Child);
 impl Running {
     pub fn write(&mut self, input: &[u8]) {
         let pipe = self.0.stdin.as_mut().unwrap();
-        pipe.write_all(input).unwrap();
-        pipe.flush().unwrap();
+        if let Err(e) = pipe.write_all(input).and_then(|()| pipe.flush()) {
+            let mut said = String::new();
+            let mut stderr = self.0.stderr.take().unwrap();
+            stderr.read_to_string(&mut said).unwrap();
+            panic!("it reads no more: {e}; {said}");
+        }
     }
 
     /// Ends its standard input.

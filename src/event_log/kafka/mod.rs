@@ -2,6 +2,7 @@
 //! committed by hand.
 
 mod consumer;
+mod native;
 mod producer;
 
 use std::time::{Duration, Instant};

@@ -5,20 +5,31 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
 
 use crate::error::{Error, Result};
-use crate::event::{Event, Headers, MicroBatch};
+use crate::event::{Event, MicroBatch};
 use crate::event_log::Producer;
 use crate::kafka::{self, Health, PATIENCE};
 use crate::url::Server;
 
+use super::native::TopicProducer;
+
 /// Between two looks at the delivery reports.
 const REPORTS: Duration = Duration::from_millis(1);
+
+/// Most bytes of a batch of events, as the client has it by itself.
+const BATCH_BYTES: usize = 1_000_000;
+
+/// Kafka's own limit of a batch.
+const DEFAULT_LIMIT: usize = 1_048_588;
+
+/// Bytes that Kafka adds to one event that is alone in its batch: 61 for the batch, 36 for the event,
+/// and some for its headers.
+const OVERHEAD: usize = 256;
 
 /// What became of the messages that were taken.
 #[derive(Clone, Debug, Default)]
@@ -108,10 +119,12 @@ impl ProducerContext for Reports {
 
 /// Appends to one topic.
 pub struct KafkaProducer {
-    client: BaseProducer<Reports>,
+    producer: TopicProducer<Reports>,
     reports: Reports,
     server: Server,
     topic: String,
+    /// Most bytes of a batch that the topic takes.
+    max_batch_bytes: usize,
     /// Events of the batch that is being sent that were taken before the queue was full; none between
     /// two batches.
     begun: Option<usize>,
@@ -131,6 +144,17 @@ impl std::fmt::Debug for KafkaProducer {
 impl KafkaProducer {
     /// Opens a topic for appending.
     pub async fn open(server: &Server, topic: &str) -> Result<Self> {
+        tokio::task::block_in_place(|| {
+            let opened = Self::connect(server, topic, BATCH_BYTES)?;
+            match opened.max_batch_bytes {
+                // A batch of events that is larger than this is refused as a whole.
+                limit @ ..BATCH_BYTES => Self::connect(server, topic, limit),
+                _ => Ok(opened),
+            }
+        })
+    }
+
+    fn connect(server: &Server, topic: &str, batch_bytes: usize) -> Result<Self> {
         let mut config = kafka::config(server)?;
         for (name, value) in [
             ("enable.idempotence", "true"),
@@ -143,6 +167,9 @@ impl KafkaProducer {
             ("socket.timeout.ms", "30000"),
             ("queue.buffering.max.kbytes", "32768"),
             ("linger.ms", "5"),
+            // Whether the topic takes an event is checked against its own limit.
+            ("message.max.bytes", "2097152"),
+            ("batch.size", &batch_bytes.to_string()),
         ] {
             if !server.settings.iter().any(|(n, _)| n == name) {
                 config.set(name, value);
@@ -151,14 +178,19 @@ impl KafkaProducer {
         let reports = Reports::default();
         let client = BaseProducer::from_config_and_context(&config, reports.clone())
             .map_err(|e| kafka::error(server, &e))?;
-        tokio::task::block_in_place(|| {
-            let (client, health) = (&client, &reports.health);
-            kafka::first_partitions(client.client(), health, server, topic, || {
-                client.poll(Duration::ZERO);
-            })
+        let health = &reports.health;
+        kafka::first_partitions(client.client(), health, server, topic, || {
+            client.poll(Duration::ZERO);
         })?;
+        kafka::hasten_producer_id(client.client(), topic);
+        let producer = TopicProducer::new(client, topic)
+            .ok_or_else(|| Error::invalid(format!("{topic:?} is no name of a topic")))?;
+        let limit = producer.property("max.message.bytes", PATIENCE);
         Ok(KafkaProducer {
-            client,
+            max_batch_bytes: limit
+                .and_then(|bytes| bytes.parse().ok())
+                .unwrap_or(DEFAULT_LIMIT),
+            producer,
             reports,
             server: server.clone(),
             topic: topic.into(),
@@ -168,36 +200,25 @@ impl KafkaProducer {
 
     /// Hands one event to the client; false if its queue is full.
     fn take(&self, batch: usize, event: Event<'_>) -> Result<bool> {
-        let mut record = BaseRecord::with_opaque_to(&self.topic, batch).timestamp(event.timestamp);
-        if let Some(key) = event.key {
-            record = record.key(key);
-        } else {
-            record = record.partition(0);
-        }
-        if let Some(value) = event.value {
-            record = record.payload(value);
-        }
-        if !event.headers.is_empty() {
-            let mut headers = OwnedHeaders::new();
-            for (key, value) in Headers::read(event.headers) {
-                headers = headers.insert(Header {
-                    key,
-                    value: Some(value),
-                });
-            }
-            record = record.headers(headers);
-        }
-        match self.client.send(record) {
+        match self.producer.send(event, batch) {
             Ok(()) => Ok(true),
-            Err((KafkaError::MessageProduction(Code::QueueFull), _)) => Ok(false),
-            Err((e, _)) if kafka::is_unknown_topic(&e) => Err(self.fail(self.why_unknown())),
-            Err((e, _)) => Err(self.fail(kafka::error(&self.server, &e))),
+            Err(Code::QueueFull) => Ok(false),
+            Err(code) if kafka::is_unknown(code) => Err(self.fail(self.why_unknown())),
+            Err(code) => Err(self.fail(kafka::coded(&kafka::address(&self.server), code))),
         }
     }
 
+    fn client(&self) -> &Client<Reports> {
+        self.producer.client().client()
+    }
+
     fn why_unknown(&self) -> Error {
-        let (client, health) = (self.client.client(), &self.reports.health);
-        kafka::why_unknown(client, health, &self.server, &self.topic)
+        kafka::why_unknown(
+            self.client(),
+            &self.reports.health,
+            &self.server,
+            &self.topic,
+        )
     }
 
     fn fail(&self, error: Error) -> Error {
@@ -212,7 +233,7 @@ impl KafkaProducer {
     fn listen(&self) -> u64 {
         let mut before = self.reports.seen().reported;
         loop {
-            self.client.poll(Duration::ZERO);
+            self.producer.client().poll(Duration::ZERO);
             let reported = self.reports.seen().reported;
             if reported == before {
                 return reported;
@@ -238,7 +259,7 @@ impl KafkaProducer {
             }
             let silence = last.1.elapsed();
             if silence > health.doubt() && !has_asked {
-                let (client, topic) = (self.client.client(), &self.topic);
+                let (client, topic) = (self.client(), &self.topic);
                 let known = kafka::partitions_of_known(client, health, &self.server, topic);
                 known.map_err(|e| self.fail(e))?;
                 has_asked = true;
@@ -265,7 +286,8 @@ impl KafkaProducer {
         for (i, event) in batch.iter().enumerate().skip(begun) {
             self.begun = Some(i);
             while !self.take(number, event)? {
-                let reported = self.listen();
+                // Counted before the queue was found full: what is reported by now has made room.
+                let reported = self.reports.seen().reported;
                 self.wait(|seen| seen.reported > reported)?;
             }
         }
@@ -301,6 +323,10 @@ impl KafkaProducer {
 
 #[async_trait]
 impl Producer for KafkaProducer {
+    fn max_size(&self) -> Option<usize> {
+        Some(self.max_batch_bytes.saturating_sub(OVERHEAD))
+    }
+
     async fn send(&mut self, batch: &MicroBatch) -> Result<()> {
         tokio::task::block_in_place(|| self.send_from(batch))
     }

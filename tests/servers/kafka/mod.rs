@@ -8,9 +8,10 @@ use rdkafka::config::ClientConfig;
 use rdkafka::{Offset, TopicPartitionList};
 use rtp::conformance::{Abilities, Ability};
 use rtp::error::Result;
+use rtp::event::MicroBatch;
 use rtp::event_log::conformance::{CASES, Harness};
 use rtp::event_log::kafka::{KafkaConsumer, KafkaProducer, create};
-use rtp::event_log::{Consumer, Producer, Topic};
+use rtp::event_log::{Consumer, Limits, Producer, Topic};
 use rtp::monitor::kafka::KafkaLogMonitor;
 use rtp::monitor::{LogMonitor, conformance};
 use rtp::url::Server;
@@ -29,12 +30,15 @@ struct Log(Server);
 
 impl Log {
     fn of(kafka: &stack::Server) -> Log {
-        let address = kafka.address("RTP_EVENT_LOG").strip_prefix("kafka://");
-        let (host, port) = address.unwrap().split_once(':').unwrap();
-        Log(Server {
-            hosts: vec![(host.into(), port.parse().unwrap())],
-            ..Server::default()
-        })
+        Log(server_at(kafka.address("RTP_EVENT_LOG")))
+    }
+}
+
+fn server_at(address: &str) -> Server {
+    let (host, port) = address["kafka://".len()..].split_once(':').unwrap();
+    Server {
+        hosts: vec![(host.into(), port.parse().unwrap())],
+        ..Server::default()
     }
 }
 
@@ -150,6 +154,28 @@ impl<'a> Kafka<'a> {
         let topic = AlterConfig::new(ResourceSpecifier::Topic(&self.topic)).set(name, value);
         let altered = block_on(admin.alter_configs([&topic], &AdminOptions::new()));
         altered.unwrap()[0].as_ref().unwrap();
+    }
+
+    /// The first so many dead letters.
+    fn dead_letters(&self, count: usize) -> MicroBatch {
+        let server = server_at(self.address);
+        let topic = format!("{}.dlq", self.topic);
+        block_on(async {
+            let mut consumer = KafkaConsumer::open(&server, &topic, &self.topic)
+                .await
+                .unwrap();
+            let mut letters = MicroBatch::default();
+            while letters.len() < count {
+                let limits = Limits {
+                    events: count,
+                    bytes: 8 << 20,
+                };
+                for letter in consumer.poll(limits).await.unwrap().iter() {
+                    letters.push(letter);
+                }
+            }
+            letters
+        })
     }
 
     fn delete_topic(&self) {

@@ -1,5 +1,7 @@
 //! What the client can be told: codecs, names of members, sizes.
 
+use rtp::event::Headers;
+
 use super::Kafka;
 use crate::common::{eventually, user, users};
 use crate::stack::{Access, server};
@@ -67,18 +69,36 @@ fn a_record_that_is_too_large_is_rejected() {
 }
 
 #[test]
-fn an_event_that_its_topic_does_not_take_is_no_outage() {
+fn what_its_topic_does_not_take_is_a_dead_letter() {
     let Some(server) = server("kafka", Access::Open) else {
         return;
     };
     let kafka = Kafka::ready(server, 1);
     kafka.set("max.message.bytes", "10000");
-    let lines = users(2) + &padded(2, 50_000);
-    let ran = kafka.rtp(&["produce", "--max-outage", "1h"], lines.as_bytes());
+    // More of the small ones than one batch of the topic holds.
+    let lines = users(500) + &padded(500, 50_000) + &padded(501, 1_200_000);
+    let ran = kafka.rtp(&["produce"], lines.as_bytes());
+    assert_eq!(ran.counts(), [502, 500, 2, 0, 0], "{}", ran.stderr);
     assert_eq!(ran.status, 1, "{}", ran.stderr);
-    for told in [kafka.address, &kafka.topic, "max.message.bytes"] {
-        assert!(ran.stderr.contains(told), "no {told:?} in: {}", ran.stderr);
-    }
+    let letters = kafka.dead_letters(2);
+    let letters: Vec<_> = letters.iter().collect();
+    let length = |i: usize| letters[i].value.unwrap().len();
+    assert!((50_000..51_000).contains(&length(0)), "{}", length(0));
+    // What is kept of a line that is too long for any topic, less what the letters' topic does not take.
+    assert!((1_040_000..1_048_577).contains(&length(1)), "{}", length(1));
+    let told = |i: usize, name: &str| {
+        let header = Headers::read(letters[i].headers).find(|(n, _)| *n == name);
+        header.map(|(_, value)| String::from_utf8(value.to_vec()).unwrap())
+    };
+    let rule = Some("too_large".to_string());
+    assert_eq!(
+        (told(0, "rtp.rule"), told(1, "rtp.rule")),
+        (rule.clone(), rule)
+    );
+    assert_eq!(told(0, "rtp.value_bytes"), None);
+    assert_eq!(told(1, "rtp.value_bytes"), Some("1048577".into()));
+    let ran = kafka.rtp(&["stream", "--until-end"], b"");
+    assert_eq!(ran.counts(), [500, 500, 0, 0, 0], "{}", ran.stderr);
 }
 
 /// An event with a field that the dataset does not have, so many bytes long.
