@@ -371,11 +371,18 @@ pub(crate) fn partitions_of_known<C: ClientContext>(
     server: &Server,
     topic: &str,
 ) -> Result<u32> {
-    let patience = health.patience().min(ANSWER);
-    asked(client, health, server, topic, patience).map_err(|e| match e.kind() {
-        Kind::Invalid => topic_gone(server, topic),
-        _ => health.explain(server, e),
-    })
+    let ask = || asked(client, health, server, topic, health.patience().min(ANSWER));
+    let is_unknown = |known: &Result<u32>| matches!(known, Err(e) if e.kind() == Kind::Invalid);
+    let mut known = ask();
+    if is_unknown(&known) {
+        // Brokers that come back may not know all topics yet.
+        std::thread::sleep(SHORT_PATIENCE);
+        known = ask();
+    }
+    match known {
+        known if is_unknown(&known) => Err(topic_gone(server, topic)),
+        known => known.map_err(|e| health.explain(server, e)),
+    }
 }
 
 fn asked<C: ClientContext>(

@@ -18,7 +18,7 @@ use scylla::client::session_builder::SessionBuilder;
 use scylla::response::PagingState;
 use scylla::statement::unprepared::Statement;
 
-use super::common::{Place, Ran, eventually, user, users};
+use super::common::{Place, Ran, Running, eventually, user, users};
 use super::keeps;
 use super::stack::{Access, Server, own_server, server};
 
@@ -283,6 +283,51 @@ async fn a_missing_table_is_told_at_the_start() {
     assert!(ran.stderr.contains("rtp init"), "{}", ran.stderr);
 }
 
+/// A stream that follows, and the sum of the offsets it has committed.
+fn following(place: &Place, address: &str) -> (Running, impl Fn() -> String) {
+    let args = ["stream", "--dataset", "users.toml"];
+    let stream = place.start(&[&args[..], &["--realtime-store", address]].concat());
+    let sum = "SELECT coalesce(sum(offset), 0) FROM group_offsets";
+    (stream, || place.query(".rtp/log.db", sum))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_goes_while_a_stream_runs_ends_it_and_nothing_is_committed() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    let place = place(cassandra, "goes");
+    let session = session(cassandra).await;
+    rtp(&place, cassandra, &["produce"], users(10).as_bytes());
+    let (stream, committed) = following(&place, cassandra.address("RTP_REALTIME_STORE"));
+    eventually("the first events are stored", || committed() == "10");
+    let dropped = session.query_unpaged("DROP TABLE goes.users", ());
+    dropped.await.unwrap();
+    rtp(&place, cassandra, &["produce"], users(20).as_bytes());
+    let ran = stream.end();
+    assert_eq!(ran.status, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains("table users"), "{}", ran.stderr);
+    assert_eq!(committed(), "10");
+    // Made anew, the table gets what is not committed.
+    rtp(&place, cassandra, &["init"], b"");
+    let ran = rtp(&place, cassandra, &["stream", "--until-end"], b"");
+    assert_eq!((ran.status, ran.counts()[1]), (0, 20), "{}", ran.stderr);
+}
+
+#[test]
+fn one_host_of_several_is_enough() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    let place = place(cassandra, "several");
+    rtp(&place, cassandra, &["produce"], users(10).as_bytes());
+    let address = cassandra.address("RTP_REALTIME_STORE");
+    let several = address.replace("//", "//127.0.0.1:1,");
+    let args = ["--dataset", "users.toml", "--realtime-store", &several];
+    let ran = place.rtp(&[&["stream", "--until-end"][..], &args].concat(), b"");
+    assert_eq!((ran.status, ran.counts()[1]), (0, 10), "{}", ran.stderr);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stops_is_waited_for() {
     let Some(cassandra) = own_server("cassandra", "stops") else {
@@ -292,19 +337,7 @@ async fn a_server_that_stops_is_waited_for() {
     let address = cassandra.address("RTP_REALTIME_STORE");
     let first = rtp(&place, &cassandra, &["produce"], users(10).as_bytes());
     assert_eq!(first.status, 0, "{}", first.stderr);
-    let stream = place.start(&[
-        "stream",
-        "--dataset",
-        "users.toml",
-        "--realtime-store",
-        address,
-    ]);
-    let committed = || {
-        place.query(
-            ".rtp/log.db",
-            "SELECT coalesce(sum(offset), 0) FROM group_offsets",
-        )
-    };
+    let (stream, committed) = following(&place, address);
     eventually("the first events are stored", || committed() == "10");
     cassandra.signal("STOP");
     let more = rtp(&place, &cassandra, &["produce"], users(1_000).as_bytes());

@@ -101,6 +101,27 @@ fn what_its_topic_does_not_take_is_a_dead_letter() {
     assert_eq!(ran.counts(), [500, 500, 0, 0, 0], "{}", ran.stderr);
 }
 
+#[test]
+fn one_broker_of_several_is_enough() {
+    let Some(server) = server("kafka", Access::Open) else {
+        return;
+    };
+    let kafka = Kafka::ready(server, 3);
+    let several = kafka.address.replace("//", "//127.0.0.1:1,");
+    let kafka = Kafka {
+        address: &several,
+        ..kafka
+    };
+    let ran = kafka.rtp(&["init"], b"");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let ran = kafka.rtp(&["produce"], users(10).as_bytes());
+    assert_eq!(ran.counts(), [10, 10, 0, 0, 0], "{}", ran.stderr);
+    let ran = kafka.rtp(&["stream", "--until-end"], b"");
+    assert_eq!(ran.counts(), [10, 10, 0, 0, 0], "{}", ran.stderr);
+    let ran = kafka.rtp(&["heartbeat"], b"");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+}
+
 /// An event with a field that the dataset does not have, so many bytes long.
 fn padded(n: u64, bytes: usize) -> String {
     let user = user(n, 0, "a@example.com");
