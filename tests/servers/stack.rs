@@ -15,6 +15,16 @@ pub struct Server {
     pub environment: BTreeMap<String, String>,
 }
 
+/// A test that fails with a server of its own tells what that has logged last.
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let logged = self.stack("logs", &[]).stdout;
+            eprintln!("{}", String::from_utf8_lossy(&logged));
+        }
+    }
+}
+
 /// A server that is stopped for as long as this lives.
 pub struct Stopped<'a>(&'a Server);
 
