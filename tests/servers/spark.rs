@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::{Offset, TopicPartitionList};
 use rtp::event::{Event, Headers, MicroBatch};
-use rtp::event_log::kafka::{KafkaConsumer, KafkaProducer};
-use rtp::event_log::{Consumer, Limits, Producer};
+use rtp::event_log::Producer;
+use rtp::event_log::kafka::KafkaProducer;
 use scylla::client::session::Session;
 use scylla::statement::unprepared::Statement;
 use scylla::value::Row;
 
 use crate::cassandra::session;
 use crate::common::{Place, Ran};
+use crate::kafka;
 use crate::stack::{Access, Server, does_not_run, server};
 
 const USERS: &str = include_str!("../../schema/users.toml");
@@ -115,16 +115,7 @@ impl Twins {
     }
 
     fn log(&self) -> rtp::url::Server {
-        let address = self.kafka.address("RTP_EVENT_LOG");
-        let (host, port) = address
-            .strip_prefix("kafka://")
-            .unwrap()
-            .split_once(':')
-            .unwrap();
-        rtp::url::Server {
-            hosts: vec![(host.into(), port.parse().unwrap())],
-            ..rtp::url::Server::default()
-        }
+        kafka::server_at(self.kafka.address("RTP_EVENT_LOG"))
     }
 
     async fn send(&self, events: &[(Option<&str>, Option<Vec<u8>>)]) {
@@ -146,58 +137,31 @@ impl Twins {
         assert_eq!(producer.flush().await.unwrap(), events.len() as u64);
     }
 
-    /// The group's committed offset of each partition. It only asks: a member that joins and leaves at once may
-    /// be taken for one that is still there.
-    fn committed(&self, group: &str) -> Vec<(i32, i64)> {
-        let mut config = rdkafka::ClientConfig::new();
-        let (host, port) = &self.log().hosts[0];
-        config.set("bootstrap.servers", format!("{host}:{port}"));
+    fn committed(&self, group: &str) -> BTreeMap<i32, i64> {
+        let mut config = kafka::config_at(self.kafka.address("RTP_EVENT_LOG"));
         let client: BaseConsumer = config.set("group.id", group).create().unwrap();
         let metadata = client.fetch_metadata(Some(&self.topic), None).unwrap();
-        let mut list = TopicPartitionList::new();
-        for partition in metadata.topics()[0].partitions() {
-            list.add_partition(&self.topic, partition.id());
-        }
-        let committed = client.committed_offsets(list, None).unwrap();
-        let offset = |offset| match offset {
-            Offset::Offset(offset) => offset,
-            _ => 0,
-        };
-        let elements = committed.elements();
-        let offsets = elements.iter().map(|e| (e.partition(), offset(e.offset())));
-        offsets.collect()
+        let partitions = metadata.topics()[0].partitions().len();
+        kafka::committed(&client, &self.topic, partitions as i32).unwrap()
     }
 
     /// The dead letters of a run: of each its key, value and headers, without the run's id.
     async fn dead_letters(&self, run_id: &str) -> Vec<(Letter, Vec<(String, String)>)> {
         let topic = format!("{}.dlq", self.topic);
-        let mut consumer = KafkaConsumer::open(&self.log(), &topic, "test")
-            .await
-            .unwrap();
-        let end = consumer.end().await.unwrap();
-        let (mut seen, count) = (0, end.iter().map(|(_, end)| *end).sum::<i64>());
         let mut letters = Vec::new();
-        while seen < count {
-            let limits = Limits {
-                events: 1_000,
-                bytes: 8 << 20,
-            };
-            let batch = consumer.poll(limits).await.unwrap();
-            seen += batch.len() as i64;
-            for event in batch.iter() {
-                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-                let mut headers: Vec<(String, String)> = Headers::read(event.headers)
-                    .map(|(name, value)| (name.to_string(), text(value)))
-                    .collect();
-                let run = headers.iter().position(|(name, _)| name == "rtp.run_id");
-                if headers.remove(run.unwrap()).1 != run_id {
-                    continue;
-                }
-                let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-                letters.push(((owned(event.key), owned(event.value)), headers));
+        let all = kafka::everything_in(&self.log(), &topic, "test").await;
+        for event in all.iter() {
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            let mut headers: Vec<(String, String)> = Headers::read(event.headers)
+                .map(|(name, value)| (name.to_string(), text(value)))
+                .collect();
+            let run = headers.iter().position(|(name, _)| name == "rtp.run_id");
+            if headers.remove(run.unwrap()).1 != run_id {
+                continue;
             }
+            let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+            letters.push(((owned(event.key), owned(event.value)), headers));
         }
-        consumer.leave().await.unwrap();
         letters.sort();
         letters
     }
@@ -479,8 +443,7 @@ async fn a_killed_job_loses_nothing_and_a_stopped_one_repeats_nothing() {
     let events = (0..).zip(keys.iter().map(String::as_str)).map(event);
     twins.send(&events.collect::<Vec<_>>()).await;
     let following = ["--max-batch", "1500", "--metrics-port", "0"];
-
-    let committed = || twins.committed("group").iter().map(|(_, at)| at).sum();
+    let committed = || twins.committed("group").values().sum();
 
     let mut killed = twins.spark("group", &following);
     killed.has_read(3_000.0).await;

@@ -33,8 +33,6 @@ pub(super) struct TopicProducer<C: ProducerContext<DeliveryOpaque = usize>> {
 
 // SAFETY: librdkafka locks what its handles point to; any thread may use them.
 unsafe impl<C: ProducerContext<DeliveryOpaque = usize>> Send for TopicProducer<C> {}
-// SAFETY: as above.
-unsafe impl<C: ProducerContext<DeliveryOpaque = usize>> Sync for TopicProducer<C> {}
 
 impl<C: ProducerContext<DeliveryOpaque = usize>> TopicProducer<C> {
     /// None if the client does not take such a name of a topic.

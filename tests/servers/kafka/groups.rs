@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Kafka, STORE};
 use crate::common::{eventually, user};
@@ -46,16 +45,7 @@ impl<'a> Group<'a> {
 
     /// None before the group has a coordinator.
     fn committed(&self) -> Option<BTreeMap<i32, i64>> {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_range(&self.kafka.topic, 0, PARTITIONS as i32 - 1);
-        let committed = self.client.committed_offsets(list, None).ok()?;
-        let offset = |offset| match offset {
-            Offset::Offset(offset) => offset,
-            _ => 0,
-        };
-        let elements = committed.elements();
-        let offsets = elements.iter().map(|e| (e.partition(), offset(e.offset())));
-        Some(offsets.collect())
+        super::committed(&self.client, &self.kafka.topic, PARTITIONS as i32)
     }
 
     /// The offset that the store keeps with its rows.

@@ -1,10 +1,12 @@
 //! The event log on a real Kafka.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 use rtp::conformance::{Abilities, Ability};
 use rtp::error::Result;
@@ -34,12 +36,58 @@ impl Log {
     }
 }
 
-fn server_at(address: &str) -> Server {
+/// The server at an address such as `kafka://127.0.0.1:9092`.
+pub fn server_at(address: &str) -> Server {
     let (host, port) = address["kafka://".len()..].split_once(':').unwrap();
     Server {
         hosts: vec![(host.into(), port.parse().unwrap())],
         ..Server::default()
     }
+}
+
+/// The configuration of a client that is not rtp's.
+pub fn config_at(address: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    let broker = address.strip_prefix("kafka://").unwrap();
+    config.set("bootstrap.servers", broker);
+    config
+}
+
+/// All events of a topic, read by a group that commits nothing.
+pub async fn everything_in(server: &Server, topic: &str, group: &str) -> MicroBatch {
+    let mut consumer = KafkaConsumer::open(server, topic, group).await.unwrap();
+    let end = consumer.end().await.unwrap();
+    let count = end.iter().map(|(_, end)| *end).sum::<i64>() as usize;
+    let mut events = MicroBatch::default();
+    while events.len() < count {
+        let limits = Limits {
+            events: 1_000,
+            bytes: 8 << 20,
+        };
+        let batch = consumer.poll(limits).await.unwrap();
+        batch.iter().for_each(|event| events.push(event));
+    }
+    consumer.leave().await.unwrap();
+    events
+}
+
+/// What the client's group has committed in each partition, 0 without. The client only asks: a member that
+/// joins and leaves at once may be taken for one that is still there. None before the group has a coordinator.
+pub fn committed(
+    client: &BaseConsumer,
+    topic: &str,
+    partitions: i32,
+) -> Option<BTreeMap<i32, i64>> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_range(topic, 0, partitions - 1);
+    let committed = client.committed_offsets(list, None).ok()?;
+    let offset = |offset| match offset {
+        Offset::Offset(offset) => offset,
+        _ => 0,
+    };
+    let elements = committed.elements();
+    let offsets = elements.iter().map(|e| (e.partition(), offset(e.offset())));
+    Some(offsets.collect())
 }
 
 impl Abilities for Log {
@@ -142,10 +190,7 @@ impl<'a> Kafka<'a> {
     }
 
     fn config(&self) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        let broker = self.address.strip_prefix("kafka://").unwrap();
-        config.set("bootstrap.servers", broker);
-        config
+        config_at(self.address)
     }
 
     /// Sets a property of the topic.
@@ -156,26 +201,9 @@ impl<'a> Kafka<'a> {
         altered.unwrap()[0].as_ref().unwrap();
     }
 
-    /// The first so many dead letters.
-    fn dead_letters(&self, count: usize) -> MicroBatch {
-        let server = server_at(self.address);
+    fn dead_letters(&self) -> MicroBatch {
         let topic = format!("{}.dlq", self.topic);
-        block_on(async {
-            let mut consumer = KafkaConsumer::open(&server, &topic, &self.topic)
-                .await
-                .unwrap();
-            let mut letters = MicroBatch::default();
-            while letters.len() < count {
-                let limits = Limits {
-                    events: count,
-                    bytes: 8 << 20,
-                };
-                for letter in consumer.poll(limits).await.unwrap().iter() {
-                    letters.push(letter);
-                }
-            }
-            letters
-        })
+        block_on(everything_in(&server_at(self.address), &topic, &self.topic))
     }
 
     fn delete_topic(&self) {
