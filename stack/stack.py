@@ -13,6 +13,7 @@ certificates made on the spot, and passwords. Only the standard library is used.
 """
 
 import argparse
+import base64
 import fcntl
 import hashlib
 import json
@@ -238,7 +239,7 @@ class Stack:
     @classmethod
     def create(cls, folder, ports, tls):
         numbers = FIXED if ports == "fixed" else dict(zip(FIXED, free_ports(len(FIXED))))
-        stack = cls(folder, {"ports": numbers, "tls": tls, "password": secrets.token_urlsafe(12)})
+        stack = cls(folder, {"ports": numbers, "tls": tls, "password": secrets.token_hex(12)})
         # The database's own user must get through to its files, where this runs as root.
         folder.chmod(0o711)
         stack.save()
@@ -386,6 +387,14 @@ def make_certificates(folder):
     (folder / "server.p12").chmod(0o644)
 
 
+def cluster_id():
+    """A new Kafka cluster's id: 16 random bytes in the URL's base64, never with a leading dash, which Kafka's tools would take for an option."""
+    while True:
+        made = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+        if not made.startswith("-"):
+            return made
+
+
 def start_kafka(stack, jars):
     home = stack.home("kafka")
     listener = "SASL_SSL" if stack.tls else "PLAINTEXT"
@@ -430,8 +439,7 @@ def start_kafka(stack, jars):
     config.chmod(0o600)
     java = [stack.java, "-cp", f"{jars}/*"]
     if not (home / "data/meta.properties").exists():
-        cluster = secrets.token_urlsafe(16)[:22]
-        done = subprocess.run([*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config), *scram],
+        done = subprocess.run([*java, "kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", str(config), *scram],
                               capture_output=True, text=True)
         if done.returncode != 0:
             raise Failure(f"Kafka's storage cannot be formatted:\n{done.stdout}{done.stderr}")
