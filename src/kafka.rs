@@ -1,6 +1,8 @@
 //! What the Kafka adapters share: the client's configuration, what its errors mean, and who is told
 //! when the brokers are gone.
 
+mod bootstrap;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,11 +28,14 @@ const DOUBT: Duration = Duration::from_secs(3);
 /// ... and have this long to give it, so that both are no longer than one request.
 const ANSWER: Duration = Duration::from_secs(7);
 
+/// Longest time between two times that a client is told where to begin.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
+
 /// A client that cannot connect says so in fewer words than these.
 const WORDS: usize = 8;
 
 /// Settings that the adapters rely on, and why.
-const KEPT: [(&str, &str); 16] = [
+const KEPT: [(&str, &str); 17] = [
     ("bootstrap.servers", "the address says it"),
     ("security.protocol", "the address says it"),
     ("sasl.mechanism", "the address says it"),
@@ -71,6 +76,10 @@ const KEPT: [(&str, &str); 16] = [
         "events must be neither lost nor doubled",
     ),
     ("allow.auto.create.topics", "a missing topic is an error"),
+    (
+        "message.copy.max.bytes",
+        "a request must not outlive what it points to",
+    ),
 ];
 
 /// The configuration that every client has.
@@ -81,6 +90,9 @@ pub(crate) fn config(server: &Server) -> Result<ClientConfig> {
         .set("client.id", "rtp")
         .set("socket.timeout.ms", PATIENCE.as_millis().to_string())
         .set("socket.connection.setup.timeout.ms", "5000")
+        // Half of it is also what a new client waits between its first two connections: to the address
+        // it was given, and to the broker that it hears of there (librdkafka 2.12, sparse_connect_intvl).
+        .set("reconnect.backoff.ms", "22")
         .set("reconnect.backoff.max.ms", "1000")
         .set("allow.auto.create.topics", "false")
         .set_log_level(RDKafkaLogLevel::Warning);
@@ -231,6 +243,8 @@ struct State {
     down: Option<(Code, String)>,
     /// When something was last heard from a broker.
     heard: Option<Instant>,
+    /// When the client was last told where to begin, and how long that is to do.
+    told: Option<(Instant, Duration)>,
 }
 
 impl Health {
@@ -243,6 +257,20 @@ impl Health {
         let mut state = self.state();
         state.heard = Some(Instant::now());
         state.down = None;
+        state.told = None;
+    }
+
+    /// Whether it is time to tell the client once more where to begin: after each silence that is twice as
+    /// long as the one before, for it keeps all that it was told.
+    fn is_to_be_told(&self) -> bool {
+        let state = &mut *self.state();
+        let (since, pause) = state.told.unwrap_or((Instant::now(), DOUBT));
+        let is_over = since.elapsed() >= pause;
+        state.told = match is_over {
+            true => Some((Instant::now(), (pause * 2).min(LONGEST_SILENCE))),
+            false => Some((since, pause)),
+        };
+        is_over
     }
 
     /// Whether a broker should be asked if it is there: none is known to be, or none was heard of for long.
@@ -392,9 +420,12 @@ fn asked<C: ClientContext>(
     topic: &str,
     patience: Duration,
 ) -> Result<u32> {
-    let metadata = client
-        .fetch_metadata(Some(topic), patience)
-        .map_err(|e| error(server, &e))?;
+    let metadata = client.fetch_metadata(Some(topic), patience).map_err(|e| {
+        if health.is_to_be_told() {
+            bootstrap::again(client, &server.authority());
+        }
+        error(server, &e)
+    })?;
     health.heard();
     let found = metadata.topics().iter().find(|t| t.name() == topic);
     let failed = found.and_then(|t| t.error()).map(Code::from);

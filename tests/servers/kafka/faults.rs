@@ -1,12 +1,10 @@
 //! Brokers, topics and events that are gone.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Kafka;
 use crate::common::{Place, Ran, eventually, user, users};
-use crate::stack::{Access, Server, own_server, server};
+use crate::stack::{Access, own_server, server};
 
 #[test]
 fn an_absent_broker_is_named() {
@@ -26,36 +24,6 @@ fn an_absent_broker_is_named() {
     }
 }
 
-/// Lets a paused broker go on. On a busy machine Kafka was seen not to come out of a pause: for minutes it
-/// answered no client, old or new. Whether it does is asked here without any client library; one that
-/// does not is killed and started again, which is an outage like the pause itself.
-fn resume(server: &Server, kafka: &Kafka<'_>) {
-    server.signal("CONT");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while brokers_known_to(kafka.address).is_none_or(|count| count == 0) {
-        if Instant::now() > deadline {
-            eprintln!("the broker does not come out of its pause: it is started again");
-            server.signal("KILL");
-            return server.restart();
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-/// How many brokers take part, by the word of this one; none if it does not answer within 5 s.
-fn brokers_known_to(address: &str) -> Option<i32> {
-    let address = address.strip_prefix("kafka://")?.parse().ok()?;
-    let patience = Duration::from_secs(5);
-    let mut broker = TcpStream::connect_timeout(&address, patience).ok()?;
-    broker.set_read_timeout(Some(patience)).ok()?;
-    // Metadata (3), version 1, number 7, no name of a client, no topics.
-    let request = *b"\0\0\0\x0e\0\x03\0\x01\0\0\0\x07\xff\xff\0\0\0\0";
-    broker.write_all(&request).ok()?;
-    let mut response = [0; 12]; // length, number, how many brokers
-    broker.read_exact(&mut response).ok()?;
-    Some(i32::from_be_bytes(response[8..].try_into().ok()?))
-}
-
 #[test]
 fn a_paused_broker_costs_nothing_and_doubles_nothing() {
     let Some(server) = own_server("kafka", "paused") else {
@@ -67,7 +35,7 @@ fn a_paused_broker_costs_nothing_and_doubles_nothing() {
     server.signal("STOP");
     producing.write(users(400).as_bytes()); // no more than a pipe holds, for it is not read now
     std::thread::sleep(Duration::from_secs(15)); // longer than any one request may take
-    resume(&server, &kafka);
+    server.signal("CONT");
     producing.write(users(20_000).as_bytes());
     producing.close_input();
     let ran = producing.end();
@@ -243,7 +211,7 @@ fn a_broker_that_does_not_answer_is_waited_for_as_long_as_told() {
         });
         std::thread::sleep(Duration::from_secs(2)); // so that they have met nobody
         match state {
-            "STOP" => resume(&server, &kafka),
+            "STOP" => server.signal("CONT"),
             _ => server.restart(),
         }
         for running in waiting {
