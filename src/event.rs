@@ -86,14 +86,23 @@ impl MicroBatch {
 
     /// The events, in the order they were added.
     pub fn iter(&self) -> impl Iterator<Item = Event<'_>> {
-        self.events.iter().map(|span| Event {
+        self.events.iter().map(|span| self.read(span))
+    }
+
+    /// The event that was added after `i` others.
+    pub fn get(&self, i: usize) -> Option<Event<'_>> {
+        self.events.get(i).map(|span| self.read(span))
+    }
+
+    fn read(&self, span: &Span) -> Event<'_> {
+        Event {
             partition: span.partition,
             offset: span.offset,
             timestamp: span.timestamp,
             key: span.key.clone().map(|range| &self.bytes[range]),
             value: span.value.clone().map(|range| &self.bytes[range]),
             headers: &self.bytes[span.headers.clone()],
-        })
+        }
     }
 }
 
@@ -118,11 +127,14 @@ impl Headers {
 
     /// Reads an encoding back; what is cut short ends the list.
     pub fn read(bytes: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
+        let texts = |(name, value)| std::str::from_utf8(name).ok().map(|name| (name, value));
+        Headers::parts(bytes).map_while(texts)
+    }
+
+    /// As [`Headers::read`], with the names as bytes.
+    pub(crate) fn parts(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut rest = bytes;
-        std::iter::from_fn(move || {
-            let (name, value) = (take(&mut rest)?, take(&mut rest)?);
-            Some((std::str::from_utf8(name).ok()?, value))
-        })
+        std::iter::from_fn(move || Some((take(&mut rest)?, take(&mut rest)?)))
     }
 }
 

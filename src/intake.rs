@@ -93,10 +93,10 @@ pub struct Checked<T> {
 }
 
 impl<T> Checked<T> {
-    /// The same chunk with something else in place of its good records.
-    pub fn with<U>(self, good: U) -> Checked<U> {
+    /// The same chunk with what `change` makes of its good records.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Checked<U> {
         Checked {
-            good,
+            good: change(self.good),
             dead_letters: self.dead_letters,
             reject_lines: self.reject_lines,
             rejected: self.rejected,

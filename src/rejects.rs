@@ -1,11 +1,11 @@
 //! Where bad records go: the dead-letter topic, or a file of NDJSON; and how many are too many.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -97,10 +97,10 @@ pub async fn send(
         return Ok(());
     }
     let max_size = producer.lock().await.max_size().unwrap_or(usize::MAX);
-    let batch = &*match batch.iter().all(|letter| letter.size() <= max_size) {
-        true => Cow::Borrowed(batch),
-        false => Cow::Owned(shortened(batch, max_size)),
-    };
+    let batch = &Arc::new(match batch.iter().all(|letter| letter.size() <= max_size) {
+        true => batch.clone(),
+        false => shortened(batch, max_size),
+    });
     // Two steps: what was sent before an outage of the flush is still on its way.
     through_outage(run, max_outage, || async {
         producer.lock().await.send(batch).await

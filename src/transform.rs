@@ -168,11 +168,9 @@ pub fn checked_text(bytes: &[u8]) -> Result<&str, Reject> {
         let detail = format!("{} bytes, allowed are {MAX_EVENT_BYTES}", bytes.len());
         return Err(whole(Rule::TooLarge, detail));
     }
-    std::str::from_utf8(bytes).map_err(|e| {
-        whole(
-            Rule::InvalidUtf8,
-            format!("no UTF-8 from byte {} on", e.valid_up_to()),
-        )
+    simdutf8::compat::from_utf8(bytes).map_err(|e| {
+        let detail = format!("no UTF-8 from byte {} on", e.valid_up_to());
+        whole(Rule::InvalidUtf8, detail)
     })
 }
 
@@ -225,7 +223,7 @@ fn plain_values<'a>(dataset: &Dataset, text: &'a str) -> Option<Vec<Value<'a>>> 
         // A fault may not be the first one: `any_values` says which it is.
         if let Some(text) = rest.strip_prefix('"') {
             let end = memchr::memchr(b'"', text.as_bytes())?;
-            values.push(Value::from_plain_text(field, &text[..end])?);
+            Value::push_plain_text(&mut values, field, &text[..end])?;
             rest = &text[end + 1..];
         } else {
             let raw = &rest[..plain_length(rest)?];

@@ -169,21 +169,32 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Reads a JSON text without escapes, given without its quotes; none if it is no value of the field.
-    // Inlined, so that the value is made where it is kept.
-    #[inline(always)]
-    pub fn from_plain_text(field: &Field, text: &'a str) -> Option<Value<'a>> {
+    /// Reads a JSON text without escapes, given without its quotes, and adds it; none if it is no value of
+    /// the field.
+    #[inline]
+    pub fn push_plain_text(
+        values: &mut Vec<Value<'a>>,
+        field: &Field,
+        text: &'a str,
+    ) -> Option<()> {
+        // There is room, or whoever asks reads the event in the other way. What may have to be dropped
+        // when the list cannot grow is put together elsewhere and moved, and what was just written in
+        // parts cannot be moved as a whole until all of them have reached the cache.
+        if values.len() == values.capacity() {
+            return None;
+        }
         match field.kind {
-            FieldType::Text => Some(Value::Text(Cow::Borrowed(text))),
-            FieldType::Uuid => Uuid::try_parse(text).ok().map(Value::Uuid),
+            FieldType::Text => values.push(Value::Text(Cow::Borrowed(text))),
+            FieldType::Uuid => values.push(Value::Uuid(Uuid::try_parse(text).ok()?)),
             FieldType::Timestamp if field.format == TimeFormat::Rfc3339 => {
                 match plain_utc(text.as_bytes()) {
-                    Some(ms) => Some(Value::Timestamp(ms)),
-                    None => timestamp_value(text).ok(),
+                    Some(ms) => values.push(Value::Timestamp(ms)),
+                    None => values.push(timestamp_value(text).ok()?),
                 }
             }
-            _ => Value::from_json_text(field, text.into()).ok(),
+            _ => values.push(Value::from_json_text(field, text.into()).ok()?),
         }
+        Some(())
     }
 
     /// Reads what a JSON text says, borrowed if it has no escapes.

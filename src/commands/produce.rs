@@ -1,6 +1,7 @@
 //! `rtp produce`: NDJSON into the event log.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -104,17 +105,18 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
 struct Sending<'a> {
     intake: Intake<'a>,
     log: Log<'a>,
-    /// With the number of their events: the log has its own copy of these.
+    /// With the number of their events: the log has these.
     on_their_way: VecDeque<Checked<u64>>,
 }
 
 impl Sending<'_> {
     /// Sends a chunk. One with bad records is waited for: their budget may end here.
     async fn send(&mut self, chunk: Checked<MicroBatch>) -> Result<()> {
+        let chunk = chunk.map(Arc::new);
         self.log.send(&chunk).await?;
         let behind = if chunk.rejected == 0 { BEHIND } else { 0 };
-        let events = chunk.good.len() as u64;
-        self.on_their_way.push_back(chunk.with(events));
+        let counted = chunk.map(|events| events.len() as u64);
+        self.on_their_way.push_back(counted);
         self.settle(behind).await
     }
 
@@ -218,7 +220,7 @@ impl<'a> Log<'a> {
     }
 
     /// Sends the events of a chunk, once its dead letters are acknowledged.
-    async fn send(&self, chunk: &Checked<MicroBatch>) -> Result<()> {
+    async fn send(&self, chunk: &Checked<Arc<MicroBatch>>) -> Result<()> {
         let (run, max_outage) = (self.run, self.args.outage.bounded());
         rejects::send(run, max_outage, &self.dead_letters, &chunk.dead_letters).await?;
         through_outage(run, max_outage, || async {

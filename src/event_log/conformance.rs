@@ -1,5 +1,6 @@
 //! What every event log must do: one case for each guarantee of the port.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -123,12 +124,12 @@ fn texts(records: &[Record]) -> Vec<String> {
     records.iter().map(Record::text).collect()
 }
 
-fn batch(records: &[Record]) -> MicroBatch {
+fn batch(records: &[Record]) -> Arc<MicroBatch> {
     let mut batch = MicroBatch::default();
     for record in records {
         batch.push(record.event());
     }
-    batch
+    Arc::new(batch)
 }
 
 async fn topic(harness: &dyn Harness, partitions: u32) -> Checked<String> {

@@ -5,6 +5,7 @@ pub mod conformance;
 pub mod kafka;
 pub mod sqlite;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -74,9 +75,10 @@ pub trait Producer: Send {
         None
     }
 
-    /// Takes a batch. It is acknowledged only by `settle`. After `Unavailable`, the next call must be
-    /// with the same batch, and goes on where this one stopped: no event is taken twice.
-    async fn send(&mut self, batch: &MicroBatch) -> Result<()>;
+    /// Takes a batch, and may keep a share of it until it is settled. It is acknowledged only by `settle`.
+    /// After `Unavailable`, the next call must be with the same batch, and goes on where this one stopped:
+    /// no event is taken twice.
+    async fn send(&mut self, batch: &Arc<MicroBatch>) -> Result<()>;
 
     /// Waits until all but the last `behind` batches that were sent are acknowledged; returns the number
     /// of events that are since the last call, in whole batches, in the order they were sent. After

@@ -2,6 +2,7 @@
 //! end of a B-tree and reads are ranges of its integer key.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use rusqlite::types::ValueRef;
@@ -212,7 +213,7 @@ fn next_offset(db: &Connection, topic: i64, partition: u32) -> rusqlite::Result<
 
 #[async_trait]
 impl Producer for SqliteProducer {
-    async fn send(&mut self, batch: &MicroBatch) -> Result<()> {
+    async fn send(&mut self, batch: &Arc<MicroBatch>) -> Result<()> {
         let appended = tokio::task::block_in_place(|| self.append(batch));
         self.topic.fail(appended, "append to")?;
         self.acknowledged += batch.len() as u64;

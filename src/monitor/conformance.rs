@@ -1,5 +1,7 @@
 //! What every monitor of a log and of a store must do: one case for each guarantee of the ports.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::{Lag, LogMonitor, StoreMonitor, probe_topic};
@@ -65,7 +67,7 @@ pub mod log {
             });
         }
         let mut producer = fine("opening a producer", harness.producer(topic).await)?;
-        fine("sending", producer.send(&batch).await)?;
+        fine("sending", producer.send(&Arc::new(batch)).await)?;
         fine("flushing", producer.flush().await).map(|_| ())
     }
 

@@ -8,6 +8,7 @@ pub mod kafka;
 pub mod postgres;
 pub mod sqlite;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -75,7 +76,7 @@ pub const PROBES_KEPT: Duration = Duration::from_secs(3600);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The event of a probe.
-fn probe_event(id: &str) -> MicroBatch {
+fn probe_event(id: &str) -> Arc<MicroBatch> {
     let mut batch = MicroBatch::default();
     batch.push(Event {
         partition: 0,
@@ -85,7 +86,7 @@ fn probe_event(id: &str) -> MicroBatch {
         value: Some(id.as_bytes()),
         headers: &[],
     });
-    batch
+    Arc::new(batch)
 }
 
 /// Appends a probe event and reads until it comes back; returns without a commit.

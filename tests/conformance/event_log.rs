@@ -339,7 +339,7 @@ impl Drop for BrokenProducer {
 
 #[async_trait]
 impl Producer for BrokenProducer {
-    async fn send(&mut self, batch: &MicroBatch) -> Result<()> {
+    async fn send(&mut self, batch: &Arc<MicroBatch>) -> Result<()> {
         let last = batch.len().saturating_sub(1);
         let batch = match self.broken {
             Break::ReversesABatch => reversed(batch),
@@ -374,10 +374,12 @@ impl Producer for BrokenProducer {
             Break::LosesEventsOfProducersAtOnce if self.producers.load(Ordering::SeqCst) > 1 => {
                 changed(batch, |i, e| (i < last).then_some(e))
             }
-            Break::AcknowledgesBeforeWriting => std::mem::replace(&mut self.held, batch.clone()),
-            _ => batch.clone(),
+            Break::AcknowledgesBeforeWriting => {
+                std::mem::replace(&mut self.held, MicroBatch::clone(batch))
+            }
+            _ => MicroBatch::clone(batch),
         };
-        self.inner.send(&batch).await
+        self.inner.send(&Arc::new(batch)).await
     }
 
     async fn settle(&mut self, behind: usize) -> Result<u64> {

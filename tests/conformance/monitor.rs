@@ -1,6 +1,7 @@
 //! The monitors of the embedded log and stores, whole and broken.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -161,7 +162,7 @@ async fn append(path: &std::path::Path, topic: &str, value: &str) -> Result<()> 
         headers: &[],
     });
     let mut producer = SqliteProducer::open(path, topic)?;
-    producer.send(&batch).await?;
+    producer.send(&Arc::new(batch)).await?;
     producer.flush().await.map(|_| ())
 }
 

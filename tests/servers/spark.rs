@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
@@ -133,7 +133,7 @@ impl Twins {
             });
         }
         let mut producer = KafkaProducer::open(&self.log(), &self.topic).await.unwrap();
-        producer.send(&batch).await.unwrap();
+        producer.send(&Arc::new(batch)).await.unwrap();
         assert_eq!(producer.flush().await.unwrap(), events.len() as u64);
     }
 

@@ -1,7 +1,8 @@
 //! Appends to a topic on Kafka.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -11,15 +12,15 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
 
 use crate::error::{Error, Result};
-use crate::event::{Event, MicroBatch};
+use crate::event::MicroBatch;
 use crate::event_log::Producer;
 use crate::kafka::{self, Health, PATIENCE};
 use crate::url::Server;
 
-use super::native::TopicProducer;
+use super::native::{Listener, Sent, TopicProducer};
 
-/// Between two looks at the delivery reports.
-const REPORTS: Duration = Duration::from_millis(1);
+/// Between two looks at the time, while no report comes.
+const A_WHILE: Duration = Duration::from_millis(100);
 
 /// Most bytes of a batch of events, as the client has it by itself.
 const BATCH_BYTES: usize = 1_000_000;
@@ -31,60 +32,29 @@ const DEFAULT_LIMIT: usize = 1_048_588;
 /// and some for its headers.
 const OVERHEAD: usize = 256;
 
-/// What became of the messages that were taken.
+/// What became of the events that were handed over.
 #[derive(Clone, Debug, Default)]
 struct Reports {
     health: Health,
-    seen: Arc<Mutex<Seen>>,
+    /// Those reported since the start.
+    reported: Arc<AtomicU64>,
+    failures: Arc<Mutex<Failures>>,
 }
 
+/// Events that were not taken since the last settling, and why the first was not.
 #[derive(Debug, Default)]
-struct Seen {
-    /// The batches that were not settled, in the order they were sent.
-    batches: VecDeque<Sent>,
-    /// Number of the first of them, counted from the start.
-    first: usize,
-    /// Messages reported since the start.
-    reported: u64,
-    /// Messages that were not taken since the last settling, and why the first was not.
-    failed: u64,
+struct Failures {
+    count: u64,
     reason: Option<Code>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Sent {
-    events: usize,
-    /// Those of which there is no report yet.
-    open: usize,
-}
-
-impl Seen {
-    /// Number of the last batch.
-    fn last(&self) -> usize {
-        (self.first + self.batches.len()).saturating_sub(1)
-    }
-
-    /// Whether there is a report of everything but the last `behind` batches.
-    fn is_settled(&self, behind: usize) -> bool {
-        let older = self.batches.len().saturating_sub(behind);
-        self.batches.iter().take(older).all(|batch| batch.open == 0)
-    }
-
-    /// Takes the batches away of which everything is reported; yields their number of events.
-    fn settle(&mut self) -> u64 {
-        let mut events = 0;
-        while let Some(batch) = self.batches.front().filter(|batch| batch.open == 0) {
-            events += batch.events as u64;
-            self.batches.pop_front();
-            self.first += 1;
-        }
-        events
-    }
-}
-
 impl Reports {
-    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reported(&self) -> u64 {
+        self.reported.load(Ordering::Acquire)
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -99,21 +69,26 @@ impl ClientContext for Reports {
 }
 
 impl ProducerContext for Reports {
-    /// Number of the message's batch.
-    type DeliveryOpaque = usize;
+    /// The event's batch.
+    type DeliveryOpaque = Arc<Sent>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, batch: usize) {
-        let seen = &mut *self.seen();
-        seen.reported += 1;
-        let at = batch.checked_sub(seen.first);
-        if let Some(batch) = at.and_then(|at| seen.batches.get_mut(at)) {
-            batch.open = batch.open.saturating_sub(1);
+    /// By the crate, when the client ends.
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Arc<Sent>) {
+        let failure = result.as_ref().err();
+        let code = failure.map(|(e, _)| e.rdkafka_error_code().unwrap_or(Code::Unknown));
+        self.report(&sent, code);
+    }
+}
+
+impl Listener for Reports {
+    fn report(&self, sent: &Sent, failure: Option<Code>) {
+        if let Some(code) = failure {
+            let failures = &mut *self.failures();
+            failures.count += 1;
+            failures.reason.get_or_insert(code);
         }
-        if let Err((error, _)) = result {
-            seen.failed += 1;
-            let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-            seen.reason.get_or_insert(code);
-        }
+        sent.report();
+        self.reported.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -125,8 +100,9 @@ pub struct KafkaProducer {
     topic: String,
     /// Most bytes of a batch that the topic takes.
     max_batch_bytes: usize,
-    /// Events of the batch that is being sent that were taken before the queue was full; none between
-    /// two batches.
+    /// The batches that were not settled, in the order they were sent.
+    sent: VecDeque<Arc<Sent>>,
+    /// Events of the last of them that were taken before the queue was full; none once all are.
     begun: Option<usize>,
 }
 
@@ -166,6 +142,8 @@ impl KafkaProducer {
             // sort out what was taken, which takes longer than a short pause of the broker.
             ("socket.timeout.ms", "30000"),
             ("queue.buffering.max.kbytes", "32768"),
+            // A request never points into a batch, which goes once all of it is reported.
+            ("message.copy.max.bytes", "1000000000"),
             ("linger.ms", "5"),
             // Whether the topic takes an event is checked against its own limit.
             ("message.max.bytes", "2097152"),
@@ -194,13 +172,14 @@ impl KafkaProducer {
             reports,
             server: server.clone(),
             topic: topic.into(),
+            sent: VecDeque::new(),
             begun: None,
         })
     }
 
-    /// Hands one event to the client; false if its queue is full.
-    fn take(&self, batch: usize, event: Event<'_>) -> Result<bool> {
-        match self.producer.send(event, batch) {
+    /// Hands event `i` of a batch to the client; false if its queue is full.
+    fn take(&self, sent: &Arc<Sent>, i: usize) -> Result<bool> {
+        match self.producer.send(sent, i) {
             Ok(()) => Ok(true),
             Err(Code::QueueFull) => Ok(false),
             Err(code) if kafka::is_unknown(code) => Err(self.fail(self.why_unknown())),
@@ -231,26 +210,18 @@ impl KafkaProducer {
 
     /// Takes what reports there are.
     fn listen(&self) -> u64 {
-        let mut before = self.reports.seen().reported;
-        loop {
-            self.producer.client().poll(Duration::ZERO);
-            let reported = self.reports.seen().reported;
-            if reported == before {
-                return reported;
-            }
-            before = reported;
-        }
+        while self.producer.listen(Duration::ZERO) {}
+        self.reports.reported()
     }
 
     /// Waits for reports until `is_enough`; `Unavailable` if none comes for long, `Missing` if that is
     /// because the topic is gone.
-    fn wait(&self, is_enough: impl Fn(&Seen) -> bool) -> Result<()> {
+    fn wait(&self, is_enough: impl Fn(&Self) -> bool) -> Result<()> {
         let health = &self.reports.health;
         let mut has_asked = false;
         let mut last = (self.listen(), Instant::now());
-        while !is_enough(&self.reports.seen()) {
-            // Not by the client's own time-out, which it sits out turning.
-            std::thread::sleep(REPORTS);
+        while !is_enough(self) {
+            self.producer.listen(A_WHILE);
             let reported = self.listen();
             if reported != last.0 {
                 last = (reported, Instant::now());
@@ -273,22 +244,22 @@ impl KafkaProducer {
         Ok(())
     }
 
-    fn send_from(&mut self, batch: &MicroBatch) -> Result<()> {
-        if self.begun.is_none() {
-            let events = batch.len();
-            self.reports.seen().batches.push_back(Sent {
-                events,
-                open: events,
-            });
-        }
-        let number = self.reports.seen().last();
+    fn send_from(&mut self, batch: &Arc<MicroBatch>) -> Result<()> {
         let begun = self.begun.unwrap_or(0);
-        for (i, event) in batch.iter().enumerate().skip(begun) {
+        let sent = match (self.begun, self.sent.back()) {
+            (Some(_), Some(sent)) => Arc::clone(sent),
+            _ => {
+                let sent = Sent::new(batch);
+                self.sent.push_back(Arc::clone(&sent));
+                sent
+            }
+        };
+        for i in begun..sent.events() {
             self.begun = Some(i);
-            while !self.take(number, event)? {
+            while !self.take(&sent, i)? {
                 // Counted before the queue was found full: what is reported by now has made room.
-                let reported = self.reports.seen().reported;
-                self.wait(|seen| seen.reported > reported)?;
+                let reported = self.reports.reported();
+                self.wait(|this| this.reports.reported() > reported)?;
             }
         }
         self.begun = None;
@@ -296,17 +267,21 @@ impl KafkaProducer {
         Ok(())
     }
 
+    /// Whether there is a report of everything but the last `behind` batches.
+    fn is_settled(&self, behind: usize) -> bool {
+        let older = self.sent.len().saturating_sub(behind);
+        self.sent.iter().take(older).all(|sent| sent.is_reported())
+    }
+
     fn wait_for_all_but(&mut self, behind: usize) -> Result<u64> {
-        self.wait(|seen| seen.is_settled(behind))?;
+        self.wait(|this| this.is_settled(behind))?;
         self.reports.health.heard();
-        let (events, failed, reason) = {
-            let seen = &mut *self.reports.seen();
-            (
-                seen.settle(),
-                std::mem::take(&mut seen.failed),
-                seen.reason.take(),
-            )
-        };
+        let mut events = 0;
+        while let Some(sent) = self.sent.front().filter(|sent| sent.is_reported()) {
+            events += sent.events() as u64;
+            self.sent.pop_front();
+        }
+        let Failures { count, reason } = std::mem::take(&mut *self.reports.failures());
         match reason {
             None => Ok(events),
             Some(code) => {
@@ -314,7 +289,7 @@ impl KafkaProducer {
                     true => self.why_unknown(),
                     false => kafka::coded(&kafka::address(&self.server), code),
                 };
-                let count = format!("{failed} of {events} events were not taken");
+                let count = format!("{count} of {events} events were not taken");
                 Err(self.fail(error.context(count)))
             }
         }
@@ -327,7 +302,7 @@ impl Producer for KafkaProducer {
         Some(self.max_batch_bytes.saturating_sub(OVERHEAD))
     }
 
-    async fn send(&mut self, batch: &MicroBatch) -> Result<()> {
+    async fn send(&mut self, batch: &Arc<MicroBatch>) -> Result<()> {
         tokio::task::block_in_place(|| self.send_from(batch))
     }
 
