@@ -28,14 +28,14 @@ const DOUBT: Duration = Duration::from_secs(3);
 /// ... and have this long to give it, so that both are no longer than one request.
 const ANSWER: Duration = Duration::from_secs(7);
 
-/// Longest time between two times that a client is told where to begin.
+/// Longest time from one telling a client where to begin to the next.
 const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 
 /// A client that cannot connect says so in fewer words than these.
 const WORDS: usize = 8;
 
 /// Settings that the adapters rely on, and why.
-const KEPT: [(&str, &str); 17] = [
+const KEPT: &[(&str, &str)] = &[
     ("bootstrap.servers", "the address says it"),
     ("security.protocol", "the address says it"),
     ("sasl.mechanism", "the address says it"),
@@ -243,7 +243,7 @@ struct State {
     down: Option<(Code, String)>,
     /// When something was last heard from a broker.
     heard: Option<Instant>,
-    /// When the client was last told where to begin, and how long that is to do.
+    /// When the client was last told where to begin, or first failed, and when that is due again.
     told: Option<(Instant, Duration)>,
 }
 
@@ -260,9 +260,9 @@ impl Health {
         state.told = None;
     }
 
-    /// Whether it is time to tell the client once more where to begin: after each silence that is twice as
-    /// long as the one before, for it keeps all that it was told.
-    fn is_to_be_told(&self) -> bool {
+    /// Called at each failure to hear from a broker: whether the client is told where to begin now. The time
+    /// from one telling to the next doubles, for the client keeps all that it was told.
+    fn begins_again(&self) -> bool {
         let state = &mut *self.state();
         let (since, pause) = state.told.unwrap_or((Instant::now(), DOUBT));
         let is_over = since.elapsed() >= pause;
@@ -421,7 +421,7 @@ fn asked<C: ClientContext>(
     patience: Duration,
 ) -> Result<u32> {
     let metadata = client.fetch_metadata(Some(topic), patience).map_err(|e| {
-        if health.is_to_be_told() {
+        if health.begins_again() {
             bootstrap::again(client, &server.authority());
         }
         error(server, &e)
