@@ -9,7 +9,8 @@ pub struct Event<'a> {
     pub partition: i32,
     /// Offset it was read at. A producer ignores it.
     pub offset: i64,
-    /// When it was produced, in milliseconds since 1970 UTC.
+    /// When it was produced, in milliseconds since 1970 UTC. A producer ignores it: it is the time at which it
+    /// takes the event.
     pub timestamp: i64,
     /// Key.
     pub key: Option<&'a [u8]>,
@@ -19,7 +20,19 @@ pub struct Event<'a> {
     pub headers: &'a [u8],
 }
 
-impl Event<'_> {
+impl<'a> Event<'a> {
+    /// One for a producer, which says the rest.
+    pub fn new(key: Option<&'a [u8]>, value: Option<&'a [u8]>, headers: &'a [u8]) -> Event<'a> {
+        Event {
+            partition: 0,
+            offset: 0,
+            timestamp: 0,
+            key,
+            value,
+            headers,
+        }
+    }
+
     /// Bytes of key, value and headers.
     pub fn size(&self) -> usize {
         self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + self.headers.len()
@@ -52,9 +65,18 @@ impl MicroBatch {
             timestamp: event.timestamp,
             key: event.key.map(|key| self.store(key)),
             value: event.value.map(|value| self.store(value)),
-            headers: self.store(event.headers),
+            headers: self.store_headers(event.headers),
         };
         self.events.push(span);
+    }
+
+    /// Those that are the same as the last event's are there already.
+    fn store_headers(&mut self, headers: &[u8]) -> Range<usize> {
+        let last = self.events.last().map(|span| span.headers.clone());
+        match last {
+            Some(last) if self.bytes[last.clone()] == *headers => last,
+            _ => self.store(headers),
+        }
     }
 
     fn store(&mut self, bytes: &[u8]) -> Range<usize> {
@@ -79,19 +101,20 @@ impl MicroBatch {
         self.events.is_empty()
     }
 
-    /// Bytes of keys, values and headers.
+    /// Bytes of keys, values and headers; headers that follow each other and are the same count once.
     pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
     /// The events, in the order they were added.
     pub fn iter(&self) -> impl Iterator<Item = Event<'_>> {
-        self.events.iter().map(|span| self.read(span))
+        self.iter_from(0)
     }
 
-    /// The event that was added after `i` others.
-    pub fn get(&self, i: usize) -> Option<Event<'_>> {
-        self.events.get(i).map(|span| self.read(span))
+    /// As [`MicroBatch::iter`], without the first `count`.
+    pub fn iter_from(&self, count: usize) -> impl Iterator<Item = Event<'_>> {
+        let rest = self.events.get(count..).unwrap_or_default();
+        rest.iter().map(|span| self.read(span))
     }
 
     fn read(&self, span: &Span) -> Event<'_> {

@@ -12,7 +12,7 @@ use crate::trailer::{Mark, Tally};
 use crate::transform::MAX_EVENT_BYTES;
 
 /// Bytes asked for in one read: few enough to be in the processor's cache until the events are made of them.
-const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 512 << 10;
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

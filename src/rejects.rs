@@ -75,14 +75,7 @@ pub fn push_dead_letter(
         text("rtp.line", &line.to_string());
     }
     text("rtp.run_id", run_id);
-    batch.push(Event {
-        partition: 0,
-        offset: 0,
-        timestamp: crate::time::now_ms(),
-        key: rejected.key,
-        value: rejected.value,
-        headers: headers.bytes(),
-    });
+    batch.push(Event::new(rejected.key, rejected.value, headers.bytes()));
 }
 
 /// Sends dead letters and waits until they are acknowledged, through outages: none is sent twice. Of one

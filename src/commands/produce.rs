@@ -173,14 +173,7 @@ fn read(args: &Args, dataset: &Dataset, run: &Run, max_size: usize) -> Ahead<Che
         transform.check(values)?;
         key.clear();
         write_key(&values[key_column], &mut key);
-        let event = Event {
-            partition: 0,
-            offset: 0,
-            timestamp: transform.now(),
-            key: Some(&key),
-            value: Some(line.bytes),
-            headers: headers.bytes(),
-        };
+        let event = Event::new(Some(&key), Some(line.bytes), headers.bytes());
         if event.size() > max_size {
             return Err(Reject::too_large(event.size(), max_size));
         }

@@ -63,9 +63,9 @@ pub struct Limits {
 /// Appends events to one topic.
 ///
 /// Guarantees: the key chooses the partition, by [`partition_of`], and events of one key keep their
-/// order; what [`Producer::settle`] has counted survives a crash of any process; keys, values, headers
-/// and timestamps are kept byte for byte, an empty key or value told from none, headers in their
-/// order and repeated; several producers may append to one topic at once; a missing topic is an
+/// order; what [`Producer::settle`] has counted survives a crash of any process; keys, values and headers
+/// are kept byte for byte, an empty key or value told from none, headers in their order and repeated;
+/// an event's timestamp is the time at which it was taken; several producers may append to one topic at once; a missing topic is an
 /// error (`Invalid`), never made.
 #[async_trait]
 pub trait Producer: Send {

@@ -183,16 +183,11 @@ impl SqliteProducer {
                     events_table(id, i64::from(partition))
                 ))?);
             }
+            let now = crate::time::now_ms();
             for event in batch.iter() {
                 let p = partition_of(event.key, partitions) as usize;
                 let headers = (!event.headers.is_empty()).then_some(event.headers);
-                inserts[p].execute(params![
-                    next[p],
-                    event.timestamp,
-                    event.key,
-                    event.value,
-                    headers
-                ])?;
+                inserts[p].execute(params![next[p], now, event.key, event.value, headers])?;
                 next[p] += 1;
             }
             let mut update = tx.prepare_cached(

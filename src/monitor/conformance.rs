@@ -1,10 +1,12 @@
 //! What every monitor of a log and of a store must do: one case for each guarantee of the ports.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Lag, LogMonitor, StoreMonitor, probe_topic};
+use super::{LogMonitor, StoreMonitor, probe_topic};
 use crate::conformance::{Verdict, dataset, equal, event, fine, fresh, holds, holds_rows, rows};
 use crate::dataset::Dataset;
 use crate::error::{Kind, Result};
@@ -12,8 +14,12 @@ use crate::event::{Event, MicroBatch};
 use crate::event_log::conformance::Harness as EventLog;
 use crate::event_log::{Limits, Topic, partition_of};
 use crate::table::conformance::Harness as Table;
+use crate::time::now_ms;
 
 type Checked<T> = std::result::Result<T, String>;
+
+/// Milliseconds since 1970 UTC.
+type Times = RangeInclusive<i64>;
 
 /// The cases of an event log's monitor.
 pub mod log {
@@ -53,22 +59,42 @@ pub mod log {
         fine("opening the monitor", harness.monitor(topic).await)
     }
 
-    /// Appends an event for each key, produced at these milliseconds.
-    async fn produce(harness: &dyn Harness, topic: &str, events: &[(&str, i64)]) -> Verdict {
+    /// Appends an event; yields the milliseconds between which it was taken, which are not those of another.
+    async fn produce(harness: &dyn Harness, topic: &str, key: &str) -> Checked<Times> {
         let mut batch = MicroBatch::default();
-        for (key, timestamp) in events {
-            batch.push(Event {
-                partition: 0,
-                offset: 0,
-                timestamp: *timestamp,
-                key: Some(key.as_bytes()),
-                value: Some(b"v"),
-                headers: &[],
-            });
-        }
+        batch.push(Event::new(Some(key.as_bytes()), Some(b"v"), &[]));
         let mut producer = fine("opening a producer", harness.producer(topic).await)?;
+        let before = now_ms();
         fine("sending", producer.send(&Arc::new(batch)).await)?;
-        fine("flushing", producer.flush().await).map(|_| ())
+        fine("flushing", producer.flush().await)?;
+        let times = before..=now_ms();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        Ok(times)
+    }
+
+    /// The lag of a group, whose oldest event was taken in these milliseconds.
+    async fn lags(
+        monitor: &mut dyn LogMonitor,
+        group: &str,
+        when: &str,
+        (started, records, oldest): (bool, u64, Option<&Times>),
+    ) -> Verdict {
+        let lag = fine("asking for the lag", monitor.lag(group).await)?;
+        equal(
+            format!("whether the group has started, and its lag {when}"),
+            (lag.started, lag.records),
+            (started, records),
+        )?;
+        holds(
+            format_args!(
+                "the oldest event {when}, of {:?}, was taken in {oldest:?}",
+                lag.oldest
+            ),
+            match (lag.oldest, oldest) {
+                (Some(told), Some(times)) => times.contains(&told),
+                (told, times) => told.is_none() && times.is_none(),
+            },
+        )
     }
 
     /// The values of a topic's events, from the oldest one on; at least so many are waited for.
@@ -100,7 +126,8 @@ pub mod log {
 
     async fn a_probe_leaves_the_topic_alone(harness: &dyn Harness) -> Verdict {
         let topic = topic(harness).await?;
-        produce(harness, &topic, &[("a", 1), ("b", 2)]).await?;
+        produce(harness, &topic, "a").await?;
+        produce(harness, &topic, "b").await?;
         let mut monitor = open(harness, &topic).await?;
         fine("probing", monitor.probe("p").await)?;
         let there = values(harness, &topic, 2).await?;
@@ -127,13 +154,8 @@ pub mod log {
     async fn lag_is_what_the_group_has_not_committed(harness: &dyn Harness) -> Verdict {
         let (topic, group) = (topic(harness).await?, fresh("group"));
         let mut monitor = open(harness, &topic).await?;
-        let lag = |started, records, oldest| Lag {
-            started,
-            records,
-            oldest,
-        };
-        let now = fine("asking for the lag", monitor.lag(&group).await)?;
-        equal("lag in an empty topic", now, lag(false, 0, None))?;
+        let monitor = &mut *monitor;
+        lags(monitor, &group, "in an empty topic", (false, 0, None)).await?;
 
         // Keys of either partition, so that the oldest event is not in the first one only.
         let in_partition = |p: i32| {
@@ -144,10 +166,11 @@ pub mod log {
         let (Some(first), Some(second)) = (in_partition(0), in_partition(1)) else {
             return Err("no key for each partition".into());
         };
-        let events = [(&*first, 2_000), (&*second, 1_000), (&*first, 3_000)];
-        produce(harness, &topic, &events).await?;
-        let now = fine("asking for the lag", monitor.lag(&group).await)?;
-        equal("lag before any commit", now, lag(false, 3, Some(1_000)))?;
+        let oldest = produce(harness, &topic, &second).await?;
+        produce(harness, &topic, &first).await?;
+        produce(harness, &topic, &first).await?;
+        let all = (false, 3, Some(&oldest));
+        lags(monitor, &group, "before any commit", all).await?;
 
         let mut consumer = fine("joining", harness.consumer(&topic, &group).await)?;
         let deadline = tokio::time::Instant::now() + harness.patience();
@@ -161,14 +184,13 @@ pub mod log {
         equal("events read", read, 3)?;
         let position = consumer.position();
         fine("committing", consumer.commit(&position).await)?;
-        let now = fine("asking for the lag", monitor.lag(&group).await)?;
-        equal("lag after the commit", now, lag(true, 0, None))?;
+        lags(monitor, &group, "after the commit", (true, 0, None)).await?;
 
-        produce(harness, &topic, &[(&*first, 4_000)]).await?;
-        let now = fine("asking for the lag", monitor.lag(&group).await)?;
-        equal("lag after one more event", now, lag(true, 1, Some(4_000)))?;
-        let other = fine("asking for the lag", monitor.lag(&fresh("group")).await)?;
-        equal("lag of another group", other, lag(false, 4, Some(1_000)))
+        let next = produce(harness, &topic, &first).await?;
+        let one = (true, 1, Some(&next));
+        lags(monitor, &group, "after one more event", one).await?;
+        let all = (false, 4, Some(&oldest));
+        lags(monitor, &fresh("group"), "of another group", all).await
     }
 
     async fn a_missing_topic_is_an_error(harness: &dyn Harness) -> Verdict {

@@ -78,14 +78,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The event of a probe.
 fn probe_event(id: &str) -> Arc<MicroBatch> {
     let mut batch = MicroBatch::default();
-    batch.push(Event {
-        partition: 0,
-        offset: 0,
-        timestamp: crate::time::now_ms(),
-        key: None,
-        value: Some(id.as_bytes()),
-        headers: &[],
-    });
+    batch.push(Event::new(None, Some(id.as_bytes()), &[]));
     Arc::new(batch)
 }
 

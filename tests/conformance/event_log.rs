@@ -27,7 +27,7 @@ pub(crate) enum Break {
     TakesKeysAsText,
     EmptyValueIsNone,
     EmptyKeyIsNone,
-    StampsAnew,
+    TellsTheTimeOfReading,
     HashesOtherwise,
     CountsOneTooMany,
     CountsAgain,
@@ -69,7 +69,7 @@ const BREAKERS: &[(Break, &str)] = &[
     (Break::TakesKeysAsText, "every_byte_is_kept"),
     (Break::EmptyValueIsNone, "every_byte_is_kept"),
     (Break::EmptyKeyIsNone, "every_byte_is_kept"),
-    (Break::StampsAnew, "every_byte_is_kept"),
+    (Break::TellsTheTimeOfReading, "every_byte_is_kept"),
     (
         Break::HashesOtherwise,
         "a_key_chooses_the_partition_as_in_kafka",
@@ -366,10 +366,6 @@ impl Producer for BrokenProducer {
                 let key = e.key.filter(|k| !k.is_empty());
                 Some(Event { key, ..e })
             }),
-            Break::StampsAnew => changed(batch, |_, e| {
-                let timestamp = 1_767_225_600_001;
-                Some(Event { timestamp, ..e })
-            }),
             Break::LosesTheLastEvent => changed(batch, |i, e| (i < last).then_some(e)),
             Break::LosesEventsOfProducersAtOnce if self.producers.load(Ordering::SeqCst) > 1 => {
                 changed(batch, |i, e| (i < last).then_some(e))
@@ -460,6 +456,10 @@ impl Consumer for BrokenConsumer {
             Break::HashesOtherwise => changed(&batch, |_, e| {
                 let partition = 4 - e.partition;
                 Some(Event { partition, ..e })
+            }),
+            Break::TellsTheTimeOfReading => changed(&batch, |_, e| {
+                let timestamp = rtp::time::now_ms();
+                Some(Event { timestamp, ..e })
             }),
             Break::SkipsAnEvent => changed(&batch, |i, e| (i != 1).then_some(e)),
             Break::ReversesAPoll => reversed(&batch),

@@ -153,14 +153,7 @@ struct BrokenLogMonitor {
 /// Appends an event.
 async fn append(path: &std::path::Path, topic: &str, value: &str) -> Result<()> {
     let mut batch = MicroBatch::default();
-    batch.push(Event {
-        partition: 0,
-        offset: 0,
-        timestamp: rtp::time::now_ms(),
-        key: None,
-        value: Some(value.as_bytes()),
-        headers: &[],
-    });
+    batch.push(Event::new(None, Some(value.as_bytes()), &[]));
     let mut producer = SqliteProducer::open(path, topic)?;
     producer.send(&Arc::new(batch)).await?;
     producer.flush().await.map(|_| ())

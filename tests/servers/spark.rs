@@ -123,14 +123,11 @@ impl Twins {
         headers.push("origin", b"test");
         let mut batch = MicroBatch::default();
         for (key, value) in events {
-            batch.push(Event {
-                partition: 0,
-                offset: 0,
-                timestamp: rtp::time::now_ms(),
-                key: key.map(str::as_bytes),
-                value: value.as_deref(),
-                headers: headers.bytes(),
-            });
+            batch.push(Event::new(
+                key.map(str::as_bytes),
+                value.as_deref(),
+                headers.bytes(),
+            ));
         }
         let mut producer = KafkaProducer::open(&self.log(), &self.topic).await.unwrap();
         producer.send(&Arc::new(batch)).await.unwrap();
