@@ -182,13 +182,16 @@ impl<E, F> Reader<E, F> {
         };
         let mut transform = Transform::new(&self.dataset, crate::time::now_ms());
         let mut last_bad = None;
+        let mut values = Vec::new();
         for line in chunk.lines() {
-            let values = match (&self.columns, chunk.format) {
-                (Some(columns), Format::Csv) => columns.values(line.bytes, &self.dataset),
-                _ => transform.read(line.bytes),
+            let read = match (&self.columns, chunk.format) {
+                (Some(columns), Format::Csv) => columns
+                    .values(line.bytes, &self.dataset)
+                    .map(|cells| values = cells),
+                _ => transform.read(line.bytes, &mut values),
             };
             let taken =
-                values.and_then(|v| (self.take)(&mut checked.good, &mut transform, line, &v));
+                read.and_then(|()| (self.take)(&mut checked.good, &mut transform, line, &values));
             if let Err(reject) = taken {
                 self.set_aside(&mut checked, line, &reject);
                 last_bad = Some((line.number, reject.fault.rule));

@@ -79,7 +79,8 @@ impl<'d> Transform<'d> {
 
     /// Reads one event, checks it and adds it to `rows`.
     pub fn event(&mut self, bytes: &[u8], origin: Origin, rows: &mut Rows) -> Result<(), Reject> {
-        let values = self.read(bytes)?;
+        let mut values = Vec::new();
+        self.read(bytes, &mut values)?;
         self.values(&values, origin, rows)
     }
 
@@ -100,13 +101,14 @@ impl<'d> Transform<'d> {
         Ok(())
     }
 
-    /// The values of one event, in the dataset's order of fields.
-    pub fn read<'a>(&self, bytes: &'a [u8]) -> Result<Vec<Value<'a>>, Reject> {
+    /// The values of one event, in the dataset's order of fields, in place of those that are there.
+    pub fn read<'a>(&self, bytes: &'a [u8], values: &mut Vec<Value<'a>>) -> Result<(), Reject> {
         let text = checked_text(bytes)?;
-        match plain_values(self.dataset, text) {
-            Some(values) => Ok(values),
-            None => any_values(self.dataset, text),
+        values.clear();
+        if plain_values(self.dataset, text, values).is_none() {
+            *values = any_values(self.dataset, text)?;
         }
+        Ok(())
     }
 
     /// The rules across a row; yields its event time in milliseconds since 1970 UTC.
@@ -201,14 +203,14 @@ fn is_too_deep(bytes: &[u8]) -> bool {
 
 /// The values of a good event as `fetch` writes it: fields of the dataset in its order, no white space,
 /// texts without escapes, no nested values. None for any other, good or bad.
-fn plain_values<'a>(dataset: &Dataset, text: &'a str) -> Option<Vec<Value<'a>>> {
+fn plain_values<'a>(dataset: &Dataset, text: &'a str, values: &mut Vec<Value<'a>>) -> Option<()> {
     // Without these a text ends at the next quote, and holds nothing that JSON forbids. Looking at all
     // bytes without a way out lets the compiler take many at once.
     let is_special = |found, b: &u8| found | (*b < b' ') | (*b == b'\\');
     if text.as_bytes().iter().fold(false, is_special) {
         return None;
     }
-    let mut values = Vec::with_capacity(dataset.fields.len());
+    values.reserve(dataset.fields.len());
     let mut fields = dataset.fields.iter();
     let mut rest = text.strip_prefix('{')?;
     loop {
@@ -223,7 +225,7 @@ fn plain_values<'a>(dataset: &Dataset, text: &'a str) -> Option<Vec<Value<'a>>> 
         // A fault may not be the first one: `any_values` says which it is.
         if let Some(text) = rest.strip_prefix('"') {
             let end = memchr::memchr(b'"', text.as_bytes())?;
-            Value::push_plain_text(&mut values, field, &text[..end])?;
+            Value::push_plain_text(values, field, &text[..end])?;
             rest = &text[end + 1..];
         } else {
             let raw = &rest[..plain_length(rest)?];
@@ -237,7 +239,7 @@ fn plain_values<'a>(dataset: &Dataset, text: &'a str) -> Option<Vec<Value<'a>>> 
         }
     }
     values.resize(dataset.fields.len(), Value::Null);
-    Some(values)
+    Some(())
 }
 
 /// What follows the name of a field and its colon.
@@ -437,13 +439,18 @@ mod tests {
         assert_ne!(a, digest(&event(r#","email":"x""#)));
     }
 
+    fn plain<'a>(dataset: &Dataset, text: &'a str) -> Option<Vec<Value<'a>>> {
+        let mut values = Vec::new();
+        plain_values(dataset, text, &mut values).map(|()| values)
+    }
+
     proptest::proptest! {
         #[test]
         fn plain_events_are_read_as_all_others(
             text in r#"\{("(id|email|dob|gender|phone|fetched_at|registered|x)":("[a-zü:,{}]{0,3}"|-?[0-9]{1,3}(\.[0-9])?|null|true|nul|"2026-01-02T03:04:05Z"|"053a5780-3703-442c-a561-beda535af12c"|"\\n"|\[\]),?){0,4}\}? ?"#
         ) {
             let dataset = Dataset::load(None).unwrap();
-            if let Some(plain) = plain_values(&dataset, &text) {
+            if let Some(plain) = plain(&dataset, &text) {
                 proptest::prop_assert_eq!(Ok(plain), any_values(&dataset, &text), "{}", text);
             }
         }
@@ -469,7 +476,7 @@ mod tests {
             (r#"{"email":"a""#.into(), false),
             (r#"{"id":"a"}"#.into(), false),
         ] {
-            let plain = plain_values(&dataset, &text);
+            let plain = plain(&dataset, &text);
             assert_eq!(plain.is_some(), is_plain, "{text}");
             if let Some(plain) = plain {
                 assert_eq!(Ok(plain), any_values(&dataset, &text), "{text}");

@@ -370,27 +370,25 @@ fn days_since_1970(date: jiff::civil::Date) -> Option<i32> {
 /// Milliseconds of `YYYY-MM-DDTHH:MM:SS[.mmm]Z` in the years 1 to 9999, which is how nearly every time is
 /// written; none for whatever else, valid or not.
 fn plain_utc(text: &[u8]) -> Option<i64> {
-    let mut padded = *b"....-..-..T..:..:...000Z";
-    match text.len() {
-        20 => padded[..19].copy_from_slice(&text[..19]),
-        24 => padded.copy_from_slice(text),
-        _ => return None,
-    }
-    let marks = [4, 7, 10, 13, 16, 19, 23].map(|i| padded[i]);
-    if marks != *b"--T::.Z" || text.last() != Some(&b'Z') {
+    let (date, rest) = text.split_first_chunk()?;
+    let (time, rest) = rest.split_first_chunk()?;
+    let end = match *rest {
+        [colon, s1, s2, b'Z'] => [colon, s1, s2, b'.', b'0', b'0', b'0', b'Z'],
+        _ => rest.try_into().ok()?,
+    };
+    let (date, is_date) = digits(*date, b"0000-00-");
+    let (time, is_time) = digits(*time, b"00T00:00");
+    let (end, is_end) = digits(end, b":00.000Z");
+    if !(is_date & is_time & is_end) {
         return None;
     }
-    // All of them are looked at, so that the compiler may do it at once.
-    let digits = padded.map(|b| b.wrapping_sub(b'0'));
-    let is_none = |i: &usize| digits[*i] > 9;
-    let places = [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18, 20, 21, 22];
-    if places.iter().fold(false, |found, i| found | is_none(i)) {
-        return None;
-    }
-    let two = |i: usize| i64::from(digits[i]) * 10 + i64::from(digits[i + 1]);
-    let (year, month, day) = (two(0) * 100 + two(2), two(5), two(8));
-    let (hour, minute, second) = (two(11), two(14), two(17));
-    let ms = two(20) * 10 + i64::from(digits[22]);
+    // Each byte is ten times the digit there and the next.
+    let pairs = |digits: u64| (digits * 10 + (digits >> 8)).to_le_bytes().map(i64::from);
+    let [century, _, years, _, _, month, ..] = pairs(date);
+    let [day, _, _, hour, _, _, minute, _] = pairs(time);
+    let [_, second, _, _, hundredths, ..] = pairs(end);
+    let year = century * 100 + years;
+    let ms = hundredths * 10 + i64::from(end.to_le_bytes()[6]);
     let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let days_in_month = match month {
         4 | 6 | 9 | 11 => 30,
@@ -409,6 +407,17 @@ fn plain_utc(text: &[u8]) -> Option<i64> {
     };
     let days = y * 365 + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
     Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + ms)
+}
+
+/// The digits where the pattern has a 0, the first one in the lowest byte, and whether the text has digits
+/// there and is the pattern elsewhere. All eight bytes are looked at in one number.
+fn digits(text: [u8; 8], pattern: &[u8; 8]) -> (u64, bool) {
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let digits = u64::from_le_bytes(text) ^ u64::from_le_bytes(*pattern);
+    // What is added takes a byte over 0x7f if it is more than 9, or than 0 where there is no digit.
+    let room = pattern.map(|b| if b == b'0' { 0x76 } else { 0x7f });
+    let over = (digits & !HIGH) + u64::from_le_bytes(room);
+    (digits, (digits | over) & HIGH == 0)
 }
 
 fn in_range(ms: i64) -> Result<i64, Fault> {
@@ -714,6 +723,18 @@ mod tests {
             "",
         ] {
             assert_eq!(plain_utc(other.as_bytes()), None, "{other}");
+        }
+        // Whatever stands in one place: what is taken is written the same.
+        for (place, byte) in (0..24).flat_map(|place| (0..=255).map(move |byte| (place, byte))) {
+            let mut text = *b"2026-01-01T00:00:00.000Z";
+            text[place] = byte;
+            if let Some(ms) = plain_utc(&text) {
+                assert_eq!(
+                    crate::time::format_ms(ms).as_bytes(),
+                    text,
+                    "{byte} in {place}"
+                );
+            }
         }
     }
 
