@@ -383,31 +383,30 @@ fn plain_utc(text: &[u8]) -> Option<i64> {
         return None;
     }
     // Each byte is ten times the digit there and the next.
-    let pairs = |digits: u64| (digits * 10 + (digits >> 8)).to_le_bytes().map(i64::from);
+    let pairs = |digits: u64| (digits * 10 + (digits >> 8)).to_le_bytes().map(u32::from);
     let [century, _, years, _, _, month, ..] = pairs(date);
     let [day, _, _, hour, _, _, minute, _] = pairs(time);
     let [_, second, _, _, hundredths, ..] = pairs(end);
     let year = century * 100 + years;
-    let ms = hundredths * 10 + i64::from(end.to_le_bytes()[6]);
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days_in_month = match month {
-        4 | 6 | 9 | 11 => 30,
-        2 if is_leap => 29,
-        2 => 28,
-        1..=12 => 31,
-        _ => return None,
-    };
-    if year == 0 || !(1..=days_in_month).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+    let ms = hundredths * 10 + u32::from(end.to_le_bytes()[6]);
+    // Without a way out at each: which month it is cannot be foreseen.
+    let is_leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0));
+    let days_in_month = DAYS_IN_MONTH.get(month as usize)? + u32::from((month == 2) & is_leap);
+    let is_day = (day != 0) & (day <= days_in_month) & (year != 0);
+    if !(is_day & (hour < 24) & (minute < 60) & (second < 60)) {
         return None;
     }
     // Years from March on, so that the leap day comes last; 719,468 days from 0000-03-01 to 1970.
-    let (y, m) = match month {
-        1 | 2 => (year - 1, month + 9),
-        _ => (year, month - 3),
-    };
-    let days = y * 365 + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
-    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + ms)
+    let is_early = u32::from(month < 3);
+    let (y, m) = (year - is_early, month + 12 * is_early - 3);
+    let days = y * 365 + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1;
+    let seconds = (hour * 60 + minute) * 60 + second;
+    let days = i64::from(days) - 719_468;
+    Some((days * 86_400 + i64::from(seconds)) * 1_000 + i64::from(ms))
 }
+
+/// Of a year that is no leap year, by the month's number.
+const DAYS_IN_MONTH: [u32; 13] = [0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 
 /// The digits where the pattern has a 0, the first one in the lowest byte, and whether the text has digits
 /// there and is the pattern elsewhere. All eight bytes are looked at in one number.
