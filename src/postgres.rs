@@ -3,7 +3,8 @@
 //! The driver blocks, and must not run on a thread of the runtime. A session is therefore a thread of
 //! its own that is handed one piece of work at a time. Whoever waits for its answer asks the server from
 //! time to time, through a fresh connection, whether it is still alive: a merge may take minutes, and a
-//! server that was stopped must not be waited for without end.
+//! server that was stopped, or one process of it, must not be waited for without end. Only a process that
+//! was stopped inside a statement other than a copy cannot be told from one that works.
 
 use std::error::Error as _;
 use std::path::PathBuf;
@@ -41,11 +42,16 @@ pub(crate) const EPOCH_DAYS: i32 = 10_957;
 /// What every session starts with: nobody is waited for, nor kept waiting, without end.
 const SETTINGS: &str = "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'";
 
-/// Whether the process behind a connection says that it waits for its client, and a mark that moves
-/// when it has taken anything from there.
-const WAITS: &str = "SELECT coalesce(state LIKE 'idle%' OR wait_event = 'ClientRead', false),
+/// Where the process behind a connection stands: whether it waits for its client, whether it has copied
+/// anything, and a mark that moves when it has gone on.
+const STANDING: &str = "SELECT
+  coalesce(state LIKE 'idle%' OR wait_event IN ('ClientRead', 'ClientWrite'), false),
+  coalesce(bytes_processed > 0, false),
   concat_ws(' ', state_change, bytes_processed)
   FROM pg_stat_activity LEFT JOIN pg_stat_progress_copy USING (pid) WHERE pg_stat_activity.pid = $1";
+
+/// How often in a row a copy may be found where it was, one [`PATIENCE`] apart.
+const COPY_LOOKS: u32 = 8;
 
 /// The hint where something is missing that `init` makes.
 pub const INIT_FIRST: &str = "run `rtp init` first, with the same dataset and addresses";
@@ -304,19 +310,10 @@ impl Session {
 
     /// Waits for the result of what was started.
     pub async fn finish<T>(&mut self, mut answer: Answer<T>) -> Result<T> {
-        let mut waited = None;
+        let mut watch = Watch::default();
         loop {
             match timeout(PATIENCE, &mut answer).await {
-                Err(_) => {
-                    let waits = self.waits_for_us().await?;
-                    if waits.is_some() && waits == waited {
-                        return Err(Error::unavailable(format!(
-                            "process {} of the server takes nothing of what it was sent",
-                            self.process
-                        )));
-                    }
-                    waited = waits;
-                }
+                Err(_) => self.look(&mut watch).await?,
                 Ok(Err(_)) => return Err(broken_thread()),
                 Ok(Ok(Ok(done))) => {
                     self.is_open = true;
@@ -330,9 +327,34 @@ impl Session {
         }
     }
 
-    /// By a fresh connection, where the process behind this one stands if it says that it waits for
-    /// its client. It does not move on from there if it was stopped; one that works is left to it.
-    async fn waits_for_us(&self) -> Result<Option<String>> {
+    /// To be called after each [`PATIENCE`] of silence: an error if the server does not answer a fresh
+    /// connection, or if the process behind this one does not move on from where it cannot stay.
+    pub async fn look(&self, watch: &mut Watch) -> Result<()> {
+        let now = self.standing().await?;
+        let limit = match &now {
+            // It is neither sent nor taken anything for longer than that, unless it was stopped.
+            Some(now) if now.waits_for_us => 1,
+            Some(now) if now.has_copied => COPY_LOOKS,
+            // One that works is left to it: a merge may take hours.
+            _ => u32::MAX,
+        };
+        watch.unmoved = match now.is_some() && now == watch.last {
+            true => watch.unmoved + 1,
+            false => 0,
+        };
+        watch.last = now;
+        if watch.unmoved < limit {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!(
+            "process {} of the server has stopped: it has not moved for {:?}",
+            self.process,
+            PATIENCE * watch.unmoved
+        )))
+    }
+
+    /// By a fresh connection; none if the server is alive and does not tell.
+    async fn standing(&self) -> Result<Option<Standing>> {
         let mut fresh = match Session::try_open(&self.target).await {
             Ok(fresh) => fresh,
             Err(failure) if failure.is_answer => return Ok(None),
@@ -340,29 +362,40 @@ impl Session {
         };
         let process = self.process;
         let asked = fresh.start(move |client| {
-            let Some(row) = client.query_opt(WAITS, &[&process])? else {
-                return Ok(None);
-            };
-            let (waits, mark): (bool, String) = (row.try_get(0)?, row.try_get(1)?);
-            Ok::<_, ::postgres::Error>(waits.then_some(mark))
+            let row = client.query_opt(STANDING, &[&process])?;
+            let standing = row.map(|row| {
+                Ok::<_, ::postgres::Error>(Standing {
+                    waits_for_us: row.try_get(0)?,
+                    has_copied: row.try_get(1)?,
+                    mark: row.try_get(2)?,
+                })
+            });
+            standing.transpose()
         })?;
         match timeout(CONNECT_TIMEOUT, asked).await {
-            Ok(Ok(Ok(waits))) => Ok(waits),
-            // A server that cannot tell is alive all the same.
+            Ok(Ok(Ok(standing))) => Ok(standing),
             Ok(Ok(Err(failure))) if failure.is_answer => Ok(None),
             Ok(Ok(Err(failure))) => Err(failure.error.context(NO_OTHER)),
             Ok(Err(_)) => Err(broken_thread()),
             Err(_) => Err(no_answer().context(NO_OTHER)),
         }
     }
+}
 
-    /// An error if the server does not answer a fresh connection, be it by a refusal.
-    pub async fn check_alive(&self) -> Result<()> {
-        match Session::try_open(&self.target).await {
-            Err(failure) if !failure.is_answer => Err(failure.error.context(NO_OTHER)),
-            _ => Ok(()),
-        }
-    }
+/// What was seen of a process that is silent.
+#[derive(Debug, Default)]
+pub struct Watch {
+    last: Option<Standing>,
+    /// How often in a row it was found where it had been.
+    unmoved: u32,
+}
+
+/// Where a process stands.
+#[derive(Debug, PartialEq, Eq)]
+struct Standing {
+    waits_for_us: bool,
+    has_copied: bool,
+    mark: String,
 }
 
 /// What is said where the server seems to be gone.

@@ -15,7 +15,7 @@ use crate::dataset::ddl::{postgres_type, quoted};
 use crate::dataset::{Dataset, Field, FieldType};
 use crate::error::{Context, Error, Result};
 use crate::postgres::{
-    EPOCH_DAYS, EPOCH_MICROS, Failure, PATIENCE, Session, Target, columns, missing_table,
+    EPOCH_DAYS, EPOCH_MICROS, Failure, PATIENCE, Session, Target, Watch, columns, missing_table,
 };
 use crate::url::Server;
 use crate::value::Value;
@@ -103,11 +103,13 @@ impl PostgresTable {
         let mut session = self.session().await?;
         let (sender, mut pieces) = mpsc::channel(2);
         let answer = session.start(move |client| work(client, &sender))?;
+        let mut watch = Watch::default();
         loop {
             match timeout(PATIENCE, pieces.recv()).await {
-                Err(_) => session.check_alive().await?,
+                Err(_) => session.look(&mut watch).await?,
                 Ok(None) => break,
                 Ok(Some(piece)) => {
+                    watch = Watch::default();
                     let lent = tokio::task::block_in_place(|| self.lend_piece(&piece, visitor))?;
                     if lent.is_break() {
                         // The rest of the copy would have to be read: the connection is given up.

@@ -9,7 +9,7 @@ use openssl::ssl::{SslConnector, SslMethod};
 use postgres_openssl::MakeTlsConnector;
 use scylla::client::session_builder::SessionBuilder;
 
-use crate::common::Place;
+use crate::common::{Mock, Place};
 use crate::stack::{Access, Server, server};
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/randomuser");
@@ -53,6 +53,55 @@ fn batch_rows(server: &Server) -> String {
         .collect()
 }
 
+/// The servers' addresses and passwords, as lines of a script.
+fn exports(servers: &[&Server]) -> String {
+    let own = |server: &Server| {
+        let provided = server.environment.iter();
+        let provided = provided.filter(|(name, _)| server.provides(name));
+        let lines = provided.map(|(name, value)| format!("export {name}='{value}'\n"));
+        lines.collect::<String>()
+    };
+    servers.iter().copied().map(own).collect()
+}
+
+#[test]
+fn another_dataset_needs_no_line_of_code_on_any_server() {
+    let (Some(kafka), Some(cassandra), Some(postgres)) = (
+        server("kafka", Access::Guarded),
+        server("cassandra", Access::Guarded),
+        server("postgres", Access::Guarded),
+    ) else {
+        return;
+    };
+    let mock = Mock::start(&["--products", "2000"]);
+    let place = Place::new();
+    place.write("products.toml", include_str!("../products.toml"));
+    let exports = exports(&[kafka, cassandra, postgres]);
+    let ran = place.bash(&format!(
+        "{exports}
+         export RTP_DATASET=products.toml
+         rtp init
+         rtp fetch --api {}/products --count 2000 --trailer --out p.ndjson
+         rtp produce --require-complete p.ndjson
+         rtp stream --until-end
+         rtp load-batch --require-complete p.ndjson
+         rtp verify
+         rtp heartbeat --once",
+        mock.url
+    ));
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let equal = "equal: 2000 rows in ";
+    assert!(ran.stderr.contains(equal), "{}", ran.stderr);
+    // Verify must be able to say no.
+    let ran = place.bash(&format!(
+        "{exports}
+         sed -n '1s/\"label\":\"/&Another /p' p.ndjson | rtp load-batch --dataset products.toml --mode upsert
+         rtp verify --dataset products.toml"
+    ));
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("label"), "{}", ran.stderr);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_users_arrive_with_every_field_right_through_tls_and_passwords() {
     let (Some(kafka), Some(cassandra), Some(postgres)) = (
@@ -63,22 +112,16 @@ async fn recorded_users_arrive_with_every_field_right_through_tls_and_passwords(
         return;
     };
     let place = Place::new();
-    let mut script = "set -euo pipefail\n".to_string();
-    for server in [kafka, cassandra, postgres] {
-        let own = server.environment.iter();
-        for (name, value) in own.filter(|(name, _)| server.provides(name)) {
-            script.push_str(&format!("export {name}='{value}'\n"));
-        }
-    }
-    script.push_str(&format!(
-        "rtp init
+    let ran = place.bash(&format!(
+        "{}
+         rtp init
          rtp fetch --api 'file://{SAMPLE}' --as-of 2026-11-01 --trailer --out u.ndjson
          rtp produce --require-complete u.ndjson
          rtp stream --until-end
          rtp load-batch --require-complete u.ndjson
-         rtp verify"
+         rtp verify",
+        exports(&[kafka, cassandra, postgres])
     ));
-    let ran = place.bash(&script);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
 
     place.write("realtime.ndjson", realtime_rows(cassandra).await);

@@ -449,6 +449,37 @@ fn a_process_that_is_stopped_under_a_living_server_is_unavailable() {
 }
 
 #[test]
+fn a_reader_notices_that_its_process_was_stopped_in_the_middle_of_a_copy() {
+    let Some(server) = own_server("postgres", "reader") else {
+        return;
+    };
+    let database = Database::on(&server, "reader");
+    let place = database.place();
+    database.rtp(&place, &["load-batch"], users(100).as_bytes());
+    // So slow that it can be met in the middle.
+    let slow = "ALTER TABLE batch_users RENAME TO users;
+        CREATE VIEW batch_users AS SELECT users.* FROM users, LATERAL (SELECT pg_sleep(0.2 + 0 * length(id::text))) AS slow";
+    database.psql(slow).unwrap();
+    let verify = [
+        "verify",
+        "--max-outage",
+        "1s",
+        "--batch-store",
+        &database.url,
+    ];
+    let verify = place.start(&verify);
+    let copying = "FROM pg_stat_progress_copy WHERE bytes_processed > 0";
+    database.is("rows are copied", &format!("SELECT count(*) > 0 {copying}"));
+    let backend = database.psql(&format!("SELECT pid {copying}")).unwrap();
+    signal("STOP", &backend);
+    let ran = verify.end();
+    signal("CONT", &backend);
+    gave_up(&database, &ran);
+    let named = format!("process {backend} of the server has stopped");
+    assert!(ran.stderr.contains(&named), "{}", ran.stderr);
+}
+
+#[test]
 fn a_merge_that_takes_long_is_not_cut_off() {
     let Some(database) = Database::new("long") else {
         return;

@@ -164,3 +164,47 @@ fn come_and_go(kafka: &Kafka<'_>, events: u64) {
     let [read, written, ..] = ran.counts();
     assert_eq!(read, written, "{}", ran.stderr);
 }
+
+#[test]
+fn a_member_with_a_name_finds_its_partitions_again() {
+    let Some(kafka) = server("kafka", Access::Open) else {
+        return;
+    };
+    let kafka = &Kafka::ready(kafka, 2);
+    let group = Group::of(kafka);
+    let member = |name: &str| {
+        let client = format!("client.id={name}");
+        let args = ["stream", "--instance-id", name, "-X", &client];
+        kafka.start(&args)
+    };
+    let both = BTreeSet::from(["stays".to_string(), "restarts".to_string()]);
+    let stays = member("stays");
+    let restarts = member("restarts");
+    eventually("each owns a partition", || group.owners() == both);
+    restarts.signal("TERM");
+    let ran = restarts.end();
+    assert_eq!((ran.status, ran.counts()), (0, [0; 5]), "{}", ran.stderr);
+
+    let lines: String = (0..100)
+        .map(|n| user(n, 0, "a@example.com") + "\n")
+        .collect();
+    kafka.rtp(&["produce"], lines.as_bytes());
+    let is_done = |p: i32| group.stored(p) == group.end(p);
+    let done = || (0..2).filter(|p| is_done(*p)).count();
+    eventually("one partition is at its end", || done() == 1);
+    // Time enough for a group that shares out the partitions of a member that left.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!((done(), group.owners()), (1, both.clone()));
+
+    let restarts = member("restarts");
+    eventually("so is the other", || done() == 2);
+    assert_eq!(group.owners(), both);
+    let read = [stays, restarts].map(|member| {
+        member.signal("TERM");
+        let ran = member.end();
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        ran.counts()[0]
+    });
+    assert!(!read.contains(&0), "{read:?}");
+    assert_eq!(read.iter().sum::<u64>(), 100);
+}
