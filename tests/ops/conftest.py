@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 
 import pytest
@@ -67,6 +68,13 @@ def parse_command(arguments, environment=None):
     """Fails unless rtp takes these arguments: with --help behind them it checks all of them, and does nothing."""
     done = run(RTP, *arguments, "--help", check=False, env=clean_environment(**(environment or {})))
     assert done.returncode == 0, f"rtp {' '.join(arguments)}: {done.stderr}"
+
+
+def closed_port():
+    """A port on which nobody listens at the moment."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
 
 
 class MockApi:

@@ -6,15 +6,13 @@ import json
 import os
 import pathlib
 import re
-import shutil
-import socket
 import subprocess
 import threading
 import tomllib
 
 import pytest
 
-from conftest import ROOT, RTP, clean_environment, load, parse_command, run, tool
+from conftest import ROOT, RTP, clean_environment, closed_port, load, parse_command, run, tool
 
 #: The ports that users of this stack know, by service. The dashboard's 8501 joins with the dashboard.
 PORTS = {
@@ -351,12 +349,6 @@ def test_health_checks_tell_well_from_ill_from_absent(services, server, name, pa
     assert run(*command, check=False, timeout=10).returncode != 0
     free = closed_port()
     assert run(*[word.replace(str(port), str(free)) for word in command], check=False, timeout=10).returncode != 0
-
-
-def closed_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def test_the_practice_api_passes_its_own_check(services):
