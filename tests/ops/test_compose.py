@@ -170,7 +170,7 @@ def test_commands_of_rtp_parse(services):
 
 
 def test_variables_are_ones_that_something_reads(services, variables):
-    elsewhere = (ROOT / "justfile").read_text() + "".join(path.read_text() for path in (ROOT / "dags").glob("*.py"))
+    elsewhere = (ROOT / "justfile").read_text() + "".join(path.read_text() for path in (ROOT / "dags").rglob("*.py"))
     for name, service in services.items():
         for variable in service.get("environment") or {}:
             if variable.startswith("RTP_"):
@@ -190,22 +190,40 @@ def test_addresses_are_good_for_rtp(services):
             assert words in printed, f"{name}: the addresses are not those of the three servers"
 
 
+def values_of(service):
+    """Everything of a service that may name an address: variables, command, health check."""
+    environment = [str(value) for value in (service.get("environment") or {}).values()]
+    return environment + (service.get("command") or []) + (service.get("healthcheck") or {}).get("test", [])
+
+
 def test_every_address_is_of_a_service_that_listens_there(services):
     ports = listens(services)
+    # A broker sends its clients to the address that it advertises: inside, only the listener that advertises its own
+    # name is of use; by the other one a client would be sent to its own localhost.
+    advertised = re.findall(r"//([\w.]+):(\d+)", services["broker"]["environment"]["KAFKA_ADVERTISED_LISTENERS"])
+    assert {host: int(port) for host, port in advertised} == {"broker": 29092, "localhost": PORTS["broker"]}
+    ports["broker"] -= {int(port) for host, port in advertised if host != "broker"}
     seen = set()
     for name, service in services.items():
-        values = [str(v) for v in (service.get("environment") or {}).values()] + service.get("command", []) if service.get("command") else [str(v) for v in (service.get("environment") or {}).values()]
-        for value in values + (service.get("healthcheck") or {}).get("test", []):
+        for value in values_of(service):
             for host, port in re.findall(r"(?<![\w.-])([a-z][a-z-]+):(\d{2,5})\b", value):
-                if host in ("localhost",):
+                if host == "localhost":
                     assert name == "broker", f"{name}: localhost is the container itself"
                     continue
                 assert host in services, f"{name}: {value}: no service is named {host}"
-                assert int(port) in ports[host], f"{name}: {host} does not listen on {port}"
+                assert int(port) in ports[host], f"{name}: {host} is of no use at {port}"
                 seen.add((host, int(port)))
-            for host, port in re.findall(r"(127\.0\.0\.1)[:/](\d+)", value):
+            for port in re.findall(r"127\.0\.0\.1[:/](\d+)", value):
                 assert int(port) in ports[name], f"{name} checks its own port {port}, on which it does not listen"
-    assert {("broker", 29092), ("cassandra", 9042), ("postgres", 5432), ("mock-api", 8000)} <= seen
+    assert {("broker", 29092), ("cassandra", 9042), ("postgres", 5432), ("mock-api", 8000), ("airflow-apiserver", 8080)} <= seen
+
+
+def test_user_and_database_are_those_of_postgres(services):
+    made = services["postgres"]["environment"]
+    for name in ("init", "stream", "heartbeat", "airflow-scheduler"):
+        user, database = re.fullmatch(r"postgres://(\w+)@postgres:5432/(\w+)", services[name]["environment"]["RTP_BATCH_STORE"]).groups()
+        assert (user, database) == (made["POSTGRES_USER"], made["POSTGRES_DB"]), name
+    assert services["postgres"]["healthcheck"]["test"][-3:] == [made["POSTGRES_USER"], "--dbname", made["POSTGRES_DB"]]
 
 
 def test_topics_are_those_of_the_dataset():
