@@ -410,7 +410,8 @@ def metadata(jars, secrets, services, tmp_path_factory):
     user, host, port, database = re.search(r"postgres://(\w+)@([\w.]+):(\d+)/(\w+)", run(*stack, "env", *options).stdout).groups()
     environment = os.environ | {"PGHOST": host, "PGPORT": port, "POSTGRES_USER": user, "POSTGRES_DB": database, "RTP_SECRETS": str(secrets[0])}
     mounted = {volume["target"]: volume["source"] for volume in services["postgres"]["volumes"]}
-    run("sh", mounted["/docker-entrypoint-initdb.d/airflow.sh"], env=environment)
+    # As the image's entry point does with a script that is not executable.
+    run("bash", "-Eeo", "pipefail", "-c", f". {mounted['/docker-entrypoint-initdb.d/airflow.sh']}", env=environment)
     url = (secrets[0] / "airflow/sql_alchemy_conn").read_text().strip()
     assert "@postgres:5432/" in url
     yield url.replace("@postgres:5432", f"@{host}:{port}")
