@@ -18,6 +18,7 @@ import urllib.request
 import pytest
 
 from conftest import ROOT, RTP, clean_environment, closed_port, load, parse_command, run, tool
+from test_dockerfile import of
 
 #: The ports that users of this stack know, by service. The dashboard's 8501 joins with the dashboard.
 PORTS = {
@@ -432,8 +433,7 @@ def airflow():
     if not (venv / "requirements").exists() or (venv / "requirements").read_text() != wanted:
         shutil.rmtree(venv, ignore_errors=True)
         run("python3", "-m", "venv", venv)
-        [step] = [step for step in re.findall(r"^RUN (pip install (?:.|\\\n)*)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)]
-        install, check, *_ = re.sub(r"\\\n\s*", " ", step).split(" && ")
+        install, check, *_ = of("airflow", "RUN")[0].split(" && ")
         assert check.strip() == "pip check"
         for path in files:
             install = install.replace(f"/opt/requirements/{path.name}", str(path))
