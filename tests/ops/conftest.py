@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 
@@ -16,11 +17,21 @@ RTP = pathlib.Path(os.environ["RTP_BIN"]).resolve()
 DAY = "2026-11-01"
 
 
-def run(*command, check=True, **options):
-    """Runs a command to its end and returns it, with both of its outputs in the message if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=options.pop("timeout", 120), **options)
+def run(*command, check=True, timeout=120, **options):
+    """Runs a command to its end and returns it, with both of its outputs in the message if it fails.
+
+    After the time it is killed with all that it has started, so that a failed test leaves nothing behind.
+    """
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options)
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, errors = process.communicate()
+        pytest.fail(f"{' '.join(map(str, command))} has not ended within {timeout} s\n{output}\n{errors}")
+    done = subprocess.CompletedProcess(command, process.returncode, output, errors)
     if check and done.returncode != 0:
-        pytest.fail(f"{' '.join(map(str, command))} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        pytest.fail(f"{' '.join(map(str, command))} ended with {done.returncode}\n{output}\n{errors}")
     return done
 
 

@@ -5,7 +5,6 @@ import datetime
 import json
 import os
 import re
-import subprocess
 import tomllib
 
 import croniter
@@ -368,7 +367,7 @@ def stage(tmp_path_factory, api):
         values["PATH"] = f"{place}/bin:/usr/bin:/bin"
         values["HOME"] = str(place)
         command = [*container.get("command", ["rtp"]), *container["args"]]
-        return subprocess.run(command, env=values, cwd=place, capture_output=True, text=True, timeout=120)
+        return run(*command, check=False, env=values, cwd=place)
 
     run_stage.place = place
     return run_stage
