@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, file_error};
@@ -67,6 +67,16 @@ impl Aside {
 pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
     let mut file = Aside::create(path)?;
     file.write(content)?;
+    file.publish()
+}
+
+/// As [`replace`], for a file that everybody may read.
+pub fn replace_readable(path: &Path, content: &[u8]) -> Result<()> {
+    let mut file = Aside::create(path)?;
+    file.write(content)?;
+    let everybody = std::fs::Permissions::from_mode(0o644);
+    let granted = file.out.get_ref().set_permissions(everybody);
+    granted.map_err(|e| file_error("write", path, &e))?;
     file.publish()
 }
 
