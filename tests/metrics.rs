@@ -12,10 +12,13 @@ use common::{Place, user, users};
 
 const DOCS: &str = include_str!("../docs/metrics.md");
 
-/// A command with an endpoint at a port of its own: its address.
+/// An address that is free, of a port that the system does not give away meanwhile.
 fn endpoint() -> String {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap().to_string()
+    let ports = std::iter::repeat_with(|| rand::random_range(10_000..30_000));
+    let mut addresses = ports.map(|port| format!("127.0.0.1:{port}"));
+    addresses
+        .find(|address| TcpListener::bind(address).is_ok())
+        .unwrap()
 }
 
 async fn get(address: &str, path: &str) -> (u16, String) {
