@@ -139,6 +139,13 @@ build:
 [group('develop')]
 test: fmt-check lint unit deny
 
+# Check what surrounds the commands, by real tools: Dockerfile, Compose, Kubernetes, cron, systemd, workflows
+[group('develop')]
+test-ops *args: build
+    ./.ci/need sqlite3
+    ./.ci/need psql postgresql-client
+    RTP_BIN='{{ absolute_path(rtp) }}' ./tests/ops/run {{ args }}
+
 # Check the format
 [group('develop')]
 fmt-check:

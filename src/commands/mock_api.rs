@@ -1,6 +1,6 @@
 //! `rtp mock-api`: a practice API on this machine, with faults on demand.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::run::Run;
 /// How long open connections may go on after the stop.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// Serve a practice API on 127.0.0.1, compatible with randomuser.me, with faults on demand
+/// Serve a practice API, compatible with randomuser.me, with faults on demand
 ///
 /// The address is the one line on stdout. Routes: /api/ and /api/1.4/ (users), /products,
 /// /products/linked, /products/offset, /products/next, /products/loop (one way of paging each),
@@ -26,6 +26,10 @@ const DRAIN: Duration = Duration::from_millis(500);
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
+    /// Address to listen on; 0.0.0.0 also serves other machines and containers
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    host: IpAddr,
+
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 8000)]
     port: u16,
@@ -96,7 +100,7 @@ pub async fn run(args: Args, run: &Run) -> Result<Exit> {
         latency: args.latency,
     });
 
-    let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
+    let wanted = SocketAddr::from((args.host, args.port));
     let refused = |e| Error::refused(format!("cannot listen on {wanted}: {e}"));
     let listener = TcpListener::bind(wanted)
         .await

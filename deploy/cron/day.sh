@@ -1,0 +1,38 @@
+#!/bin/sh
+# A day's whole workflow in one process, for cron and systemd: what `just run-dag` does, without just. Install it as
+# /usr/local/lib/rtp/day.sh. Run again for the same day, it changes nothing.
+#   RTP_DAY      the day, in UTC (today)
+#   RTP_COUNT    records of a day (1000)
+#   RTP_LANDING  folder of the landing files (/var/lib/rtp/landing); they are deleted after RTP_KEEP_DAYS (30) days
+# Ends with the status of the first stage that could not go on, with 1 if an answer was "no", with 0 otherwise.
+set -eu
+day=${RTP_DAY:-$(date -u +%F)}
+landing=${RTP_LANDING:-/var/lib/rtp/landing}
+file=$landing/$day.ndjson
+export RTP_AS_OF="$day" RTP_RUN_ID="${RTP_RUN_ID:-day-$day}"
+# The records are people's.
+umask 077
+mkdir -p "$landing"
+
+# A run that is not done yet has the lock; two of them would only do everything twice.
+exec 9> "$landing/.day.lock"
+flock -n 9 || { echo "day.sh: another run has not ended yet" >&2; exit 0; }
+
+# Status 1 is an answer (rejected rows, differences, stale): the other stages go on. Any other one stops.
+no=0
+stage() {
+  status=0
+  rtp --quiet "$@" || status=$?
+  [ "$status" -le 1 ] || exit "$status"
+  [ "$status" -eq 0 ] || no=1
+}
+
+stage init
+stage fetch --count "${RTP_COUNT:-1000}" --trailer --out "$file" --unless-complete
+stage produce --require-complete "$file"
+# Beside a stream that follows, as a service, this one only waits until the group has come to the end.
+stage stream --until-end
+stage load-batch --require-complete --rejects "$landing/$day.rejects.ndjson" "$file"
+stage verify
+find "$landing" -name '*.ndjson' -mtime "+${RTP_KEEP_DAYS:-30}" -delete
+exit "$no"

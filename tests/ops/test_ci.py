@@ -1,0 +1,220 @@
+"""deploy/ci and .github/workflows: the scripts are run, the workflows checked by actionlint and zizmor and held against
+what .ci/run runs."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import tarfile
+import tomllib
+
+import pytest
+
+from conftest import DAY, ROOT, RTP, clean_environment, commands, load, run, tool
+
+WORKFLOWS = [".github/workflows/ci.yml", ".github/workflows/release.yml", "deploy/ci/verify.yml"]
+
+
+# ---- verify.sh ----
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory, api):
+    """Addresses of two equal stores of 40 users."""
+    place = tmp_path_factory.mktemp("stores")
+    addresses = {
+        "RTP_EVENT_LOG": f"sqlite:{place}/log.db",
+        "RTP_REALTIME_STORE": f"sqlite:{place}/realtime.db",
+        "RTP_BATCH_STORE": f"sqlite:{place}/batch.db",
+        "RTP_API_URL": api,
+    }
+    environment = clean_environment(**addresses)
+    file = place / "day.ndjson"
+    for command in (["init"], ["fetch", "--count", "40", "--as-of", DAY, "--trailer", "--out", file], ["produce", file], ["stream", "--until-end"], ["load-batch", file]):
+        run(RTP, *command, env=environment)
+    return addresses
+
+
+def verify(place, addresses, *arguments, **more):
+    """Runs verify.sh as a job on GitHub does."""
+    environment = clean_environment(**addresses) | {
+        "PATH": f"{place}/bin:{os.environ['PATH']}",
+        "GITHUB_ACTIONS": "true",
+        "GITHUB_STEP_SUMMARY": str(place / "summary.md"),
+    }
+    (place / "bin").mkdir(exist_ok=True)
+    if not (place / "bin/rtp").exists():
+        (place / "bin/rtp").symlink_to(RTP)
+    return run(ROOT / "deploy/ci/verify.sh", *arguments, check=False, cwd=place, env=environment | more)
+
+
+def test_equal_stores_end_with_0(tmp_path, stores):
+    # GitHub hands over a secret that is not set as an empty variable.
+    done = verify(tmp_path, stores, RTP_POSTGRES_PASSWORD="", RTP_CASSANDRA_PASSWORD="")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "summary.md").read_text() == "### rtp verify: equal\n"
+    assert "::error" not in done.stdout
+
+
+def test_unequal_stores_end_with_1_and_show_no_value(tmp_path, stores):
+    changed = tmp_path / "batch.db"
+    changed.write_bytes(open(stores["RTP_BATCH_STORE"].removeprefix("sqlite:"), "rb").read())
+    run("sqlite3", changed, "DELETE FROM batch_users_rows WHERE rowid = 3; UPDATE batch_users_rows SET last_name = 'Changedname' WHERE rowid = 4")
+    done = verify(tmp_path, stores | {"RTP_BATCH_STORE": f"sqlite:{changed}"})
+    assert done.returncode == 1, done.stderr
+    assert "| missing | 1 |\n| extra | 0 |\n| changed | 1 |\n| duplicate | 0 |" in (tmp_path / "summary.md").read_text()
+    assert "::error title=rtp verify::not equal" in done.stdout
+    differences = [json.loads(line) for line in (tmp_path / "differences.ndjson").read_text().splitlines()]
+    assert {line["class"] for line in differences} == {"missing", "changed"}
+    assert "Changedname" not in done.stdout + done.stderr + (tmp_path / "summary.md").read_text()
+
+
+def test_arguments_are_those_of_verify(tmp_path, stores):
+    changed = tmp_path / "batch.db"
+    changed.write_bytes(open(stores["RTP_BATCH_STORE"].removeprefix("sqlite:"), "rb").read())
+    run("sqlite3", changed, "UPDATE batch_users_rows SET last_name = 'x' WHERE rowid = 4")
+    addresses = stores | {"RTP_BATCH_STORE": f"sqlite:{changed}"}
+    assert verify(tmp_path, addresses, "--tolerance", "last_name=ignore").returncode == 0
+    assert verify(tmp_path, addresses).returncode == 1
+
+
+def test_empty_stores_are_not_content(tmp_path):
+    addresses = {"RTP_EVENT_LOG": f"sqlite:{tmp_path}/l.db", "RTP_REALTIME_STORE": f"sqlite:{tmp_path}/r.db", "RTP_BATCH_STORE": f"sqlite:{tmp_path}/b.db"}
+    run(RTP, "init", env=clean_environment(**addresses))
+    assert verify(tmp_path, addresses).returncode == 1
+
+
+def test_what_was_not_compared_is_no_verdict(tmp_path, stores):
+    done = verify(tmp_path, stores | {"RTP_BATCH_STORE": f"sqlite:{tmp_path}/nowhere.db"})
+    assert done.returncode == 2, done.stderr
+    assert "not compared: status 2" in (tmp_path / "summary.md").read_text() and "::error" in done.stdout
+    assert verify(tmp_path, stores, RTP_BIN="no-such-rtp").returncode == 2
+
+
+# ---- package.sh ----
+
+
+def test_the_archive_holds_all_and_is_the_same_every_time(tmp_path):
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    sums = []
+    for folder in ("one", "two"):
+        [path] = run(ROOT / "deploy/ci/package.sh", "x86_64-unknown-linux-gnu", tmp_path / folder, env=os.environ | {"RTP_BIN": str(RTP)}).stdout.split()
+        sums.append(hashlib.sha256(open(path, "rb").read()).hexdigest())
+    assert sums[0] == sums[1]
+    name = f"rtp-{version}-x86_64-unknown-linux-gnu"
+    assert os.path.basename(path) == f"{name}.tar.gz"
+    with tarfile.open(path) as archive:
+        names = set(archive.getnames())
+        archive.extractall(tmp_path, filter="data")
+    wanted = {"rtp", "LICENSE", "README.md", "CHANGELOG.md", "users.toml", "man/man1/rtp.1", *(f"man/man1/rtp-{command}.1" for command in commands()), *(f"completions/rtp.{shell}" for shell in ("bash", "zsh", "fish"))}
+    assert {f"{name}/{file}" for file in wanted} <= names
+    assert run(tmp_path / name / "rtp", "--version").stdout.split()[1] == version
+    for file in (tmp_path / name).rglob("*.1"):
+        assert file.read_text().startswith(".ie"), f"{file} is no man page"
+
+
+def test_verify_yml_takes_what_release_yml_makes():
+    installs = "\n".join(step.get("run", "") for step in load("deploy/ci/verify.yml")["jobs"]["verify"]["steps"])
+    assert "name=rtp-$VERSION-x86_64-unknown-linux-gnu\n" in installs and '"v$VERSION"' in installs
+    release = (ROOT / ".github/workflows/release.yml").read_text()
+    targets = re.findall(r"target: ([\w-]+)", release)
+    assert "x86_64-unknown-linux-gnu" in targets
+    assert "SHA256SUMS" in installs and "> SHA256SUMS" in release
+
+
+def test_verify_yml_runs_verify_sh_with_its_variables(variables):
+    [step] = [step for step in load("deploy/ci/verify.yml")["jobs"]["verify"]["steps"] if step.get("name") == "Verify"]
+    assert step["run"] == ".github/verify.sh"
+    for variable in step["env"]:
+        assert variable in variables, f"verify.yml sets {variable}, which rtp does not read"
+
+
+# ---- the workflows ----
+
+
+def test_actionlint_finds_nothing():
+    run(os.environ["ACTIONLINT"], "-shellcheck", tool("shellcheck"), "-pyflakes", "", *[ROOT / path for path in WORKFLOWS], cwd=ROOT)
+
+
+def test_zizmor_finds_nothing():
+    run(tool("zizmor"), "--offline", "--no-progress", *[ROOT / path for path in WORKFLOWS])
+
+
+def test_actionlint_notices(tmp_path):
+    text = (ROOT / ".github/workflows/ci.yml").read_text().replace("github.ref }}", "github.reff }}")
+    (tmp_path / "ci.yml").write_text(text)
+    assert run(os.environ["ACTIONLINT"], tmp_path / "ci.yml", check=False, cwd=ROOT).returncode == 1
+
+
+@pytest.mark.parametrize("path", WORKFLOWS)
+def test_actions_are_pinned_by_commit_with_their_version_beside(path):
+    used = re.findall(r"uses: (.*)$", (ROOT / path).read_text(), re.MULTILINE)
+    assert used
+    for use in used:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use), f"{path}: {use}"
+
+
+def test_one_action_is_one_commit_everywhere():
+    used = {}
+    for path in WORKFLOWS:
+        for action, commit in re.findall(r"uses: ([\w/-]+)@(.*)$", (ROOT / path).read_text(), re.MULTILINE):
+            used.setdefault(action, set()).add(commit)
+    assert all(len(commits) == 1 for commits in used.values()), used
+
+
+def recipes(names):
+    """The recipes and all that they depend on, by just itself."""
+    dumped = json.loads(run(ROOT / "justw", "--dump", "--dump-format", "json").stdout)["recipes"]
+    found, todo = set(), list(names)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += [dependency["recipe"] for dependency in dumped[name]["dependencies"]]
+    return found
+
+
+def test_the_jobs_together_run_what_ci_run_runs():
+    by_script = recipes(re.findall(r"^[^#\n]*\./justw ([\w-]+)", (ROOT / ".ci/run").read_text(), re.MULTILINE))
+    steps = [step.get("run", "") for job in load(".github/workflows/ci.yml")["jobs"].values() for step in job["steps"]]
+    by_jobs = recipes(name for step in steps for name in re.findall(r"\./justw ([\w-]+)", step))
+    # `test` is only the name of its parts.
+    assert by_script - {"test"} == by_jobs, "add the recipe to .github/workflows/ci.yml, or to .ci/run"
+
+
+def test_one_version_of_rust_everywhere():
+    image = re.search(r"^FROM rust:([\d.]+)-", (ROOT / "Dockerfile").read_text(), re.MULTILINE).group(1)
+    for path in WORKFLOWS[:2]:
+        assert load(path)["env"]["RUST"] == image, path
+
+
+def test_caches_go_by_files_that_exist_and_hold_what_is_fetched():
+    for job in load(".github/workflows/ci.yml")["jobs"].values():
+        [cache] = [step for step in job["steps"] if step.get("uses", "").startswith("actions/cache@")]
+        for name in re.findall(r"'([^']+)'", cache["with"]["key"]):
+            assert list(ROOT.glob(name)), f"a cache's key goes by {name}, which does not exist"
+        assert {"target", ".tools"} <= set(cache["with"]["path"].split())
+    assert "actions/cache" not in (ROOT / ".github/workflows/release.yml").read_text()
+
+
+def test_only_the_release_may_write():
+    for path in WORKFLOWS:
+        workflow = load(path)
+        assert workflow["permissions"] == {"contents": "read"}, path
+        writers = {name for name, job in workflow["jobs"].items() if "permissions" in job}
+        assert writers == ({"release"} if path.endswith("release.yml") else set()), path
+
+
+def test_checksums_step_makes_what_sha256sum_checks(tmp_path):
+    [step] = [step for step in load(".github/workflows/release.yml")["jobs"]["release"]["steps"] if "SHA256SUMS" in step.get("run", "")]
+    (tmp_path / "a.tar.gz").write_text("a")
+    (tmp_path / "b.cdx.json").write_text("b")
+    run("bash", "-euo", "pipefail", "-c", step["run"], cwd=tmp_path)
+    run("sha256sum", "--check", "--ignore-missing", "SHA256SUMS", cwd=tmp_path)
+    (tmp_path / "a.tar.gz").write_text("c")
+    assert subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path, capture_output=True).returncode == 1
+
+
+def test_scripts_are_clean():
+    run(tool("shellcheck"), *(ROOT / "deploy/ci").glob("*.sh"), ROOT / "tests/ops/run", ROOT / ".ci/run", ROOT / ".ci/need")
