@@ -128,7 +128,7 @@ class Place:
 
     def landed(self):
         """The days of the landing files, with the number of their records."""
-        return {file.stem: len(file.read_text().splitlines()) - 1 for file in (self.folder / "landing").glob("*.ndjson")}
+        return {file.stem: len(file.read_text().splitlines()) - 1 for file in (self.folder / "landing").glob("????-??-??.ndjson")}
 
 
 @pytest.fixture
