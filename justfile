@@ -130,6 +130,13 @@ spark-stream *args:
 test-servers *args:
     cargo test --locked --test servers -- {{ args }}
 
+# Run the DAGs on a real Airflow from PyPI, on embedded stores and real servers; needs Python 3.11, Java 17 and Maven
+[group('servers')]
+[no-exit-message]
+[positional-arguments]
+test-airflow *args: build
+    @RTP_BIN='{{ rtp }}' ./tests/airflow/run "$@"
+
 # Build the binary, unless RTP_BIN names one
 [group('develop')]
 build:
