@@ -13,7 +13,8 @@ random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 put() {
   [ -e "$dir/$1" ] && return 0
   mkdir -p "$dir/${1%/*}"
-  printf '%s\n' "$3" > "$dir/$1.new"
+  # Without a line end: Airflow takes the output of its commands as it is.
+  printf '%s' "$3" > "$dir/$1.new"
   chmod "${4:-400}" "$dir/$1.new"
   chown -R "$2:$2" "$dir/${1%/*}"
   mv "$dir/$1.new" "$dir/$1"

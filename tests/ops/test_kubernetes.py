@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from conftest import ROOT, RTP, clean_environment, parse_command, run, tool
+from conftest import ROOT, RTP, clean_environment, closed_port, parse_command, run, tool
 
 FOLDER = ROOT / "deploy/kubernetes"
 OVERLAYS = ("dev", "production")
@@ -222,6 +222,24 @@ def test_addresses_are_good_for_rtp(documents):
     printed = run(RTP, "--log-format", "text", "init", "--dry-run", env=clean_environment(**values)).stdout
     for words in ("kafka-topics.sh --create", 'CREATE KEYSPACE IF NOT EXISTS "realtime"', "batch_users"):
         assert words in printed
+
+
+def test_parameters_and_files_of_the_addresses_are_good_for_rtp(documents, tmp_path):
+    """With nobody listening, only the connection may fail: TLS, certificates, SASL and passwords come before it."""
+    values = environment_of(dict(pods(documents))["stream"]["spec"]["containers"][0], documents)
+    run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", tmp_path / "key", "-out", tmp_path / "ca.crt", "-subj", "/CN=ca")
+    (tmp_path / "password").write_text("secret")
+    (tmp_path / "password").chmod(0o640)
+    here = {}
+    for name, value in values.items():
+        if name == "RTP_DATASET" or name.startswith("RTP_METRICS"):
+            continue
+        value = re.sub(r"[\w-]+\.[\w-]+\.svc:\d+", f"127.0.0.1:{closed_port()}", value)
+        here[name] = re.sub(r"/etc/rtp/ca/[\w.]+", str(tmp_path / "ca.crt"), re.sub(r"/etc/rtp/passwords/\w+", str(tmp_path / "password"), value))
+    done = run(RTP, "heartbeat", "--once", "--timeout", "3s", "--format", "json", check=False, env=clean_environment(**here))
+    assert done.returncode == 4, done.stderr
+    for check in json.loads(done.stdout)["checks"]:
+        assert "Connection refused" in check["detail"], check["detail"]
 
 
 def test_whoever_needs_a_password_has_one(documents):
