@@ -20,7 +20,9 @@ AIRFLOW = str(pathlib.Path(sys.executable).parent / "airflow")
 DAG_IDS = ["api_to_kafka", "spark_kafka_to_cassandra", "batch_to_postgres", "verify", "cassandra_monitor"]
 
 # The tests' own process imports the DAGs' modules and Airflow: neither may see the settings or files of the user.
-for name in [name for name in os.environ if name.startswith(("RTP_", "AIRFLOW")) and name not in ("RTP_BIN", "RTP_AIRFLOW2", "RTP_STACK_JARS")]:
+for name in [
+    name for name in os.environ if name.startswith(("RTP_", "AIRFLOW")) and name not in ("RTP_BIN", "RTP_AIRFLOW2", "RTP_STACK_JARS")
+]:
     del os.environ[name]
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "false"
 sys.path.insert(0, str(DAGS))
@@ -51,12 +53,17 @@ class Started:
     def __init__(self, command, log, **arguments):
         self.log = log
         with open(log, "wb") as file:
-            self.process = subprocess.Popen([*GUARD, *command], stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **arguments)
+            self.process = subprocess.Popen(
+                [*GUARD, *command], stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **arguments
+            )
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self.end()
+
+    def end(self):
         self.process.terminate()
         self.process.wait()
 
@@ -116,7 +123,13 @@ class Place:
 
     def run(self, *command, **more):
         done = subprocess.run(
-            [*GUARD, *command], env={**self.environment, **more}, cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=500
+            [*GUARD, *command],
+            env={**self.environment, **more},
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=500,
         )
         return done
 

@@ -61,7 +61,11 @@ def test_they_load(python, tmp_path):
         assert dag["cron"] is None or dag["zone"].startswith("UTC") or "'UTC'" in dag["zone"], dag["zone"]
         for task in dag["tasks"].values():
             assert task["retries"] == 4 and task["backoff"] and task["delay"] == 60 and task["callback"] and task["append"]
-            assert task["env"] == {"RTP_AS_OF": "{{ rtp_day(dag_run) }}", "RTP_RUN_ID": "day-{{ rtp_day(dag_run) }}", "RTP_LOG_FORMAT": "json"}
+            assert task["env"] == {
+                "RTP_AS_OF": "{{ rtp_day(dag_run) }}",
+                "RTP_RUN_ID": "day-{{ rtp_day(dag_run) }}",
+                "RTP_LOG_FORMAT": "json",
+            }
     schedule = {name: (dag["cron"], sorted(dag["assets"])) for name, dag in dags.items()}
     assert schedule == {
         "api_to_kafka": ("5 0 * * *", []),
@@ -88,7 +92,9 @@ def test_a_broken_setting_is_an_import_error_that_names_it(python, tmp_path):
 
 
 def test_the_engine_is_a_setting(tmp_path):
-    looked = look(sys.executable, tmp_path, RTP_STREAM_ENGINE="spark", RTP_SPARK_RUN="/opt/rtp/spark/run", RTP_SPARK_CHECKPOINT="/data/spark")
+    looked = look(
+        sys.executable, tmp_path, RTP_STREAM_ENGINE="spark", RTP_SPARK_RUN="/opt/rtp/spark/run", RTP_SPARK_CHECKPOINT="/data/spark"
+    )
     task = looked["dags"]["spark_kafka_to_cassandra"]["tasks"]["spark_kafka_to_cassandra"]
     assert task["command"] == "exec /opt/rtp/spark/run --checkpoint /data/spark --until-end --log-format json"
 
@@ -108,7 +114,7 @@ def test_ruff_finds_nothing_and_would_find_something(tmp_path):
     for what in (["check"], ["format", "--check"]):
         done = subprocess.run([ruff, *what, "--no-cache", str(DAGS)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
-    old = (DAGS / "cassandra_monitor.py").read_text().replace("schedule=cron(\"*/10 * * * *\"), ", "")
+    old = (DAGS / "cassandra_monitor.py").read_text().replace('schedule=cron("*/10 * * * *"), ', "")
     (tmp_path / "cassandra_monitor.py").write_text(old)
     done = subprocess.run([ruff, "check", "--no-cache", "--config", str(DAGS / "ruff.toml"), str(tmp_path)], capture_output=True, text=True)
     assert "AIR002" in done.stdout, done.stdout

@@ -45,7 +45,9 @@ def loaded():
 
 
 def test_the_words_are_those_of_the_local_tasks(runner):
-    words = {f"{dag.dag_id}.{task.task_id}": getattr(task, "arguments", None) or task.command for dag in loaded().values() for task in dag.tasks}
+    words = {
+        f"{dag.dag_id}.{task.task_id}": getattr(task, "arguments", None) or task.command for dag in loaded().values() for task in dag.tasks
+    }
     day = "/landing/{{ rtp_day(dag_run) }}"
     fetch = ["fetch", "--count", "1000", "--trailer", "--out", f"{day}.ndjson", "--unless-complete"]
     assert words == {
@@ -156,7 +158,9 @@ def stage(runner, **arguments):
     return operator, ended_in_docker if runner == "docker" else ended_in_a_pod
 
 
-@pytest.mark.parametrize(("status", "kind"), [(0, None), (1, None), (2, FAIL), (3, FAIL), (4, RETRY), (5, FAIL), (137, RETRY), (143, RETRY)])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(0, None), (1, None), (2, FAIL), (3, FAIL), (4, RETRY), (5, FAIL), (137, RETRY), (143, RETRY)]
+)
 def test_a_status_ends_a_task_as_it_does_on_the_worker(runner, status, kind, monkeypatch, webhook):
     monkeypatch.setenv("RTP_ALERT_URL", webhook.url)
     operator, run = stage(runner)
@@ -196,5 +200,3 @@ def test_a_failure_before_the_start_stays_as_it_is(runner):
         expected = pytest.raises(ConnectionError, match="no cluster")
     with expected:
         operator.execute(Task().context)
-
-

@@ -1,10 +1,11 @@
-"""A running Airflow, as a user has it: DAGs are triggered by its REST API, the scheduler runs what follows from them.
+"""A running Airflow, as a user has it: DAGs are switched on, triggered and cleared by its REST API, and the scheduler does the rest.
 
 On real servers. Everything before the DAGs' first run is empty: no topic, no table, no landing file.
 """
 
 import datetime
 import json
+import time
 import urllib.error
 import urllib.request
 
@@ -28,19 +29,23 @@ class Airflow(Started):
             AIRFLOW__API__WORKERS="1",
             AIRFLOW__CORE__PARALLELISM="3",
             AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="true",
-            AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="false",
             AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=str(free_port()),
             AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=str(free_port()),
         )
         super().__init__([AIRFLOW, "standalone"], place.folder / "standalone.log", env=place.environment, cwd=place.folder)
         self.token = None
-        wait_for(f"Airflow ({self.log})", self.is_up, 180)
-        wait_for("the DAGs", lambda: sorted(dag["dag_id"] for dag in self.get("dags")["dags"]) == sorted(DAG_IDS), 120)
+        try:
+            wait_for("Airflow", self.is_up, 180)
+            wait_for("the DAGs", lambda: sorted(dag["dag_id"] for dag in self.get("dags")["dags"]) == sorted(DAG_IDS), 120)
+        except BaseException:
+            self.end()
+            print(self.log.read_text()[-10000:])
+            raise
 
     def is_up(self):
         assert self.process.poll() is None, self.log.read_text()[-5000:]
         try:
-            self.token = self.call("POST", "/auth/token", {})["access_token"]
+            self.token = self.call("GET", "/auth/token")["access_token"]
             health = self.get("monitor/health")
         except (OSError, KeyError):
             return False
@@ -61,6 +66,10 @@ class Airflow(Started):
     def get(self, path):
         return self.call("GET", f"/api/v2/{path}")
 
+    def switch_on(self, *dags):
+        for dag in dags:
+            self.call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
+
     def trigger(self, dag, moment):
         return self.call("POST", f"/api/v2/dags/{dag}/dagRuns", {"logical_date": moment})["dag_run_id"]
 
@@ -75,19 +84,30 @@ class Airflow(Started):
     def states(self, dag, run):
         return {name: task["state"] for name, task in self.tasks(dag, run).items()}
 
-    def runs(self, dag):
-        """The runs of a DAG that a change has set off, oldest first."""
+    def runs(self, dag, kind):
+        """The runs of a kind, oldest first: `scheduled`, or `asset_triggered` by another DAG's change."""
         found = self.get(f"dags/{dag}/dagRuns?order_by=id&limit=100")["dag_runs"]
-        return [one["dag_run_id"] for one in found if one["run_type"] == "asset_triggered"]
+        return [one["dag_run_id"] for one in found if one["run_type"] == kind]
 
-    def next_of(self, dag, before):
-        """The state in which the run ends that a change sets off, beyond so many earlier ones, and the run."""
-        run = wait_for(f"a run of {dag} that nobody triggered", lambda: (all_runs := self.runs(dag))[before:] and all_runs[before])
-        return self.end_of(dag, run), run
+    def next_of(self, dag, kind, before=0):
+        """The run of this kind after so many earlier ones, and the state in which it ends."""
+        [run, *_] = wait_for(f"a run of {dag}, {kind}", lambda: self.runs(dag, kind)[before:])
+        return run, self.end_of(dag, run)
 
     def summary(self, dag, run, task):
         value = self.get(f"dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value?deserialize=true")["value"]
         return json.loads(value) if isinstance(value, str) else value
+
+
+@pytest.fixture(scope="module", autouse=True)
+def away_from_the_dags_own_times():
+    """A run of 00:05 or 02:00 UTC that began in the midst of the tests would be one more than they count."""
+    ticks = [datetime.timedelta(hours=hours, minutes=minutes) for hours, minutes in ((0, 5), (2, 0))]
+    now = datetime.datetime.now(datetime.timezone.utc)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    for tick in [midnight + one + datetime.timedelta(days=days) for one in ticks for days in (0, 1)]:
+        if datetime.timedelta(0) < tick - now < datetime.timedelta(minutes=10):
+            time.sleep((tick - now).total_seconds() + 1)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +119,10 @@ def hook():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, servers, hook):
-    return Place(tmp_path_factory.mktemp("scheduler"), {**servers, "RTP_API_URL": f"http://127.0.0.1:{free_port()}/api/1.4/", "RTP_ALERT_URL": hook.url})
+    return Place(
+        tmp_path_factory.mktemp("scheduler"),
+        {**servers, "RTP_API_URL": f"http://127.0.0.1:{free_port()}/api/1.4/", "RTP_ALERT_URL": hook.url},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -118,60 +141,58 @@ def verified(place, rows):
 
 
 def test_an_api_that_is_down_fails_the_dag_and_tells_the_webhook_and_a_rerun_repairs_it(airflow, place, hook, tmp_path):
-    moment = "2026-11-01T10:00:00Z"
-    run = airflow.trigger("api_to_kafka", moment)
-    assert airflow.end_of("api_to_kafka", run) == "failed"
+    airflow.switch_on("verify")
+    run, state = airflow.next_of("verify", "scheduled")
+    assert state == "success" and airflow.states("verify", run) == {"init": "success", "verify": "skipped"}, "both stores are empty"
+    airflow.switch_on("api_to_kafka", "spark_kafka_to_cassandra")
+    run, state = airflow.next_of("api_to_kafka", "scheduled")
+    assert state == "failed"
     assert airflow.states("api_to_kafka", run) == {"init": "success", "landing": "failed", "api_to_kafka": "upstream_failed"}
     [alert] = wait_for("the alert", lambda: hook.alerts)
+    day = airflow.get(f"dags/api_to_kafka/dagRuns/{run}")["logical_date"][:10]
     assert (alert["dag"], alert["command"], alert["try"], alert["dag_run"]) == ("api_to_kafka", "landing", 2, run)
-    assert alert["status"] == "firing" and alert["run_id"] == "day-2026-11-01" and "status 4, a dependency is down" in alert["text"]
+    assert alert["status"] == "firing" and alert["run_id"] == f"day-{day}" and "status 4, a dependency is down" in alert["text"]
     assert f"127.0.0.1:{port_of(place)}" in alert["text"], "the alert says which address"
     assert airflow.summary("api_to_kafka", run, "landing")["exit"] == 4
-    assert place.landed() == {} and airflow.runs("spark_kafka_to_cassandra") == []
+    assert place.landed() == {} and airflow.runs("spark_kafka_to_cassandra", "asset_triggered") == []
 
     with Api(tmp_path, port_of(place)):
         # What a user does in the web page: clear what has failed.
         clear = {"dry_run": False, "dag_run_id": run, "only_failed": True, "reset_dag_runs": True}
         airflow.call("POST", "/api/v2/dags/api_to_kafka/clearTaskInstances", clear)
-        wait_for("the rerun", lambda: airflow.get(f"dags/api_to_kafka/dagRuns/{run}")["state"] not in ENDED or set(airflow.states("api_to_kafka", run).values()) == {"success"})
+        wait_for("the rerun", lambda: airflow.states("api_to_kafka", run)["landing"] == "success")
         assert airflow.end_of("api_to_kafka", run) == "success"
-        assert set(airflow.states("api_to_kafka", run).values()) == {"success"}
-        assert airflow.next_of("spark_kafka_to_cassandra", 0)[0] == "success"
-        batch = airflow.trigger("batch_to_postgres", moment)
-        assert airflow.end_of("batch_to_postgres", batch) == "success"
-        assert airflow.summary("batch_to_postgres", batch, "landing")["skipped"] >= 1000, "the file of the other branch is not fetched again"
-    state, run = airflow.next_of("verify", 0)
-    assert state == "success" and airflow.summary("verify", run, "verify")["read"] == 2000
-    assert place.landed() == {"2026-11-01": 1000}
+    assert airflow.next_of("spark_kafka_to_cassandra", "asset_triggered")[1] == "success"
+    # The batch branch needs no API: it reads the file of the other branch.
+    airflow.switch_on("batch_to_postgres")
+    run, state = airflow.next_of("batch_to_postgres", "scheduled")
+    assert state == "success" and airflow.summary("batch_to_postgres", run, "landing")["skipped"] >= 1000
+    run, state = airflow.next_of("verify", "asset_triggered")
+    assert state == "success" and airflow.summary("verify", run, "verify")["written"] == 2000
+    assert place.landed() == {day: 1000}
     verified(place, 1000)
-    assert len(hook.alerts) == 1
 
 
 def test_one_full_run_of_all_dags(airflow, place, hook, tmp_path):
-    moment = "2026-11-03T00:30:00+01:00"
-    before = {dag: len(airflow.runs(dag)) for dag in ("spark_kafka_to_cassandra", "verify")}
+    airflow.switch_on(*DAG_IDS)
+    before = {dag: len(airflow.runs(dag, "asset_triggered")) for dag in ("spark_kafka_to_cassandra", "verify")}
     alerts = len(hook.alerts)
     with Api(tmp_path, port_of(place)):
         # Both at once: one fetches, the other waits for it.
-        runs = {dag: airflow.trigger(dag, moment) for dag in ("api_to_kafka", "batch_to_postgres")}
-        for dag, run in runs.items():
-            assert airflow.end_of(dag, run) == "success"
-    state, stream = airflow.next_of("spark_kafka_to_cassandra", before["spark_kafka_to_cassandra"])
-    assert state == "success" and airflow.summary("spark_kafka_to_cassandra", stream, "spark_kafka_to_cassandra")["written"] == 1000
-    state, verify = airflow.next_of("verify", before["verify"])
-    assert state == "success" and airflow.summary("verify", verify, "verify")["written"] == 4000
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat()
-    monitor = airflow.trigger("cassandra_monitor", now)
-    assert airflow.end_of("cassandra_monitor", monitor) == "success"
-    assert airflow.summary("cassandra_monitor", monitor, "cassandra_monitor")["written"] == 3
+        runs = {dag: airflow.trigger(dag, "2026-11-03T00:30:00+01:00") for dag in ("api_to_kafka", "batch_to_postgres")}
+        assert {airflow.end_of(dag, run) for dag, run in runs.items()} == {"success"}
+    run, state = airflow.next_of("spark_kafka_to_cassandra", "asset_triggered", before["spark_kafka_to_cassandra"])
+    assert state == "success" and airflow.summary("spark_kafka_to_cassandra", run, "spark_kafka_to_cassandra")["written"] == 1000
+    run, state = airflow.next_of("verify", "asset_triggered", before["verify"])
+    assert state == "success" and airflow.summary("verify", run, "verify")["written"] == 4000
+    run, state = airflow.next_of("cassandra_monitor", "scheduled")
+    assert state == "success" and airflow.summary("cassandra_monitor", run, "cassandra_monitor")["written"] == 3
 
     fetched = sorted(airflow.summary(dag, run, "landing")["written"] for dag, run in runs.items())
     assert fetched == [0, 1000], "the day's records were fetched once"
-    assert place.landed() == {"2026-11-01": 1000, "2026-11-02": 1000}
+    assert len(place.landed()) == 2 and place.landed()["2026-11-02"] == 1000
     verified(place, 2000)
     assert len(hook.alerts) == alerts
-    rest = {dag: airflow.get(f"dags/{dag}/dagRuns?state=failed")["dag_runs"] for dag in DAG_IDS}
-    assert not any(rest.values()), rest
 
 
 def test_the_scheduler_leaves_nothing_behind(airflow):

@@ -59,7 +59,20 @@ def script(status, *lines):
 @pytest.mark.parametrize("no_fails", [False, True])
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(0, None), (1, None), (2, FAIL), (3, FAIL), (4, RETRY), (5, FAIL), (101, FAIL), (126, FAIL), (127, FAIL), (130, RETRY), (137, RETRY), (143, RETRY)],
+    [
+        (0, None),
+        (1, None),
+        (2, FAIL),
+        (3, FAIL),
+        (4, RETRY),
+        (5, FAIL),
+        (101, FAIL),
+        (126, FAIL),
+        (127, FAIL),
+        (130, RETRY),
+        (137, RETRY),
+        (143, RETRY),
+    ],
 )
 def test_a_status_ends_a_task(status, kind, no_fails, tmp_path, monkeypatch, webhook):
     monkeypatch.setenv("RTP_ALERT_URL", webhook.url)
