@@ -73,10 +73,6 @@ cassandra_monitor: init
 [no-exit-message]
 [script]
 landing: build
-    if [ -f '{{ landing_file }}' ] && tail -n 1 '{{ landing_file }}' | grep -q '"records":{{ count }},'; then
-      echo 'landing: {{ landing_file }} holds the {{ count }} records of the day' >&2
-      exit 0
-    fi
     mkdir -p -m 700 '{{ landing_dir }}'
     if [ -z "${RTP_API_URL:-}${RTP_DATASET:-}" ]; then
       echo 'landing: from the practice API; RTP_API_URL=https://randomuser.me/api/1.4/ is the real one' >&2
@@ -85,7 +81,7 @@ landing: build
       read -r url <&3
       export RTP_API_URL="$url/api/1.4/"
     fi
-    '{{ rtp }}' fetch --count '{{ count }}' --trailer --out '{{ landing_file }}'
+    '{{ rtp }}' fetch --count '{{ count }}' --trailer --out '{{ landing_file }}' --unless-complete
 
 # Create topics and tables, where they are missing
 [group('pipeline')]
@@ -133,6 +129,13 @@ spark-stream *args:
 [group('servers')]
 test-servers *args:
     cargo test --locked --test servers -- {{ args }}
+
+# Run the DAGs on a real Airflow from PyPI, on embedded stores and real servers; needs Python 3.11, Java 17 and Maven
+[group('servers')]
+[no-exit-message]
+[positional-arguments]
+test-airflow *args: build
+    @RTP_BIN='{{ rtp }}' ./tests/airflow/run "$@"
 
 # Build the binary, unless RTP_BIN names one
 [group('develop')]

@@ -1,13 +1,15 @@
 //! The command line: global flags and one line for each command.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
 use crate::commands::*;
 use crate::dataset::Dataset;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exit::Exit;
+use crate::metrics;
 use crate::run::{LogFormat, Run};
 
 /// Move the records of an HTTP API through an event log into a real-time store and a batch store, and prove that both agree.
@@ -62,6 +64,30 @@ pub struct Global {
     /// Name of this run, in logs, headers and the summary [default: a new UUID]
     #[arg(long, env = "RTP_RUN_ID", global = true, value_name = "ID")]
     pub run_id: Option<String>,
+
+    /// Answer Prometheus at /metrics while the command runs, and probes at /healthz and /readyz
+    #[arg(
+        long,
+        env = "RTP_METRICS_LISTEN",
+        global = true,
+        value_name = "ADDRESS:PORT",
+        value_parser = socket
+    )]
+    pub metrics_listen: Option<SocketAddr>,
+
+    /// Write what became of the run to this file at its end, for node_exporter's textfile collector
+    #[arg(
+        long,
+        env = "RTP_METRICS_FILE",
+        global = true,
+        value_name = "FILE.prom"
+    )]
+    pub metrics_file: Option<PathBuf>,
+}
+
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "expected an IP address and a port, such as 127.0.0.1:9464".to_string())
 }
 
 /// The commands, in the order of the pipeline; their own files hold the help texts.
@@ -107,9 +133,24 @@ impl Command {
         }
     }
 
+    /// Whether it says itself from when on it is at work.
+    fn tells_when_ready(&self) -> bool {
+        matches!(self, Command::Stream(_) | Command::Heartbeat(_))
+    }
+
     /// Runs the command.
     pub async fn run(self, global: &Global, run: &Run) -> Result<Exit> {
-        let dataset = || Dataset::load(global.dataset.as_deref());
+        if !self.tells_when_ready() {
+            run.metrics.set_ready();
+        }
+        if let Some(address) = global.metrics_listen {
+            metrics::serve(address, run.clone()).await?;
+        }
+        let dataset = || {
+            let dataset = Dataset::load(global.dataset.as_deref())?;
+            run.metrics.set_dataset(&dataset.name);
+            Ok::<_, Error>(dataset)
+        };
         match self {
             Command::Fetch(args) => fetch::run(&args, &dataset()?, run).await,
             Command::Produce(args) => produce::run(&args, &dataset()?, run).await,

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, file_error};
@@ -70,9 +70,30 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
     file.publish()
 }
 
+/// As [`replace`], for a file that everybody may read.
+pub fn replace_readable(path: &Path, content: &[u8]) -> Result<()> {
+    let mut file = Aside::create(path)?;
+    file.write(content)?;
+    let everybody = std::fs::Permissions::from_mode(0o644);
+    let granted = file.out.get_ref().set_permissions(everybody);
+    granted.map_err(|e| file_error("write", path, &e))?;
+    file.publish()
+}
+
 /// Holds a file for this process as long as it lives, by a lock on `FILE.lock`; one that another
 /// process holds is refused at once.
 pub fn hold(path: &Path) -> Result<File> {
+    let in_use = || Error::refused(in_use(path));
+    try_hold(path)?.ok_or_else(in_use)
+}
+
+/// What is said of a file that another process holds.
+pub fn in_use(path: &Path) -> String {
+    format!("{} is in use by another rtp", path.display())
+}
+
+/// As [`hold`]; none if another process holds it.
+pub fn try_hold(path: &Path) -> Result<Option<File>> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let lock = OpenOptions::new()
@@ -83,11 +104,8 @@ pub fn hold(path: &Path) -> Result<File> {
         .open(&name)
         .map_err(|e| file_error("lock", path, &e))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::refused(format!(
-            "{} is in use by another rtp",
-            path.display()
-        ))),
+        Ok(()) => Ok(Some(lock)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
         Err(std::fs::TryLockError::Error(e)) => Err(file_error("lock", path, &e)),
     }
 }

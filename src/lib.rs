@@ -20,6 +20,7 @@ pub mod heartbeat;
 pub mod input;
 pub mod intake;
 mod kafka;
+pub mod metrics;
 mod mock_api;
 pub mod monitor;
 pub mod postgres;
@@ -74,10 +75,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     if cli.command.draws_progress() {
         run.start_progress();
     }
+    let metrics_file = cli.global.metrics_file.clone();
     let exit = execute(cli, &run, stopper).unwrap_or_else(|error| {
         run.error(&error);
         error.kind().into()
     });
+    // The run went as it went, whether or not this can be written.
+    if let Some(file) = metrics_file
+        && let Err(e) = metrics::write_file(&file, &run, exit)
+    {
+        run.warn(format!("--metrics-file: {e}"));
+    }
     run.summary(exit);
     exit
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, Result, file_error};
 use crate::event::{Event, Headers, MicroBatch};
 use crate::event_log::Producer;
 use crate::retry::through_outage;
-use crate::run::Run;
+use crate::run::{Run, add};
 use crate::transform::Reject;
 
 /// A bad record, and where it was found.
@@ -103,6 +103,7 @@ pub async fn send(
         producer.lock().await.flush().await
     })
     .await?;
+    add(&run.counts.dead_letters, acknowledged);
     if acknowledged == batch.len() as u64 {
         return Ok(());
     }

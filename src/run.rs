@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::metrics::Metrics;
 use crate::progress::Progress;
 
 /// How stderr speaks.
@@ -37,6 +38,8 @@ pub struct Counts {
     pub skipped: AtomicU64,
     /// Bytes of records read.
     pub bytes: AtomicU64,
+    /// Events appended to the dead-letter topic.
+    pub dead_letters: AtomicU64,
     /// Attempts repeated after a dependency failed.
     pub retries: AtomicU64,
 }
@@ -126,6 +129,8 @@ pub struct Run {
     pub id: Arc<str>,
     /// What was counted so far.
     pub counts: Arc<Counts>,
+    /// What else Prometheus is told.
+    pub metrics: Arc<Metrics>,
     /// The stop signal.
     pub stop: Stop,
     /// How stderr speaks.
@@ -149,6 +154,7 @@ impl Run {
             command,
             id: id.into(),
             counts: Arc::default(),
+            metrics: Arc::default(),
             stop,
             log_format,
             quiet,

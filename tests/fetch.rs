@@ -128,9 +128,8 @@ fn misbehaviour_of_every_kind_loses_nothing() {
 #[test]
 fn a_source_that_is_down_is_waited_for_no_longer_than_said() {
     let place = Place::new();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}/", free.local_addr().unwrap());
-    drop(free);
+    // Where nobody listens: a port that was free may be somebody else's a moment later.
+    let address = "http://127.0.0.1:1/".to_string();
     let ran = fetch(&place, &address, &["--max-outage", "0"]);
     assert_eq!((ran.status, ran.counts()), (4, [0; 5]), "{}", ran.stderr);
     assert!(ran.stderr.contains(&address), "{}", ran.stderr);
@@ -512,4 +511,46 @@ fn wrong_usage_is_explained() {
         assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(message), "{args:?}: {}", ran.stderr);
     }
+}
+
+#[test]
+fn a_file_that_is_complete_is_not_fetched_again() {
+    let mock = Mock::start(&["--latency", "300ms"]);
+    let place = Place::new();
+    let api = mock.users();
+    let once = |api: &str, count: &str| {
+        let out = ["--out", "day.ndjson", "--trailer", "--unless-complete"];
+        let args = [
+            "fetch",
+            "--api",
+            api,
+            "--max-outage",
+            "10s",
+            "--count",
+            count,
+        ];
+        place.start(&[&args[..], &out].concat())
+    };
+    // Whoever comes second waits for the first.
+    let both = [once(&api, "100"), once(&api, "100")].map(|run| run.end());
+    let mut counts = both.map(|ran| {
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        ran.counts()
+    });
+    counts.sort_unstable();
+    assert_eq!(counts, [[100, 0, 0, 0, 100], [100, 100, 0, 0, 0]]);
+
+    let read = || std::fs::read_to_string(place.path("day.ndjson")).unwrap();
+    let first = read();
+    let nowhere = "http://127.0.0.1:9/api/";
+    let kept = once(nowhere, "100").end();
+    assert_eq!((kept.status, kept.counts()[4]), (0, 100), "{}", kept.stderr);
+    assert_eq!(read(), first);
+
+    let more = once(&api, "150").end();
+    assert_eq!(more.counts(), [150, 150, 0, 0, 0], "{}", more.stderr);
+    place.write("day.ndjson", read().replacen("email", "mail", 1));
+    let wrong = once(nowhere, "150").end();
+    assert_eq!(wrong.status, 5, "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("day.ndjson line"), "{}", wrong.stderr);
 }

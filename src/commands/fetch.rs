@@ -1,5 +1,6 @@
 //! `rtp fetch`: the records of an HTTP API as NDJSON.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use crate::dataset::{Dataset, Limit, LimitUnit};
 use crate::durable::{self, Aside};
 use crate::error::{Error, Result, file_error};
 use crate::exit::Exit;
-use crate::retry::MaxOutage;
+use crate::input::{Format, Input};
+use crate::retry::{MaxOutage, through_outage};
 use crate::run::{Run, add, get};
 use crate::source::http::Timeouts;
 use crate::source::pace::{LimitArg, Pace};
@@ -53,6 +55,10 @@ pub struct Args {
     /// End with a line that counts the records, so that readers can tell a complete input
     #[arg(long)]
     trailer: bool,
+    /// Fetch nothing if the file of --out is complete and holds --count records; another rtp that is
+    /// fetching it is waited for
+    #[arg(long, requires = "out", requires = "trailer", conflicts_with = "state")]
+    unless_complete: bool,
     /// Go on after the page that this file names; it moves when --out is complete, or by --commit-state of the reader
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
@@ -106,6 +112,19 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
 }
 
 async fn walk(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
+    let unless_complete = args.out.as_deref().filter(|_| args.unless_complete);
+    let _held = match unless_complete {
+        None => None,
+        Some(path) => tokio::select! {
+            held = hold(path, args, run) => Some(held?),
+            signal = run.stop.wait() => return Ok(signal.exit()),
+        },
+    };
+    if let Some(path) = unless_complete
+        && tokio::task::block_in_place(|| is_complete(path, args.count, run))?
+    {
+        return Ok(Exit::Done);
+    }
     let api = api(args, dataset)?;
     let (source, declared) = connect::source(&api, dataset, args.timeouts())?;
     let mut bookmark = Bookmark::open(args, dataset, run)?;
@@ -172,6 +191,46 @@ impl Args {
     }
 }
 
+/// Holds a file against every other run, which is waited for.
+async fn hold(path: &Path, args: &Args, run: &Run) -> Result<File> {
+    let in_use = || Error::unavailable(durable::in_use(path));
+    through_outage(run, args.outage.bounded(), || async {
+        durable::try_hold(path)?.ok_or_else(in_use)
+    })
+    .await
+}
+
+/// Whether a file ends with a trailer, and holds this many records. They count as skipped. An error if it
+/// is not what its trailer says.
+fn is_complete(path: &Path, count: Option<u64>, run: &Run) -> Result<bool> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let mut input = Input::new(&[path.into()], Some(Format::Ndjson));
+    let (mut records, mut bytes) = (0, 0);
+    while let Some(chunk) = input.next_chunk()? {
+        records += chunk.len() as u64;
+        bytes += chunk.size() as u64;
+        input.take_back(chunk);
+    }
+    let file = path.display();
+    if !input.is_complete() || count.is_some_and(|count| count != records) {
+        run.info(format!(
+            "{file} holds {records} records, it is fetched anew"
+        ));
+        return Ok(false);
+    }
+    run.info(format!("{file} holds the {records} records already"));
+    for (counter, n) in [
+        (&run.counts.read, records),
+        (&run.counts.skipped, records),
+        (&run.counts.bytes, bytes),
+    ] {
+        add(counter, n);
+    }
+    Ok(true)
+}
+
 /// The address of the API. A password in it would stand in every list of processes.
 fn api(args: &Args, dataset: &Dataset) -> Result<Url> {
     let text = args.api.as_deref().unwrap_or(&dataset.source.url);
@@ -232,7 +291,7 @@ struct Bookmark<'a> {
     seed: Option<String>,
     next: Option<Position>,
     /// No other run moves the file meanwhile.
-    _held: Option<std::fs::File>,
+    _held: Option<File>,
 }
 
 impl<'a> Bookmark<'a> {

@@ -8,7 +8,8 @@ use crate::alert::WebhookUrl;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::heartbeat::{Alerts, Round, Status, Watch, round};
+use crate::heartbeat::{Alerts, Check, Round, Status, Watch, round};
+use crate::metrics::{Checked, GroupLag};
 use crate::run::{Run, add, printable};
 use crate::stdout::{self, Reader};
 use crate::time::parse_duration;
@@ -110,6 +111,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
             }),
         };
         count(run, &round);
+        tell(run, &round, &dataset.event.topic);
         let reader = stdout::write(printed(&round, args.format)?.as_bytes())?;
         if let Some(alerts) = &mut alerts
             && let Err(e) = alerts.after(&round).await
@@ -135,6 +137,30 @@ fn count(run: &Run, round: &Round) {
     add(&run.counts.read, all);
     add(&run.counts.written, ok);
     add(&run.counts.rejected, all - ok);
+}
+
+/// Tells Prometheus.
+fn tell(run: &Run, round: &Round, topic: &str) {
+    let checks = round.checks.iter().map(|check| checked(check, topic));
+    run.metrics.set_round(&checks.collect::<Vec<_>>());
+    run.metrics.set_ready();
+}
+
+fn checked<'a>(check: &'a Check, topic: &'a str) -> Checked<'a> {
+    let lag = check.lag_seconds.zip(check.group.as_deref());
+    Checked {
+        check: check.check,
+        is_up: check.status != Status::Failed,
+        is_ok: check.status == Status::Ok,
+        latency: check.latency_ms.map(|ms| ms / 1e3),
+        age: check.age_seconds,
+        lag: lag.map(|(seconds, group)| GroupLag {
+            group,
+            topic,
+            seconds,
+            partitions: &check.lag_by_partition,
+        }),
+    }
 }
 
 fn printed(round: &Round, format: Format) -> Result<String> {

@@ -141,6 +141,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         max_outage,
     };
     let mut group = Group::join(consumer, run, max_outage);
+    run.metrics.set_ready();
     let streamed = stream(args, end, &sink, &mut group).await;
     let left = group.leave().await;
     streamed.and(left)?;
@@ -171,11 +172,15 @@ async fn stream(
             continue; // read before the group was set back
         }
         let has_events = !batch.events.is_empty();
+        let begun = Instant::now();
+        let in_flight = backlog.counted.read as usize + batch.events.len();
+        run.metrics.set_in_flight(in_flight);
         let in_backlog = has_events
             && one_by_one.is_none()
             && (batch.is_full || !backlog.is_empty())
             && sink.stage(&batch).await?;
         if in_backlog {
+            backlog.begun.get_or_insert(begun);
             backlog.add(&batch, sink);
             if batch.is_full && backlog.has_room() && args.allows(run, &backlog.counted) {
                 spare.send(batch.rows).ok(); // nobody is left to use them after the end
@@ -197,7 +202,12 @@ async fn stream(
             Counted::of(&batch).enter(run, &upserted);
         }
         // The group's offsets must say so too, also when another member did the work.
-        if group.commit(&batch.to).await? == Commit::Superseded {
+        let committed = group.commit(&batch.to).await?;
+        run.metrics.set_in_flight(0);
+        if has_events && !in_backlog && committed == Commit::Done {
+            run.metrics.committed(begun.elapsed());
+        }
+        if committed == Commit::Superseded {
             group.start_where_the_store_is(sink).await?;
         } else if let Some(end) = &end
             && batch.is_at(end)
@@ -278,6 +288,8 @@ impl Counted {
 /// Micro-batches whose rows the store keeps aside: what is to be done for all of them at once.
 #[derive(Debug, Default)]
 struct Backlog {
+    /// When the first of them was read.
+    begun: Option<Instant>,
     from: Offsets,
     to: Offsets,
     letters: MicroBatch,
@@ -395,6 +407,8 @@ impl<'a> Group<'a> {
         if self.commit(&backlog.to).await? == Commit::Superseded {
             self.start_where_the_store_is(sink).await?;
         }
+        let took = backlog.begun.map(|begun| begun.elapsed());
+        self.run.metrics.committed(took.unwrap_or_default());
         backlog.counted.enter(self.run, &upserted);
         Ok(None)
     }

@@ -1,5 +1,6 @@
 //! `rtp verify`: whether both stores hold the same rows.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,7 +13,10 @@ use crate::exit::Exit;
 use crate::retry::{MaxOutage, through_outage};
 use crate::run::{Run, add};
 use crate::url::{BatchStoreArg, RealtimeStoreArg};
-use crate::verify::{Format, Outcome, Plan, Report, Tolerances, compare};
+use crate::verify::{Format, Outcome, Plan, Report, Sample, Tolerances, compare};
+
+/// How many differences are shown.
+const DEFAULT_SAMPLE: u64 = 20;
 
 /// Compare every row and value of the batch store with those of the real-time store
 ///
@@ -33,9 +37,10 @@ pub struct Args {
     /// and dates, or `ignore` for a column that is not compared; can be given several times
     #[arg(long, value_name = "COLUMN=AMOUNT")]
     tolerance: Vec<String>,
-    /// Show at most this many differences on stderr
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    sample: u64,
+    /// Show at most this many differences on stderr [default: 20, and the values only on a terminal, for
+    /// a log is kept]
+    #[arg(long, value_name = "N")]
+    sample: Option<u64>,
     /// Write every difference to this file, with class, key, store, column and both values; `-` is standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -83,7 +88,11 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         let format = args.format.unwrap_or_else(|| Format::of(path));
         (path, format)
     });
-    let mut report = Report::create(run, names.clone(), args.sample, output)?;
+    let sample = Sample {
+        most: args.sample.unwrap_or(DEFAULT_SAMPLE),
+        has_values: args.sample.is_some() || std::io::stderr().is_terminal(),
+    };
+    let mut report = Report::create(run, names.clone(), sample, output)?;
     let outcome = compare(&plan, &tables, run, max_outage, &mut report).await?;
     let (Some(outcome), None) = (outcome, run.stop.requested()) else {
         return Ok(run

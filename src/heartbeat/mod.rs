@@ -96,6 +96,9 @@ pub struct Check {
     pub group_started: Option<bool>,
     /// Events not yet committed.
     pub lag_records: Option<u64>,
+    /// The same of each partition, for metrics only.
+    #[serde(skip)]
+    pub lag_by_partition: Vec<(i32, u64)>,
     /// Age of the first of them; 0 if there is none.
     pub lag_seconds: Option<f64>,
     /// Age of the last write or load: the stores'.
@@ -153,28 +156,29 @@ async fn check_log(watch: &Watch, run_id: &str) -> Check {
         Err(error) => return blank.failed(&error),
     };
     let age = lag.oldest.map_or(Duration::ZERO, age_of);
-    let (status, detail) = judge_lag(watch, lag, age);
+    let (status, detail) = judge_lag(watch, &lag, age);
     Check {
         status,
         latency_ms: Some(millis(latency)),
         group: Some(watch.group.clone()),
         group_started: Some(lag.started),
-        lag_records: Some(lag.records),
+        lag_records: Some(lag.records()),
+        lag_by_partition: lag.partitions,
         lag_seconds: Some(seconds(age)),
         detail: Some(detail),
         ..blank
     }
 }
 
-fn judge_lag(watch: &Watch, lag: Lag, age: Duration) -> (Status, String) {
+fn judge_lag(watch: &Watch, lag: &Lag, age: Duration) -> (Status, String) {
     let group = &watch.group;
-    let state = match (lag.started, lag.records) {
+    let state = match (lag.started, lag.records()) {
         (false, 0) => format!("group {group} has never committed, and there is nothing to read"),
         (false, n) => format!("group {group} has never committed, {n} events wait for it"),
         (true, 0) => format!("group {group} is at the end"),
         (true, n) => format!("group {group} is {n} events behind"),
     };
-    if let Some(most) = watch.max_lag.filter(|most| lag.records > *most) {
+    if let Some(most) = watch.max_lag.filter(|most| lag.records() > *most) {
         return (Status::Stale, format!("{state}, more than {most}"));
     }
     if let Some(most) = watch.max_lag_age.filter(|most| age > *most) {
@@ -269,6 +273,7 @@ impl Check {
             group: None,
             group_started: None,
             lag_records: None,
+            lag_by_partition: Vec::new(),
             lag_seconds: None,
             age_seconds: None,
             detail: None,
@@ -397,10 +402,10 @@ mod tests {
         for (started, records, age, status, text) in table {
             let lag = Lag {
                 started,
-                records,
+                partitions: vec![(0, 0), (1, records)],
                 oldest: None,
             };
-            let (got, detail) = judge_lag(&watch(), lag, Duration::from_secs(age));
+            let (got, detail) = judge_lag(&watch(), &lag, Duration::from_secs(age));
             assert_eq!(got, status, "{detail}");
             assert!(detail.contains(text), "{detail}");
         }

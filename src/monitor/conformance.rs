@@ -82,7 +82,7 @@ pub mod log {
         let lag = fine("asking for the lag", monitor.lag(group).await)?;
         equal(
             format!("whether the group has started, and its lag {when}"),
-            (lag.started, lag.records),
+            (lag.started, lag.records()),
             (started, records),
         )?;
         holds(

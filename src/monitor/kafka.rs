@@ -138,14 +138,15 @@ impl<'a> Reader<'a> {
         };
         let mut lag = Lag {
             started: ends.iter().any(|(partition, ..)| of(*partition).is_some()),
-            records: 0,
+            partitions: Vec::new(),
             oldest: None,
         };
         let mut firsts = Vec::new();
         for (partition, low, high) in ends {
             let first = of(partition).unwrap_or(low).max(low);
-            if first < high {
-                lag.records += u64::try_from(high - first).unwrap_or(0);
+            let behind = u64::try_from(high - first).unwrap_or(0);
+            lag.partitions.push((partition, behind));
+            if behind > 0 {
                 firsts.push((partition, first));
             }
         }

@@ -32,15 +32,22 @@ pub trait LogMonitor: Send {
 }
 
 /// How far a consumer group is behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lag {
     /// Whether the group has ever committed an offset. One that has not starts at the oldest event.
     pub started: bool,
-    /// Events not yet committed, over all partitions.
-    pub records: u64,
+    /// Events not yet committed, of each partition.
+    pub partitions: Vec<(i32, u64)>,
     /// When the oldest of them was produced, by its own timestamp, in milliseconds since 1970 UTC;
     /// none if there is none.
     pub oldest: Option<i64>,
+}
+
+impl Lag {
+    /// Events not yet committed, over all partitions.
+    pub fn records(&self) -> u64 {
+        self.partitions.iter().map(|(_, events)| events).sum()
+    }
 }
 
 /// Watches one of the stores.

@@ -90,7 +90,7 @@ impl SqliteLogMonitor {
             started: partitions
                 .iter()
                 .any(|(_, _, committed)| committed.is_some()),
-            records: 0,
+            partitions: Vec::new(),
             oldest: None,
         };
         for (partition, end, committed) in partitions {
@@ -103,8 +103,12 @@ impl SqliteLogMonitor {
                     Ok((r.get(0)?, r.get(1)?))
                 })
                 .optional()?;
-            if let Some((offset, timestamp)) = first {
-                lag.records += u64::try_from(end - offset).unwrap_or(0);
+            let behind = first.map_or(0, |(offset, _)| end - offset);
+            lag.partitions.push((
+                i32::try_from(partition).unwrap_or(i32::MAX),
+                u64::try_from(behind).unwrap_or(0),
+            ));
+            if let Some((_, timestamp)) = first {
                 lag.oldest = Some(lag.oldest.map_or(timestamp, |t| t.min(timestamp)));
             }
         }

@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use self::buckets::{Keys, Sums, Suspects, differing_keys, groups};
 use self::recheck::Recheck;
-pub use self::report::{Cell, Class, Difference, Format, Report};
+pub use self::report::{Cell, Class, Difference, Format, Report, Sample};
 pub use self::tolerance::Tolerances;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};

@@ -101,12 +101,21 @@ struct Line<'a> {
     batch: serde_json::Value,
 }
 
+/// What is shown of the differences.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// How many.
+    pub most: u64,
+    /// Whether the values of a column that differs are shown.
+    pub has_values: bool,
+}
+
 /// Where differences go.
 #[derive(Debug)]
 pub struct Report<'r> {
     run: &'r Run,
     tables: [String; 2],
-    sample: u64,
+    sample: Sample,
     shown: u64,
     total: u64,
     output: Option<Output>,
@@ -126,11 +135,11 @@ enum Destination {
 }
 
 impl<'r> Report<'r> {
-    /// Shows the first `sample` differences and writes all to `output`, `-` being stdout.
+    /// Shows a sample of the first differences and writes all to `output`, `-` being stdout.
     pub fn create(
         run: &'r Run,
         tables: [String; 2],
-        sample: u64,
+        sample: Sample,
         output: Option<(&PathBuf, Format)>,
     ) -> Result<Self> {
         let output = match output {
@@ -150,7 +159,7 @@ impl<'r> Report<'r> {
     /// Takes one difference.
     pub fn add(&mut self, difference: &Difference<'_>) -> Result<()> {
         self.total += 1;
-        if self.shown < self.sample {
+        if self.shown < self.sample.most {
             self.shown += 1;
             self.run.info(self.for_people(difference));
         }
@@ -187,6 +196,11 @@ impl<'r> Report<'r> {
                 "{name} {key}: {} rows in {realtime}, {} in {batch}",
                 shown(&d.cells[0]),
                 shown(&d.cells[1])
+            ),
+            (Class::Changed, column) if !self.sample.has_values => format!(
+                "{name} {key}: {} differs; --sample {} shows values",
+                column.unwrap_or_default(),
+                self.sample.most
             ),
             (Class::Changed, column) => format!(
                 "{name} {key}: {} is {} in {realtime}, {} in {batch}",

@@ -126,7 +126,7 @@ impl LogMonitor for Nothing {
     async fn lag(&mut self, _: &str) -> Result<Lag> {
         Ok(Lag {
             started: false,
-            records: 0,
+            partitions: Vec::new(),
             oldest: None,
         })
     }
@@ -174,7 +174,7 @@ impl LogMonitor for BrokenLogMonitor {
         let lag = self.inner.lag(group).await?;
         Ok(match self.broken {
             LogBreak::CountsWhatIsCommitted => Lag {
-                records: self.inner.lag("nobody").await?.records,
+                partitions: self.inner.lag("nobody").await?.partitions,
                 ..lag
             },
             LogBreak::ForgetsWhoStarted => Lag {

@@ -1,0 +1,117 @@
+"""What the DAGs share: their settings, and rtp's stages as tasks.
+
+Every setting is an environment variable of Airflow's processes; docs/airflow.md lists them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from datetime import datetime, timedelta, timezone
+
+try:
+    from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable
+except ImportError:  # Airflow 2.10
+    from airflow.datasets import Dataset as Asset
+    from airflow.timetables.datasets import DatasetOrTimeSchedule
+    from airflow.timetables.trigger import CronTriggerTimetable
+
+    def AssetOrTimeSchedule(*, timetable, assets):
+        return DatasetOrTimeSchedule(timetable=timetable, datasets=assets)  # noqa: AIR311 (Airflow 2's names)
+
+
+from rtp_tasks.status import tell_failure
+
+RUNNERS = ("local", "docker", "kubernetes")
+ENGINES = ("rtp", "spark")
+
+
+def setting(name, default, allowed=None):
+    value = os.environ.get(name) or default
+    if allowed and value not in allowed:
+        raise ValueError(f"{name} is `{value}`, allowed are: {', '.join(allowed)}")
+    return value
+
+
+RUNNER = setting("RTP_RUNNER", "local", RUNNERS)
+ENGINE = setting("RTP_STREAM_ENGINE", "rtp", ENGINES)
+COUNT = setting("RTP_COUNT", "1000")
+#: Where a day's records and its rejects land; in a container the mount of that name.
+LANDING = setting("RTP_LANDING", ".rtp/landing") if RUNNER == "local" else "/landing"
+
+#: The day of a run in UTC names the run and the landing file, and its midnight is the event time.
+DAY = "{{ rtp_day(dag_run) }}"
+LANDING_FILE = f"{LANDING}/{DAY}.ndjson"
+REJECTS_FILE = f"{LANDING}/{DAY}.rejects.ndjson"
+ENVIRONMENT = {"RTP_AS_OF": DAY, "RTP_RUN_ID": f"day-{DAY}", "RTP_LOG_FORMAT": "json"}
+
+#: What the stages write; a DAG that reads it runs when it has changed. A skipped stage changes nothing.
+EVENT_LOG = Asset("rtp-event-log")
+REALTIME_STORE = Asset("rtp-realtime-store")
+BATCH_STORE = Asset("rtp-batch-store")
+
+
+def rtp_day(dag_run):
+    """The UTC day of a run: of its logical date or, where it has none, of the time from which it may run."""
+    moment = dag_run.logical_date or dag_run.run_after
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%d")
+
+
+def cron(expression):
+    """A schedule whose logical date is the moment of the run, in Airflow 2 as in Airflow 3."""
+    return CronTriggerTimetable(expression, timezone="UTC")
+
+
+DAG_ARGUMENTS = {
+    "start_date": datetime(2026, 1, 1, tzinfo=timezone.utc),
+    "catchup": False,
+    "max_active_runs": 1,
+    "dagrun_timeout": timedelta(hours=3),
+    "tags": ["rtp"],
+    "user_defined_macros": {"rtp_day": rtp_day},
+    "default_args": {
+        "owner": "rtp",
+        "retries": int(setting("RTP_RETRIES", "4")),
+        "retry_delay": timedelta(seconds=float(setting("RTP_RETRY_DELAY", "60"))),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=15),
+        "execution_timeout": timedelta(hours=1),
+        "on_failure_callback": tell_failure,
+    },
+}
+
+
+def init():
+    """Creates topics and tables, where they are missing."""
+    return rtp("init", "--quiet", "init", may_be_empty=True)
+
+
+def landing():
+    """Fetches the day's records into the landing file, unless it holds them already."""
+    words = ("fetch", "--count", COUNT, "--trailer", "--out", LANDING_FILE, "--unless-complete")
+    return rtp("landing", *words, folder=LANDING)
+
+
+def stream(task_id, **arguments):
+    """The stream stage, by the engine of the setting."""
+    if ENGINE == "rtp":
+        return rtp(task_id, "stream", "--until-end", **arguments)
+    if RUNNER != "local":
+        raise ValueError("RTP_STREAM_ENGINE=spark needs RTP_RUNNER=local: the image has no Spark")
+    checkpoint = setting("RTP_SPARK_CHECKPOINT", ".rtp/spark-checkpoint")
+    words = ["--checkpoint", checkpoint, "--until-end", "--log-format", "json"]
+    return rtp(task_id, *words, program=setting("RTP_SPARK_RUN", "spark/run"), **arguments)
+
+
+def rtp(task_id, *words, **arguments):
+    """A task that runs `rtp` with these words.
+
+    no_fails: status 1 fails the task; without it the task succeeds, and the webhook is told.
+    may_be_empty: the task succeeds even if it has read nothing; without it, it is skipped.
+    folder: made first, where the runner has no volume for it.
+    """
+    runner = importlib.import_module(f"rtp_tasks.{RUNNER}")
+    outage = setting("RTP_MAX_OUTAGE", "")
+    if outage and "heartbeat" not in words and "program" not in arguments:
+        words = (*words, "--max-outage", outage)
+    return runner.Operator(task_id=task_id, words=list(words), environment=ENVIRONMENT, **arguments)

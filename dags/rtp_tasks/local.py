@@ -1,0 +1,64 @@
+"""Runs a stage on Airflow's worker."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections import deque
+from functools import cached_property
+from subprocess import PIPE, STDOUT, Popen
+
+from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.providers.standard.operators.bash import BashOperator
+
+from rtp_tasks.status import Stage
+
+#: Lines of output that are kept for the summary and for what an alert says.
+KEPT = 200
+
+
+class Process(SubprocessHook):
+    """Airflow's hook, but it keeps the last lines, not only the very last."""
+
+    def run(self, command, env, cwd):
+        # As the hook does it: a session of its own, which send_sigterm() ends whole.
+        self.sub_process = Popen(command, stdout=PIPE, stderr=STDOUT, cwd=cwd, env=env, start_new_session=True)
+        lines = deque(maxlen=KEPT)
+        for raw in self.sub_process.stdout:
+            lines.append(raw.decode(errors="backslashreplace").rstrip())
+            self.log.info("%s", lines[-1])
+        return self.sub_process.wait(), list(lines)
+
+
+class Operator(Stage, BashOperator):
+    """A BashOperator that keeps rtp's exit statuses apart.
+
+    Addresses and passwords come from the worker's environment. Relative paths, such as the embedded stores', begin
+    at RTP_HOME or else in Airflow's home.
+    """
+
+    def __init__(self, *, words, environment, program=None, folder=None, **arguments):
+        command = "exec " + shlex.join([program or os.environ.get("RTP_BIN") or "rtp", *words])
+        if folder:
+            command = f"mkdir -p -m 700 {shlex.quote(folder)} && {command}"
+        super().__init__(
+            bash_command=command,
+            env=environment,
+            append_env=True,
+            cwd=os.environ.get("RTP_HOME") or os.environ.get("AIRFLOW_HOME") or os.path.expanduser("~/airflow"),
+            **arguments,
+        )
+
+    @cached_property
+    def subprocess_hook(self):
+        return Process()
+
+    def get_env(self, context):
+        env = super().get_env(context)
+        # heartbeat would tell the webhook at every try, and the failure callback then again.
+        env.pop("RTP_ALERT_URL", None)
+        return env
+
+    def execute(self, context):
+        status, lines = self.subprocess_hook.run(["bash", "-c", self.bash_command], self.get_env(context), self.cwd)
+        self.conclude(context, status, lines)

@@ -1,0 +1,162 @@
+"""What an exit status of rtp means for a task, and who is told; docs/airflow.md has the table."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pathlib
+import urllib.request
+from datetime import datetime, timezone
+from urllib.parse import urlsplit
+
+try:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+except ImportError:  # Airflow 2.10
+    from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+log = logging.getLogger(__name__)
+
+#: What is handed on to containers and pods: what may be shown, and what must not be.
+ADDRESSES = ["RTP_API_URL", "RTP_DATASET", "RTP_EVENT_LOG", "RTP_REALTIME_STORE", "RTP_BATCH_STORE"]
+SECRETS = [f"RTP_{server}_PASSWORD{kind}" for server in ("KAFKA", "CASSANDRA", "POSTGRES") for kind in ("", "_FILE")]
+
+MEANINGS = {
+    1: "the answer is no",
+    2: "usage or configuration",
+    3: "error budget exceeded",
+    4: "a dependency is down or refused us",
+    5: "data is missing",
+    127: "the program was not found",
+}
+DEPENDENCY = 4
+#: Statuses from here on are signals: 130 is SIGINT, 143 SIGTERM, 137 a kill, as by the kernel when memory is short.
+SIGNALS = 128
+WEBHOOK_SECONDS = 10
+
+
+class Stage:
+    """The part of an operator that knows rtp; the other part knows how to run it.
+
+    no_fails, may_be_empty: see rtp_tasks.rtp.
+    """
+
+    def __init__(self, *, no_fails=False, may_be_empty=False, **arguments):
+        super().__init__(**arguments)
+        self.no_fails = no_fails
+        self.may_be_empty = may_be_empty
+
+    def conclude(self, context, status, lines):
+        """Ends the task as the status and the summary, the last of the lines, say."""
+        if status < 0:  # Python's way to name the signal
+            status = SIGNALS - status
+        summary = parse(lines[-1] if lines else "")
+        if "exit" in summary:
+            context["ti"].xcom_push(key="return_value", value=summary)
+        if status == 0:
+            if summary.get("read") == 0 and not self.may_be_empty:
+                raise AirflowSkipException("there was nothing to read")
+            return
+        command = summary.get("command", self.task_id)
+        reason = f"rtp {command} ended with status {status}, {meaning(status)}: {said(lines)}"
+        if status == 1 and not self.no_fails:
+            log.warning("%s", reason)
+            tell(context, reason)
+            return
+        if status == DEPENDENCY or status >= SIGNALS:
+            raise AirflowException(reason)
+        raise AirflowFailException(reason)
+
+
+def required(name):
+    if not os.environ.get(name):
+        raise ValueError(f"{name} is not set, and the runner needs it")
+    return os.environ[name]
+
+
+def names(name, default=""):
+    """A setting that is a list with commas."""
+    return [one.strip() for one in (os.environ.get(name) or default).split(",") if one.strip()]
+
+
+def present(variables):
+    """Those variables of the environment that are set."""
+    return {name: os.environ[name] for name in variables if name in os.environ}
+
+
+def meaning(status):
+    return MEANINGS.get(status, "interrupted by a signal" if status >= SIGNALS else "unknown to the DAG")
+
+
+def parse(line):
+    """A line of rtp's JSON, or an empty object for a line of another kind."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def said(lines):
+    """The errors among the lines, or else the warnings, or else the counts and what was no message at all."""
+    messages = [parse(line) for line in lines]
+    for level in ("error", "warn"):
+        found = [one["message"] for one in messages if one.get("level") == level and "message" in one]
+        if found:
+            return "; ".join(found[-3:])
+    others = [line for line, one in zip(lines, messages) if line and not one]
+    summary = messages[-1] if messages else {}
+    counts = [f"{name} {summary[name]}" for name in ("read", "written", "rejected") if name in summary]
+    return "\n".join([", ".join(counts), *others[-10:]]).strip() or "it said nothing"
+
+
+def tell_failure(context):
+    """Airflow's failure callback: tells the webhook once a task has failed for good."""
+    tell(context, str(context.get("exception") or "the task failed, or was ended from outside"))
+
+
+def tell(context, reason):
+    """Posts an alert in the shape of heartbeat's to RTP_ALERT_URL; the task ends as it would without."""
+    url = os.environ.get("RTP_ALERT_URL")
+    if not url:
+        return
+    headers = {"content-type": "application/json", "user-agent": "rtp-airflow"}
+    host = urlsplit(url).hostname  # all that is shown: the path is often the secret
+    try:
+        request = urllib.request.Request(url, data=json.dumps(alert(context, reason)).encode(), headers=headers)
+        with urllib.request.build_opener(NoRedirect).open(request, timeout=WEBHOOK_SECONDS):
+            log.info("told the webhook at %s", host)
+    except Exception as error:  # whatever is wrong with the webhook, the task is not
+        log.error("cannot tell the webhook at %s: %s", host, getattr(error, "reason", type(error).__name__))
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error, as for heartbeat's alerts: the body would be lost."""
+
+    def redirect_request(self, *_):
+        return None
+
+
+def alert(context, reason):
+    task = context["ti"]
+    now = datetime.now(timezone.utc)
+    dag_run = context["dag_run"]
+    day = context["dag"].user_defined_macros["rtp_day"](dag_run)
+    return {
+        "status": "firing",
+        "text": f"Airflow task {task.dag_id}.{task.task_id}, firing: {reason}",
+        "command": task.task_id,
+        "dataset": pathlib.PurePath(os.environ.get("RTP_DATASET") or "users").stem,
+        "since": iso(task.start_date or now),
+        "time": iso(now),
+        "run_id": f"day-{day}",
+        "checks": [],
+        "dag": task.dag_id,
+        "dag_run": dag_run.run_id,
+        "try": task.try_number,
+        "log_url": task.log_url,
+    }
+
+
+def iso(moment):
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,18 @@
+"""Proves that both stores hold the same rows: `just verify`.
+
+Runs when both branches have written, and once a day in any case. A difference fails the task; the log shows it.
+"""
+
+from __future__ import annotations
+
+try:
+    from airflow.sdk import DAG
+except ImportError:  # Airflow 2.10
+    from airflow import DAG
+
+from rtp_tasks import BATCH_STORE, DAG_ARGUMENTS, REALTIME_STORE, AssetOrTimeSchedule, cron, init, rtp
+
+SCHEDULE = AssetOrTimeSchedule(timetable=cron("0 2 * * *"), assets=[REALTIME_STORE, BATCH_STORE])
+
+with DAG(dag_id="verify", schedule=SCHEDULE, doc_md=__doc__, **DAG_ARGUMENTS):
+    init() >> rtp("verify", "verify", no_fails=True)

@@ -1,0 +1,176 @@
+"""What the tests share. Everything that they start runs under guard.py, and so ends with them, however they end."""
+
+import http.server
+import json
+import os
+import pathlib
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DAGS = ROOT / "dags"
+GUARD = [sys.executable, str(pathlib.Path(__file__).parent / "guard.py")]
+AIRFLOW = str(pathlib.Path(sys.executable).parent / "airflow")
+DAG_IDS = ["api_to_kafka", "spark_kafka_to_cassandra", "batch_to_postgres", "verify", "cassandra_monitor"]
+
+# The tests' own process imports the DAGs' modules and Airflow: neither may see the settings or files of the user.
+for name in [
+    name for name in os.environ if name.startswith(("RTP_", "AIRFLOW")) and name not in ("RTP_BIN", "RTP_AIRFLOW2", "RTP_STACK_JARS")
+]:
+    del os.environ[name]
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "false"
+sys.path.insert(0, str(DAGS))
+
+
+def rtp_binary():
+    return str(pathlib.Path(os.environ["RTP_BIN"]).resolve())
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def wait_for(what, found, seconds=120):
+    """The first true value of `found()`."""
+    deadline = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
+        time.sleep(0.3)
+    return value
+
+
+class Started:
+    """A program that runs until the block ends."""
+
+    def __init__(self, command, log, **arguments):
+        self.log = log
+        with open(log, "wb") as file:
+            self.process = subprocess.Popen(
+                [*GUARD, *command], stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **arguments
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+class Api(Started):
+    """The practice API; `url` is that of the users."""
+
+    def __init__(self, folder, port=0):
+        super().__init__([rtp_binary(), "mock-api", "--port", str(port)], folder / "api.log")
+        self.address = wait_for("the practice API", lambda: next(iter(self.log.read_text().splitlines()), ""))
+        self.url = f"{self.address}/api/1.4/"
+
+
+class Webhook:
+    """Takes alerts; answers with `status`."""
+
+    def __init__(self):
+        self.alerts = []
+        self.status = 200
+        webhook = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                webhook.alerts.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(webhook.status)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/secret"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+class Place:
+    """A folder with an Airflow home of its own, the addresses of three stores, and what rtp and Airflow say about them."""
+
+    def __init__(self, folder, stores=None):
+        self.folder = folder
+        self.home = folder / "airflow"
+        self.home.mkdir(parents=True)
+        self.environment = {
+            "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "RTP_BIN": rtp_binary(),
+            "RTP_LANDING": str(folder / "landing"),
+            "RTP_MAX_OUTAGE": "2s",
+            "RTP_RETRIES": "1",
+            "RTP_RETRY_DELAY": "1",
+            **(stores or {f"RTP_{name}": f"sqlite:{folder / name}.db" for name in ("EVENT_LOG", "REALTIME_STORE", "BATCH_STORE")}),
+        }
+
+    def run(self, *command, **more):
+        done = subprocess.run(
+            [*GUARD, *command],
+            env={**self.environment, **more},
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        return done
+
+    def airflow(self, *words, **more):
+        return self.run(AIRFLOW, *words, **more)
+
+    def rtp(self, *words):
+        return self.run(rtp_binary(), *words)
+
+    def landed(self):
+        """The days of the landing files, with the number of their records."""
+        return {file.stem: len(file.read_text().splitlines()) - 1 for file in (self.folder / "landing").glob("????-??-??.ndjson")}
+
+
+@pytest.fixture
+def webhook():
+    made = Webhook()
+    yield made
+    made.server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory):
+    """The addresses of a Kafka, a Cassandra and a PostgreSQL that have just started, empty."""
+    folder = tmp_path_factory.mktemp("stack")
+    jars = ["--jars", os.environ["RTP_STACK_JARS"]] if "RTP_STACK_JARS" in os.environ else []
+    stack = [sys.executable, str(ROOT / "stack/stack.py")]
+    where = ["--dir", str(folder), *jars]
+    up = subprocess.run([*stack, "up", *where, "--ports", "free", "--parent", str(os.getpid())], capture_output=True, text=True)
+    assert up.returncode == 0, up.stderr
+    yield addresses(subprocess.run([*stack, "env", *where], capture_output=True, text=True, check=True).stdout)
+    subprocess.run([*stack, "down", *where], check=True, capture_output=True)
+
+
+def addresses(exports):
+    words = (shlex.split(line)[1] for line in exports.splitlines())
+    return dict(word.split("=", 1) for word in words)
+
+
+def pytest_configure(config):
+    # A home that is thrown away, before any test module imports Airflow.
+    home = pathlib.Path(config.rootpath) / ".tools/airflow-home"
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["AIRFLOW_HOME"] = str(home)
