@@ -38,6 +38,8 @@ ENGINE = setting("RTP_STREAM_ENGINE", "rtp", ENGINES)
 COUNT = setting("RTP_COUNT", "1000")
 #: Where a day's records and its rejects land; in a container the mount of that name.
 LANDING = setting("RTP_LANDING", ".rtp/landing") if RUNNER == "local" else "/landing"
+#: Where the tasks leave what became of them for Prometheus, by node_exporter's textfile collector; nowhere by default.
+METRICS = setting("RTP_METRICS_DIR", "")
 
 #: The day of a run in UTC names the run and the landing file, and its midnight is the event time.
 DAY = "{{ rtp_day(dag_run) }}"
@@ -114,4 +116,8 @@ def rtp(task_id, *words, **arguments):
     outage = setting("RTP_MAX_OUTAGE", "")
     if outage and "heartbeat" not in words and "program" not in arguments:
         words = (*words, "--max-outage", outage)
-    return runner.Operator(task_id=task_id, words=list(words), environment=ENVIRONMENT, **arguments)
+    environment = dict(ENVIRONMENT)
+    if METRICS and RUNNER == "local" and "program" not in arguments:
+        # One file a task: it always holds the last run, of whichever DAG.
+        environment["RTP_METRICS_FILE"] = f"{METRICS}/{task_id}.prom"
+    return runner.Operator(task_id=task_id, words=list(words), environment=environment, **arguments)
