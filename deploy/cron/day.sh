@@ -4,6 +4,7 @@
 #   RTP_DAY      the day, in UTC (today)
 #   RTP_COUNT    records of a day (1000)
 #   RTP_LANDING  folder of the landing files (/var/lib/rtp/landing); they are deleted after RTP_KEEP_DAYS (30) days
+#   RTP_METRICS_DIR  folder in which each stage leaves what became of it, for node_exporter's textfile collector (none)
 # Ends with the status of the first stage that could not go on, with 1 if an answer was "no", with 0 otherwise.
 set -eu
 day=${RTP_DAY:-$(date -u +%F)}
@@ -22,6 +23,7 @@ flock -n 9 || { echo "day.sh: another run has not ended yet" >&2; exit 0; }
 no=0
 stage() {
   status=0
+  [ -z "${RTP_METRICS_DIR:-}" ] || export RTP_METRICS_FILE="$RTP_METRICS_DIR/$1.prom"
   rtp --quiet "$@" || status=$?
   [ "$status" -le 1 ] || exit "$status"
   [ "$status" -eq 0 ] || no=1

@@ -189,6 +189,24 @@ def test_the_jobs_together_run_what_ci_run_runs():
     assert by_script - {"test"} == by_jobs, "add the recipe to .github/workflows/ci.yml, or to .ci/run"
 
 
+#: What GitHub's images have without being told.
+ON_THE_RUNNER = {"bash", "python3", "systemd", "golang-go"}
+
+
+def test_jobs_install_what_their_recipes_ask_debian_for():
+    dumped = run(ROOT / "justw", "--dump").stdout
+    for job in load(".github/workflows/ci.yml")["jobs"].values():
+        text = "\n".join(step.get("run", "") for step in job["steps"])
+        installed = set(" ".join(re.findall(r"apt-get install (.*)$", text, re.MULTILINE)).split())
+        for name in recipes(re.findall(r"\./justw ([\w-]+)", text)):
+            body = re.search(rf"^{name}[^\n:]*:.*\n((?:    .*\n|\n)*)", dumped, re.MULTILINE).group(1)
+            for script in re.findall(r"\./(tests/[\w/]+/run)", body):
+                body += (ROOT / script).read_text()
+            for tool_name, package in re.findall(r"\.ci/need\"? ([\w-]+)(?: ([\w-]+))?", body):
+                package = package or tool_name
+                assert package in installed | ON_THE_RUNNER, f"the job with {name} does not install {package}"
+
+
 def test_one_version_of_rust_everywhere():
     image = re.search(r"^FROM rust:([\d.]+)-", (ROOT / "Dockerfile").read_text(), re.MULTILINE).group(1)
     for path in WORKFLOWS[:2]:

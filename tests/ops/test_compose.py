@@ -256,8 +256,7 @@ def test_what_the_mounts_are_for_is_in_them(services):
         for group in job.get("static_configs", []):
             for target in group["targets"]:
                 host, _, port = target.rpartition(":")
-                if host in services:
-                    assert int(port) in ports[host], f"prometheus.yml scrapes {target}: nothing listens there"
+                assert host in services and int(port) in ports[host], f"prometheus.yml scrapes {target}: nothing listens there"
     for path in (ROOT / "deploy/grafana/provisioning/dashboards").glob("*.y*ml"):
         for provider in load(path)["providers"]:
             mounted = {volume["target"] for volume in services["grafana"]["volumes"]}
@@ -265,6 +264,16 @@ def test_what_the_mounts_are_for_is_in_them(services):
     for path in (ROOT / "deploy/grafana/provisioning/datasources").glob("*.y*ml"):
         for source in load(path)["datasources"]:
             assert source["url"] in ("http://prometheus:9090", "${PROMETHEUS_URL}"), f"{path}: {source['url']}"
+
+
+def test_text_files_of_the_tasks_are_read_where_they_are_written(services):
+    written = services["airflow-scheduler"]["environment"]["RTP_METRICS_DIR"]
+    assert f"--collector.textfile.directory={written}" in services["node-exporter"]["command"]
+    volumes = [{v["target"]: v["source"] for v in services[name]["volumes"]} for name in ("airflow-scheduler", "node-exporter")]
+    assert volumes[0][os.path.dirname(written)] == volumes[1][os.path.dirname(written)], "not from the same volume"
+    made = [part for text in of("airflow", "RUN") for part in text.split(" && ") if part.startswith("install") and part.split()[-1] == written]
+    assert made, "the image does not make it, and rtp makes no folder for its metrics"
+    assert services["node-exporter"]["user"] == of("airflow", "USER")[0]
 
 
 def test_volumes_are_used_and_declared(services):
@@ -472,6 +481,7 @@ def test_airflow_runs_as_the_file_sets_it_up(services, secrets, metadata, airflo
         "RTP_API_URL": api,
     }
     (tmp_path / "home").mkdir()
+    (tmp_path / "metrics").mkdir()  # the image has it
     run("airflow", *services["airflow-init"]["command"], env=environment, timeout=300)
     assert "dag_run" in run("psql", metadata.replace("+psycopg2", ""), "-Atc", "SELECT tablename FROM pg_tables").stdout, "its tables are in PostgreSQL"
 
@@ -500,6 +510,8 @@ def test_airflow_runs_as_the_file_sets_it_up(services, secrets, metadata, airflo
         assert last["state"] == "success", (tmp_path / "airflow-scheduler.log").read_text()[-3000:]
         assert run("sqlite3", tmp_path / "batch.db", "SELECT count(*) FROM batch_users").stdout.strip() == "1000"
         assert list((tmp_path / "landing").glob("*.ndjson")), "the landing file is where the volume is mounted"
+        left = {path.stem: path.read_text() for path in (tmp_path / "metrics").glob("*.prom")}
+        assert {"init", "landing", "batch_to_postgres"} <= set(left) and "rtp_run_exit_status" in left["landing"]
     finally:
         for process in started:
             with contextlib.suppress(ProcessLookupError):

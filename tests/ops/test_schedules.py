@@ -209,6 +209,15 @@ def test_two_runs_do_not_meet(machine):
             holder.terminate()
 
 
+def test_each_stage_leaves_its_metrics(machine):
+    metrics = machine.root / "metrics"
+    metrics.mkdir()
+    assert day(machine, RTP_METRICS_DIR=str(metrics))[0].returncode == 0
+    assert {path.stem for path in metrics.glob("*.prom")} == set(STAGES)
+    for path in metrics.glob("*.prom"):
+        assert "rtp_run_exit_status" in path.read_text() and path.stat().st_mode & 0o004, f"node_exporter cannot read {path}"
+
+
 def test_old_landing_files_go(machine):
     landing = machine.root / "var/lib/rtp/landing"
     landing.mkdir()
@@ -240,7 +249,7 @@ def test_the_shell_and_systemd_read_the_same(variables):
             by_systemd[name] = value[1:-1]
     assert by_shell == by_systemd
     for name in re.findall(r"^#?(RTP_\w+)=", text, re.MULTILINE):
-        assert name in variables, f"rtp.env: nothing reads {name}"
+        assert name in variables or f"${{{name}:-" in (ROOT / "deploy/cron/day.sh").read_text(), f"rtp.env: nothing reads {name}"
     # A variable of EnvironmentFile goes before one of Environment: the password's file must not be in it.
     assert "RTP_POSTGRES_PASSWORD_FILE" not in by_shell
     values = {k: v for k, v in by_shell.items()}
