@@ -20,7 +20,7 @@ except ImportError:  # Airflow 2.10
         return DatasetOrTimeSchedule(timetable=timetable, datasets=assets)  # noqa: AIR311 (Airflow 2's names)
 
 
-from rtp_tasks.status import tell_failure
+from rtp_tasks.status import tell_failure, tell_timeout
 
 RUNNERS = ("local", "docker", "kubernetes")
 ENGINES = ("rtp", "spark")
@@ -70,6 +70,7 @@ DAG_ARGUMENTS = {
     "max_active_runs": 1,
     "dagrun_timeout": timedelta(hours=3),
     "tags": ["rtp"],
+    "on_failure_callback": tell_timeout,
     "user_defined_macros": {"rtp_day": rtp_day},
     "default_args": {
         "owner": "rtp",

@@ -115,6 +115,12 @@ def tell_failure(context):
     tell(context, str(context.get("exception") or "the task failed, or was ended from outside"))
 
 
+def tell_timeout(context):
+    """A DAG's failure callback: tells the webhook of a run over its time, whose tasks Airflow skips instead of failing them."""
+    if context.get("reason") == "timed_out":
+        tell({**context, "ti": None}, f"the run took longer than {context['dag'].dagrun_timeout}")
+
+
 def tell(context, reason):
     """Posts an alert in the shape of heartbeat's to RTP_ALERT_URL; the task ends as it would without."""
     url = os.environ.get("RTP_ALERT_URL")
@@ -138,23 +144,22 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def alert(context, reason):
-    task = context["ti"]
+    dag, task, dag_run = context["dag"], context.get("ti"), context.get("dag_run")  # of a run over its time only the DAG is sure
     now = datetime.now(timezone.utc)
-    dag_run = context["dag_run"]
-    day = context["dag"].user_defined_macros["rtp_day"](dag_run)
+    started = task or dag_run
     return {
         "status": "firing",
-        "text": f"Airflow task {task.dag_id}.{task.task_id}, firing: {reason}",
-        "command": task.task_id,
+        "text": f"Airflow {f'task {dag.dag_id}.{task.task_id}' if task else f'DAG {dag.dag_id}'}, firing: {reason}",
+        "command": task.task_id if task else dag.dag_id,
         "dataset": pathlib.PurePath(os.environ.get("RTP_DATASET") or "users").stem,
-        "since": iso(task.start_date or now),
+        "since": iso((started and started.start_date) or now),
         "time": iso(now),
-        "run_id": f"day-{day}",
+        "run_id": f"day-{dag.user_defined_macros['rtp_day'](dag_run)}" if dag_run else None,
         "checks": [],
-        "dag": task.dag_id,
-        "dag_run": dag_run.run_id,
-        "try": task.try_number,
-        "log_url": task.log_url,
+        "dag": dag.dag_id,
+        "dag_run": dag_run.run_id if dag_run else context.get("run_id"),
+        "try": task.try_number if task else None,
+        "log_url": task.log_url if task else None,
     }
 
 

@@ -20,9 +20,8 @@ AIRFLOW = str(pathlib.Path(sys.executable).parent / "airflow")
 DAG_IDS = ["api_to_kafka", "spark_kafka_to_cassandra", "batch_to_postgres", "verify", "cassandra_monitor"]
 
 # The tests' own process imports the DAGs' modules and Airflow: neither may see the settings or files of the user.
-for name in [
-    name for name in os.environ if name.startswith(("RTP_", "AIRFLOW")) and name not in ("RTP_BIN", "RTP_AIRFLOW2", "RTP_STACK_JARS")
-]:
+OURS = {"RTP_BIN", "RTP_AIRFLOW2", "RTP_STACK_JARS", "RTP_SPARK_PYTHON", "RTP_SPARK_JARS"}
+for name in [name for name in os.environ if name.startswith(("RTP_", "AIRFLOW")) and name not in OURS]:
     del os.environ[name]
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "false"
 sys.path.insert(0, str(DAGS))

@@ -1,12 +1,12 @@
 """Each DAG by `airflow dags test`: on the embedded stores, on real servers, and where something is wrong."""
 
 import contextlib
-import pathlib
+import os
 import re
 import sqlite3
 
 import pytest
-from conftest import DAG_IDS, Api, Place, free_port
+from conftest import DAG_IDS, ROOT, Api, Place, free_port
 
 DAY = "2026-11-01"
 #: As a user in another zone would give it: in UTC it is the last hour of the day before.
@@ -19,6 +19,14 @@ def api(tmp_path_factory):
         yield api
 
 
+STORES = ("RTP_EVENT_LOG", "RTP_REALTIME_STORE", "RTP_BATCH_STORE")
+#: The tasks of a DAG's runs; those of the last run are the last ones.
+NEWEST = """
+SELECT task_id, state FROM task_instance JOIN dag_run USING (dag_id, run_id)
+WHERE dag_id = ? ORDER BY dag_run.id
+"""
+
+
 def ready(place, **environment):
     place.environment.update(environment)
     done = place.airflow("db", "migrate")
@@ -26,11 +34,11 @@ def ready(place, **environment):
     return place
 
 
-def test_dag(place, dag):
+def test_dag(place, dag, moment=MOMENT):
     """Runs one DAG; returns the states of its tasks and all that was said."""
-    done = place.airflow("dags", "test", dag, MOMENT)
+    done = place.airflow("dags", "test", dag, moment)
     with contextlib.closing(sqlite3.connect(place.home / "airflow.db")) as database:
-        found = database.execute("SELECT task_id, state FROM task_instance WHERE dag_id = ?", [dag])
+        found = database.execute(NEWEST, [dag])
         return dict(found), done.stdout + done.stderr
 
 
@@ -65,6 +73,13 @@ def embedded(tmp_path_factory, api):
     return place, content_of_all(place)
 
 
+@pytest.fixture(scope="module")
+def real(tmp_path_factory, api, servers):
+    """The same on a Kafka, a Cassandra and a PostgreSQL."""
+    place = ready(Place(tmp_path_factory.mktemp("real"), servers), RTP_API_URL=api.url)
+    return place, content_of_all(place)
+
+
 def test_every_dag_on_the_embedded_stores(embedded):
     place, states = embedded
     assert states == ALL_WELL
@@ -88,10 +103,23 @@ def test_differences_fail_the_task_at_once_and_the_webhook_is_told(embedded, web
     assert (alert["command"], alert["try"], alert["status"]) == ("verify", 1, "firing") and "status 1, the answer is no" in alert["text"]
 
 
-def test_every_dag_on_real_servers(tmp_path, api, servers):
-    place = ready(Place(tmp_path, servers), RTP_API_URL=api.url)
-    assert {address.split(":")[0] for address in servers.values()} == {"kafka", "cassandra", "postgres"}
-    assert content_of_all(place) == ALL_WELL
+def test_every_dag_on_real_servers(real):
+    place, states = real
+    assert {place.environment[name].split(":")[0] for name in STORES} == {"kafka", "cassandra", "postgres"}
+    assert states == ALL_WELL
+
+
+def test_the_stream_stage_as_a_spark_job(real):
+    """A day more, streamed by Spark: the stores are equal again."""
+    place, _ = real
+    spark = {name: os.environ[name] for name in ("JAVA_HOME", "RTP_SPARK_PYTHON", "RTP_SPARK_JARS") if name in os.environ}
+    place.environment.update(spark, RTP_STREAM_ENGINE="spark", RTP_SPARK_RUN=str(ROOT / "spark/run"))
+    for dag in ("api_to_kafka", "batch_to_postgres", "spark_kafka_to_cassandra", "verify"):
+        states, said = test_dag(place, dag, "2026-11-02T12:00:00Z")
+        assert states == ALL_WELL[dag], said
+        assert ("spark/run --checkpoint" in said) == (dag == "spark_kafka_to_cassandra"), said
+    verified = place.rtp("verify", "--require-records")
+    assert verified.returncode == 0 and "equal: 2000 rows" in verified.stderr, verified.stderr
 
 
 def test_rejected_rows_are_a_success_that_the_webhook_is_told_of(tmp_path, api, webhook):
@@ -107,8 +135,7 @@ def test_rejected_rows_are_a_success_that_the_webhook_is_told_of(tmp_path, api, 
 
 def stricter(folder):
     """The users' dataset, but with small numbers for post codes: the API's texts are rejected."""
-    users = pathlib.Path(__file__).parents[2] / "schema/users.toml"
-    text, count = re.subn(r'(name = "post_code"\ntype = )"text"', r'\1"int"', users.read_text())
+    text, count = re.subn(r'(name = "post_code"\ntype = )"text"', r'\1"int"', (ROOT / "schema/users.toml").read_text())
     assert count == 1
     file = folder / "stricter.toml"
     file.write_text(text)

@@ -15,7 +15,8 @@ DAY = "2026-11-01"
 #: Stands for rtp: writes down its words and what it is told by the environment.
 RECORDER = """#!{python}
 import json, os, sys
-told = {{name: os.environ.get(name) for name in ("RTP_AS_OF", "RTP_RUN_ID", "RTP_API_URL", "RTP_EVENT_LOG", "RTP_REALTIME_STORE", "RTP_BATCH_STORE")}}
+names = ("RTP_AS_OF", "RTP_RUN_ID", "RTP_API_URL", "RTP_EVENT_LOG", "RTP_REALTIME_STORE", "RTP_BATCH_STORE")
+told = {{name: os.environ.get(name) for name in names}}
 with open({log!r}, "a") as log:
     log.write(json.dumps([sys.argv[1:], told, os.path.isdir(os.environ["RTP_LANDING"])]) + "\\n")
 """

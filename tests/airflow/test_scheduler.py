@@ -5,12 +5,15 @@ On real servers. Everything before the DAGs' first run is empty: no topic, no ta
 
 import datetime
 import json
+import pathlib
+import shutil
 import time
 import urllib.error
 import urllib.request
 
 import pytest
-from conftest import AIRFLOW, DAG_IDS, Api, Place, Started, Webhook, free_port, wait_for
+from conftest import AIRFLOW, DAG_IDS, DAGS, Api, Place, Started, Webhook, free_port, wait_for
+from guard import descendants
 
 ENDED = ("success", "failed")
 
@@ -36,7 +39,8 @@ class Airflow(Started):
         self.token = None
         try:
             wait_for("Airflow", self.is_up, 180)
-            wait_for("the DAGs", lambda: sorted(dag["dag_id"] for dag in self.get("dags")["dags"]) == sorted(DAG_IDS), 120)
+            wanted = sorted([*DAG_IDS, "too_long"])
+            wait_for("the DAGs", lambda: sorted(dag["dag_id"] for dag in self.get("dags")["dags"]) == wanted, 120)
         except BaseException:
             self.end()
             print(self.log.read_text()[-10000:])
@@ -117,12 +121,25 @@ def hook():
     made.server.shutdown()
 
 
+#: A DAG of a user's own, from the same parts: a stream that follows does not end by itself.
+TOO_LONG = """
+from datetime import timedelta
+from airflow.sdk import DAG
+from rtp_tasks import DAG_ARGUMENTS, init, rtp
+
+with DAG(dag_id="too_long", schedule=None, **{**DAG_ARGUMENTS, "dagrun_timeout": timedelta(seconds=15)}):
+    init() >> rtp("too_long", "stream", "--group", "too_long")
+"""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, servers, hook):
-    return Place(
-        tmp_path_factory.mktemp("scheduler"),
-        {**servers, "RTP_API_URL": f"http://127.0.0.1:{free_port()}/api/1.4/", "RTP_ALERT_URL": hook.url},
-    )
+    addresses = {**servers, "RTP_API_URL": f"http://127.0.0.1:{free_port()}/api/1.4/", "RTP_ALERT_URL": hook.url}
+    place = Place(tmp_path_factory.mktemp("scheduler"), addresses)
+    dags = pathlib.Path(shutil.copytree(DAGS, place.folder / "dags"))
+    (dags / "too_long.py").write_text(TOO_LONG)
+    place.environment["AIRFLOW__CORE__DAGS_FOLDER"] = str(dags)
+    return place
 
 
 @pytest.fixture(scope="module")
@@ -195,12 +212,36 @@ def test_one_full_run_of_all_dags(airflow, place, hook, tmp_path):
     assert len(hook.alerts) == alerts
 
 
+def test_a_run_over_its_time_ends_and_the_webhook_is_told(airflow, hook):
+    airflow.switch_on("too_long")
+    before = len(hook.alerts)
+    run = airflow.trigger("too_long", None)
+    wait_for("the stream", lambda: streams(airflow))
+    assert airflow.end_of("too_long", run) == "failed"
+    [alert] = wait_for("the alert", lambda: hook.alerts[before:])
+    assert (alert["dag"], alert["dag_run"], alert["try"]) == ("too_long", run, None)
+    assert alert["text"] == "Airflow DAG too_long, firing: the run took longer than 0:00:15"
+    wait_for("the end of the stream", lambda: not streams(airflow), 60)
+
+
+def streams(airflow):
+    """The rtp below Airflow that follows."""
+    lines = [command_line(pid) for pid in descendants(airflow.process.pid)]
+    return [line for line in lines if line and "--group" in line]
+
+
+def command_line(pid):
+    """Of a process that lives."""
+    try:
+        return [word for word in pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0") if word]
+    except OSError:
+        return []
+
+
 def test_the_scheduler_leaves_nothing_behind(airflow):
     """Last: ends Airflow as the tests end it, and looks for what it started."""
-    from guard import descendants
-
-    below = descendants(airflow.process.pid)
+    below = {pid: command_line(pid) for pid in descendants(airflow.process.pid)}
     assert len(below) > 4
     airflow.process.terminate()
     airflow.process.wait()
-    assert not set(below) & set(descendants(1)), "all processes end with their guard"
+    assert {pid: line for pid, line in below.items() if line and command_line(pid) == line} == {}

@@ -22,7 +22,11 @@ class Task:
             dag_id="some_dag", task_id="some_task", try_number=2, start_date=NOW, log_url="http://airflow/log", xcom_push=self.push
         )
         dag_run = types.SimpleNamespace(logical_date=NOW, run_id="manual__1")
-        self.context = {"ti": ti, "dag_run": dag_run, "dag": types.SimpleNamespace(user_defined_macros={"rtp_day": rtp_day})}
+        self.context = {
+            "ti": ti,
+            "dag_run": dag_run,
+            "dag": types.SimpleNamespace(dag_id="some_dag", user_defined_macros={"rtp_day": rtp_day}),
+        }
 
     def push(self, key, value):
         self.pushed[key] = value
