@@ -21,6 +21,7 @@ class Process(SubprocessHook):
     """Airflow's hook, but it keeps the last lines, not only the very last."""
 
     def run(self, command, env, cwd):
+        self.log.info("Running command: %s", command)
         # As the hook does it: a session of its own, which send_sigterm() ends whole.
         self.sub_process = Popen(command, stdout=PIPE, stderr=STDOUT, cwd=cwd, env=env, start_new_session=True)
         lines = deque(maxlen=KEPT)

@@ -16,7 +16,6 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DAGS = ROOT / "dags"
 GUARD = [sys.executable, str(pathlib.Path(__file__).parent / "guard.py")]
-AIRFLOW = str(pathlib.Path(sys.executable).parent / "airflow")
 DAG_IDS = ["api_to_kafka", "spark_kafka_to_cassandra", "batch_to_postgres", "verify", "cassandra_monitor"]
 
 # The tests' own process imports the DAGs' modules and Airflow: neither may see the settings or files of the user.
@@ -101,12 +100,13 @@ class Webhook:
 class Place:
     """A folder with an Airflow home of its own, the addresses of three stores, and what rtp and Airflow say about them."""
 
-    def __init__(self, folder, stores=None):
+    def __init__(self, folder, stores=None, airflow=pathlib.Path(sys.executable).parent):
         self.folder = folder
+        self.program = str(airflow / "airflow")
         self.home = folder / "airflow"
         self.home.mkdir(parents=True)
         self.environment = {
-            "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{airflow}:{os.environ['PATH']}",  # standalone looks for its parts there
             "HOME": str(folder),
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
@@ -133,7 +133,7 @@ class Place:
         return done
 
     def airflow(self, *words, **more):
-        return self.run(AIRFLOW, *words, **more)
+        return self.run(self.program, *words, **more)
 
     def rtp(self, *words):
         return self.run(rtp_binary(), *words)
@@ -150,9 +150,9 @@ def webhook():
     made.server.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    """The addresses of a Kafka, a Cassandra and a PostgreSQL that have just started, empty."""
+    """The addresses of a Kafka, a Cassandra and a PostgreSQL of the module's own, empty when it begins."""
     folder = tmp_path_factory.mktemp("stack")
     jars = ["--jars", os.environ["RTP_STACK_JARS"]] if "RTP_STACK_JARS" in os.environ else []
     stack = [sys.executable, str(ROOT / "stack/stack.py")]

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from conftest import AIRFLOW, DAG_IDS, DAGS, Api, Place, Started, Webhook, free_port, wait_for
+from conftest import DAG_IDS, DAGS, Api, Place, Started, Webhook, free_port, wait_for
 from guard import descendants
 
 ENDED = ("success", "failed")
@@ -35,7 +35,7 @@ class Airflow(Started):
             AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=str(free_port()),
             AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=str(free_port()),
         )
-        super().__init__([AIRFLOW, "standalone"], place.folder / "standalone.log", env=place.environment, cwd=place.folder)
+        super().__init__([place.program, "standalone"], place.folder / "standalone.log", env=place.environment, cwd=place.folder)
         self.token = None
         try:
             wait_for("Airflow", self.is_up, 180)
