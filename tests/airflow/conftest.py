@@ -8,6 +8,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -23,6 +24,8 @@ OURS = {"RTP_BIN", "RTP_AIRFLOW2", "RTP_STACK_JARS", "RTP_SPARK_PYTHON", "RTP_SP
 for name in [name for name in os.environ if name.startswith(("RTP_", "AIRFLOW")) and name not in OURS]:
     del os.environ[name]
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "false"
+HOME = tempfile.TemporaryDirectory(prefix="rtp-airflow-home-")
+os.environ["AIRFLOW_HOME"] = HOME.name
 sys.path.insert(0, str(DAGS))
 
 
@@ -158,6 +161,8 @@ def servers(tmp_path_factory):
     stack = [sys.executable, str(ROOT / "stack/stack.py")]
     where = ["--dir", str(folder), *jars]
     up = subprocess.run([*stack, "up", *where, "--ports", "free", "--parent", str(os.getpid())], capture_output=True, text=True)
+    if up.returncode == 3 and "CI" not in os.environ:
+        pytest.skip(up.stderr)  # something must be installed first
     assert up.returncode == 0, up.stderr
     yield addresses(subprocess.run([*stack, "env", *where], capture_output=True, text=True, check=True).stdout)
     subprocess.run([*stack, "down", *where], check=True, capture_output=True)
@@ -166,10 +171,3 @@ def servers(tmp_path_factory):
 def addresses(exports):
     words = (shlex.split(line)[1] for line in exports.splitlines())
     return dict(word.split("=", 1) for word in words)
-
-
-def pytest_configure(config):
-    # A home that is thrown away, before any test module imports Airflow.
-    home = pathlib.Path(config.rootpath) / ".tools/airflow-home"
-    home.mkdir(parents=True, exist_ok=True)
-    os.environ["AIRFLOW_HOME"] = str(home)
