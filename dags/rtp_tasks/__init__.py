@@ -6,7 +6,6 @@ Every setting is an environment variable of Airflow's processes; docs/airflow.md
 from __future__ import annotations
 
 import importlib
-import os
 from datetime import datetime, timedelta, timezone
 
 try:
@@ -20,18 +19,11 @@ except ImportError:  # Airflow 2.10
         return DatasetOrTimeSchedule(timetable=timetable, datasets=assets)  # noqa: AIR311 (Airflow 2's names)
 
 
+from rtp_tasks.settings import number, setting
 from rtp_tasks.status import tell_failure, tell_timeout
 
 RUNNERS = ("local", "docker", "kubernetes")
 ENGINES = ("rtp", "spark")
-
-
-def setting(name, default, allowed=None):
-    value = os.environ.get(name) or default
-    if allowed and value not in allowed:
-        raise ValueError(f"{name} is `{value}`, allowed are: {', '.join(allowed)}")
-    return value
-
 
 RUNNER = setting("RTP_RUNNER", "local", RUNNERS)
 ENGINE = setting("RTP_STREAM_ENGINE", "rtp", ENGINES)
@@ -68,17 +60,17 @@ DAG_ARGUMENTS = {
     "start_date": datetime(2026, 1, 1, tzinfo=timezone.utc),
     "catchup": False,
     "max_active_runs": 1,
-    "dagrun_timeout": timedelta(hours=3),
+    "dagrun_timeout": timedelta(seconds=number("RTP_RUN_TIMEOUT", 3 * 3600)),
     "tags": ["rtp"],
     "on_failure_callback": tell_timeout,
     "user_defined_macros": {"rtp_day": rtp_day},
     "default_args": {
         "owner": "rtp",
-        "retries": int(setting("RTP_RETRIES", "4")),
-        "retry_delay": timedelta(seconds=float(setting("RTP_RETRY_DELAY", "60"))),
+        "retries": int(number("RTP_RETRIES", 4)),
+        "retry_delay": timedelta(seconds=number("RTP_RETRY_DELAY", 60)),
         "retry_exponential_backoff": True,
         "max_retry_delay": timedelta(minutes=15),
-        "execution_timeout": timedelta(hours=1),
+        "execution_timeout": timedelta(seconds=number("RTP_TASK_TIMEOUT", 3600)),
         "on_failure_callback": tell_failure,
     },
 }

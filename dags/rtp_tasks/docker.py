@@ -8,7 +8,8 @@ from airflow.providers.docker.exceptions import DockerContainerFailedException
 from airflow.providers.docker.operators.docker import DockerOperator
 from docker.types import Mount
 
-from rtp_tasks.status import ADDRESSES, SECRETS, Stage, names, present, required
+from rtp_tasks.settings import ADDRESSES, SECRETS, names, present, required
+from rtp_tasks.status import Stage
 
 
 class Operator(Stage, DockerOperator):

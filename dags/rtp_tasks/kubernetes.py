@@ -8,7 +8,8 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
 
-from rtp_tasks.status import ADDRESSES, Stage, names, present, required
+from rtp_tasks.settings import ADDRESSES, names, present, required, setting
+from rtp_tasks.status import Stage
 
 #: Lines of the log that are read for the summary and for what an alert says.
 KEPT = 200
@@ -23,7 +24,7 @@ class Operator(Stage, KubernetesPodOperator):
 
     def __init__(self, *, words, environment, folder=None, **arguments):
         maps, secrets = names("RTP_K8S_CONFIGMAPS"), names("RTP_K8S_SECRETS")
-        claim = os.environ.get("RTP_K8S_LANDING_CLAIM") or "rtp-landing"
+        claim = setting("RTP_K8S_LANDING_CLAIM", "rtp-landing")
         super().__init__(
             name=f"rtp-{arguments['task_id'].replace('_', '-')}",
             namespace=os.environ.get("RTP_K8S_NAMESPACE"),

@@ -11,6 +11,7 @@ from subprocess import PIPE, STDOUT, Popen
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.providers.standard.operators.bash import BashOperator
 
+from rtp_tasks.settings import setting
 from rtp_tasks.status import Stage
 
 #: Lines of output that are kept for the summary and for what an alert says.
@@ -21,6 +22,7 @@ class Process(SubprocessHook):
     """Airflow's hook, but it keeps the last lines, not only the very last."""
 
     def run(self, command, env, cwd):
+        self.log.info("Running command: %s", command)
         # As the hook does it: a session of its own, which send_sigterm() ends whole.
         self.sub_process = Popen(command, stdout=PIPE, stderr=STDOUT, cwd=cwd, env=env, start_new_session=True)
         lines = deque(maxlen=KEPT)
@@ -38,14 +40,14 @@ class Operator(Stage, BashOperator):
     """
 
     def __init__(self, *, words, environment, program=None, folder=None, **arguments):
-        command = "exec " + shlex.join([program or os.environ.get("RTP_BIN") or "rtp", *words])
+        command = "exec " + shlex.join([program or setting("RTP_BIN", "rtp"), *words])
         if folder:
             command = f"mkdir -p -m 700 {shlex.quote(folder)} && {command}"
         super().__init__(
             bash_command=command,
             env=environment,
             append_env=True,
-            cwd=os.environ.get("RTP_HOME") or os.environ.get("AIRFLOW_HOME") or os.path.expanduser("~/airflow"),
+            cwd=setting("RTP_HOME", setting("AIRFLOW_HOME", os.path.expanduser("~/airflow"))),
             **arguments,
         )
 

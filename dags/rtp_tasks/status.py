@@ -17,10 +17,6 @@ except ImportError:  # Airflow 2.10
 
 log = logging.getLogger(__name__)
 
-#: What is handed on to containers and pods: what may be shown, and what must not be.
-ADDRESSES = ["RTP_API_URL", "RTP_DATASET", "RTP_EVENT_LOG", "RTP_REALTIME_STORE", "RTP_BATCH_STORE"]
-SECRETS = [f"RTP_{server}_PASSWORD{kind}" for server in ("KAFKA", "CASSANDRA", "POSTGRES") for kind in ("", "_FILE")]
-
 MEANINGS = {
     1: "the answer is no",
     2: "usage or configuration",
@@ -66,22 +62,6 @@ class Stage:
         if status == DEPENDENCY or status >= SIGNALS:
             raise AirflowException(reason)
         raise AirflowFailException(reason)
-
-
-def required(name):
-    if not os.environ.get(name):
-        raise ValueError(f"{name} is not set, and the runner needs it")
-    return os.environ[name]
-
-
-def names(name, default=""):
-    """A setting that is a list with commas."""
-    return [one.strip() for one in (os.environ.get(name) or default).split(",") if one.strip()]
-
-
-def present(variables):
-    """Those variables of the environment that are set."""
-    return {name: os.environ[name] for name in variables if name in os.environ}
 
 
 def meaning(status):

@@ -27,13 +27,25 @@ def runner(request, monkeypatch):
     monkeypatch.setenv("RTP_DOCKER_MOUNTS", "landing:/landing,/etc/rtp:/etc/rtp:ro")
     monkeypatch.setenv("RTP_K8S_SECRETS", "rtp-passwords")
     monkeypatch.setenv("RTP_K8S_CONFIGMAPS", "rtp-addresses")
-    yield request.param
-    forget()
+    return request.param
+
+
+def ours():
+    """The modules whose settings are read when they are imported."""
+    return [name for name in sys.modules if name == "rtp_tasks" or name.startswith("rtp_tasks.") and name != "rtp_tasks.status"]
 
 
 def forget():
-    for name in [name for name in sys.modules if name == "rtp_tasks" or name.startswith("rtp_tasks.") and name != "rtp_tasks.status"]:
+    for name in ours():
         del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def modules_of_the_other_tests():
+    kept = {name: sys.modules[name] for name in ours()}
+    yield
+    forget()
+    sys.modules.update(kept)
 
 
 def loaded():
@@ -184,7 +196,6 @@ def test_a_pod_whose_log_cannot_be_read_still_has_its_status(monkeypatch):
     monkeypatch.setenv("RTP_IMAGE", "i")
     operator, run = stage("kubernetes")
     _, ended = run(operator, 4, ["unreadable"])
-    forget()
     assert type(ended) is RETRY and "status 4" in str(ended)
 
 
