@@ -165,7 +165,7 @@ def servers(tmp_path_factory):
         pytest.skip(up.stderr)  # something must be installed first
     assert up.returncode == 0, up.stderr
     yield addresses(subprocess.run([*stack, "env", *where], capture_output=True, text=True, check=True).stdout)
-    subprocess.run([*stack, "down", *where], check=True, capture_output=True)
+    subprocess.run([*stack, "down", "--wipe", *where], check=True, capture_output=True)
 
 
 def addresses(exports):
