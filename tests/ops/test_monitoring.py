@@ -273,6 +273,25 @@ def test_there_are_panels():
         assert f"rtp: {title} A" in titles
 
 
+def test_grafana_finds_prometheus_and_the_dashboards():
+    """No Grafana runs here: what its files name is held against each other and against docker-compose.yml."""
+    read = lambda path: yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))  # noqa: E731
+    (source,) = read("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    (provider,) = read("deploy/grafana/provisioning/dashboards/rtp.yml")["providers"]
+    services = read("docker-compose.yml")["services"]
+    host, port = source["url"].removeprefix("http://").split(":")
+    assert f"127.0.0.1:{port}:{port}" in services[host]["ports"]
+    assert f"./deploy/grafana/dashboards:{provider['options']['path']}:ro" in services["grafana"]["volumes"]
+    assert "./deploy/grafana/provisioning:/etc/grafana/provisioning:ro" in services["grafana"]["volumes"]
+    for file in DASHBOARDS:
+        panels = json.loads(file.read_text(encoding="utf-8"))["panels"]
+        named = [of["datasource"] for panel in panels for of in [panel, *panel.get("targets", [])] if "datasource" in of]
+        assert named and all((of["type"], of["uid"]) == (source["type"], source["uid"]) for of in named)
+        places = [panel["gridPos"] for panel in panels]
+        cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
+        assert len(cells) == len(set(cells)) and max(x for x, _ in cells) < 24, "panels overlap"
+
+
 @pytest.mark.parametrize(("name", "expression"), targets(), ids=[name for name, _ in targets()])
 def test_every_panel_has_data(pipeline, name, expression):
     asked = expression.replace("$dataset", ".*").replace("$__rate_interval", "15s")
