@@ -146,7 +146,7 @@ build:
 [group('develop')]
 test: fmt-check lint unit deny
 
-# Check what surrounds the commands, by real tools: Dockerfile, Compose, Kubernetes, cron, systemd, workflows
+# Check what surrounds the commands, by real tools: containers, Prometheus, Kubernetes, cron, systemd, workflows
 [group('develop')]
 test-ops *args: build
     ./.ci/need sqlite3

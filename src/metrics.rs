@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -36,7 +36,8 @@ const BATCH_SECONDS: [f64; 13] = [
 const USER_HZ: f64 = 100.0;
 
 type Labels = Vec<(&'static str, String)>;
-type Gauges = Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>;
+type Number = Gauge<f64, AtomicU64>;
+type Gauges = Family<Labels, Number>;
 
 /// What is counted beside the records of [`Counts`](crate::run::Counts).
 #[derive(Debug)]
@@ -47,7 +48,8 @@ pub struct Metrics {
     started: SystemTime,
     micro_batches: Histogram,
     in_flight: Gauge,
-    last_commit: Mutex<Option<SystemTime>>,
+    /// In Unix time; 0 before the first one.
+    last_commit: Number,
     heartbeat: OnceLock<Heartbeat>,
 }
 
@@ -59,7 +61,7 @@ impl Default for Metrics {
             started: SystemTime::now(),
             micro_batches: Histogram::new(BATCH_SECONDS),
             in_flight: Gauge::default(),
-            last_commit: Mutex::default(),
+            last_commit: Number::default(),
             heartbeat: OnceLock::new(),
         }
     }
@@ -129,11 +131,7 @@ impl Metrics {
     /// A micro-batch, or a backlog of them, is durable and committed, so long after it was read.
     pub fn committed(&self, took: Duration) {
         self.micro_batches.observe(took.as_secs_f64());
-        let mut last = self
-            .last_commit
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *last = Some(SystemTime::now());
+        self.last_commit.set(unix_seconds(SystemTime::now()));
     }
 
     /// What a round of a heartbeat has found, in the place of the round before.
@@ -259,15 +257,11 @@ fn text(run: &Run) -> Result<String> {
             "Events that were read and are not durable yet",
             metrics.in_flight.clone(),
         );
-        let last = metrics
-            .last_commit
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         registry.register_with_unit(
             "rtp_last_commit_timestamp",
             "When offsets were last committed, in Unix time; 0 before the first time",
             Unit::Seconds,
-            ConstGauge::new(last.map_or(0.0, unix_seconds)),
+            metrics.last_commit.clone(),
         );
     }
     if let Some(heartbeat) = metrics.heartbeat.get() {

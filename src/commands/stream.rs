@@ -404,11 +404,11 @@ impl<'a> Group<'a> {
             self.start_where_the_store_is(sink).await?;
             return Ok(stored.is_err().then_some(backlog.to));
         };
-        if self.commit(&backlog.to).await? == Commit::Superseded {
-            self.start_where_the_store_is(sink).await?;
+        match (self.commit(&backlog.to).await?, backlog.begun) {
+            (Commit::Superseded, _) => self.start_where_the_store_is(sink).await?,
+            (Commit::Done, Some(begun)) => self.run.metrics.committed(begun.elapsed()),
+            (Commit::Done, None) => {}
         }
-        let took = backlog.begun.map(|begun| begun.elapsed());
-        self.run.metrics.committed(took.unwrap_or_default());
         backlog.counted.enter(self.run, &upserted);
         Ok(None)
     }

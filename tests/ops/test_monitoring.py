@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, RTP, clean_environment
+from conftest import ROOT, RTP, clean_environment, load
 
 PROMETHEUS = ROOT / "deploy/prometheus"
 RULES = PROMETHEUS / "rules/rtp.yml"
@@ -33,7 +33,7 @@ WORDS = {"by", "and", "or", "unless", "on", "without", "ignoring", "group_left",
 
 
 def rules():
-    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    groups = load(RULES)["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
@@ -70,7 +70,7 @@ def test_the_configuration_is_valid():
 def test_each_alert_waits_fires_and_clears():
     ran = promtool("test", "rules", RULE_TEST)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    tests = yaml.safe_load(RULE_TEST.read_text(encoding="utf-8"))["tests"]
+    tests = load(RULE_TEST)["tests"]
     for alert in ALERTS:
         moments = [m for t in tests for m in t["alert_rule_test"] if m["alertname"] == alert["alert"]]
         fires = [bool(m.get("exp_alerts")) for m in moments]
@@ -79,7 +79,7 @@ def test_each_alert_waits_fires_and_clears():
 
 @pytest.mark.parametrize("name", [alert["alert"] for alert in ALERTS])
 def test_the_test_of_an_alert_can_fail(name, tmp_path):
-    text = yaml.safe_load(RULES.read_text(encoding="utf-8"))
+    text = load(RULES)
     for group in text["groups"]:
         for rule in group["rules"]:
             if rule.get("alert") == name:
@@ -168,7 +168,7 @@ class Pipeline:
         self.stream = self.spawn(RTP, "stream", "--metrics-listen", f"127.0.0.1:{self.ports['rtp-stream']}")
 
     def start_prometheus(self):
-        config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))
+        config = load(PROMETHEUS / "prometheus.yml")
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         for job in config["scrape_configs"]:
             job["static_configs"] = [{"targets": [f"127.0.0.1:{self.ports[job['job_name']]}"]}]
@@ -275,10 +275,9 @@ def test_there_are_panels():
 
 def test_grafana_finds_prometheus_and_the_dashboards():
     """No Grafana runs here: what its files name is held against each other and against docker-compose.yml."""
-    read = lambda path: yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))  # noqa: E731
-    (source,) = read("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"]
-    (provider,) = read("deploy/grafana/provisioning/dashboards/rtp.yml")["providers"]
-    services = read("docker-compose.yml")["services"]
+    (source,) = load("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    (provider,) = load("deploy/grafana/provisioning/dashboards/rtp.yml")["providers"]
+    services = load("docker-compose.yml")["services"]
     host, port = source["url"].removeprefix("http://").split(":")
     assert f"127.0.0.1:{port}:{port}" in services[host]["ports"]
     assert f"./deploy/grafana/dashboards:{provider['options']['path']}:ro" in services["grafana"]["volumes"]

@@ -64,19 +64,20 @@ fn exports(servers: &[&Server]) -> String {
     servers.iter().copied().map(own).collect()
 }
 
+/// Kafka, Cassandra and PostgreSQL, which want TLS and passwords.
+fn guarded() -> Option<[&'static Server; 3]> {
+    let servers = ["kafka", "cassandra", "postgres"].map(|name| server(name, Access::Guarded));
+    let [kafka, cassandra, postgres] = servers;
+    Some([kafka?, cassandra?, postgres?])
+}
+
 #[test]
 fn another_dataset_needs_no_line_of_code_on_any_server() {
-    let (Some(kafka), Some(cassandra), Some(postgres)) = (
-        server("kafka", Access::Guarded),
-        server("cassandra", Access::Guarded),
-        server("postgres", Access::Guarded),
-    ) else {
-        return;
-    };
+    let Some(servers) = guarded() else { return };
     let mock = Mock::start(&["--products", "2000"]);
     let place = Place::new();
     place.write("products.toml", include_str!("../products.toml"));
-    let exports = exports(&[kafka, cassandra, postgres]);
+    let exports = exports(&servers);
     let ran = place.bash(&format!(
         "{exports}
          export RTP_DATASET=products.toml
@@ -104,13 +105,8 @@ fn another_dataset_needs_no_line_of_code_on_any_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_users_arrive_with_every_field_right_through_tls_and_passwords() {
-    let (Some(kafka), Some(cassandra), Some(postgres)) = (
-        server("kafka", Access::Guarded),
-        server("cassandra", Access::Guarded),
-        server("postgres", Access::Guarded),
-    ) else {
-        return;
-    };
+    let Some(servers) = guarded() else { return };
+    let [_, cassandra, postgres] = servers;
     let place = Place::new();
     let ran = place.bash(&format!(
         "{}
@@ -120,7 +116,7 @@ async fn recorded_users_arrive_with_every_field_right_through_tls_and_passwords(
          rtp stream --until-end
          rtp load-batch --require-complete u.ndjson
          rtp verify",
-        exports(&[kafka, cassandra, postgres])
+        exports(&servers)
     ));
     assert_eq!(ran.status, 0, "{}", ran.stderr);
 
