@@ -6,9 +6,9 @@ set minimum-version := "1.55.0"
 
 # The day of a run, in UTC: it names the run and the landing file, and its midnight is the event time.
 day := env("RTP_DAY", datetime_utc("%Y-%m-%d"))
-# Records of a day.
+# Records per day.
 count := env("RTP_COUNT", "1000")
-# Where a day's records and its rejects land.
+# Folder for a day's records and rejects.
 landing_dir := env("RTP_LANDING", ".rtp/landing")
 landing_file := landing_dir / day + ".ndjson"
 
@@ -31,7 +31,7 @@ default:
 [script]
 run-dag: init landing
     no=0
-    # Status 1 is an answer (rejected rows, differences): the other stages go on. Any other one stops.
+    # Status 1 is an answer (rejected rows, differences), so the other stages go on. Any other failure stops the run.
     for stage in api_to_kafka spark_kafka_to_cassandra batch_to_postgres verify cassandra_monitor; do
       echo "== $stage" >&2
       '{{ just }}' --no-deps "$stage" || { status=$?; [ "$status" -eq 1 ] || exit "$status"; no=1; }
@@ -56,26 +56,26 @@ spark_kafka_to_cassandra: init
 batch_to_postgres: init landing
     @'{{ rtp }}' load-batch --require-complete --rejects '{{ landing_dir }}/{{ day }}.rejects.ndjson' '{{ landing_file }}'
 
-# Prove that both stores hold the same rows
+# Verify that both stores hold the same rows
 [group('pipeline')]
 [no-exit-message]
 verify: init
     @'{{ rtp }}' verify
 
-# Check that log and stores answer, and how old their data is
+# Check that the log and the stores answer, and how old their data is
 [group('pipeline')]
 [no-exit-message]
 cassandra_monitor: init
     @'{{ rtp }}' heartbeat --once
 
-# Fetch the day's records into the landing file, unless it holds them already
+# Fetch the day's records into the landing file, unless it already has them
 [group('pipeline')]
 [no-exit-message]
 [script]
 landing: build
     mkdir -p -m 700 '{{ landing_dir }}'
     if [ -z "${RTP_API_URL:-}${RTP_DATASET:-}" ]; then
-      echo 'landing: from the practice API; RTP_API_URL=https://randomuser.me/api/1.4/ is the real one' >&2
+      echo 'landing: from the practice API; for the real one, set RTP_API_URL=https://randomuser.me/api/1.4/' >&2
       exec 3< <(exec '{{ rtp }}' mock-api --port 0 2>/dev/null)
       trap "kill $! || true" EXIT
       read -r url <&3
@@ -83,33 +83,33 @@ landing: build
     fi
     '{{ rtp }}' fetch --count '{{ count }}' --trailer --out '{{ landing_file }}' --unless-complete
 
-# Create topics and tables, where they are missing
+# Create missing topics and tables
 [group('pipeline')]
 [no-exit-message]
 init: build
     @'{{ rtp }}' --quiet init
 
-# Start Kafka, Cassandra and PostgreSQL without containers, in .stack/, and wait until all answer
+# Start Kafka, Cassandra and PostgreSQL without containers, in .stack/, and wait until all of them answer
 [group('servers')]
 stack-up *args:
     @python3 stack/stack.py up {{ args }}
 
-# Stop them; `--wipe` deletes their data too
+# Stop them; `--wipe` also deletes their data
 [group('servers')]
 stack-down *args:
     @python3 stack/stack.py down {{ args }}
 
-# One line a server; ends 1 if one does not answer
+# Show one line per server; exits with 1 if one does not answer
 [group('servers')]
 stack-status *args:
     @python3 stack/stack.py status {{ args }}
 
-# The last lines of every server's log
+# Show the last lines of every server's log
 [group('servers')]
 stack-logs *args:
     @python3 stack/stack.py logs {{ args }}
 
-# Run a day's workflow on the real servers, which are started if need be
+# Run a day's workflow on the real servers, starting them if necessary
 [group('servers')]
 [no-exit-message]
 [script]
@@ -117,15 +117,16 @@ run-dag-servers: stack-up
     eval "$(python3 stack/stack.py env)"
     '{{ just }}' run-dag
 
-# Run the stream stage as a Spark job from PyPI's pyspark, on the stack or on the servers of the environment
+# Run the stream stage as a Spark job with PyPI's pyspark, on the stack or on the servers in the environment
 [group('servers')]
 [no-exit-message]
 [script]
-spark-stream *args:
+spark-stream *args: build
+    export RTP_BIN='{{ rtp }}'
     [ -n "${RTP_EVENT_LOG:-}" ] || eval "$(python3 stack/stack.py env)"
     exec ./spark/run --checkpoint .stack/default/spark-checkpoint {{ args }}
 
-# Run only the tests on real servers, which they start; needs Java 17 and Maven
+# Run only the tests on real servers, which they start themselves; needs Java 17 and Maven
 [group('servers')]
 test-servers *args:
     cargo test --locked --test servers -- {{ args }}
@@ -137,16 +138,16 @@ test-servers *args:
 test-airflow *args: build
     @RTP_BIN='{{ rtp }}' ./tests/airflow/run "$@"
 
-# Build the binary, unless RTP_BIN names one
+# Build the binary, unless RTP_BIN is set
 [group('develop')]
 build:
     @[ -n "${RTP_BIN:-}" ] || cargo build --release --locked
 
-# Check format, lints, tests (with Java 17 and Maven also on real servers), licences and sources: what CI runs
+# Check format, lints, tests (with Java 17 and Maven also on real servers), licences and sources, as CI does
 [group('develop')]
 test: fmt-check lint unit deny
 
-# Check what surrounds the commands, by real tools: containers, Prometheus, Kubernetes, cron, systemd, workflows
+# Check everything around the commands with real tools: containers, Prometheus, Kubernetes, cron, systemd, workflows
 [group('develop')]
 test-ops *args: build
     ./.ci/need sqlite3
@@ -158,7 +159,7 @@ test-ops *args: build
 fmt-check:
     cargo fmt --check
 
-# Run clippy, every warning an error
+# Run clippy; every warning is an error
 [group('develop')]
 lint:
     cargo clippy --locked --all-targets -- -D warnings
@@ -177,12 +178,12 @@ unit:
 deny:
     ./.ci/cargo-deny check bans licenses sources
 
-# Measure against bare loops, in ratios of one run: docs/benchmarks.md
+# Compare with bare loops, as ratios within one run: docs/benchmarks.md
 [group('develop')]
 bench *args:
     cargo bench --locked {{ args }}
 
-# Measure on the stack beside kcat, Spark and psql, which must be there: docs/benchmarks.md
+# Compare with kcat, Spark and psql on the stack; they must be installed: docs/benchmarks.md
 [group('develop')]
 [script]
 bench-servers *args: build stack-up

@@ -1,5 +1,5 @@
-//! `fetch` from the practice API at three sizes, as a whole process: memory and time an event must
-//! not grow with their number. docs/benchmarks.md says how to run and read it.
+//! `fetch` from the practice API at three sizes, as a whole process: memory and time per event must
+//! not grow with the number of events. docs/benchmarks.md explains how to run and read it.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     };
     let api = Api::start();
     harness::print_header();
-    // In turns, so that a slow minute of the machine does not fall on one size alone.
+    // In turns, so that a slow minute of the machine does not affect just one size.
     let mut runs: Vec<Vec<Usage>> = sizes.iter().map(|_| Vec::new()).collect();
     for _ in 0..options.pairs.max(1) {
         for (events, runs) in sizes.iter().zip(&mut runs) {
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The practice API, which ends with the value.
+/// The practice API, which stops when the value is dropped.
 struct Api {
     child: Child,
     url: String,

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The stages on real servers beside the tools that do the same: kcat, Spark and psql.
+"""Compares the stages on real servers with tools that do the same: kcat, Spark and psql.
 
     ./justw bench-servers [produce] [stream] [load-batch] [--events N] [--pairs N]
 
-Every figure is a whole process with its children, measured from outside: wall time, user and system time,
-peak resident memory. Both sides run in turns on the same warm servers, each into topics and tables of its own,
-which are alike. docs/benchmarks.md says how to read it.
+Every figure is for a whole process with its children, measured from outside: wall time, user and system time,
+peak resident memory. Both sides run in turns on the same warm servers, each into its own, identical topics and
+tables. docs/benchmarks.md explains how to read the output.
 """
 
 import argparse
@@ -31,7 +31,7 @@ FIELDS = [
 
 
 class Usage(NamedTuple):
-    """What a process and its children took: seconds, seconds, bytes."""
+    """What a process and its children used: seconds, seconds, bytes."""
 
     wall: float
     cpu: float
@@ -39,7 +39,7 @@ class Usage(NamedTuple):
 
 
 def measure(command, environment=None):
-    """Runs a process to its end, which must be a success."""
+    """Runs a process to its end; it must succeed."""
     subprocess.run(["sync"], check=True)
     with open("stderr.log", "wb") as said:
         started = time.monotonic()
@@ -55,8 +55,8 @@ def measure(command, environment=None):
 
 
 class Family(threading.Thread):
-    """Looks now and then at all processes of a session: Spark's driver does not wait for its JVM, so that nobody is
-    told at the end what that took."""
+    """Samples all processes of a session: Spark's driver does not wait for its JVM, so the JVM's usage is not
+    reported at the end."""
 
     def __init__(self, session):
         super().__init__(daemon=True)
@@ -85,7 +85,7 @@ class Family(threading.Thread):
                 if int(fields[3]) != self.session:
                     continue
                 self.seen[folder.name] = int(fields[11]) + int(fields[12])
-                # Its share of pages that several processes have: the workers are forks of one.
+                # Its share of pages that several processes share: the workers are forks of one.
                 share = re.search(r"(?m)^Pss: +(\d+)", (folder / "smaps_rollup").read_text())
                 resident += int(share[1]) * 1024 if share else 0
             except (OSError, IndexError):
@@ -135,7 +135,7 @@ def write_events(count, ndjson, tsv):
 
 
 class Bench:
-    """Inputs and servers of one run, in a folder of its own."""
+    """Inputs and servers of one run, in its own folder."""
 
     def __init__(self, options):
         self.options = options
@@ -146,14 +146,14 @@ class Bench:
         self.names = 0
 
     def events(self, count):
-        """NDJSON and TSV of that many users."""
+        """NDJSON and TSV of this many users."""
         files = Path(f"users-{count}.ndjson"), Path(f"users-{count}.tsv")
         if not all(file.exists() for file in files):
             write_events(count, *files)
         return files
 
     def dataset(self):
-        """The users dataset with a topic and tables that nobody used before, and one real-time table, as the peers have."""
+        """The users dataset with a new topic, new tables, and one real-time table, as the peers have."""
         self.names += 1
         name = f"bench_{os.getpid()}_{self.names}"
         text = (PROJECT / "schema/users.toml").read_text(encoding="utf-8")
@@ -195,7 +195,7 @@ class Bench:
             print(f"  {label:<8} {statistics.median(ratios):>7.2f}x better than {peer_name} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 
     def produce(self):
-        """kcat sends the lines as they are: it neither checks nor keys them."""
+        """kcat sends the lines unchanged: it neither checks nor keys them."""
         events = self.options.events
         file = str(self.events(events)[0])
 
@@ -210,14 +210,14 @@ class Bench:
         self.compare("produce", events, ours, kcat, "kcat")
 
     def stream(self):
-        """Spark's job writes the same rows of the same topic."""
+        """The Spark job writes the same rows from the same topic."""
         events = self.options.events * 2 // 5
         file = str(self.events(events)[0])
         topic, dataset = self.dataset()
         self.run("produce", "--dataset", dataset, file)
 
         def fresh():
-            """The same topic into a keyspace of its own."""
+            """The same topic into a separate keyspace."""
             name, own = self.dataset()
             text = Path(own).read_text(encoding="utf-8")
             Path(own).write_text(text.replace(f'topic = "{name}"', f'topic = "{topic}"'), encoding="utf-8")
@@ -228,18 +228,19 @@ class Bench:
             return self.run("stream", "--until-end", "--dataset", own, "--group", name)
 
         def spark():
-            """Without what the same job takes with nothing to do, which is mostly the start of its JVM."""
+            """Subtracts what the same job uses with nothing to do, mostly the start of its JVM."""
             name, own = fresh()
             job = [str(PROJECT / "spark/run"), "--until-end", "--dataset", own, "--group", name, "--checkpoint", str(Path(name).resolve())]
-            used = measure(job, self.env)
-            idle = measure(job, self.env)
+            environment = {**self.env, "RTP_BIN": self.rtp}
+            used = measure(job, environment)
+            idle = measure(job, environment)
             print(f"stream: Spark's job took {used.wall:.1f} s, of which {idle.wall:.1f} s were its start", file=sys.stderr)
             return Usage(used.wall - idle.wall, used.cpu - idle.cpu, used.memory)
 
         self.compare("stream", events, ours, spark, "Spark")
 
     def load_batch(self):
-        """psql copies ready TSV into an equal table, digests and all."""
+        """psql copies ready-made TSV into an identical table, including the digests."""
         events = self.options.events
         ndjson, tsv = self.events(events)
         columns = ", ".join(FIELDS)
@@ -257,7 +258,7 @@ class Bench:
         self.compare("load-batch", events, ours, psql, "psql \\copy")
 
     def warm(self):
-        """Servers that have just started are half as fast; it takes a broker about ten rounds to have its code compiled."""
+        """Freshly started servers are half as fast; a broker needs about ten rounds until its code is compiled."""
         events = min(self.options.events * 2 // 5, 400_000)
         file = str(self.events(events)[0])
         for _ in range(10):
@@ -268,7 +269,7 @@ class Bench:
 
 
 def servers():
-    """The addresses, as the environment or the stack in .stack has them."""
+    """The addresses, from the environment or from the stack in .stack."""
     names = ["RTP_EVENT_LOG", "RTP_REALTIME_STORE", "RTP_BATCH_STORE"]
     missing = [name for name in names if name not in os.environ]
     if missing:
@@ -280,11 +281,11 @@ def main():
     stages = {"produce": Bench.produce, "stream": Bench.stream, "load-batch": Bench.load_batch}
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="produce, stream, load-batch; all by default")
-    parser.add_argument("--events", type=int, default=1_000_000, help="of the input; stream has two fifths of them")
+    parser.add_argument("--events", type=int, default=1_000_000, help="events of the input; stream uses two fifths of them")
     parser.add_argument("--pairs", type=int, default=3, help="how often each side runs")
     parser.add_argument("--rtp", default=os.environ.get("RTP_BIN", PROJECT / "target/release/rtp"), help="the binary")
     parser.add_argument("--dir", default=PROJECT / ".stack/bench", help="folder of inputs and datasets")
-    parser.add_argument("--no-warm", action="store_true", help="the servers are warm")
+    parser.add_argument("--no-warm", action="store_true", help="skip the warm-up: the servers are already warm")
     options = parser.parse_args()
     Path(options.dir).mkdir(parents=True, exist_ok=True)
     unknown = set(options.stages) - set(stages)

@@ -1,5 +1,5 @@
 //! `produce`, `stream` and `load-batch` against bare loops that write the same rows into the same
-//! tables, as whole processes in turns. docs/benchmarks.md says how to run and read it.
+//! tables, as whole processes in turns. docs/benchmarks.md explains how to run and read it.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -11,23 +11,23 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use harness::{Options, Usage, bare, compare, kept, measure, rtp, stores};
-use rtp::dataset::{Dataset, ddl};
-use rtp::event_log::partition_of;
-use rtp::input::Input;
-use rtp::row::{Origin, Rows};
-use rtp::sqlite::{self, Missing, OnConflict};
-use rtp::transform::{Transform, write_key};
-use rtp::value::Value;
+use rtp::dataset::Dataset;
+use rtp::intake::input::Input;
+use rtp::ports::event_log::partition_of;
+use rtp::record::row::{Origin, Rows};
+use rtp::record::transform::{Transform, write_key};
+use rtp::record::value::Value;
+use rtp::servers::sqlite::{self, Missing, OnConflict};
 use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
-/// Page cache of the bare upserts, as the real-time store's.
+/// Page cache of the bare upserts, same as the real-time store's.
 const CACHE_KIB: u32 = 32_768;
 
-/// Rows in a transaction of the bare upserts, as in a micro-batch of `stream`.
+/// Rows per transaction of the bare upserts, as in a micro-batch of `stream`.
 const BATCH: usize = 10_000;
 
-/// Bytes of lines in a transaction of the bare appends, as in a chunk of `produce`.
+/// Bytes of lines per transaction of the bare appends, as in a chunk of `produce`.
 const CHUNK: usize = 1 << 20;
 
 fn main() -> ExitCode {
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A stage: its name, one run of ours, and one of the bare loop, over that many events.
+/// A stage: its name, one run of ours, and one of the bare loop, over the given number of events.
 type Stage = (&'static str, fn(u64) -> Usage, fn(u64) -> Usage);
 
 const STAGES: [Stage; 3] = [
@@ -125,7 +125,7 @@ fn bare_load_batch(events: u64) -> Usage {
     measure(&mut bare(place.path(), &["load-batch", &rows]))
 }
 
-/// A folder whose log holds that many events; each run of `stream` reads it as a group of its own.
+/// A folder whose log has this many events; each run of `stream` reads it as a separate group.
 fn filled_log(events: u64) -> PathBuf {
     kept(&format!("log-{events}"), |folder| {
         std::fs::create_dir_all(folder).unwrap();
@@ -134,8 +134,8 @@ fn filled_log(events: u64) -> PathBuf {
     })
 }
 
-/// The rows of the events, parsed beforehand: the bare loops read them at next to no cost. Each is
-/// its length, then its parameters in the order of the upsert's, each a tag and the value.
+/// The rows of the events, parsed beforehand, so that the bare loops read them at almost no cost. Each
+/// row is its length, then its parameters in the order of the upsert's, each as a tag and the value.
 fn parsed_rows(events: u64) -> PathBuf {
     kept(&format!("rows-{events}"), |path| {
         let dataset = Dataset::load(None).unwrap();
@@ -163,7 +163,7 @@ fn parsed_rows(events: u64) -> PathBuf {
     })
 }
 
-fn encode(values: &[Value<'_>], meta: &rtp::row::RowMeta, key: usize) -> Vec<u8> {
+fn encode(values: &[Value<'_>], meta: &rtp::record::row::RowMeta, key: usize) -> Vec<u8> {
     let mut row = Vec::new();
     let mut sized = |tag: u8, bytes: &[u8]| {
         row.push(tag);
@@ -188,7 +188,7 @@ fn encode(values: &[Value<'_>], meta: &rtp::row::RowMeta, key: usize) -> Vec<u8>
     row
 }
 
-/// One parameter off the front of an encoded row.
+/// Takes one parameter off the front of an encoded row.
 fn decode<'a>(row: &mut &'a [u8]) -> ValueRef<'a> {
     let length = usize::from(u16::from_le_bytes([row[1], row[2]]));
     let (tag, bytes) = (row[0], &row[3..3 + length]);
@@ -235,7 +235,7 @@ fn append(file: &Path) {
             db.prepare(&sql).unwrap()
         })
         .collect();
-    let mut headers = rtp::event::Headers::default();
+    let mut headers = rtp::record::event::Headers::default();
     headers.push("rtp.run_id", uuid::Uuid::now_v7().to_string().as_bytes());
     let mut next = [0_i64; 3];
     let mut file = File::open(file).unwrap();
@@ -274,9 +274,9 @@ fn append(file: &Path) {
     }
 }
 
-/// Upserts the rows, a batch sorted by key at a time.
+/// Upserts the rows in batches, each sorted by key.
 fn upsert(file: &Path, dataset: &Dataset, store: &str, table: &str, own: &[&str]) {
-    let table = ddl::sqlite_rows(table);
+    let table = rtp::servers::sqlite::ddl::rows_of(table);
     let db: Connection = sqlite::open(Path::new(store), Missing::Refuse, CACHE_KIB).unwrap();
     let sql = sqlite::upsert(dataset, &table, own, OnConflict::KeepNewest);
     let mut statement = db.prepare(&sql).unwrap();

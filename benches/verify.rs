@@ -1,5 +1,5 @@
 //! `verify` of equal stores against two bare scans that read every column of every row, both as whole
-//! processes in turns. docs/benchmarks.md says how to run and read it.
+//! processes in turns. docs/benchmarks.md explains how to run and read it.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 use harness::{Options, Usage, bare, compare, kept, measure, rtp};
 use rtp::dataset::Dataset;
-use rtp::dataset::ddl::{quoted, sqlite_rows};
+use rtp::dataset::ddl::quoted;
+use rtp::servers::sqlite::ddl::rows_of;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
@@ -48,7 +49,7 @@ fn scaling(options: &Options) {
     }
 }
 
-/// A folder whose stores hold that many rows each.
+/// A folder whose stores have this many rows each.
 fn filled_stores(events: u64) -> PathBuf {
     kept(&format!("stores-{events}"), |folder| {
         std::fs::create_dir_all(folder).unwrap();
@@ -87,7 +88,7 @@ fn scan(file: &Path, dataset: &Dataset, table: &str) -> u64 {
     let sql = format!(
         "SELECT {} FROM {}",
         columns.join(", "),
-        quoted(&sqlite_rows(table))
+        quoted(&rows_of(table))
     );
     let mut select = db.prepare(&sql).unwrap();
     let mut rows = select.query([]).unwrap();

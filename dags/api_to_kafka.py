@@ -1,7 +1,7 @@
 """Sends the day's records to the event log: `just api_to_kafka`.
 
-The first of the two daily DAGs that runs fetches the records into the landing file of the day; the other one reads
-the same file. Run again for the same day, nothing changes in the stores.
+Whichever of the two daily DAGs runs first fetches the records into the landing file of the day; the other one reads
+the same file. Running it again for the same day changes nothing in the stores.
 """
 
 from __future__ import annotations

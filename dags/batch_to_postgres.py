@@ -1,6 +1,6 @@
 """Loads the day's records into the batch store: `just batch_to_postgres`.
 
-Reads the landing file that `api_to_kafka` reads too, whichever of the two fetched it. Bad records land beside it.
+Reads the same landing file as `api_to_kafka`, whichever of the two fetched it. Bad records are written next to it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks that log and stores answer, and how old their data is: `just cassandra_monitor`."""
+"""Checks that the log and the stores answer, and how old their data is: `just cassandra_monitor`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Streams the event log's new events into the real-time store: `just spark_kafka_to_cassandra`.
 
-Runs whenever `api_to_kafka` has sent something. RTP_STREAM_ENGINE chooses `rtp` or the Spark job.
+Runs after `api_to_kafka` has sent something. RTP_STREAM_ENGINE chooses `rtp` or the Spark job.
 """
 
 from __future__ import annotations

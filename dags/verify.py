@@ -1,6 +1,6 @@
-"""Proves that both stores hold the same rows: `just verify`.
+"""Verifies that both stores hold the same rows: `just verify`.
 
-Runs when both branches have written, and once a day in any case. A difference fails the task; the log shows it.
+Runs after both branches have written, and once a day in any case. A difference fails the task; the log shows it.
 """
 
 from __future__ import annotations

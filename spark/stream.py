@@ -1,61 +1,44 @@
 """The stream stage of rtp as a Spark job: Kafka -> micro-batches -> Cassandra, from the same dataset file.
 
-It does what `rtp stream` does, with the same rules, dead letters, nulls and write timestamps, for data that
-one machine cannot stream. Both may take turns on one topic and one table: a row is the same, bit for bit,
-whichever of them wrote it.
+Spark handles offsets, distribution, writing and metrics. The rules are the binary's: an `rtp transform` runs beside each
+task, so rows and dead letters are the same, bit for bit, as those of `rtp stream`. Rows and dead letters are durable
+before Spark's checkpoint moves, and a replayed micro-batch writes the same rows with the same timestamps.
 
-    ./justw spark-stream --until-end                     # PyPI's pyspark on this machine
-    spark-submit --master yarn --deploy-mode client \\
-        --packages org.apache.spark:spark-sql-kafka-0-10_2.12:3.5.3,com.datastax.spark:spark-cassandra-connector_2.12:3.5.1 \\
-        --archives environment.tar.gz#environment --conf spark.pyspark.python=environment/bin/python \\
-        spark/stream.py --dataset schema/users.toml --checkpoint hdfs:///rtp/users --trigger 1s
-
-The environment needs spark/requirements.txt on every node; Kafka and Cassandra are found by RTP_EVENT_LOG and
-RTP_REALTIME_STORE, their passwords by RTP_KAFKA_PASSWORD_FILE and RTP_CASSANDRA_PASSWORD_FILE, and `rtp init`
-has made the topics and tables.
-
-Delivery: rows and dead letters are durable before Spark's checkpoint moves, and a replayed micro-batch writes the
-same rows at the same timestamps. The offsets are also committed to the consumer group, for lag tools and for
-`rtp heartbeat`; a new checkpoint starts where the group is, else at the oldest event. One job has a group for
-itself: Kafka refuses the commit while `rtp stream` reads in it.
-
-Unlike `rtp stream` it waits through no outage longer than the drivers do, but ends with status 4, to be started
-again; a row that Cassandra itself refuses ends it too. In a dead letter of broken JSON the parser's words differ.
+`./justw spark-stream --until-end` runs it on PyPI's pyspark, spark-submit on a cluster. docs/servers.md explains how, how
+to set the servers' addresses, and what differs from `rtp stream`.
 """
 
 import argparse
-import bisect
+import contextlib
 import datetime
-import http.server
 import json
 import os
-import pathlib
 import re
+import shutil
 import signal
-import stat
-import struct
+import subprocess
 import sys
+import tempfile
 import threading
 import time
-import tomllib
 import urllib.parse
 import uuid
 
+import prometheus_client
 import pyarrow
-import xxhash
-from pyspark.sql import SparkSession, functions
+from pyspark import SparkFiles
+from pyspark.sql import Observation, SparkSession, functions
 from pyspark.sql.streaming import StreamingQueryListener
 
 DONE, NO, USAGE, DEPENDENCY, MISSING, INTERRUPTED, TERMINATED = 0, 1, 2, 4, 5, 130, 143
 CONNECTOR = "org.apache.spark.sql.cassandra"
-#: How long one request of the Kafka admin client may take.
+INIT = "run `rtp init` with the same dataset"
+#: Time limit for a request of the Kafka admin client, and for a child to exit.
 PATIENCE_MS = 10_000
-#: Taken where Spark's own configuration does not say otherwise.
+#: Defaults, unless Spark's own configuration sets them.
 SETTINGS = {
     "spark.sql.streaming.metricsEnabled": "true",
-    "spark.sql.shuffle.partitions": "1",  # all that is shuffled are counts
-    # As `rtp stream` does: small unlogged batches for one replica, below Cassandra's warning of 5 KiB with what it
-    # adds to each value.
+    # Like `rtp stream`: unlogged batches for one replica set, below Cassandra's warning at 5 KiB including its overhead.
     "spark.cassandra.output.batch.grouping.key": "replica_set",
     "spark.cassandra.output.batch.size.bytes": "2048",
     "spark.cassandra.output.concurrent.writes": "64",
@@ -63,986 +46,453 @@ SETTINGS = {
 
 
 class Failure(Exception):
-    """What ends the run: a message for the user and the exit status."""
-
-    def __init__(self, status, message):
-        super().__init__(message)
-        self.status = status
-
-
-class Stopped(Exception):
-    """A micro-batch that is not begun, because a signal asked for the end."""
+    """Ends the run: the exit status, and a message for the user."""
 
 
 def main():
     args = arguments()
     run = Run(args.log_format)
     try:
+        if args.metrics_port is not None:
+            run.serve(args.metrics_port)
         status = stream(args, run)
     except Failure as failure:
-        run.log("error", str(failure))
-        status = failure.status
+        status, message = failure.args
+        run.log("error", message)
     run.summary(status)
-    # Spark's threads may wait for a JVM that is gone.
-    sys.stderr.flush()
-    os._exit(status)
+    os._exit(status)  # Spark's threads may be waiting for a JVM that is gone
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--dataset", type=pathlib.Path, default=os.environ.get("RTP_DATASET", pathlib.Path(__file__).parent.parent / "schema/users.toml"))
+    add, built_in = parser.add_argument, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "schema/users.toml")
+    add("--dataset", default=os.environ.get("RTP_DATASET", built_in), metavar="FILE", help="dataset file [default: schema/users.toml]")
+    add("--rtp", default=os.environ.get("RTP_BIN"), metavar="FILE", help="the binary [default: RTP_BIN, or rtp among --files or in PATH]")
     add("--event-log", default=os.environ.get("RTP_EVENT_LOG"), metavar="URL", help="kafka://[USER@]HOST:PORT[,HOST:PORT]")
     add("--realtime-store", default=os.environ.get("RTP_REALTIME_STORE"), metavar="URL", help="cassandra://[USER@]HOST:PORT[,HOST:PORT]")
-    add("--checkpoint", required=True, metavar="DIR", help="where Spark keeps its place; on a cluster a folder that all nodes share")
+    add("--checkpoint", required=True, metavar="DIR", help="where Spark keeps its position; on a cluster, a folder that all nodes share")
     add("--group", default="rtp", metavar="NAME", help="consumer group that the offsets are committed to [default: rtp]")
     add("--until-end", action="store_true", help="stop at the end of the topic as it was at the start")
-    add("--trigger", type=duration_ms, default=0, metavar="DURATION", help="in following, time between micro-batches, such as 1s [default: none]")
-    add("--max-batch", type=positive, default=100_000, metavar="N", help="most events of a micro-batch [default: 100000]")
-    add("--metrics-port", type=int, metavar="PORT", help="serve Prometheus metrics there; 0 takes a free port and says which")
+    add("--trigger", default="0s", metavar="DURATION", help="when following: time between micro-batches, such as 1s [default: none]")
+    add("--max-batch", type=int, default=100_000, metavar="N", help="maximum events in a micro-batch [default: 100000]")
+    add("--metrics-port", type=int, metavar="PORT", help="serve Prometheus metrics on this port; 0 picks a free port and logs it")
     add("--log-format", choices=["text", "json"], default="text")
-    return parser.parse_args()
-
-
-def duration_ms(text):
-    number, unit = re.fullmatch(r"(\d+)(ms|s|m|h)", text).groups()
-    return int(number) * {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}[unit]
-
-
-def positive(text):
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    args = parser.parse_args()
+    if not (trigger := re.fullmatch(r"(\d+)(ms|s|m|h)", args.trigger)) or args.max_batch < 1:
+        parser.error("--max-batch must be at least 1" if trigger else "--trigger must be a duration such as 500ms, 1s or 5m")
+    args.trigger_ms = int(trigger[1]) * {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}[trigger[2]]
+    return args
 
 
 def stream(args, run):
-    """Runs the query to its end; yields the exit status."""
-    dataset = Dataset.load(args.dataset)
-    kafka = Server.parse(args.event_log, "kafka", 9092, "--event-log")
-    cassandra = Server.parse(args.realtime_store, "cassandra", 9042, "--realtime-store")
+    """Runs the query to its end; returns the exit status."""
+    kafka = Server(args.event_log, "kafka", 9092, "--event-log")
+    cassandra = Server(args.realtime_store, "cassandra", 9042, "--realtime-store")
     kafka_options, cassandra_options = kafka.kafka_options(), cassandra.cassandra_options()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    session = SparkSession.builder.appName(f"rtp stream {dataset.name}").config("spark.ui.showConsoleProgress", "false").getOrCreate()
+    session = SparkSession.builder.appName("rtp stream").config("spark.ui.showConsoleProgress", "false").getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
-    stop = StopSignal()
+    session.streams.addListener(run)
+    run.listen()
     try:
-        set_by_user = {name for name, _ in session.sparkContext.getConf().getAll()}
-        for name, value in cassandra_options.items() | {item for item in SETTINGS.items() if item[0] not in set_by_user}:
+        settings = {name: value for name, value in SETTINGS.items() if not session.sparkContext.getConf().contains(name)}
+        for name, value in (settings | cassandra_options).items():
             session.conf.set(name, value)
         if cassandra.tls and "ca" in cassandra.parameters:
             trust(session, cassandra.parameters["ca"])
-        group = Group(session, kafka_options, dataset.topic, args.group)
-        group.check_topics([dataset.topic, f"{dataset.topic}.dlq"])
-        group.check_members()
-        job = Job(session, dataset, kafka_options, group, run, stop)
-        job.check_tables()
-        progress = Progress(run, args.metrics_port)
-        session.streams.addListener(progress)
-        query = job.start(args)
+        rules = Rules(session, args.rtp, args.dataset)
+        group = Group(session, kafka_options, rules.dataset["topic"], args.group)
+        query = Job(session, rules, kafka_options, group, run, args).start()
         while not query.awaitTermination(0.2):
-            if stop.signal and not query.status["isTriggerActive"]:
+            if run.signal and not query.status["isTriggerActive"]:
                 query.stop()
-        progress.ended.wait(10)
+        run.ended.wait(10)
     except Failure:
         raise
     except Exception as error:
-        if not stop.was_heeded:
+        if not run.has_stopped:
             raise failure(error, kafka, cassandra) from error
     finally:
         session.stop()
-    if stop.signal and args.until_end:
-        return INTERRUPTED if stop.signal == signal.SIGINT else TERMINATED
+    if run.signal and args.until_end:
+        return INTERRUPTED if run.signal == signal.SIGINT else TERMINATED
     if run.counts["read"] == 0 and args.until_end:
-        run.log("warn", "there was no new event in the topic")
+        run.log("warn", "there are no new events in the topic")
     return NO if run.counts["rejected"] else DONE
 
 
 def failure(error, kafka, cassandra):
-    """What an exception of Spark or of a driver means to whoever started the job."""
+    """Translates an exception from Spark, a driver or a task for whoever started the job."""
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for line in lines:
+        if "ChildProcessError: " in line:
+            return Failure(DEPENDENCY, line.partition("ChildProcessError: ")[2])
+        if re.search("data may have been|startingOffsets for", line):
+            return Failure(MISSING, f"{kafka.address}: events were deleted before they were read: {re.sub('.*[Ee]xception: ', '', line)[:500]}")
     causes = [line for line in lines if "Exception" in line or "Error" in line]
-    message = (causes or lines or [type(error).__name__])[-1][:500]
-    at_fault = [server.address() for server, trace in ((cassandra, "datastax"), (kafka, "apache.kafka.")) if trace in text]
-    if at_fault:
-        message = f"{at_fault[0]}: {message.removeprefix('Caused by: ')}"
-    lost = next((line for line in lines if re.search("data may have been|startingOffsets for", line)), None)
-    if lost:
-        return Failure(MISSING, f"{kafka.address()}: events are gone before they were read: {re.sub('.*[Ee]xception: ', '', lost)[:500]}")
-    return Failure(DEPENDENCY, message)
-
-
-class StopSignal:
-    """SIGTERM and SIGINT let the running micro-batch end, and no other begin."""
-
-    def __init__(self):
-        self.signal = None
-        self.was_heeded = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.request)
-
-    def request(self, number, _frame):
-        self.signal = number
-
-    def check(self):
-        """Raised in a micro-batch that is about to begin, this ends the query and leaves its place as it is."""
-        if self.signal:
-            self.was_heeded = True
-            raise Stopped
-
-
-# --- Addresses
-
-
-PARAMETERS = {"kafka": ("ca", "sasl", "tls"), "cassandra": ("ca", "consistency", "tls")}
+    message = (causes or lines or [type(error).__name__])[-1][:500].removeprefix("Caused by: ")
+    at_fault = [f"{server.address}: " for server, trace in ((cassandra, "datastax"), (kafka, "apache.kafka.")) if trace in text]
+    return Failure(DEPENDENCY, "".join(at_fault[:1]) + message)
 
 
 class Server:
     """The address of a server: `scheme://[USER@]HOST[:PORT][,HOST[:PORT]][?NAME=VALUE[&NAME=VALUE]]`."""
 
-    def __init__(self, name, user, hosts, parameters):
-        self.name, self.user, self.hosts, self.parameters = name, user, hosts, parameters
-        if parameters.get("tls", "false") not in ("true", "false"):
-            raise Failure(USAGE, f"tls={parameters['tls']} is not known, allowed are: true, false")
-        self.tls = parameters.get("tls") == "true"
+    PARAMETERS = {"kafka": ("ca", "sasl", "tls"), "cassandra": ("ca", "consistency", "tls")}
+    MECHANISMS = {"plain": "plain.Plain", "scram-sha-256": "scram.Scram", "scram-sha-512": "scram.Scram"}
 
-    @classmethod
-    def parse(cls, text, scheme, port, option):
+    def __init__(self, text, scheme, port, option):
         if not (text or "").startswith(f"{scheme}://"):
             raise Failure(USAGE, f"{option} must be {scheme}://HOST:PORT[,HOST:PORT]")
         authority, _, query = text.removeprefix(f"{scheme}://").partition("?")
-        user, _, hosts = authority.strip("/").rpartition("@")
-        if ":" in user:
-            raise Failure(USAGE, f"a password does not belong in an address; give it by RTP_{scheme.upper()}_PASSWORD_FILE")
-        parameters = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
-        unknown = sorted(set(parameters) - set(PARAMETERS[scheme]))
-        if unknown:
-            raise Failure(USAGE, f"unknown parameter `{unknown[0]}`, allowed are: {', '.join(PARAMETERS[scheme])}")
-        with_port = [host if re.search(r":\d+$", host) else f"{host}:{port}" for host in hosts.split(",")]
-        return cls(scheme, user, with_port, parameters)
+        self.user, _, hosts = authority.strip("/").rpartition("@")
+        self.hosts = [host if re.search(r":\d+$", host) else f"{host}:{port}" for host in hosts.split(",")]
+        self.address, self.secret = f"{scheme}://{','.join(self.hosts)}", f"RTP_{scheme.upper()}_PASSWORD"
+        if ":" in self.user:
+            raise Failure(USAGE, f"an address must not contain a password; set {self.secret}_FILE instead")
+        self.parameters = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+        for name in sorted(set(self.parameters) - set(self.PARAMETERS[scheme])):
+            raise Failure(USAGE, f"unknown parameter `{name}`; supported: {', '.join(self.PARAMETERS[scheme])}")
+        self.tls = self.choice("tls", ("true", "false")) == "true"
 
-    def address(self):
-        return f"{self.name}://{','.join(self.hosts)}"
+    def choice(self, name, supported):
+        if (value := self.parameters.get(name)) not in (None, *supported):
+            raise Failure(USAGE, f"invalid {name}={value}; supported: {', '.join(supported)}")
+        return value
 
     def password(self):
-        variable = f"RTP_{self.name.upper()}_PASSWORD"
-        file = os.environ.get(f"{variable}_FILE")
-        if file is None:
-            text = os.environ.get(variable)
-            if not text:
-                raise Failure(USAGE, f"the password of {self.user} is missing; set {variable}_FILE or {variable}")
-            return text
+        file, text = (os.environ.get(name) for name in (f"{self.secret}_FILE", self.secret))
+        if not (file or text):
+            raise Failure(USAGE, f"the password of {self.user} is missing; set {self.secret}_FILE or {self.secret}")
         try:
-            if os.stat(file).st_mode & stat.S_IRWXO:
-                raise Failure(USAGE, f"everybody on this machine may read the secret in {file}")
-            return pathlib.Path(file).read_text().rstrip("\r\n")
+            if file and os.stat(file).st_mode & 0o007:
+                raise Failure(USAGE, f"the secret in {file} is readable by every user of this machine")
+            return open(file).read().rstrip("\r\n") if file else text
         except OSError as error:
             raise Failure(USAGE, f"cannot read the secret in {file}: {error.strerror}") from error
 
     def kafka_options(self):
         """The properties of Kafka's clients."""
-        options = {"bootstrap.servers": ",".join(self.hosts)}
-        mechanism = self.parameters.get("sasl")
-        options["security.protocol"] = ("SASL_" if mechanism else "") + ("SSL" if self.tls else "PLAINTEXT")
+        mechanism = self.choice("sasl", self.MECHANISMS)
+        security = ("SASL_" if mechanism else "") + ("SSL" if self.tls else "PLAINTEXT")
+        options = {"bootstrap.servers": ",".join(self.hosts), "security.protocol": security}
         if self.tls and "ca" in self.parameters:
             options |= {"ssl.truststore.type": "PEM", "ssl.truststore.location": self.parameters["ca"]}
         if mechanism:
-            modules = {"plain": "plain.Plain", "scram-sha-256": "scram.Scram", "scram-sha-512": "scram.Scram"}
-            if mechanism not in modules:
-                raise Failure(USAGE, f"sasl={mechanism} is not known, allowed are: {', '.join(modules)}")
             user, password = (text.replace("\\", "\\\\").replace('"', '\\"') for text in (self.user, self.password()))
-            module = f"org.apache.kafka.common.security.{modules[mechanism]}LoginModule"
+            module = f"org.apache.kafka.common.security.{self.MECHANISMS[mechanism]}LoginModule"
             options["sasl.mechanism"] = mechanism.upper()
             options["sasl.jaas.config"] = f'{module} required username="{user}" password="{password}";'
         return options
 
     def cassandra_options(self):
         """The settings of the connector."""
-        options = {
-            "connection.host": ",".join(self.hosts),
-            "connection.port": self.hosts[0].rpartition(":")[2],
-            "output.consistency.level": self.parameters.get("consistency", "local_quorum").upper(),
-        }
-        if self.user:
-            options |= {"auth.username": self.user, "auth.password": self.password()}
-        if self.tls:
-            options["connection.ssl.enabled"] = "true"
+        options = {"connection.host": ",".join(self.hosts), "connection.port": self.hosts[0].rpartition(":")[2]}
+        options["output.consistency.level"] = self.parameters.get("consistency", "local_quorum").upper()
+        options |= {"auth.username": self.user, "auth.password": self.password()} if self.user else {}
+        options |= {"connection.ssl.enabled": "true"} if self.tls else {}
         return {f"spark.cassandra.{name}": value for name, value in options.items()}
 
 
 def trust(session, ca):
-    """Makes the trust store that the connector wants of a file of certificates, on this machine; on a cluster
-    spark.cassandra.connection.ssl.trustStore.path names one that is on every node."""
+    """Creates a trust store for the connector from a file of certificates, on this machine; for a cluster, see docs/servers.md."""
     prefix = "spark.cassandra.connection.ssl.trustStore"
     if session.sparkContext.getConf().contains(f"{prefix}.path"):
         return
-    jvm = session._jvm
-    store = jvm.java.security.KeyStore.getInstance("PKCS12")
+    java, store = session._jvm.java, session._jvm.java.security.KeyStore.getInstance("PKCS12")
     store.load(None, None)
-    certificates = jvm.java.security.cert.CertificateFactory.getInstance("X.509").generateCertificates(jvm.java.io.FileInputStream(ca))
-    for number, certificate in enumerate(certificates):
+    factory = java.security.cert.CertificateFactory.getInstance("X.509")
+    for number, certificate in enumerate(factory.generateCertificates(java.io.FileInputStream(ca))):
         store.setCertificateEntry(str(number), certificate)
-    password = session.sparkContext._gateway.new_array(jvm.char, 1)
-    password[0] = "-"  # there is nothing secret in it
-    file = pathlib.Path(session.sparkContext._temp_dir) / "trust.p12"
-    store.store(jvm.java.io.FileOutputStream(str(file)), password)
-    for name, value in {"path": str(file), "password": "-", "type": "PKCS12"}.items():
+    password = session.sparkContext._gateway.new_array(session._jvm.char, 1)
+    password[0] = "-"  # it contains no secrets
+    file = f"{session.sparkContext._temp_dir}/trust.p12"
+    store.store(java.io.FileOutputStream(file), password)
+    for name, value in {"path": file, "password": "-", "type": "PKCS12"}.items():
         session.conf.set(f"{prefix}.{name}", value)
 
 
-# --- The dataset
+class Rules:
+    """The binary and the dataset file, which are sent to every executor, and what the binary says about the dataset."""
+
+    #: Times are passed to Spark as numbers, because its own types can represent neither all of them nor each one exactly.
+    PLAIN = {pyarrow.timestamp("ms", "UTC"): pyarrow.int64(), pyarrow.date32(): pyarrow.int32()}
+    SPARK = {"int32": "int", "int64": "bigint", "double": "double", "bool": "boolean", "string": "string"}
+
+    def __init__(self, session, binary, dataset):
+        sent = SparkFiles.get("rtp")
+        binary = shutil.which(wanted := binary or (sent if os.path.exists(sent) else "rtp"))
+        if binary is None:
+            raise Failure(USAGE, f"cannot run {wanted}: set RTP_BIN or --rtp to the binary rtp, or send it with --files")
+        command = [binary, "transform", "--to", "arrow", "--log-format", "json", "--dataset", dataset]
+        asked = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment())
+        if asked.returncode:
+            raise Failure(USAGE, f"invalid dataset {dataset}: {message_of(asked.stderr)}")
+        for file in {binary, dataset} - {sent}:
+            session.sparkContext.addFile(os.path.abspath(file))
+        self.files = os.path.basename(binary), os.path.basename(dataset)
+        self.schema = pyarrow.ipc.open_stream(asked.stdout).schema
+        self.dataset = json.loads(self.schema.metadata[b"rtp.dataset"])
+
+    def answers(self, events, now):
+        """Replaces the value of each event, the last column, with the columns of the binary's answer."""
+        files, plain = self.files, self.PLAIN
+
+        def answers_of(batches):
+            with contextlib.ExitStack() as stack:
+                child = None
+                for batch in batches:
+                    child = child or stack.enter_context(Child(files, now))
+                    answers = child.answer(batch)
+                    columns = [column.view(plain.get(column.type, column.type)) for column in answers.columns]
+                    yield pyarrow.record_batch([*batch.columns[:-1], *columns], [*batch.schema.names[:-1], *answers.schema.names])
+                if child:
+                    child.finish()
+
+        columns = [f"`{column.name}` {self.SPARK[str(plain.get(column.type, column.type))]}" for column in self.schema]
+        return events.mapInArrow(answers_of, ", ".join(["partition int, offset bigint, size bigint", *columns]))
 
 
-class Field:
-    """One field of the events and column of the tables."""
+class Child(subprocess.Popen):
+    """An `rtp transform` beside a task. It answers a batch before it reads the next one, and each event with one row."""
 
-    def __init__(self, name, type, required=False, aliases=(), coerce=False, format="rfc3339", **_of_fetch):
-        self.name, self.kind, self.required, self.aliases, self.coerce = name, type, required, aliases, coerce
-        self.is_number = type in ("int", "bigint", "double", "decimal") or (type == "timestamp" and format != "rfc3339")
-        self.unit_ms = 1_000 if format == "epoch-s" else 1
+    def __init__(self, files, now):
+        binary, dataset = map(SparkFiles.get, files)
+        command = [binary, "transform", "--from", "arrow", "--to", "arrow", "--now", now, "--dataset", dataset, "--quiet", "--log-format", "json"]
+        self.said = tempfile.TemporaryFile()
+        super().__init__(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, env=environment())
+        with self.heeded():
+            self.reader = pyarrow.ipc.open_stream(self.stdout)
+            self.writer = pyarrow.ipc.new_stream(self.stdin, pyarrow.schema([("value", pyarrow.binary())]))
 
+    def answer(self, events):
+        with self.heeded():
+            self.writer.write_batch(pyarrow.record_batch([events.column("value")], ["value"]))
+            self.stdin.flush()
+            answers = self.reader.read_next_batch()
+            if answers.num_rows != events.num_rows:
+                raise EOFError(f"{answers.num_rows} answers to {events.num_rows} events")
+            return answers
 
-#: Width of a bucket of a table for reads by time.
-BUCKETS = {"hour": 3_600_000, "day": 86_400_000}
+    def finish(self):
+        """It must find its input complete, return no more answers, and exit with the status for good or for rejected events."""
+        with self.heeded():
+            self.writer.close()
+            self.stdin.close()
+            if self.reader.read_all().num_rows or self.wait(PATIENCE_MS / 1_000) not in (DONE, NO):
+                raise EOFError("unexpected end")
 
-
-class Series:
-    """A further table for reads by time."""
-
-    def __init__(self, number, table, bucket, shards=1):
-        self.table, self.bucket, self.shards, self.width = table, bucket, shards, BUCKETS[bucket]
-        #: Columns of the transformed events that hold the bucket and the shard.
-        self.columns = {f"rtp_bucket_{number}": bucket, f"rtp_shard_{number}": "shard"}
-
-
-class Dataset:
-    """What the stream stage needs of a dataset file; `rtp init --dry-run` says what is wrong with one."""
-
-    def __init__(self, declared):
-        event, realtime = declared["event"], declared["realtime"]
-        self.name, self.topic = declared["name"], event["topic"]
-        self.keyspace, self.table = realtime["keyspace"], realtime["table"]
-        self.series = [Series(i, **series) for i, series in enumerate(realtime.get("series", []))]
-        self.ignores_nulls = declared.get("null", "write") == "unset"
-        self.fields = [Field(**field) for field in declared["field"]]
-        names = [field.name for field in self.fields]
-        self.key, self.time = names.index(event["key"]), names.index(event["time"])
-        self.places = {name: i for i, field in enumerate(self.fields) for name in (field.name, *field.aliases)}
-        self.digest_order = sorted(range(len(names)), key=lambda i: names[i].encode())
-
-    @classmethod
-    def load(cls, path):
+    @contextlib.contextmanager
+    def heeded(self):
+        """If a pipe breaks or an answer is short, the task fails with the child's status and message."""
         try:
-            return cls(tomllib.loads(pathlib.Path(path).read_text()))
-        except OSError as error:
-            raise Failure(USAGE, f"cannot read the dataset {path}: {error.strerror}") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise Failure(USAGE, f"{path} is no dataset: {type(error).__name__} {error}; `rtp init --dry-run` says more") from error
+            yield
+        except (EOFError, OSError, StopIteration, pyarrow.ArrowInvalid, subprocess.TimeoutExpired) as error:
+            with contextlib.suppress(OSError):
+                self.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.wait(PATIENCE_MS / 1_000)
+            self.said.seek(0)
+            how = f"status {self.poll()}, {message_of(self.said.read())} ({type(error).__name__}: {error})"
+            raise ChildProcessError(f"rtp transform did not answer all events: {how}") from None
 
-    def schema(self):
-        """The columns of transformed events. Times are numbers and decimals texts, for Spark's own types hold
-        neither all of them nor each exactly."""
-        types = {
-            "int": pyarrow.int32(), "bigint": pyarrow.int64(), "double": pyarrow.float64(), "boolean": pyarrow.bool_(),
-            "timestamp": pyarrow.int64(), "date": pyarrow.int32(),
-        }
-        columns = [(field.name, types.get(field.kind, pyarrow.string())) for field in self.fields]
-        columns += [(name, pyarrow.int64() if "bucket" in name else pyarrow.int32()) for series in self.series for name in series.columns]
-        columns += [("rtp_partition", pyarrow.int32()), ("rtp_offset", pyarrow.int64()), ("rtp_timestamp", pyarrow.int64())]
-        columns += [("rtp_rule", pyarrow.string()), ("rtp_field", pyarrow.string()), ("rtp_message", pyarrow.string())]
-        return pyarrow.schema([*columns, ("rtp_bytes", pyarrow.int64()), ("rtp_newest", pyarrow.bool_())])
+    def __exit__(self, *_):
+        """No child outlives its task, however that ends."""
+        self.kill()
+        self.wait()
 
 
-# --- The transform: the bytes of an event become a typed row or a reject
+def environment():
+    """The environment of a child, which needs none of the job's own settings and passwords."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RTP_")}
 
 
-class Reject(Exception):
-    """Why an event is bad: the rule, what was expected, and the field."""
-
-    def __init__(self, rule, detail, field=None):
-        super().__init__(detail)
-        self.rule, self.detail, self.field = rule, detail, field
-
-    def message(self):
-        where = f"field {self.field}: " if self.field else ""
-        return f"{where}{self.rule}: {self.detail}"
+def message_of(said):
+    """The last error that rtp logged, or else the last line of its output."""
+    lines = said.decode(errors="replace").splitlines() or ["no output"]
+    errors = [line for line in lines if '"level":"error"' in line]
+    return json.loads(errors[-1])["message"] if errors else lines[-1]
 
 
-MAX_EVENT_BYTES = 1 << 20
-MAX_KEY_BYTES = 65_535
-MAX_DEPTH = 128
-MAX_FUTURE_MS = 3_600_000
-MAX_DECIMAL_DIGITS = 1_000
-TIME_RANGE = range(-62_135_596_800_000, 253_402_300_800_000)
-DAY_MS = 86_400_000
-INTEGERS = {"int": range(-(1 << 31), 1 << 31), "bigint": range(-(1 << 63), 1 << 63)}
-EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-UUID = re.compile(r"(?:(?i:urn:uuid:)(?=.{36}$))?(\{(?=.{37}$))?([0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[0-9a-fA-F]{32}(?<=^.{32}))(?(1)\})")
-PLAIN_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z", re.ASCII)
-#: What Temporal and RFC 9557 allow: basic or extended, annotations after the offset.
-TIMESTAMP = re.compile(
-    r"(?P<year>[+-]\d{6}|\d{4})(?P<sep>-?)(?P<month>\d\d)(?P=sep)(?P<day>\d\d)[Tt ]"
-    r"(?P<hour>\d\d)(?:(?P<colon>:?)(?P<minute>\d\d)(?:(?P=colon)(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?)?"
-    r"(?:[Zz]|(?P<sign>[+-])(?P<oh>\d\d)(?:(?P<ocolon>:?)(?P<om>\d\d)(?:(?P=ocolon)(?P<os>\d\d)(?:[.,](?P<half>(?=[5-9]))?\d{1,9})?)?)?)"
-    r"(?:\[!?[A-Za-z0-9._+/:-]+(?:=[A-Za-z0-9-]+)?\])*",
-    re.ASCII,
-)
-DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
-INTEGER = re.compile(r"-?\d+", re.ASCII)
-DECIMAL = re.compile(r"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?", re.ASCII)
-CANONICAL_DECIMAL = re.compile(r"(?!-0$)-?(?:0|[1-9]\d*)(?:\.\d*[1-9])?", re.ASCII)
-SIZES = [struct.pack(">Q", size) for size in range(1 << 10)]
-
-
-class Number(str):
-    """A JSON number as it is written."""
-
-    __slots__ = ()
-
-
-def refuse_constant(name):
-    raise ValueError(f"{name} is no JSON")
-
-
-class Transform:
-    """Reads events of one dataset."""
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-        self.readers = [(place, field, READERS[field.kind]) for place, field in enumerate(dataset.fields)]
-        # Objects become tuples of their members, so that repeated keys are seen.
-        self.decoder = json.JSONDecoder(
-            object_pairs_hook=tuple, parse_int=Number, parse_float=Number, parse_constant=refuse_constant)
-
-    def event(self, value, now):
-        """The row of an event: its values, then bucket and shard of each series; its event time and its digest."""
-        if value is None:
-            raise Reject("tombstone", "an event without a value")
-        dataset = self.dataset
-        given = self.members(value)
-        values, encodings = [None] * len(given), [b"\0"] * len(given)
-        for place, field, reader in self.readers:
-            member = given[place]
-            if member is not None:
-                try:
-                    values[place], encodings[place] = reader(field, member)
-                except Reject as reject:
-                    reject.field = field.name
-                    raise
-                except UnicodeEncodeError:
-                    raise Reject("json_syntax", "lone surrogate in a text", field.name) from None
-        for place, field, _ in self.readers:
-            if field.required and values[place] is None:
-                raise Reject("required", "a required field is absent or null", field.name)
-        key, event_time = values[dataset.key], values[dataset.time]
-        if isinstance(key, str):
-            if not key:
-                raise Reject("empty_key", "the key is empty", dataset.fields[dataset.key].name)
-            if len(key) * 4 > MAX_KEY_BYTES and len(key.encode()) > MAX_KEY_BYTES:
-                raise Reject("key_too_long", "a key has at most 65535 bytes", dataset.fields[dataset.key].name)
-        if event_time > now + MAX_FUTURE_MS:
-            raise Reject("future", "the event time is in the future", dataset.fields[dataset.time].name)
-        digest = xxhash.xxh3_128_digest(b"".join([encodings[place] for place in dataset.digest_order]))
-        for series in dataset.series:
-            values.append(event_time // series.width * series.width)
-            values.append(xxhash.xxh3_64_intdigest(encodings[dataset.key]) % series.shards)
-        return values, event_time, digest
-
-    def members(self, value):
-        """The JSON value of each field, by the dataset's order; none where it is absent or null."""
-        if len(value) > MAX_EVENT_BYTES:
-            raise Reject("too_large", f"{len(value)} bytes, allowed are {MAX_EVENT_BYTES}")
-        try:
-            text = value.decode()
-        except UnicodeDecodeError as error:
-            raise Reject("invalid_utf8", f"no UTF-8 from byte {error.start} on") from None
-        if value.count(b"[") + value.count(b"{") > MAX_DEPTH and is_too_deep(text):
-            raise Reject("depth", f"nested deeper than {MAX_DEPTH} levels")
-        start = 0 if text.startswith("{") else len(text) - len(text.lstrip(" \t\r\n"))
-        try:
-            pairs, end = self.decoder.raw_decode(text, start)
-        except ValueError as error:
-            raise Reject("json_syntax", str(error)) from None
-        rest = text[end:].strip(" \t\r\n")
-        if isinstance(pairs, str):
-            check_surrogates(pairs)
-        if not isinstance(pairs, tuple):
-            raise Reject("json_syntax", "trailing characters") if rest else Reject("not_object", "expected a JSON object")
-        if rest:
-            raise Reject("trailing_data", f"trailing characters at character {end + 1}")
-        return self.places_of(pairs, text, start)
-
-    def places_of(self, pairs, text, start):
-        fields, places = self.dataset.fields, self.dataset.places
-        given, seen, duplicate = [None] * len(fields), set(), None
-        for name, member in pairs:
-            place = places.get(name)
-            if place is None:
-                if not name.isascii():
-                    check_surrogates(name)
-            elif place in seen:
-                duplicate = place if duplicate is None else duplicate
-            else:
-                seen.add(place)
-                given[place] = member
-                if type(member) in (list, tuple) and fields[place].coerce and fields[place].kind == "text":
-                    given[place] = ...  # its own spelling, which is looked for below
-        if duplicate is not None:
-            raise Reject("duplicate_key", "the field is given twice", fields[duplicate].name)
-        if ... in given:
-            for name, raw in raw_members(self.decoder, text, start):
-                if (place := places.get(name)) is not None and given[place] is ...:
-                    given[place] = Raw(raw)
-        return given
-
-
-class Raw(str):
-    """An array or object as it is written."""
-
-    __slots__ = ()
-
-
-def check_surrogates(text):
+def needed(what, sign, look):
+    """If the thing is missing, the user must create it."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise Reject("json_syntax", "lone surrogate in a text") from None
-
-
-def is_too_deep(text):
-    depth = 0
-    for bracket in re.findall(r'[\[{\]}]', re.sub(r'"(?:[^"\\]|\\.)*("|$)', "", text, flags=re.DOTALL)):
-        depth = depth + 1 if bracket in "[{" else max(depth - 1, 0)
-        if depth > MAX_DEPTH:
-            return True
-    return False
-
-
-def raw_members(decoder, text, start):
-    """Name and raw JSON of each member of an object that is known to be valid."""
-    skip = re.compile(r"[ \t\r\n,:]*")
-    at = start + 1
-    while text[at := skip.match(text, at).end()] != "}":
-        name, at = decoder.raw_decode(text, at)
-        at = skip.match(text, at).end()
-        _, end = decoder.raw_decode(text, at)
-        yield name, text[at:end]
-        at = end
-
-
-# A reader takes a field and its JSON value, which is not null, and yields what is stored and its canonical encoding.
-
-
-def sized(tag, data):
-    size = len(data)
-    return tag + (SIZES[size] if size < len(SIZES) else struct.pack(">Q", size)) + data
-
-
-def wrong_type(field, member):
-    got = "a boolean" if isinstance(member, bool) else "a number" if isinstance(member, Number) else "an array or object"
-    if type(member) is str:
-        member.encode()  # broken escapes come before the wrong type
-        got = "a text"
-    return Reject("type", f"expected {field.kind}, got {got}")
-
-
-def read_text(field, member):
-    if type(member) is not str:
-        if not field.coerce:
-            raise wrong_type(field, member)
-        member = str(member).lower() if isinstance(member, bool) else str(member)
-    data = member.encode()
-    if b"\0" in data:
-        raise Reject("nul", f"U+0000 at byte {data.index(0)} of the text")
-    return member, sized(b"\1", data)
-
-
-def read_uuid(field, member):
-    if type(member) is not str:
-        raise wrong_type(field, member)
-    match = UUID.fullmatch(member)
-    if match is None:
-        member.encode()
-        raise Reject("bad_uuid", "expected a UUID of 32 hexadecimal digits")
-    digits = match[2].replace("-", "").lower()
-    text = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-    return text, b"\2" + bytes.fromhex(digits)
-
-
-def read_boolean(field, member):
-    if type(member) is str and field.coerce:
-        member.encode()
-        if member not in ("true", "false"):
-            raise Reject("type", "expected true or false")
-        member = member == "true"
-    if not isinstance(member, bool):
-        raise wrong_type(field, member)
-    return member, b"\6\1" if member else b"\6\0"
-
-
-def number_text(field, member):
-    """The text of a number; of a text too, if the dataset says so."""
-    if type(member) is not Number:
-        if type(member) is not str or not field.coerce:
-            raise wrong_type(field, member)
-        member.encode()
-    return member
-
-
-def read_integer(field, member):
-    text = number_text(field, member)
-    plain = decimal(text)
-    number = integer(text)
-    if number is None and "." in plain:
-        raise Reject("type", f"expected {field.kind}, got a fraction")
-    if number is None or number not in INTEGERS[field.kind]:
-        raise out_of_range(field)
-    return number, struct.pack(">Bq", 3, number)
-
-
-def read_double(field, member):
-    text = number_text(field, member)
-    decimal(text)  # the grammar
-    number = float(text) + 0.0  # -0 is 0
-    if number in (float("inf"), float("-inf")):
-        raise out_of_range(field)
-    return number, struct.pack(">Bd", 4, number)
-
-
-def read_decimal(field, member):
-    text = decimal(number_text(field, member))
-    return text, sized(b"\5", text.encode())
-
-
-def read_date(field, member):
-    if type(member) is not str:
-        raise wrong_type(field, member)
-    match = DATE.fullmatch(member)
-    days = match and days_since_1970(*map(int, match.groups()))
-    if days is None:
-        member.encode()
-        raise Reject("bad_time", "expected a day such as 2026-11-24")
-    in_range(days * DAY_MS)
-    return days, struct.pack(">Bi", 8, days)
-
-
-def read_timestamp(field, member):
-    if field.is_number:
-        ms = epoch(field, number_text(field, member))
-    elif type(member) is not str:
-        raise wrong_type(field, member)
-    else:
-        ms = timestamp(member)
-    return ms, struct.pack(">Bq", 7, ms)
-
-
-READERS = {
-    "text": read_text, "uuid": read_uuid, "int": read_integer, "bigint": read_integer, "double": read_double,
-    "decimal": read_decimal, "boolean": read_boolean, "timestamp": read_timestamp, "date": read_date,
-}
-
-
-def out_of_range(field):
-    return Reject("out_of_range", f"the number does not fit {field.kind}")
-
-
-def in_range(ms):
-    if ms not in TIME_RANGE:
-        raise Reject("out_of_range", "expected a time in the years 1 to 9999")
-    return ms
-
-
-def epoch(field, text):
-    number = integer(text)
-    if number is None:
-        raise out_of_range(field)
-    if field.unit_ms > 1 and abs(number) >= 1_000_000_000_000:
-        raise Reject("bad_unit", "expected seconds, got what looks like milliseconds")
-    return in_range(number * field.unit_ms)
-
-
-def timestamp(text):
-    """Milliseconds since 1970 UTC of an RFC 3339 text; digits beyond milliseconds are cut off."""
-    if PLAIN_UTC.fullmatch(text):
-        try:
-            since = datetime.datetime.fromisoformat(text) - EPOCH
-            return since.days * DAY_MS + since.seconds * 1_000 + since.microseconds // 1_000
-        except ValueError:
-            pass
-    text.encode()
-    if text.encode()[17:19] == b"60":
-        raise Reject("bad_time", "leap seconds cannot be stored")
-    bad = Reject("bad_time", "expected RFC 3339 with an offset, such as 2026-11-24T06:30:00Z")
-    match = TIMESTAMP.fullmatch(text)
-    if match is None or match["year"] == "-000000":
-        raise bad
-    number = {name: int(match[name] or 0) for name in ("year", "month", "day", "hour", "minute", "second", "oh", "om", "os")}
-    days = days_since_1970(number["year"], number["month"], number["day"])
-    limits = {"hour": 23, "minute": 59, "second": 60, "oh": 25, "om": 59, "os": 59}
-    if days is None or any(number[name] > limit for name, limit in limits.items()):
-        raise bad
-    seconds = number["hour"] * 3_600 + number["minute"] * 60 + min(number["second"], 59)
-    offset = number["oh"] * 3_600 + number["om"] * 60 + number["os"] + (match["half"] is not None)
-    seconds += offset if match["sign"] == "-" else -offset
-    return in_range(days * DAY_MS + seconds * 1_000 + int((match["fraction"] or "").ljust(3, "0")[:3]))
-
-
-def days_since_1970(year, month, day):
-    """None if there is no such day, or if it is more than four digits of years away. The calendar's 400 years repeat."""
-    if abs(year) > 9_999:
-        return None
-    cycles, year = divmod(year - 1, 400)
-    try:
-        return datetime.date(year + 1, month, day).toordinal() - 719_163 + cycles * 146_097
-    except ValueError:
-        return None
-
-
-def integer(text):
-    """An integer, also written as `1.0` or `1e3`; none if it is none of 64 bits."""
-    if not INTEGER.fullmatch(text):
-        try:
-            text = decimal(text)
-        except Reject:
-            return None
-    number = int(text) if "." not in text and len(text) <= MAX_DECIMAL_DIGITS + 1 else None
-    return number if number is not None and number in INTEGERS["bigint"] else None
-
-
-def decimal(text):
-    """The canonical form of a JSON number: plain notation, no exponent, no superfluous zeros, no `-0`."""
-    if len(text) <= MAX_DECIMAL_DIGITS and CANONICAL_DECIMAL.fullmatch(text):
-        return str(text)
-    match = DECIMAL.fullmatch(text)
-    if match is None:
-        raise Reject("type", "expected a number")
-    too_long = Reject("out_of_range", f"a decimal has at most {MAX_DECIMAL_DIGITS} digits")
-    sign, whole, fraction, exponent = match[1], match[2], match[3] or "", match[4] or "0"
-    if len(exponent.lstrip("+-0")) > 19 or int(exponent) not in INTEGERS["bigint"]:
-        raise too_long
-    digits = (whole + fraction).lstrip("0")
-    point = len(whole) - (len(whole + fraction) - len(digits)) + int(exponent)
-    digits = digits.rstrip("0")
-    if not digits:
-        return "0"
-    width = len(digits)
-    if max(point, width, width - point) > MAX_DECIMAL_DIGITS:
-        raise too_long
-    if point <= 0:
-        return f"{sign}0.{'0' * -point}{digits}"
-    if point >= width:
-        return f"{sign}{digits}{'0' * (point - width)}"
-    return f"{sign}{digits[:point]}.{digits[point:]}"
-
-
-def write_timestamp(event_time, digest):
-    """The version of a row in microseconds: event time, then in which thousandth of all digests its own lies."""
-    return event_time * 1_000 + (int.from_bytes(digest[:2]) * 1_000 >> 16)
-
-
-def transform(dataset):
-    """A function from the events of one partition to their rows, in Arrow's batches."""
-    schema = dataset.schema()
-    width = schema.names.index("rtp_partition")
-
-    def rows_of(batches):
-        transformer = Transform(dataset)
-        newest = {}  # key -> version, batch, row
-        done = []
-        for batch in batches:
-            now = time.time_ns() // 1_000_000
-            rows = []
-            for partition, offset, size, value in zip(*(column.to_pylist() for column in batch.columns)):
-                try:
-                    values, event_time, digest = transformer.event(value, now)
-                except Reject as reject:
-                    rows.append((*[None] * width, partition, offset, None, reject.rule, reject.field, reject.message(), size))
-                    continue
-                version = (event_time, digest)
-                key = values[dataset.key]
-                other = newest.get(key)
-                if other is None or version > other[0]:
-                    newest[key] = (version, len(done), len(rows))
-                rows.append((*values, partition, offset, write_timestamp(event_time, digest), None, None, None, size))
-            done.append([pyarrow.array(column, type) for column, type in zip(zip(*rows), schema.types)] if rows else [])
-        marks = [[False] * len(columns[0]) if columns else [] for columns in done]
-        for _, number, row in newest.values():
-            marks[number][row] = True
-        for columns, mark in zip(done, marks):
-            if columns:
-                yield pyarrow.RecordBatch.from_arrays([*columns, pyarrow.array(mark, pyarrow.bool_())], schema=schema)
-
-    return rows_of
-
-
-# --- The job
+        return look()
+    except Exception as error:
+        if sign in str(error):
+            raise Failure(USAGE, f"there is no {what}; {INIT}") from error
+        raise
 
 
 class Job:
-    """The query: micro-batches of events into tables and dead letters."""
+    """The query: writes micro-batches of events to tables and dead letters."""
 
-    def __init__(self, session, dataset, kafka_options, group, run, stop):
-        self.session, self.dataset, self.group, self.run, self.stop = session, dataset, group, run, stop
+    def __init__(self, session, rules, kafka_options, group, run, args):
+        self.session, self.rules, self.group, self.run, self.args = session, rules, group, run, args
         self.kafka_options = {f"kafka.{name}": value for name, value in kafka_options.items()}
-        self.transform = transform(dataset)
-        self.schema = spark_schema(dataset.schema())
-        columns = [*(field.name for field in dataset.fields), "rtp_partition", "rtp_offset"]
-        #: Of each table its columns, each with the name it has among the transformed events.
-        self.tables = {dataset.table: {name: name for name in columns}}
-        for series in dataset.series:
-            self.tables[series.table] = {column: name for name, column in series.columns.items()} | self.tables[dataset.table]
-
-    def check_tables(self):
-        """A missing table or column is the user's to mend."""
+        self.keyspace, self.table = rules.dataset["keyspace"], rules.dataset["table"]
+        names = [name for name in rules.schema.names if not name.startswith("rtp_")]
+        fields = {name: name for name in names if "." not in name} | {"rtp_partition": "partition", "rtp_offset": "offset"}
+        #: For each table, its columns with their names in the answers: `table.column` is for that table only.
+        self.tables = {self.table: fields}
+        for table, _, column in (name.rpartition(".") for name in names if "." in name):
+            self.tables.setdefault(table, dict(fields))[column] = f"{table}.{column}"
         for table, columns in self.tables.items():
-            missing = columns.keys() - set(self.table_columns(table))
-            if missing:
-                where = f"{self.dataset.keyspace}.{table}"
-                raise Failure(USAGE, f"table {where} has no column {min(missing)}; run `rtp init` with the same dataset")
+            place, frame = f"{self.keyspace}.{table}", session.read.format(CONNECTOR).options(keyspace=self.keyspace, table=table)
+            found = needed(f"table {place}", "Couldn't find", lambda: frame.load().columns)
+            for column in sorted(columns.keys() - set(found)):
+                raise Failure(USAGE, f"table {place} has no column {column}; {INIT}")
 
-    def table_columns(self, table):
-        try:
-            return self.session.read.format(CONNECTOR).options(keyspace=self.dataset.keyspace, table=table).load().columns
-        except Exception as error:
-            if "Couldn't find" in str(error):
-                raise Failure(USAGE, f"there is no table {self.dataset.keyspace}.{table}; run `rtp init` with the same dataset") from error
-            raise
+    def start(self):
+        options = self.kafka_options | {"kafka.isolation.level": "read_committed", "subscribe": self.group.topic, "includeHeaders": "true"}
+        options |= {"startingOffsets": json.dumps({self.group.topic: self.group.committed}), "maxOffsetsPerTrigger": str(self.args.max_batch)}
+        source = self.session.readStream.format("kafka").options(**options, failOnDataLoss="true")
+        trigger = {"availableNow": True} if self.args.until_end else {"processingTime": f"{self.args.trigger_ms} milliseconds"}
+        return source.load().writeStream.foreachBatch(self.store).option("checkpointLocation", self.args.checkpoint).trigger(**trigger).start()
 
-    def start(self, args):
-        source = self.session.readStream.format("kafka").options(
-            **self.kafka_options,
-            subscribe=self.dataset.topic,
-            startingOffsets=self.group.starting_offsets(),
-            failOnDataLoss="true",
-            includeHeaders="true",
-            maxOffsetsPerTrigger=str(args.max_batch),
-        )
-        trigger = {"availableNow": True} if args.until_end else {"processingTime": f"{args.trigger} milliseconds"}
-        writer = source.load().writeStream.foreachBatch(self.store).option("checkpointLocation", args.checkpoint)
-        return writer.trigger(**trigger).start()
+    def store(self, events, batch_id):
+        """Rows first, then dead letters, then the group's offsets; the checkpoint moves when this returns. All tasks
+        use the same time as now, so a repeated task gets the same rows and rejects."""
+        self.run.check()
+        size = "CAST(coalesce(length(key), 0) + coalesce(length(value), 0) AS BIGINT) AS size"
+        rows = self.rules.answers(events.selectExpr("partition", "offset", size, "value"), datetime.datetime.now(datetime.UTC).isoformat())
+        if len(self.tables) > 1:
+            rows.persist()
+        counts = self.write(rows)
+        if counts["rejected"]:
+            self.send_dead_letters(events, rows)
+        rows.unpersist()
+        self.group.commit(self.end_of(batch_id))
+        self.run.add(counts)
 
-    def store(self, events, _batch_id):
-        """Rows first, then dead letters, then the group's offsets; the checkpoint moves when this returns."""
-        self.stop.check()
-        size = "coalesce(length(key), 0) + coalesce(length(value), 0)"
-        values = events.selectExpr("partition", "offset", f"CAST({size} AS BIGINT) AS size", "value")
-        rows = values.mapInArrow(self.transform, self.schema).persist()
-        try:
-            counted = self.count(rows)
-            if counted["written"]:
-                self.write(rows)
-            if counted["rejected"]:
-                self.send_dead_letters(events, rows)
-            self.group.commit(counted.pop("offsets"))
-            self.run.add(counted)
-        finally:
-            rows.unpersist()
-
-    def count(self, rows):
-        def sum_of(condition):
-            return functions.sum(functions.when(functions.expr(condition), 1).otherwise(0))
-
-        partitions = rows.groupBy("rtp_partition").agg(
-            functions.max("rtp_offset"), functions.count("*"), sum_of("rtp_newest"),
-            sum_of("rtp_rule IS NOT NULL"), functions.sum("rtp_bytes"),
-        ).collect()
-        read, written, rejected, size = (sum(partition[i] for partition in partitions) for i in range(2, 6))
-        return {
-            "read": read, "written": written, "rejected": rejected, "deduplicated": read - written - rejected, "bytes": size,
-            "offsets": {partition[0]: partition[1] + 1 for partition in partitions},
-        }
+    def end_of(self, batch_id):
+        """Where a micro-batch ends in each partition, according to Spark's own log: after aborted events and control records."""
+        streaming = self.session._jvm.org.apache.spark.sql.execution.streaming
+        log = streaming.OffsetSeqLog(self.session._jsparkSession, f"{self.args.checkpoint}/offsets")
+        end = json.loads(log.get(batch_id).get().offsets().head().get().json())
+        return {int(partition): offset for partition, offset in end[self.group.topic].items()}
 
     def write(self, rows):
-        """Of each key the newest event; into the tables for reads by time every event. Then the time of it, for
-        `rtp heartbeat`."""
+        """Writes the newest event of each key, and every event to the tables for reads by time. Returns the counts."""
+        seen = Observation()
+        measures = {"read": "count(1)", "written": "count_if(rtp_newest)", "rejected": "count_if(rtp_rule IS NOT NULL)", "bytes": "coalesce(sum(size), 0)"}
+        counted = rows.observe(seen, *(functions.expr(measure).alias(name) for name, measure in measures.items()))
         for table, columns in self.tables.items():
-            of_table = "rtp_newest" if table == self.dataset.table else "rtp_rule IS NULL"
-            named = [functions.col(name).alias(column) for column, name in columns.items()]
-            self.save(rows.where(of_table).select(*named, "rtp_timestamp"), table, writetime="rtp_timestamp")
-        now = functions.lit(time.time_ns() // 1_000_000).alias("written_at")
-        self.save(self.session.range(1).select(functions.lit(self.dataset.table).alias("target"), now), "rtp_progress")
+            of_table = counted.where("rtp_newest") if table == self.table else rows.where("rtp_rule IS NULL")
+            named = [functions.col(f"`{name}`").alias(column) for column, name in columns.items()]
+            self.save(of_table.select(*named, "rtp_write_timestamp"), table, writetime="rtp_write_timestamp")
+        counts = seen.get
+        if counts["written"]:  # `rtp heartbeat` reads when that was
+            now = functions.lit(time.time_ns() // 1_000_000).alias("written_at")
+            self.save(self.session.range(1).select(functions.lit(self.table).alias("target"), now), "rtp_progress")
+        return counts | {"deduplicated": counts["read"] - counts["written"] - counts["rejected"]}
 
     def save(self, rows, table, **options):
-        options["spark.cassandra.output.ignoreNulls"] = str(self.dataset.ignores_nulls).lower()
-        rows.write.format(CONNECTOR).mode("append").options(keyspace=self.dataset.keyspace, table=table, **options).save()
+        options["spark.cassandra.output.ignoreNulls"] = str(self.rules.dataset["null"] == "unset").lower()
+        rows.write.format(CONNECTOR).mode("append").options(keyspace=self.keyspace, table=table, **options).save()
 
     def send_dead_letters(self, events, rows):
-        """The events are read a second time: keys and headers of the good ones never leave the JVM."""
-        rejects = rows.where("rtp_rule IS NOT NULL").selectExpr(
-            "rtp_partition AS partition", "rtp_offset AS offset", "rtp_rule", "rtp_field", "rtp_message")
-        headers = [
-            ("__connect.errors.topic", functions.lit(self.dataset.topic)),
-            ("__connect.errors.partition", functions.expr("CAST(partition AS STRING)")),
-            ("__connect.errors.offset", functions.expr("CAST(offset AS STRING)")),
-            ("__connect.errors.stage", functions.lit("stream")),
-            ("__connect.errors.exception.class.name", functions.col("rtp_rule")),
-            ("__connect.errors.exception.message", functions.col("rtp_message")),
-            ("rtp.rule", functions.col("rtp_rule")),
-            ("rtp.field", functions.col("rtp_field")),
-            ("rtp.run_id", functions.lit(self.run.id)),
-        ]
-        ours = functions.array(*(functions.struct(functions.lit(name).alias("key"), value.cast("binary").alias("value")) for name, value in headers))
-        letters = events.join(functions.broadcast(rejects), ["partition", "offset"]).withColumn("ours", ours).selectExpr(
+        """Reads the events a second time, so that keys and headers of the good ones never leave the JVM."""
+        rejects = rows.where("rtp_rule IS NOT NULL").select("partition", "offset", "rtp_rule", "rtp_field", "rtp_message")
+        column, lit, errors = functions.col, functions.lit, "__connect.errors"
+        headers = {
+            f"{errors}.topic": lit(self.group.topic), f"{errors}.partition": column("partition"), f"{errors}.offset": column("offset"),
+            f"{errors}.stage": lit("stream"), f"{errors}.exception.class.name": column("rtp_rule"), f"{errors}.exception.message": column("rtp_message"),
+            "rtp.rule": column("rtp_rule"), "rtp.field": column("rtp_field"), "rtp.run_id": lit(self.run.id),
+        }
+        ours = [functions.struct(lit(name).alias("key"), value.cast("string").cast("binary").alias("value")) for name, value in headers.items()]
+        letters = events.join(functions.broadcast(rejects), ["partition", "offset"]).withColumn("ours", functions.array(*ours)).selectExpr(
             "key", "value", "IF(key IS NULL, 0, NULL) AS partition",
             """concat(transform(coalesce(headers, array()), h -> struct(h.key AS key, coalesce(h.value, X'') AS value)),
                       filter(ours, h -> h.value IS NOT NULL)) AS headers""",
         )
-        letters.write.format("kafka").options(**self.kafka_options, topic=f"{self.dataset.topic}.dlq", includeHeaders="true").save()
-
-
-def spark_schema(schema):
-    names = {"int32": "int", "int64": "bigint", "double": "double", "bool": "boolean", "string": "string"}
-    return ", ".join(f"`{column.name}` {names[str(column.type)]}" for column in schema)
+        letters.write.format("kafka").options(**self.kafka_options, topic=f"{self.group.topic}.dlq", includeHeaders="true").save()
 
 
 class Group:
     """The consumer group's offsets, through the admin client of the JVM."""
 
     def __init__(self, session, options, topic, name):
-        self.jvm, self.topic, self.name = session._jvm, topic, name
-        properties = self.jvm.java.util.Properties()
-        for key, value in {**options, "request.timeout.ms": str(PATIENCE_MS), "default.api.timeout.ms": str(PATIENCE_MS)}.items():
-            properties.setProperty(key, value)
-        self.admin = self.jvm.org.apache.kafka.clients.admin.AdminClient.create(properties)
-        self.partitions = []
-        self.committed = {}
-
-    def check_topics(self, topics):
-        """A missing topic is the user's to mend."""
-        for topic in topics:
-            try:
-                names = self.jvm.java.util.Collections.singleton(topic)
-                described = self.admin.describeTopics(names).allTopicNames().get().get(topic)
-            except Exception as error:
-                if "UnknownTopicOrPartition" in str(error):
-                    raise Failure(USAGE, f"there is no topic {topic}; run `rtp init` with the same dataset") from error
-                raise
-            if topic == self.topic:
-                self.partitions = [partition.partition() for partition in described.partitions()]
-
-    def check_members(self):
-        """Offsets of a group that somebody reads in are its members' alone to commit."""
-        names = self.jvm.java.util.Collections.singleton(self.name)
-        state = self.admin.describeConsumerGroups(names).all().get().get(self.name).state().toString()
+        self.kafka, self.topic, self.name = session._jvm.org.apache.kafka, topic, name
+        self.partition = lambda number: self.kafka.common.TopicPartition(topic, number)
+        self.admin = self.kafka.clients.admin.AdminClient.create(options | {"request.timeout.ms": PATIENCE_MS, "default.api.timeout.ms": PATIENCE_MS})
+        asked = [(each, self.admin.describeTopics([each]).allTopicNames()) for each in (topic, f"{topic}.dlq")]
+        described = [needed(f"topic {each}", "UnknownTopicOrPartition", answer.get) for each, answer in asked]
+        numbers = [partition.partition() for partition in described[0].get(topic).partitions()]
+        # While a group has members, only they can commit its offsets.
+        state = self.admin.describeConsumerGroups([name]).all().get().get(name).state().toString()
         if state not in ("Empty", "Dead"):
-            raise Failure(USAGE, f"the consumer group {self.name} has members; stop them, or take another --group")
-
-    def starting_offsets(self):
-        """For a new checkpoint: where the group is, and the oldest event (-2) of partitions that it never read."""
-        committed = self.admin.listConsumerGroupOffsets(self.name).partitionsToOffsetAndMetadata().get()
-        for partition in self.partitions:
-            offset = committed.get(self.jvm.org.apache.kafka.common.TopicPartition(self.topic, partition))
-            self.committed[partition] = -2 if offset is None else offset.offset()
-        return json.dumps({self.topic: self.committed})
+            raise Failure(USAGE, f"the consumer group {name} has members; stop them, or use another --group")
+        committed = self.admin.listConsumerGroupOffsets(name).partitionsToOffsetAndMetadata().get()
+        stored = {number: committed.get(self.partition(number)) for number in numbers}
+        #: Where a new checkpoint starts; -2, the oldest event, for partitions that the group has never read.
+        self.committed = {number: -2 if offset is None else offset.offset() for number, offset in stored.items()}
 
     def commit(self, offsets):
-        """They never move back, though an older checkpoint may."""
-        moved = self.jvm.java.util.HashMap()
-        for partition, offset in offsets.items():
-            if offset > self.committed.get(partition, -2):
-                at = self.jvm.org.apache.kafka.clients.consumer.OffsetAndMetadata(offset)
-                moved.put(self.jvm.org.apache.kafka.common.TopicPartition(self.topic, partition), at)
-        if not moved.isEmpty():
-            self.admin.alterConsumerGroupOffsets(self.name, moved).all().get()
-            self.committed |= offsets
+        """Offsets never move back, although an older checkpoint may."""
+        moved = {partition: offset for partition, offset in offsets.items() if offset > self.committed.get(partition, -2)}
+        if moved:
+            at = self.kafka.clients.consumer.OffsetAndMetadata
+            self.admin.alterConsumerGroupOffsets(self.name, {self.partition(p): at(offset) for p, offset in moved.items()}).all().get()
+            self.committed |= moved
 
 
-# --- What is told
+class Run(StreamingQueryListener):
+    """The run's id, counts, micro-batch durations, messages and metrics."""
 
-
-class Run:
-    """The run's id, its counts, and how stderr speaks."""
+    COUNTS = ("read", "written", "rejected", "deduplicated", "skipped", "bytes")
+    BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 
     def __init__(self, log_format):
-        self.id = os.environ.get("RTP_RUN_ID") or str(uuid.uuid4())
-        self.log_format = log_format
-        self.started = time.monotonic()
-        self.counts = dict.fromkeys(("read", "written", "rejected", "deduplicated", "skipped", "bytes"), 0)
+        self.id, self.log_format = os.environ.get("RTP_RUN_ID") or str(uuid.uuid4()), log_format
+        self.started, self.ended, self.signal, self.has_stopped = time.monotonic(), threading.Event(), None, False
+        self.counts, self.metrics = dict.fromkeys(self.COUNTS, 0), prometheus_client.CollectorRegistry()
+        self.counters = {name: prometheus_client.Counter(f"rtp_stream_{name}", f"Same as {name} in the summary.", registry=self.metrics) for name in self.COUNTS}
+        self.batch_seconds = prometheus_client.Histogram(
+            "rtp_stream_batch_duration_seconds", "Time from a micro-batch's trigger to its commit.", buckets=self.BUCKETS, registry=self.metrics)
 
     def add(self, counts):
         for name, count in counts.items():
             self.counts[name] += count
+            self.counters[name].inc(count)
+
+    def say(self, text, **fields):
+        line = json.dumps({"command": "stream", "run_id": self.id, **fields}) if self.log_format == "json" else f"rtp stream: {text}"
+        print(line, file=sys.stderr)
 
     def log(self, level, message):
-        line = f"rtp stream: {level}: {message}"
-        if self.log_format == "json":
-            now = datetime.datetime.now(datetime.UTC).isoformat()
-            line = json.dumps({"time": now, "level": level, "command": "stream", "run_id": self.id, "message": message})
-        print(line, file=sys.stderr)
+        self.say(f"{level}: {message}", time=datetime.datetime.now(datetime.UTC).isoformat(), level=level, message=message)
 
     def summary(self, status):
         seconds = round(time.monotonic() - self.started, 3)
-        if self.log_format == "json":
-            line = json.dumps({"command": "stream", "run_id": self.id, **self.counts, "seconds": seconds, "exit": status})
-        else:
-            moved = ", ".join(f"{count} {name}" for name, count in self.counts.items() if name != "bytes")
-            line = f"rtp stream: {moved}; {self.counts['bytes']} B in {seconds:.2f} s; exit {status}"
-        print(line, file=sys.stderr)
+        moved = ", ".join(f"{count} {name}" for name, count in self.counts.items() if name != "bytes")
+        self.say(f"{moved}; {self.counts['bytes']} B in {seconds:.2f} s; exit {status}", **self.counts, seconds=seconds, exit=status)
 
+    def serve(self, port):
+        try:
+            server, _ = prometheus_client.start_http_server(port, registry=self.metrics)
+        except OSError as error:
+            raise Failure(USAGE, f"cannot serve metrics on port {port}: {error.strerror}") from error
+        self.log("info", f"metrics at http://127.0.0.1:{server.server_port}/metrics")
 
-class Progress(StreamingQueryListener):
-    """How long micro-batches take, for Prometheus."""
+    def listen(self):
+        """On SIGTERM or SIGINT the running micro-batch finishes, and no other one starts."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _frame: setattr(self, "signal", number))
 
-    BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
-
-    def __init__(self, run, port):
-        self.run = run
-        self.ended = threading.Event()
-        self.in_bucket = [0] * (len(self.BUCKETS) + 1)
-        self.seconds = 0.0
-        if port is not None:
-            self.serve(port)
-
-    def onQueryStarted(self, event):
-        pass
+    def check(self):
+        """Raises in a micro-batch that is about to start, which ends the query without moving its position."""
+        if self.signal:
+            self.has_stopped = True
+            raise Failure(DONE, "told to stop")
 
     def onQueryProgress(self, event):
         if event.progress.numInputRows:
-            seconds = event.progress.durationMs["triggerExecution"] / 1_000
-            self.seconds += seconds
-            self.in_bucket[bisect.bisect_left(self.BUCKETS, seconds)] += 1
+            self.batch_seconds.observe(event.progress.durationMs["triggerExecution"] / 1_000)
 
-    def onQueryIdle(self, event):
-        pass
-
-    def onQueryTerminated(self, event):
-        self.ended.set()
-
-    def text(self):
-        """Prometheus' text format."""
-        lines = ["# HELP rtp_stream_batch_duration_seconds Time from a micro-batch's trigger to its commit.",
-                 "# TYPE rtp_stream_batch_duration_seconds histogram"]
-        total = 0
-        for bound, count in zip((*self.BUCKETS, "+Inf"), self.in_bucket):
-            total += count
-            lines.append(f'rtp_stream_batch_duration_seconds_bucket{{le="{bound}"}} {total}')
-        lines += [f"rtp_stream_batch_duration_seconds_sum {self.seconds}", f"rtp_stream_batch_duration_seconds_count {total}"]
-        for name, count in self.run.counts.items():
-            lines += [f"# TYPE rtp_stream_{name}_total counter", f"rtp_stream_{name}_total {count}"]
-        return "\n".join(lines) + "\n"
-
-    def serve(self, port):
-        progress = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                body = progress.text().encode()
-                self.send_response(200 if self.path == "/metrics" else 404)
-                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format, *args):
-                pass
-
-        try:
-            server = http.server.ThreadingHTTPServer(("", port), Handler)
-        except OSError as error:
-            raise Failure(USAGE, f"cannot serve metrics on port {port}: {error.strerror}") from error
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        self.run.log("info", f"metrics at http://127.0.0.1:{server.server_port}/metrics")
+    onQueryTerminated = lambda self, event: self.ended.set()
+    onQueryStarted = onQueryIdle = lambda self, event: None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all: written aside, synced, renamed.
+//! Files that exist whole or not at all: written to a temporary file, synced, renamed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, file_error};
 
-/// A file on its way; dropped before [`Aside::publish`] it leaves nothing behind.
+/// A file being written. If dropped before [`Aside::publish`], it leaves nothing behind.
 #[derive(Debug)]
 pub struct Aside {
     target: PathBuf,
@@ -16,13 +16,13 @@ pub struct Aside {
 }
 
 impl Aside {
-    /// Starts the file beside `target`, readable only by its owner. A target that is a link or no
-    /// plain file is refused, for renaming would replace it.
+    /// Starts the file next to `target`, readable only by its owner. A target that is a symbolic link or not a
+    /// regular file is refused, because renaming would replace it.
     pub fn create(target: &Path) -> Result<Aside> {
         match std::fs::symlink_metadata(target) {
             Ok(there) if !there.is_file() => {
                 return Err(Error::invalid(format!(
-                    "{} is a link or no plain file, so it is not replaced",
+                    "{} is a symbolic link or not a regular file, so it will not be replaced",
                     target.display()
                 )));
             }
@@ -34,7 +34,7 @@ impl Aside {
             .prefix(&format!(".{name}."))
             .suffix(".partial")
             .tempfile_in(folder) // opened with 0600
-            .map_err(|e| file_error("write beside", target, &e))?;
+            .map_err(|e| file_error("write next to", target, &e))?;
         let (file, aside) = aside.into_parts();
         Ok(Aside {
             target: target.into(),
@@ -50,7 +50,7 @@ impl Aside {
             .map_err(|e| file_error("write", &self.target, &e))
     }
 
-    /// Makes all of it durable and gives it its name, in place of what had it.
+    /// Makes the content durable and gives the file its name, replacing any file that has it.
     pub fn publish(mut self) -> Result<()> {
         let target = self.target;
         let fail = |e: &std::io::Error| file_error("write", &target, e);
@@ -70,7 +70,7 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
     file.publish()
 }
 
-/// As [`replace`], for a file that everybody may read.
+/// Like [`replace`], but everybody may read the file.
 pub fn replace_readable(path: &Path, content: &[u8]) -> Result<()> {
     let mut file = Aside::create(path)?;
     file.write(content)?;
@@ -80,19 +80,19 @@ pub fn replace_readable(path: &Path, content: &[u8]) -> Result<()> {
     file.publish()
 }
 
-/// Holds a file for this process as long as it lives, by a lock on `FILE.lock`; one that another
-/// process holds is refused at once.
+/// Reserves a file for this process until the process ends, with a lock on `FILE.lock`. Fails at once if another
+/// process holds it.
 pub fn hold(path: &Path) -> Result<File> {
     let in_use = || Error::refused(in_use(path));
     try_hold(path)?.ok_or_else(in_use)
 }
 
-/// What is said of a file that another process holds.
+/// The message about a file that another process holds.
 pub fn in_use(path: &Path) -> String {
     format!("{} is in use by another rtp", path.display())
 }
 
-/// As [`hold`]; none if another process holds it.
+/// Like [`hold`], but returns none if another process holds the file.
 pub fn try_hold(path: &Path) -> Result<Option<File>> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub enum Kind {
     /// A dependency is down or busy: wait and retry, up to `--max-outage`; then exit status 4.
     Unavailable,
-    /// A dependency refused us or broke its own contract; a retry will not help. Exit status 4.
+    /// A dependency refused the request or broke its own contract; a retry will not help. Exit status 4.
     Refused,
     /// Usage, configuration or input that the user must fix. Exit status 2.
     Invalid,
@@ -18,6 +18,8 @@ pub enum Kind {
     Missing,
     /// More bad records than the error budget allows. Exit status 3.
     Budget,
+    /// A bug in rtp: report it. Exit status 70.
+    Internal,
 }
 
 /// An error: its kind, a message for people, and what to do about it where we know.
@@ -74,13 +76,22 @@ impl Error {
         Self::new(Kind::Budget, message)
     }
 
-    /// Adds what the user can do about it, shown on a line of its own.
+    /// See [`Kind::Internal`]: a panic or a broken invariant, described for those who will fix it.
+    pub fn internal(what: impl fmt::Display) -> Self {
+        Self::new(
+            Kind::Internal,
+            format!("internal error, a bug in rtp: {what}"),
+        )
+        .hint("please report it with this message and the command line")
+    }
+
+    /// Adds what the user can do about it, shown on a separate line.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds how long the dependency asks to be left alone, such as by HTTP's `Retry-After`.
+    /// Adds how long the dependency asks to be left alone, for example by HTTP's `Retry-After`.
     pub fn retry_after(mut self, pause: Option<Duration>) -> Self {
         self.retry_after = pause;
         self
@@ -133,8 +144,8 @@ impl<T> Context<T> for Result<T> {
     }
 }
 
-/// An I/O error on a named file: a full disk or a failing device may heal (`Unavailable`), a wrong
-/// path or missing permission is the user's to fix (`Invalid`).
+/// An I/O error on a named file: a wrong path or a missing permission is for the user to fix (`Invalid`); anything
+/// else, such as a full disk or a failing device, is `Refused`.
 pub fn file_error(action: &str, path: &std::path::Path, error: &std::io::Error) -> Error {
     use std::io::ErrorKind as K;
     let message = format!("cannot {action} {}: {error}", path.display());

@@ -8,18 +8,20 @@ use crate::error::Kind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// 0: done, also with nothing to do; a following command that was told to stop and drained.
+    /// 0: done, even if there was nothing to do; or a following command was told to stop and has drained.
     Done = 0,
     /// 1: done, and the answer is "no": rejected rows, differences, stale.
     No = 1,
-    /// 2: usage or configuration, a missing topic or table at start included.
+    /// 2: usage or configuration error, including a topic or table that is missing at the start.
     Usage = 2,
     /// 3: error budget exceeded.
     Budget = 3,
-    /// 4: a dependency is down, refused us or broke its own contract.
+    /// 4: a dependency is down, refused the request or broke its own contract.
     Dependency = 4,
-    /// 5: data is missing: offset gap, truncated input, a ledger that does not balance.
+    /// 5: data is missing: an offset gap, truncated input, another topic or file than before.
     Missing = 5,
+    /// 70: a bug in rtp (a panic, a broken invariant): report it.
+    Internal = 70,
     /// 130: interrupted by SIGINT before the work was complete, drained cleanly.
     Interrupted = 130,
     /// 143: told to stop by SIGTERM before the work was complete, drained cleanly.
@@ -52,6 +54,7 @@ impl From<Kind> for Exit {
             Kind::Data => Exit::No,
             Kind::Missing => Exit::Missing,
             Kind::Budget => Exit::Budget,
+            Kind::Internal => Exit::Internal,
         }
     }
 }
@@ -69,6 +72,7 @@ mod tests {
             (Exit::Budget, 3),
             (Exit::Dependency, 4),
             (Exit::Missing, 5),
+            (Exit::Internal, 70),
             (Exit::Interrupted, 130),
             (Exit::Terminated, 143),
         ];
@@ -86,6 +90,7 @@ mod tests {
             (Kind::Data, Exit::No),
             (Kind::Missing, Exit::Missing),
             (Kind::Budget, Exit::Budget),
+            (Kind::Internal, Exit::Internal),
         ];
         for (kind, exit) in table {
             assert_eq!(Exit::from(kind), exit, "{kind:?}");

@@ -1,47 +1,29 @@
 //! `rtp`: a real-time data pipeline as Unix commands.
 
-pub mod ahead;
-pub mod alert;
-pub mod batch_store;
-pub mod cassandra;
 pub mod cli;
 pub mod commands;
-#[doc(hidden)]
-pub mod conformance;
-pub mod connect;
-pub mod csv;
 pub mod dataset;
 pub mod durable;
 pub mod error;
-pub mod event;
-pub mod event_log;
 pub mod exit;
 pub mod heartbeat;
-pub mod input;
 pub mod intake;
-mod kafka;
-pub mod metrics;
 mod mock_api;
-pub mod monitor;
-pub mod postgres;
-pub mod progress;
-pub mod project;
-pub mod realtime_store;
-pub mod rejects;
-pub mod retry;
-pub mod row;
+pub mod ports;
+pub mod record;
 pub mod run;
 pub mod secret;
+pub mod servers;
 pub mod source;
-pub mod sqlite;
-pub mod stdout;
-pub mod table;
+pub mod stream;
 pub mod time;
-pub mod trailer;
 pub mod transform;
-pub mod url;
-pub mod value;
 pub mod verify;
+
+/// The examples of the guide for contributors compile.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/contributing.md")]
+pub struct Contributing;
 
 use std::ffi::OsString;
 
@@ -51,6 +33,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::Cli;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
+use crate::run::task::{catch, report_panics};
 use crate::run::{Run, Signal, Stop};
 
 /// Runs one command line and returns its exit status.
@@ -75,14 +58,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     if cli.command.draws_progress() {
         run.start_progress();
     }
+    report_panics(&run);
     let metrics_file = cli.global.metrics_file.clone();
-    let exit = execute(cli, &run, stopper).unwrap_or_else(|error| {
-        run.error(&error);
-        error.kind().into()
-    });
-    // The run went as it went, whether or not this can be written.
+    let exit = conclude(&run, catch(|| execute(cli, &run, stopper)));
+    // The outcome of the run is the same whether or not this can be written.
     if let Some(file) = metrics_file
-        && let Err(e) = metrics::write_file(&file, &run, exit)
+        && let Err(e) = run::exposition::write_file(&file, &run, exit)
     {
         run.warn(format!("--metrics-file: {e}"));
     }
@@ -93,7 +74,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
 /// Help and version go to stdout with status 0, usage errors to stderr with status 2.
 fn print_usage(error: &clap::Error) -> Exit {
     if error.print().is_err() {
-        return Exit::Usage; // nobody reads us; the status still tells
+        return Exit::Usage; // nobody is reading; the status still tells
     }
     match error.exit_code() {
         0 => Exit::Done,
@@ -101,9 +82,16 @@ fn print_usage(error: &clap::Error) -> Exit {
     }
 }
 
-/// Runs the command on a thread of its own, which keeps it: a task would change threads with each call
-/// that blocks, and pay for it in the allocator. The first signal asks it to stop; a second one ends
-/// the process at once, whatever the command is waiting for.
+/// The status of an outcome; an error is reported.
+fn conclude(run: &Run, outcome: Result<Exit>) -> Exit {
+    outcome.unwrap_or_else(|error| {
+        run.error(&error);
+        error.kind().into()
+    })
+}
+
+/// Runs the command. The first signal asks it to stop; a second one ends the process at once, whatever
+/// the command is waiting for.
 fn execute(
     cli: Cli,
     run: &Run,
@@ -114,22 +102,32 @@ fn execute(
         .enable_all()
         .build()
         .map_err(|e| Error::refused(format!("cannot start the runtime: {e}")))?;
-    // Heard before the command does anything, so that it is never cut off by one.
+    // Installed before the command does anything, so that no signal kills it unhandled.
     let signals = runtime.block_on(async { Signals::listen() })?;
     let command = {
-        let (run, handle) = (run.clone(), runtime.handle().clone());
-        runtime.spawn_blocking(move || handle.block_on(cli.command.run(&cli.global, &run)))
+        let run = run.clone();
+        on_its_own_thread(async move || cli.run(&run).await)
     };
     let outcome = runtime.block_on(async {
         tokio::select! {
-            joined = command => joined.unwrap_or_else(|panic| {
-                Err(Error::refused(format!("internal error: {panic}")))
-            }),
+            outcome = command => outcome,
             signal = signals.second(stopper) => Ok(signal.exit()),
         }
     });
-    runtime.shutdown_background();
+    // A thread that still reads ahead would panic in a runtime that has shut down; the end of the process ends both.
+    std::mem::forget(runtime);
     outcome
+}
+
+/// Runs a command on a thread of its own, where it stays: a task would change threads at each blocking call, and
+/// pay for that in the allocator.
+async fn on_its_own_thread<F>(command: F) -> Result<Exit>
+where
+    F: AsyncFnOnce() -> Result<Exit> + Send + 'static,
+{
+    let handle = tokio::runtime::Handle::current();
+    let ran = tokio::task::spawn_blocking(move || catch(|| handle.block_on(command())));
+    ran.await.unwrap_or_else(|lost| Err(Error::internal(lost)))
 }
 
 struct Signals {
@@ -159,5 +157,22 @@ impl Signals {
                 return received;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::LogFormat;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_command_that_panics_ends_with_the_status_of_a_mistake_of_ours() {
+        let place = format!("as planned (src/lib.rs:{})", line!() + 1);
+        let outcome = on_its_own_thread(async || panic!("as planned")).await;
+        let text = outcome.as_ref().unwrap_err().to_string();
+        assert!(text.ends_with(&place), "{text}");
+        let (_, stop) = Stop::channel();
+        let run = Run::new("test", "1".into(), stop, LogFormat::Text, false);
+        assert_eq!(conclude(&run, outcome).code(), 70);
     }
 }

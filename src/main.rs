@@ -1,7 +1,7 @@
 //! The `rtp` binary: turns the library's verdict into an exit status, nothing else.
 
-/// Events are made on one thread and freed on another, here and in librdkafka: glibc's `malloc` takes a
-/// fifth more processor time for that.
+/// Events are allocated on one thread and freed on another, here and in librdkafka; with glibc's `malloc` that
+/// takes a fifth more processor time.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::dataset::SecretRef;
 use crate::error::{Error, Result, file_error};
 
-/// A secret text. Its debug form does not show it.
+/// A secret text, which its debug form does not show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -18,7 +18,7 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// Reads a secret from where the dataset says it is.
+    /// Reads a secret from the place that the dataset names.
     pub fn read(from: &SecretRef) -> Result<Secret> {
         match from {
             SecretRef::Env(name) => match std::env::var(name) {
@@ -26,7 +26,7 @@ impl Secret {
                 _ => Err(Error::invalid(format!(
                     "the environment variable {name} is empty or not set"
                 ))
-                .hint("set it, or leave it out where no secret is needed")),
+                .hint("set it, or remove it from the dataset if no secret is needed")),
             },
             SecretRef::File(path) => read_file(path),
         }
@@ -66,7 +66,7 @@ fn read_file(path: &Path) -> Result<Secret> {
         .mode();
     if mode & 0o007 != 0 {
         return Err(Error::invalid(format!(
-            "everybody on this machine may read the secret in {}",
+            "the secret in {} is readable by every user of this machine",
             path.display()
         ))
         .hint(format!("chmod 600 {}", path.display())));
@@ -75,7 +75,7 @@ fn read_file(path: &Path) -> Result<Secret> {
     one_line(text, &path.display().to_string())
 }
 
-/// One final line end is the editor's; any other is a mistake.
+/// One newline at the end comes from an editor; any other is an error.
 fn one_line(mut text: String, place: &str) -> Result<Secret> {
     if text.ends_with('\n') {
         text.pop();
@@ -85,7 +85,7 @@ fn one_line(mut text: String, place: &str) -> Result<Secret> {
     }
     if text.is_empty() || text.contains(['\n', '\r']) {
         return Err(Error::invalid(format!(
-            "the secret in {place} must be one line that is not empty"
+            "the secret in {place} must be one non-empty line"
         )));
     }
     Ok(Secret(text))
@@ -111,9 +111,9 @@ mod tests {
             ("s3cret", "***")
         );
         for (text, mode, message) in [
-            ("s3cret\n", 0o644, "everybody"),
-            ("a\nb\n", 0o600, "one line"),
-            ("\n", 0o600, "one line"),
+            ("s3cret\n", 0o644, "readable by every user"),
+            ("a\nb\n", 0o600, "one non-empty line"),
+            ("\n", 0o600, "one non-empty line"),
         ] {
             write(text, mode);
             let error = Secret::read(&from).unwrap_err();

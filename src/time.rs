@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Parses `5m`, `300s`, `1h 30m`, `250ms` or `7d`; a plain number is refused, for it has no unit.
+/// Parses `5m`, `300s`, `1h 30m`, `250ms` or `7d`; a plain number is refused because it has no unit.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong =
-        || format!("`{text}` is no duration; write for example 250ms, 30s, 5m, 1h 30m or 7d");
+        || format!("invalid duration `{text}`; expected for example 250ms, 30s, 5m, 1h 30m or 7d");
     if text.trim() == "0" {
         return Ok(Duration::ZERO);
     }
@@ -30,7 +30,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     days.checked_add(rest).ok_or_else(wrong)
 }
 
-/// Parses an RFC 3339 time such as `2026-11-24T00:00:00Z`, or a day, which is its midnight UTC.
+/// Parses an RFC 3339 time such as `2026-11-24T00:00:00Z`, or a date, which means its midnight in UTC.
 pub fn parse_time(text: &str) -> Result<Timestamp, String> {
     let day = text
         .parse::<jiff::civil::Date>()
@@ -41,19 +41,21 @@ pub fn parse_time(text: &str) -> Result<Timestamp, String> {
             .to_timestamp(day.at(0, 0, 0, 0))
             .map_err(|e| e.to_string()),
         None => text.parse().map_err(|_| {
-            format!("`{text}` is no time; write for example 2026-11-24T06:30:00Z or 2026-11-24")
+            format!(
+                "invalid time `{text}`; expected for example 2026-11-24T06:30:00Z or 2026-11-24"
+            )
         }),
     }
 }
 
-/// Milliseconds since 1970 UTC, now.
+/// The current time in milliseconds since 1970 UTC.
 pub fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }
 
 /// `2026-11-24T06:30:00.000Z`: milliseconds since 1970 as RFC 3339.
 pub fn format_ms(ms: i64) -> String {
-    // A civil time, for jiff's instants end before the year 9999 does.
+    // A civil time, because jiff's instants end before the year 9999 does.
     let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
     match epoch.checked_add(SignedDuration::from_millis(ms)) {
         Ok(t) => format!("{t:.3}Z"),

@@ -3,13 +3,14 @@
 
     stack.py up      start what is not running, and return when every server answers
     stack.py down    stop them; --wipe also deletes their data
-    stack.py status  one line a server; ends 1 if one does not answer
+    stack.py status  one line per server; exits with 1 if one does not answer
     stack.py logs    the last lines of every server's log
     stack.py env     the addresses as shell exports, for `eval`
+    stack.py get     fetch the servers' jars, and start nothing
 
-A stack is a folder (--dir) with its configuration, data, logs and process ids; several of them run
-side by side, because --ports free takes ports that nobody uses. --tls gives every server TLS with
-certificates made on the spot, and passwords. Only the standard library is used.
+A stack is a folder (--dir) with its configuration, data, logs and process ids. With --ports free,
+which picks unused ports, several stacks can run side by side. --tls gives every server passwords and
+TLS with newly created certificates. Uses only the standard library.
 """
 
 import argparse
@@ -33,7 +34,7 @@ import zipfile
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parent
 SERVERS = ("kafka", "cassandra", "postgres")
-#: Ports of a stack that others should find; beside the usual ones, which may be taken.
+#: Ports of a stack that others should find; not the usual ones, which may be taken.
 FIXED = {
     "kafka": 19092,
     "kafka_controller": 19093,
@@ -60,7 +61,7 @@ jdk.attach/sun.tools.attach jdk.jconsole/sun.tools.jconsole
 
 
 class Failure(Exception):
-    """Something the user must know; printed without a trace."""
+    """An error for the user, printed without a stack trace."""
 
     status = 2
 
@@ -73,19 +74,19 @@ class Lacking(Failure):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["up", "down", "status", "logs", "env"])
+    parser.add_argument("action", choices=["up", "down", "status", "logs", "env", "get"])
     parser.add_argument("--dir", type=pathlib.Path, default=PROJECT / ".stack/default", help="folder of the stack")
-    parser.add_argument("--jars", type=pathlib.Path, default=PROJECT / ".stack/jars", help="folder of the servers' jars, shared")
+    parser.add_argument("--jars", type=pathlib.Path, help="shared folder of the servers' jars (default: RTP_STACK_JARS, or where tools are kept)")
     parser.add_argument("--ports", choices=["fixed", "free"], default="fixed")
     parser.add_argument("--tls", action="store_true", help="TLS and passwords")
-    parser.add_argument("--only", default=",".join(SERVERS), help="servers, comma separated")
+    parser.add_argument("--only", default=",".join(SERVERS), help="comma-separated servers")
     parser.add_argument("--wipe", action="store_true", help="down: delete the stack's folder")
     parser.add_argument("--parent", type=int, metavar="PID", help="stop and delete the stack when this process has ended")
     args = parser.parse_args()
     names = args.only.split(",")
     unknown = [name for name in names if name not in SERVERS]
     if unknown:
-        parser.error(f"unknown server {unknown[0]}, allowed are: {', '.join(SERVERS)}")
+        parser.error(f"unknown server {unknown[0]}; supported: {', '.join(SERVERS)}")
     try:
         return globals()[args.action](args, names)
     except Failure as failure:
@@ -98,22 +99,33 @@ def up(args, names):
     args.dir.mkdir(parents=True, exist_ok=True)
     stack = Stack.load(args.dir) or Stack.create(args.dir, args.ports, args.tls)
     if args.tls and not stack.tls:
-        raise Failure(f"{args.dir} is a stack without TLS; take another --dir")
+        raise Failure(f"{args.dir} is a stack without TLS; use another --dir")
     stack.java = java
     if args.parent:
-        # Whatever ends that process, and however far this one gets.
+        # However that process ends, and however far this one gets.
         watcher = [sys.executable, __file__, "down", "--wipe", "--dir", str(args.dir), "--only", args.only, "--parent", str(args.parent)]
         subprocess.Popen(watcher, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    for name in names:
-        fetch_jars(args.jars, name)
+    jars = get_jars(args, names)
     started = [name for name in names if not stack.running(name)]
     for name in started:
-        globals()[f"start_{name}"](stack, args.jars.resolve() / name)
+        globals()[f"start_{name}"](stack, jars.resolve() / name)
     for name in names:
         stack.wait(name)
     stack.save()
-    print(f"stack: {', '.join(names)} answer in {args.dir}" + ("" if started else " (they were running)"), file=sys.stderr)
+    print(f"stack: {', '.join(names)} answer in {args.dir}" + ("" if started else " (already running)"), file=sys.stderr)
     return 0
+
+
+def get(args, names):
+    get_jars(args, names)
+    return 0
+
+
+def get_jars(args, names):
+    jars = args.jars or jars_folder()
+    for name in names:
+        fetch_jars(jars, name)
+    return jars
 
 
 def down(args, names):
@@ -121,7 +133,7 @@ def down(args, names):
         wait_for_end(args.parent)
     stack = Stack.load(args.dir)
     if stack is None:
-        print(f"stack: there is none in {args.dir}", file=sys.stderr)
+        print(f"stack: no stack in {args.dir}", file=sys.stderr)
         return 0
     for name in names:
         stack.stop(name)
@@ -132,7 +144,7 @@ def down(args, names):
 
 
 def wait_for_end(pid):
-    """Returns when the process is gone; another one that is given its id has another start time."""
+    """Returns when the process is gone; a new process with the same id has another start time."""
 
     def started():
         try:
@@ -166,14 +178,14 @@ def logs(args, names):
 def env(args, _names):
     stack = Stack.load(args.dir)
     if stack is None:
-        raise Failure(f"there is no stack in {args.dir}; `up` makes one")
+        raise Failure(f"no stack in {args.dir}; create one with `up`")
     for name, value in stack.environment().items():
         print(f"export {name}='{value}'")
     return 0
 
 
 def java_17():
-    """The java of JAVA_HOME or of the path, if it is one that all servers run on."""
+    """The java in JAVA_HOME or PATH, if all servers can run on it."""
     home = os.environ.get("JAVA_HOME")
     java = str(pathlib.Path(home) / "bin/java") if home else shutil.which("java")
     hint = "install Java 17, for example Debian's openjdk-17-jre-headless, or set JAVA_HOME"
@@ -182,14 +194,25 @@ def java_17():
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=True).stderr
     version = said.split('"')[1].split(".")[0]
     if version != "17":
-        raise Lacking(f"{java} is Java {version}, and the servers need 17: {hint}")
+        raise Lacking(f"{java} is Java {version}, but the servers need 17: {hint}")
     return java
 
 
+def kept():
+    """The folder outside the clone where tools are kept."""
+    return pathlib.Path(subprocess.run([PROJECT / ".ci/kept"], capture_output=True, text=True, check=True).stdout.strip())
+
+
+def jars_folder():
+    """Where the jars of these versions are, or will be."""
+    version = hashlib.sha256((HERE / "pom.xml").read_bytes()).hexdigest()[:16]
+    return pathlib.Path(os.environ.get("RTP_STACK_JARS") or kept() / f"jars-{version}")
+
+
 def fetch_jars(jars, name):
-    """Copies a server's jars from Maven's repository, once, and one server's at a time."""
+    """Copies a server's jars from Maven's repository, once, and one server at a time, because two Mavens in one repository collide."""
     jars.mkdir(parents=True, exist_ok=True)
-    with open(jars / ".lock", "w") as lock:
+    with open(kept() / "maven.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (jars / name / ".complete").exists():
             copy_jars(jars / name, name)
@@ -198,13 +221,13 @@ def fetch_jars(jars, name):
 def copy_jars(target, name):
     if not shutil.which("mvn"):
         raise Lacking("Maven is missing: install it, for example Debian's maven")
-    print(f"stack: getting the jars of {name}", file=sys.stderr)
+    print(f"stack: downloading the jars of {name}", file=sys.stderr)
     target.mkdir(parents=True, exist_ok=True)
     command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), f"-P{name}",
                "dependency:copy-dependencies", f"-DoutputDirectory={target.resolve()}"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        raise Failure(f"Maven could not get the jars of {name}:\n{done.stdout[-2000:]}")
+        raise Failure(f"Maven could not download the jars of {name}:\n{done.stdout[-2000:]}")
     if name == "postgres":
         unpack_postgres(target)
     (target / ".complete").touch()
@@ -219,7 +242,7 @@ def unpack_postgres(target):
 
 
 class Stack:
-    """One folder of servers: ports and passwords in stack.json, a subfolder a server."""
+    """One folder of servers: ports and passwords in stack.json, one subfolder per server."""
 
     def __init__(self, folder, settings):
         self.folder = folder.resolve()
@@ -239,7 +262,7 @@ class Stack:
     def create(cls, folder, ports, tls):
         numbers = FIXED if ports == "fixed" else dict(zip(FIXED, free_ports(len(FIXED))))
         stack = cls(folder, {"ports": numbers, "tls": tls, "password": secrets.token_hex(12)})
-        # The database's own user must get through to its files, where this runs as root.
+        # If this runs as root, the database's own user must be able to reach its files.
         folder.chmod(0o711)
         stack.save()
         (folder / "password").write_text(stack.password + "\n")
@@ -259,7 +282,7 @@ class Stack:
         return home
 
     def outside(self):
-        """Where files are that another user must get to, if he cannot get to this folder."""
+        """Where to put files for another user who cannot reach this folder."""
         name = hashlib.sha256(bytes(self.folder)).hexdigest()[:16]
         return pathlib.Path(tempfile.gettempdir()) / f"rtp-stack-{name}"
 
@@ -271,7 +294,7 @@ class Stack:
         pid = self.pid(name)
         if pid is None:
             return False
-        # The folder is on the server's command line: a process id may belong to somebody else by now.
+        # The folder is on the server's command line: the process id may belong to another process by now.
         try:
             command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
             return any(bytes(folder) in command for folder in [self.folder, self.outside()])
@@ -284,18 +307,18 @@ class Stack:
     def wait(self, name):
         deadline = time.monotonic() + START_SECONDS
         while not self.answers(name):
-            # A command line is not yet there to be read when a program has only just been started.
+            # The command line of a program that has just been started cannot be read yet.
             child = self.children.get(name)
             ended = not self.running(name) if child is None else child.poll() is not None
             if ended or time.monotonic() > deadline:
                 tail = "\n".join((self.folder / name / "server.log").read_text(errors="replace").splitlines()[-30:])
-                raise Failure(f"{name} does not come up; the end of its log:\n{tail}")
+                raise Failure(f"{name} did not start; the end of its log:\n{tail}")
             time.sleep(0.2)
 
     def spawn(self, name, command, extra=None):
         home = self.home(name)
         if (home / "server.log").exists():
-            # Readiness is read off the log of this start.
+            # Readiness is read from the log of this start.
             (home / "server.log").replace(home / "server.log.1")
         with open(home / "server.log", "ab") as log:
             child = subprocess.Popen(command, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -323,7 +346,7 @@ class Stack:
         return {"kafka": "kafka", "cassandra": "cassandra", "postgres": "postgres"}[name] + f" 127.0.0.1:{self.ports[name]}"
 
     def environment(self):
-        """What rtp needs to find these servers."""
+        """The variables with which rtp finds these servers."""
         ca = self.folder / "tls/ca.pem"
         kafka = f"127.0.0.1:{self.ports['kafka']}"
         cassandra = f"127.0.0.1:{self.ports['cassandra']}"
@@ -348,7 +371,7 @@ class Stack:
 
 
 def free_ports(count):
-    """Ports that nobody listens on; held together, so that they differ."""
+    """Unused ports; all held at the same time, so that they differ."""
     held = [socket.socket() for _ in range(count)]
     for one in held:
         one.bind(("127.0.0.1", 0))
@@ -387,7 +410,7 @@ def make_certificates(folder):
 
 
 def cluster_id():
-    """A new Kafka cluster's id: 16 random bytes in the URL's base64. Kafka's tools take a leading dash for an option."""
+    """A new Kafka cluster's id: 16 random bytes in URL-safe base64. Kafka's tools would take a leading dash for an option."""
     while (made := secrets.token_urlsafe(16)).startswith("-"):
         pass
     return made
@@ -440,7 +463,7 @@ def start_kafka(stack, jars):
         done = subprocess.run([*java, "kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", str(config), *scram],
                               capture_output=True, text=True)
         if done.returncode != 0:
-            raise Failure(f"Kafka's storage cannot be formatted:\n{done.stdout}{done.stderr}")
+            raise Failure(f"cannot format Kafka's storage:\n{done.stdout}{done.stderr}")
     heap = os.environ.get("RTP_KAFKA_HEAP", "768m")
     stack.spawn("kafka", [stack.java, f"-Xmx{heap}", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.showDateTime=true",
                           "-cp", f"{jars}/*", "kafka.Kafka", str(config)])
@@ -543,7 +566,7 @@ def start_postgres(stack, jars):
                                "--no-locale", f"--auth={auth}", f"--pwfile={password}"], cwd=home, capture_output=True, text=True)
         (home / "pwfile").unlink()
         if done.returncode != 0:
-            raise Failure(f"PostgreSQL's data folder cannot be made:\n{done.stdout}{done.stderr}")
+            raise Failure(f"cannot create PostgreSQL's data folder:\n{done.stdout}{done.stderr}")
     options = ["-c", "listen_addresses=127.0.0.1", "-c", f"port={stack.ports['postgres']}", "-c", "unix_socket_directories="]
     if stack.tls:
         options += ["-c", "ssl=on"]
@@ -554,7 +577,7 @@ def start_postgres(stack, jars):
 
 
 def move_out(stack, jars):
-    """Binaries and a home for PostgreSQL where another user gets to, though he may not enter the folders above the stack's."""
+    """Binaries and a home for PostgreSQL that another user can reach even if the folders above the stack are closed to it."""
     place = stack.outside()
     if not place.exists():
         place.mkdir(mode=0o711)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Holds both stores of the users dataset against the API's response bodies, field by field.
+"""Compares both stores of the users dataset with the API's response bodies, field by field.
 
     check_users.py PAGES REALTIME BATCH AS_OF [FOLDER]
 
@@ -59,7 +59,7 @@ def rows(file, table):
         yield from (dict(zip(columns, values)) for values in cursor)
         return
     for line in open(file, encoding="utf-8"):
-        # cqlsh puts a title above the rows and their number below.
+        # cqlsh prints a title above the rows and their number below.
         if line.strip().startswith("{"):
             row = {name: value for name, value in json.loads(line).items() if not name.startswith("rtp_")}
             for name in ("dob", "registered_date", "fetched_at"):
@@ -78,7 +78,7 @@ def differences(file, table, users):
     for key in users.keys() - stored.keys():
         yield f"{table}: {key} is missing"
     for key in stored.keys() - users.keys():
-        yield f"{table}: {key} is no user of the API"
+        yield f"{table}: {key} is not a user of the API"
     for key in users.keys() & stored.keys():
         for column in users[key].keys() | stored[key].keys():
             want, got = users[key].get(column), stored[key].get(column)
@@ -87,7 +87,7 @@ def differences(file, table, users):
 
 
 def leaks(folder, hashes, salts):
-    """Hashes by their first 32 digits wherever hexadecimal digits stand; salts as they are; names of JSON."""
+    """Finds secrets: hashes by their first 32 hexadecimal digits, salts literally, and JSON names."""
     starts = {digest[:32].encode() for digest in hashes}
     for path in pathlib.Path(folder).rglob("*"):
         if not path.is_file():

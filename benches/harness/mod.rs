@@ -1,7 +1,7 @@
-//! What the benchmarks share: deterministic event files, whole processes measured from outside, and
+//! Shared by the benchmarks: deterministic event files, whole processes measured from outside, and
 //! medians over interleaved runs, because a machine drifts more between two runs than programs differ.
 
-#![allow(dead_code, unreachable_pub)] // each benchmark uses its part of this module
+#![allow(dead_code, unreachable_pub)] // each benchmark uses only part of this module
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use wait4::Wait4;
 
-/// What a whole process took.
+/// What a whole process used.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     /// From start to end.
@@ -36,7 +36,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads the command line; cargo's own `--bench` is passed over.
+    /// Reads the command line; cargo's own `--bench` is ignored.
     pub fn read(args: impl Iterator<Item = String>) -> Result<Options, String> {
         let mut options = Options {
             events: 1_000_000,
@@ -62,7 +62,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Whether this part is to be run.
+    /// Whether to run this part.
     pub fn includes(&self, name: &str) -> bool {
         self.names.is_empty() || self.names.iter().any(|n| n == name)
     }
@@ -75,15 +75,15 @@ pub fn rtp(folder: &Path) -> Command {
     command
 }
 
-/// This benchmark again, as a process of its own: the bare loop to compare with.
+/// This benchmark again, as a separate process: the bare loop to compare with.
 pub fn bare(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.arg("--bare").args(args).current_dir(folder);
     command
 }
 
-/// Runs a process to its end, which must be a success. What earlier ones left to be written to the
-/// disk is written first.
+/// Runs a process to its end; it must succeed. Data that earlier processes left in the write cache is
+/// flushed to disk first.
 pub fn measure(command: &mut Command) -> Usage {
     assert!(Command::new("sync").status().unwrap().success());
     let started = Instant::now();
@@ -179,19 +179,19 @@ pub fn spread(values: impl Iterator<Item = f64>) -> (f64, f64, f64) {
     )
 }
 
-/// A folder beside the build's own files, which is on a real disk where `/tmp` may be memory.
+/// A folder next to the build's own files: on a real disk, while `/tmp` may be in memory.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// A folder with the stores of the users dataset, which goes away with the value.
+/// A folder with the stores of the users dataset, deleted when the value is dropped.
 pub fn stores() -> tempfile::TempDir {
     let place = tempfile::tempdir_in(workspace()).unwrap();
     measure(rtp(place.path()).arg("init"));
     place
 }
 
-/// A file that is made once and kept for the next run.
+/// A file that is created once and kept for the next run.
 pub fn kept(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let path = workspace().join(name);
     if !path.exists() {
@@ -202,7 +202,7 @@ pub fn kept(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     path
 }
 
-/// NDJSON of that many users with random keys, as `fetch` writes them.
+/// NDJSON of this many users with random keys, as `fetch` writes them.
 pub fn events(count: u64) -> PathBuf {
     kept(&format!("users-{count}.ndjson"), |path| {
         let mut out = BufWriter::with_capacity(1 << 20, File::create(path).unwrap());

@@ -1,4 +1,4 @@
-"""What the DAGs share: their settings, and rtp's stages as tasks.
+"""Shared by the DAGs: their settings, and rtp's stages as tasks.
 
 Every setting is an environment variable of Airflow's processes; docs/airflow.md lists them.
 """
@@ -28,25 +28,25 @@ ENGINES = ("rtp", "spark")
 RUNNER = setting("RTP_RUNNER", "local", RUNNERS)
 ENGINE = setting("RTP_STREAM_ENGINE", "rtp", ENGINES)
 COUNT = setting("RTP_COUNT", "1000")
-#: Where a day's records and its rejects land; in a container the mount of that name.
+#: Folder for a day's records and rejects; in a container, the mount with this path.
 LANDING = setting("RTP_LANDING", ".rtp/landing") if RUNNER == "local" else "/landing"
-#: Where the tasks leave what became of them for Prometheus, by node_exporter's textfile collector; nowhere by default.
+#: Where the tasks write their final metrics, for node_exporter's textfile collector; nowhere by default.
 METRICS = setting("RTP_METRICS_DIR", "")
 
-#: The day of a run in UTC names the run and the landing file, and its midnight is the event time.
+#: The UTC day of a run names the run and the landing file, and its midnight is the event time.
 DAY = "{{ rtp_day(dag_run) }}"
 LANDING_FILE = f"{LANDING}/{DAY}.ndjson"
 REJECTS_FILE = f"{LANDING}/{DAY}.rejects.ndjson"
 ENVIRONMENT = {"RTP_AS_OF": DAY, "RTP_RUN_ID": f"day-{DAY}", "RTP_LOG_FORMAT": "json"}
 
-#: What the stages write; a DAG that reads it runs when it has changed. A skipped stage changes nothing.
+#: What the stages write; DAGs that read it run when it has changed. A skipped stage changes nothing.
 EVENT_LOG = Asset("rtp-event-log")
 REALTIME_STORE = Asset("rtp-realtime-store")
 BATCH_STORE = Asset("rtp-batch-store")
 
 
 def rtp_day(dag_run):
-    """The UTC day of a run: of its logical date or, where it has none, of the time from which it may run."""
+    """The UTC day of a run: that of its logical date or, if it has none, of its `run_after`."""
     moment = dag_run.logical_date or dag_run.run_after
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%d")
 
@@ -77,18 +77,18 @@ DAG_ARGUMENTS = {
 
 
 def init():
-    """Creates topics and tables, where they are missing."""
+    """Creates missing topics and tables."""
     return rtp("init", "--quiet", "init", may_be_empty=True)
 
 
 def landing():
-    """Fetches the day's records into the landing file, unless it holds them already."""
+    """Fetches the day's records into the landing file, unless it already has them."""
     words = ("fetch", "--count", COUNT, "--trailer", "--out", LANDING_FILE, "--unless-complete")
     return rtp("landing", *words, folder=LANDING)
 
 
 def stream(task_id, **arguments):
-    """The stream stage, by the engine of the setting."""
+    """The stream stage, with the configured engine."""
     if ENGINE == "rtp":
         return rtp(task_id, "stream", "--until-end", **arguments)
     if RUNNER != "local":
@@ -101,9 +101,9 @@ def stream(task_id, **arguments):
 def rtp(task_id, *words, **arguments):
     """A task that runs `rtp` with these words.
 
-    no_fails: status 1 fails the task; without it the task succeeds, and the webhook is told.
-    may_be_empty: the task succeeds even if it has read nothing; without it, it is skipped.
-    folder: made first, where the runner has no volume for it.
+    no_fails: status 1 fails the task; otherwise the task succeeds, and an alert is posted.
+    may_be_empty: the task succeeds even if it has read nothing; otherwise it is skipped.
+    folder: created first, unless the runner has a volume for it.
     """
     runner = importlib.import_module(f"rtp_tasks.{RUNNER}")
     outage = setting("RTP_MAX_OUTAGE", "")
@@ -111,6 +111,6 @@ def rtp(task_id, *words, **arguments):
         words = (*words, "--max-outage", outage)
     environment = dict(ENVIRONMENT)
     if METRICS and RUNNER == "local" and "program" not in arguments:
-        # One file a task: it always holds the last run, of whichever DAG.
+        # One file per task: it always describes the last run, of whichever DAG.
         environment["RTP_METRICS_FILE"] = f"{METRICS}/{task_id}.prom"
     return runner.Operator(task_id=task_id, words=list(words), environment=environment, **arguments)

@@ -15,7 +15,7 @@ from rtp_tasks.status import Stage
 class Operator(Stage, DockerOperator):
     """A DockerOperator that keeps rtp's exit statuses apart.
 
-    Addresses and passwords are handed on from the worker's environment, passwords so that Airflow does not show them.
+    Addresses and passwords are passed on from the worker's environment; Airflow does not show the passwords.
     """
 
     def __init__(self, *, words, environment, folder=None, **arguments):
@@ -27,7 +27,7 @@ class Operator(Stage, DockerOperator):
             mounts=[mount(text) for text in names("RTP_DOCKER_MOUNTS", "rtp-landing:/landing")],
             network_mode=os.environ.get("RTP_DOCKER_NETWORK"),
             mount_tmp_dir=False,
-            auto_remove="never",  # not before its exit status is known
+            auto_remove="never",  # its exit status must be read first
             xcom_all=True,
             **arguments,
         )
@@ -38,7 +38,7 @@ class Operator(Stage, DockerOperator):
         except DockerContainerFailedException as failed:
             lines = failed.logs or []
         finally:
-            # What is raised before there is a container, such as an image that cannot be had, stays as it is.
+            # What is raised before there is a container, such as for a missing image, is passed on.
             status = self.remove() if self.container else None
         self.conclude(context, status, [text for line in lines for text in decoded(line).splitlines()])
 
@@ -55,8 +55,8 @@ def decoded(line):
 
 
 def mount(text):
-    """SOURCE:TARGET or SOURCE:TARGET:ro; a source that begins with a slash is a folder or file of the host."""
+    """SOURCE:TARGET or SOURCE:TARGET:ro; a source that starts with a slash is a folder or file on the host."""
     source, target, *rest = text.split(":")
     if rest not in ([], ["ro"]):
-        raise ValueError(f"RTP_DOCKER_MOUNTS has `{text}`, expected SOURCE:TARGET or SOURCE:TARGET:ro")
+        raise ValueError(f"invalid mount `{text}` in RTP_DOCKER_MOUNTS; expected SOURCE:TARGET or SOURCE:TARGET:ro")
     return Mount(target, source, type="bind" if source.startswith("/") else "volume", read_only=bool(rest))

@@ -11,7 +11,7 @@ from kubernetes.client import models as k8s
 from rtp_tasks.settings import ADDRESSES, names, present, required, setting
 from rtp_tasks.status import Stage
 
-#: Lines of the log that are read for the summary and for what an alert says.
+#: How many of the log's last lines are read for the summary and for alerts.
 KEPT = 200
 
 
@@ -68,15 +68,15 @@ class Operator(Stage, KubernetesPodOperator):
         try:
             super().execute(context)
         except Exception:
-            # What is raised before rtp has ended, such as a pod that cannot start, stays as it is.
+            # What is raised before rtp has ended, such as for a pod that cannot start, is passed on.
             if self.ended is None:
                 raise
         if self.ended is None:
-            raise RuntimeError("the pod ended, and nobody knows how rtp did")
+            raise RuntimeError("the pod ended, but rtp's exit status is unknown")
         self.conclude(context, *self.ended)
 
     def cleanup(self, pod, remote_pod, **arguments):
-        """Before the pod goes, keeps its exit status and its last lines."""
+        """Saves the exit status and the last lines before the pod is deleted."""
         self.ended = self.ending(remote_pod)
         super().cleanup(pod, remote_pod, **arguments)
 
@@ -92,6 +92,6 @@ class Operator(Stage, KubernetesPodOperator):
         try:
             return self.client.read_namespaced_pod_log(**where, tail_lines=KEPT).splitlines()
         except ApiException as error:
-            # The exit status says how the task ended, also without words.
+            # The exit status is enough to conclude the task.
             self.log.warning("cannot read the log of pod %s: %s", pod.metadata.name, error.reason)
             return []

@@ -14,16 +14,16 @@ from airflow.providers.standard.operators.bash import BashOperator
 from rtp_tasks.settings import setting
 from rtp_tasks.status import Stage
 
-#: Lines of output that are kept for the summary and for what an alert says.
+#: How many of the last output lines are kept for the summary and for alerts.
 KEPT = 200
 
 
 class Process(SubprocessHook):
-    """Airflow's hook, but it keeps the last lines, not only the very last."""
+    """Airflow's hook, except that it keeps several of the last lines instead of one."""
 
     def run(self, command, env, cwd):
         self.log.info("Running command: %s", command)
-        # As the hook does it: a session of its own, which send_sigterm() ends whole.
+        # Like the hook: a session of its own, so that send_sigterm() ends all of it.
         self.sub_process = Popen(command, stdout=PIPE, stderr=STDOUT, cwd=cwd, env=env, start_new_session=True)
         lines = deque(maxlen=KEPT)
         for raw in self.sub_process.stdout:
@@ -35,8 +35,8 @@ class Process(SubprocessHook):
 class Operator(Stage, BashOperator):
     """A BashOperator that keeps rtp's exit statuses apart.
 
-    Addresses and passwords come from the worker's environment. Relative paths, such as the embedded stores', begin
-    at RTP_HOME or else in Airflow's home.
+    Addresses and passwords come from the worker's environment. Relative paths, such as those of the embedded stores,
+    are relative to RTP_HOME or, by default, Airflow's home.
     """
 
     def __init__(self, *, words, environment, program=None, folder=None, **arguments):
@@ -57,7 +57,7 @@ class Operator(Stage, BashOperator):
 
     def get_env(self, context):
         env = super().get_env(context)
-        # heartbeat would tell the webhook at every try, and the failure callback then again.
+        # Otherwise heartbeat would send an alert at every attempt, and the failure callback another one.
         env.pop("RTP_ALERT_URL", None)
         return env
 

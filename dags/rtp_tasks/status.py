@@ -1,4 +1,4 @@
-"""What an exit status of rtp means for a task, and who is told; docs/airflow.md has the table."""
+"""What an exit status of rtp means for a task, and the alerts; docs/airflow.md has the table."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ MEANINGS = {
     3: "error budget exceeded",
     4: "a dependency is down or refused us",
     5: "data is missing",
-    127: "the program was not found",
+    70: "an internal error, please report it",
+    127: "program not found",
 }
 DEPENDENCY = 4
-#: Statuses from here on are signals: 130 is SIGINT, 143 SIGTERM, 137 a kill, as by the kernel when memory is short.
+#: Statuses from here on are signals: 130 is SIGINT, 143 SIGTERM, 137 SIGKILL, for example when memory is short.
 SIGNALS = 128
 WEBHOOK_SECONDS = 10
 
@@ -43,8 +44,8 @@ class Stage:
         self.may_be_empty = may_be_empty
 
     def conclude(self, context, status, lines):
-        """Ends the task as the status and the summary, the last of the lines, say."""
-        if status < 0:  # Python's way to name the signal
+        """Ends the task according to the status and the summary, which is the last line."""
+        if status < 0:  # how Python reports a signal
             status = SIGNALS - status
         summary = parse(lines[-1] if lines else "")
         if "exit" in summary:
@@ -65,11 +66,11 @@ class Stage:
 
 
 def meaning(status):
-    return MEANINGS.get(status, "interrupted by a signal" if status >= SIGNALS else "unknown to the DAG")
+    return MEANINGS.get(status, "interrupted by a signal" if status >= SIGNALS else "unknown status")
 
 
 def parse(line):
-    """A line of rtp's JSON, or an empty object for a line of another kind."""
+    """A JSON line from rtp, or an empty object for any other line."""
     try:
         value = json.loads(line)
     except ValueError:
@@ -78,7 +79,7 @@ def parse(line):
 
 
 def said(lines):
-    """The errors among the lines, or else the warnings, or else the counts and what was no message at all."""
+    """The errors among the lines, or else the warnings, or else the counts and any lines that are not JSON."""
     messages = [parse(line) for line in lines]
     for level in ("error", "warn"):
         found = [one["message"] for one in messages if one.get("level") == level and "message" in one]
@@ -87,44 +88,44 @@ def said(lines):
     others = [line for line, one in zip(lines, messages) if line and not one]
     summary = messages[-1] if messages else {}
     counts = [f"{name} {summary[name]}" for name in ("read", "written", "rejected") if name in summary]
-    return "\n".join([", ".join(counts), *others[-10:]]).strip() or "it said nothing"
+    return "\n".join([", ".join(counts), *others[-10:]]).strip() or "no output"
 
 
 def tell_failure(context):
-    """Airflow's failure callback: tells the webhook once a task has failed for good."""
-    tell(context, str(context.get("exception") or "the task failed, or was ended from outside"))
+    """Airflow's failure callback: posts an alert once a task has finally failed."""
+    tell(context, str(context.get("exception") or "the task failed or was stopped externally"))
 
 
 def tell_timeout(context):
-    """A DAG's failure callback: tells the webhook of a run over its time, whose tasks Airflow skips instead of failing them."""
+    """A DAG's failure callback: posts an alert for a run over its time limit, whose tasks Airflow skips instead of failing."""
     if context.get("reason") == "timed_out":
         tell({**context, "ti": None}, f"the run took longer than {context['dag'].dagrun_timeout}")
 
 
 def tell(context, reason):
-    """Posts an alert in the shape of heartbeat's to RTP_ALERT_URL; the task ends as it would without."""
+    """Posts an alert in the format of heartbeat's to RTP_ALERT_URL; it never changes how the task ends."""
     url = os.environ.get("RTP_ALERT_URL")
     if not url:
         return
     headers = {"content-type": "application/json", "user-agent": "rtp-airflow"}
-    host = urlsplit(url).hostname  # all that is shown: the path is often the secret
+    host = urlsplit(url).hostname  # show nothing else: the path is often the secret
     try:
         request = urllib.request.Request(url, data=json.dumps(alert(context, reason)).encode(), headers=headers)
         with urllib.request.build_opener(NoRedirect).open(request, timeout=WEBHOOK_SECONDS):
-            log.info("told the webhook at %s", host)
-    except Exception as error:  # whatever is wrong with the webhook, the task is not
-        log.error("cannot tell the webhook at %s: %s", host, getattr(error, "reason", type(error).__name__))
+            log.info("alert posted to the webhook at %s", host)
+    except Exception as error:  # a broken webhook must not fail the task
+        log.error("cannot post the alert to the webhook at %s: %s", host, getattr(error, "reason", type(error).__name__))
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect is an error, as for heartbeat's alerts: the body would be lost."""
+    """A redirect is an error, as for heartbeat's alerts, because the body would be lost."""
 
     def redirect_request(self, *_):
         return None
 
 
 def alert(context, reason):
-    dag, task, dag_run = context["dag"], context.get("ti"), context.get("dag_run")  # of a run over its time only the DAG is sure
+    dag, task, dag_run = context["dag"], context.get("ti"), context.get("dag_run")  # for a run over its time limit, only the DAG is certain
     now = datetime.now(timezone.utc)
     started = task or dag_run
     return {

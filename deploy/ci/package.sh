@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the archive of a release: `package.sh TARGET DIR` puts rtp-VERSION-TARGET.tar.gz into DIR, with the binary that
-# RTP_BIN names, its man pages and completions, the datasets' examples and the licence. The same input makes the same bytes.
+# Creates a release archive: `package.sh TARGET DIR` writes rtp-VERSION-TARGET.tar.gz to DIR, with the binary RTP_BIN, its
+# man pages and completions, the example dataset and the licence. The same input gives the same bytes.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 target=$1 dir=$2

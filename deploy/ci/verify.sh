@@ -1,25 +1,26 @@
 #!/usr/bin/env bash
-# Verifies a pipeline in CI: compares every row and value of both stores and ends as `rtp verify` does: 0 equal, 1 not, 2
-# configuration, 4 a server down, 5 data missing. The addresses are RTP_REALTIME_STORE and RTP_BATCH_STORE, the arguments
-# those of `rtp verify`. Tables that are both empty are not content, but a pipeline that did not run: status 1.
+# Verifies a pipeline in CI: compares every row and value of both stores and exits like `rtp verify`: 0 equal, 1 not equal,
+# 2 configuration, 4 a server is down, 5 data is missing. Set the addresses RTP_REALTIME_STORE and RTP_BATCH_STORE; the
+# arguments are those of `rtp verify`. If both tables are empty, the pipeline did not run: status 1.
 #
-#   VERIFY_OUTPUT  file of every difference (differences.ndjson); it holds values of records
+#   VERIFY_OUTPUT  file for all differences (differences.ndjson); it contains values from records
 #   RTP_BIN        the binary (rtp)
 #
-# On GitHub the verdict becomes the job's summary and, if it is bad, an error on the run; neither holds a record's values.
+# On GitHub the verdict becomes the job's summary and, if it is bad, an error on the run; neither contains values from
+# records.
 set -euo pipefail
 output=${VERIFY_OUTPUT:-differences.ndjson}
 rtp=${RTP_BIN:-rtp}
-command -v "$rtp" > /dev/null || { echo "verify.sh: there is no $rtp: install rtp, or name it by RTP_BIN" >&2; exit 2; }
+command -v "$rtp" > /dev/null || { echo "verify.sh: $rtp not found: install rtp, or set RTP_BIN" >&2; exit 2; }
 
-# A secret that is not set is an empty variable on GitHub; rtp takes that for a mistake.
+# An unset secret is an empty variable on GitHub, which rtp rejects.
 for name in RTP_CASSANDRA_PASSWORD RTP_POSTGRES_PASSWORD; do
   [ -n "${!name:-}" ] || unset "$name"
 done
 
 rm -f "$output"
 status=0
-# --sample 0: the log of a CI run is no place for what is in a row.
+# --sample 0: values from rows do not belong in a CI log.
 "$rtp" --log-format text verify --require-records --sample 0 --output "$output" --format ndjson "$@" || status=$?
 
 case $status in

@@ -1,21 +1,20 @@
-//! `rtp init`: the tables of a dataset, made where they are missing.
+//! `rtp init`: creates the topics and tables of a dataset where they are missing.
 
-use crate::connect;
+use crate::commands::args::{MaxOutage, RunsUntil, ServerArgs};
 use crate::dataset::{Dataset, ddl};
 use crate::error::Result;
 use crate::exit::Exit;
-use crate::retry::{MaxOutage, through_outage};
+use crate::ports::event_log;
 use crate::run::Run;
-use crate::url::ServerArgs;
 
-/// Create the dataset's topics and tables, where they are missing
+/// Create the dataset's topics and tables where they are missing
 ///
 /// Running it again changes nothing.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     servers: ServerArgs,
-    /// Print the statements for these addresses instead of running them
+    /// Print the statements for these servers instead of running them
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -24,31 +23,31 @@ pub struct Args {
 
 /// Creates or prints.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
-    let log = &args.servers.event_log()?;
+    let log = &args.servers.log.with(None)?;
     let realtime = &args.servers.realtime.realtime_store;
     let batch = &args.servers.batch.batch_store;
-    let topics = connect::topics(dataset);
+    let topics = event_log::topics(dataset);
     if args.dry_run {
         let statements = [
-            connect::topic_statements(log, &topics)?,
-            connect::realtime_statements(realtime, dataset)?,
-            connect::batch_statements(batch, dataset)?,
+            log.statements(&topics),
+            realtime.statements(dataset),
+            batch.statements(dataset),
         ];
-        crate::stdout::write(ddl::script(dataset, &statements.concat()).as_bytes())?;
+        crate::run::stdout::write(ddl::script(dataset, &statements.concat()).as_bytes())?;
         return Ok(Exit::Done);
     }
-    let max_outage = args.outage.bounded();
-    through_outage(run, max_outage, || connect::create_topics(log, &topics)).await?;
+    let retry = args.outage.retry(run, RunsUntil::Done);
+    retry
+        .through_outage(async || log.create(&topics).await)
+        .await?;
     run.info(format!("topics ready in {log}"));
-    through_outage(run, max_outage, || {
-        connect::create_realtime_tables(realtime, dataset)
-    })
-    .await?;
+    retry
+        .through_outage(async || realtime.create(dataset).await)
+        .await?;
     run.info(format!("tables ready in {realtime}"));
-    through_outage(run, max_outage, || {
-        connect::create_batch_tables(batch, dataset)
-    })
-    .await?;
+    retry
+        .through_outage(async || batch.create(dataset).await)
+        .await?;
     run.info(format!("tables ready in {batch}"));
     Ok(Exit::Done)
 }

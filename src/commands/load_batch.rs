@@ -1,39 +1,43 @@
 //! `rtp load-batch`: NDJSON or CSV into the batch store, one transaction or nothing.
 
-use tokio::sync::Mutex;
+use std::path::{Path, PathBuf};
 
-use crate::ahead::Ahead;
-use crate::batch_store::{BatchStore, Mode};
-use crate::connect;
+use crate::commands::args::{BatchStoreArg, IntakeArgs, MaxOutage, RunsUntil};
 use crate::dataset::Dataset;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::input::{Chunk, Format, Line};
-use crate::intake::{self, Aside, Checked, Intake, IntakeArgs, Reading};
-use crate::retry::{MaxOutage, through_outage};
-use crate::row::{Origin, Rows};
-use crate::run::{Run, add, get};
-use crate::transform::Transform;
-use crate::url::BatchStoreArg;
-use crate::value::Value;
+use crate::intake::chunk::FileFormat;
+use crate::intake::input;
+use crate::intake::to_table::Load;
+use crate::ports::batch_store::Mode;
+use crate::run::Run;
 
 /// Load NDJSON or CSV into the batch store, in one transaction or not at all
 ///
-/// Bad records go to the file of --rejects, and the command ends 1; without that file the first one
-/// ends it with status 3. Whatever stops it, nothing is kept. The header of a CSV file names the fields.
+/// Bad records go to the --rejects file, and the command ends with status 1; without --rejects, the first bad
+/// record ends it with status 3. If anything stops the load, nothing is kept. The header of a CSV file names
+/// the fields.
+///
+/// With --mode replace, input that is empty, or truncated because its writer failed, does not empty the table:
+/// each file must have a record, a pipe must end with the trailer that `fetch --trailer` writes, and at least
+/// one record must be good. Otherwise the table stays as it is, and the status is 5, or 3 if all records are
+/// bad.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     intake: IntakeArgs,
     #[command(flatten)]
     batch_store: BatchStoreArg,
-    /// What to do with a key that is already there
+    /// What to do with a record whose key is already in the table
     #[arg(long, value_enum, default_value = "update-if-newer")]
     mode: Mode,
-    /// How all files are written [default: csv for files that end so, ndjson for others and standard input]
+    /// With --mode replace: accept files without records, even if that leaves the table empty
+    #[arg(long, conflicts_with = "require_records")]
+    allow_empty: bool,
+    /// Format of all files [default: csv for files named *.csv, ndjson for other files and standard input]
     #[arg(long, value_enum)]
-    format: Option<Format>,
-    /// What a CSV cell without quotes says for null; one in quotes is never null
+    format: Option<FileFormat>,
+    /// Text of an unquoted CSV cell that means null; a quoted cell is never null
     #[arg(
         long,
         value_name = "TEXT",
@@ -49,135 +53,61 @@ impl Args {
     fn check(&self) -> Result<()> {
         let files = &self.intake.files;
         let is_csv = match self.format {
-            Some(format) => format == Format::Csv,
-            None => files.iter().any(|file| Format::of(file) == Format::Csv),
+            Some(format) => format == FileFormat::Csv,
+            None => files
+                .iter()
+                .any(|file| FileFormat::of(file) == FileFormat::Csv),
         };
         if is_csv && self.intake.require_complete {
             return Err(Error::invalid(
-                "--require-complete does not go with CSV, which has no trailers",
+                "--require-complete does not work with CSV, which has no trailer",
             ));
         }
         if self.intake.max_rejects.is_some() && self.intake.rejects.is_none() {
             return Err(Error::invalid(
-                "--max-rejects needs --rejects, without which no bad record is let pass",
+                "--max-rejects needs --rejects; without it, the first bad record ends the load",
             ));
+        }
+        if self.allow_empty && self.mode != Mode::Replace {
+            return Err(Error::invalid(
+                "--allow-empty works only with --mode replace; other modes delete no rows",
+            ));
+        }
+        if self.mode == Mode::Replace && self.paths().any(|path| self.is_csv_pipe(path)) {
+            return Err(Error::invalid(
+                "--mode replace does not accept CSV from a pipe, because no trailer shows that it is complete",
+            )
+            .hint("write it to a file first, and load the file once its writer has succeeded"));
         }
         Ok(())
     }
-}
 
-/// How often a load starts over when the server has lost what was staged.
-const RESTARTS: u32 = 5;
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        let files = &self.intake.files;
+        let stdin = files.is_empty().then_some(Path::new("-"));
+        files.iter().map(PathBuf::as_path).chain(stdin)
+    }
+
+    fn is_csv_pipe(&self, path: &Path) -> bool {
+        let format = self.format.unwrap_or_else(|| FileFormat::of(path));
+        format == FileFormat::Csv && input::is_pipe(path)
+    }
+}
 
 /// Reads, checks, stages and merges.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     args.check()?;
-    let outcome = load_again(args, dataset, run).await;
-    // Where nothing is kept, every good record was passed over.
-    let c = &run.counts;
-    let accounted = [&c.written, &c.rejected, &c.deduplicated, &c.skipped]
-        .map(get)
-        .iter()
-        .sum::<u64>();
-    add(&c.skipped, get(&c.read).saturating_sub(accounted));
-    outcome
-}
-
-/// Loads, and starts over where the server has lost what was staged, if the input can be read again.
-async fn load_again(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
-    let max_outage = args.outage.bounded();
-    for _ in 0..RESTARTS {
-        let store = open(args, dataset, run).await?;
-        let error = match load(args, dataset, run, &store).await {
-            Err(error) if store.lock().await.has_lost_stage() => error,
-            outcome => return outcome,
-        };
-        if max_outage.is_zero() || run.stop.requested().is_some() {
-            return Err(error);
-        }
-        if !args.intake.can_be_read_again() {
-            return Err(error.hint(
-                "nothing is kept, and this input cannot be read twice: run it again, or load from files",
-            ));
-        }
-        run.warn(format!("{error}; reading the files again"));
-        add(&run.counts.retries, 1);
-        run.counts.start_over();
-    }
-    let store = open(args, dataset, run).await?;
-    load(args, dataset, run, &store).await
-}
-
-async fn open(args: &Args, dataset: &Dataset, run: &Run) -> Result<Mutex<Box<dyn BatchStore>>> {
-    let url = &args.batch_store.batch_store;
-    through_outage(run, args.outage.bounded(), || {
-        connect::batch_store(url, dataset)
-    })
-    .await
-    .map(Mutex::new)
-}
-
-/// Stages a chunk while the next one is read and checked, then merges all.
-async fn load(
-    args: &Args,
-    dataset: &Dataset,
-    run: &Run,
-    store: &Mutex<Box<dyn BatchStore>>,
-) -> Result<Exit> {
-    let mut intake = Intake::open(&args.intake, run)?;
-    let mut chunks = read(args, dataset, run);
-    while let Some(chunk) = chunks.next(&run.stop).await? {
-        intake.enter(&chunk).context("nothing is kept")?;
-        refuse_bad(args, &chunk)?;
-        through_outage(run, args.outage.bounded(), || async {
-            store.lock().await.stage(&chunk.good).await
-        })
-        .await?;
-    }
-    if let Some(interrupted) = intake.close().context("nothing is kept")? {
-        return Ok(interrupted);
-    }
-    let merged = through_outage(run, args.outage.bounded(), || async {
-        store.lock().await.merge(args.mode, &run.id).await
-    })
-    .await?;
-    let counts = &run.counts;
-    add(&counts.written, merged.written);
-    add(&counts.deduplicated, merged.deduplicated);
-    add(&counts.skipped, merged.skipped);
-    intake.save_state()?;
-    Ok(intake.verdict())
-}
-
-/// The good records as rows.
-fn read(args: &Args, dataset: &Dataset, run: &Run) -> Ahead<Checked<Rows>> {
-    let reading = Reading {
+    let load = Load {
+        options: args.intake.options(),
+        mode: match args.allow_empty {
+            true => Mode::ReplaceOrEmpty,
+            false => args.mode,
+        },
         format: args.format,
         null: args.null.clone(),
-        destination: dataset.batch.table.clone(),
-        aside: Aside::File,
+        dataset,
+        retry: args.outage.retry(run, RunsUntil::Done),
     };
-    let width = dataset.fields.len();
-    let empty = move |_: &Chunk| Rows::new(width);
-    let take =
-        |rows: &mut Rows, transform: &mut Transform<'_>, line: Line<'_>, values: &[Value<'_>]| {
-            let origin = Origin {
-                partition: 0,
-                offset: i64::try_from(line.number).unwrap_or(i64::MAX),
-            };
-            transform.values(values, origin, rows)
-        };
-    intake::read(&args.intake, reading, dataset, run, empty, take)
-}
-
-/// Without a reject file the first bad record ends the load. One that is cut short is missing data,
-/// which the end of the input tells.
-fn refuse_bad(args: &Args, chunk: &Checked<Rows>) -> Result<()> {
-    match &chunk.first_bad {
-        Some(bad) if args.intake.rejects.is_none() && !chunk.is_only_cut() => {
-            Err(Error::budget(format!("{bad}; nothing is kept"))
-                .hint("--rejects FILE keeps bad records aside and loads the others"))
-        }
-        _ => Ok(()),
-    }
+    let store = &args.batch_store.batch_store;
+    load.run(async || store.open(dataset).await).await
 }

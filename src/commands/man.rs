@@ -1,8 +1,5 @@
 //! `rtp man`: the man page of rtp or of one command on stdout.
 
-use clap::CommandFactory;
-
-use crate::cli::Cli;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 
@@ -11,21 +8,23 @@ use crate::exit::Exit;
 /// For example: rtp man init | man -l -
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The command [default: rtp itself]
+    /// Command whose page to print [default: rtp itself]
     pub command: Option<String>,
 }
 
 /// Prints the page.
-pub fn run(args: &Args) -> Result<Exit> {
-    let mut rtp = Cli::command();
-    rtp.build();
+pub fn run(args: &Args, mut program: clap::Command) -> Result<Exit> {
+    program.build();
     let page = match &args.command {
-        None => clap_mangen::Man::new(rtp),
+        None => clap_mangen::Man::new(program),
         Some(name) => {
-            let names: Vec<&str> = rtp.get_subcommands().map(clap::Command::get_name).collect();
-            let command = rtp.find_subcommand(name).ok_or_else(|| {
+            let names: Vec<&str> = program
+                .get_subcommands()
+                .map(clap::Command::get_name)
+                .collect();
+            let command = program.find_subcommand(name).ok_or_else(|| {
                 Error::invalid(format!(
-                    "no command `{name}`, there are: {}",
+                    "unknown command `{name}`; commands: {}",
                     names.join(", ")
                 ))
             })?;
@@ -33,8 +32,7 @@ pub fn run(args: &Args) -> Result<Exit> {
         }
     };
     let mut text = Vec::new();
-    page.render(&mut text)
-        .map_err(|e| Error::refused(format!("cannot render the man page: {e}")))?;
-    crate::stdout::write(&text)?;
+    page.render(&mut text).map_err(Error::internal)?;
+    crate::run::stdout::write(&text)?;
     Ok(Exit::Done)
 }

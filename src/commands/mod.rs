@@ -1,5 +1,6 @@
 //! One command, one file: its `Args` (whose doc comments are the help), `run`, helpers in call order.
 
+mod args;
 pub mod completions;
 pub mod fetch;
 pub mod heartbeat;
@@ -9,4 +10,86 @@ pub mod man;
 pub mod mock_api;
 pub mod produce;
 pub mod stream;
+pub mod transform;
 pub mod verify;
+
+use clap::Subcommand;
+
+use crate::dataset::Dataset;
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::run::Run;
+
+/// The commands, in the order of the pipeline; their own files hold the help texts.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)] // a doc comment here would replace the help text of the command's `Args`
+pub enum Command {
+    Fetch(fetch::Args),
+    Produce(produce::Args),
+    Stream(stream::Args),
+    LoadBatch(load_batch::Args),
+    Transform(transform::Args),
+    Verify(verify::Args),
+    Heartbeat(Box<heartbeat::Args>),
+    Init(init::Args),
+    MockApi(mock_api::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+impl Command {
+    /// The command's name, as typed.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Fetch(_) => "fetch",
+            Command::Produce(_) => "produce",
+            Command::Stream(_) => "stream",
+            Command::LoadBatch(_) => "load-batch",
+            Command::Transform(_) => "transform",
+            Command::Verify(_) => "verify",
+            Command::Heartbeat(_) => "heartbeat",
+            Command::Init(_) => "init",
+            Command::MockApi(_) => "mock-api",
+            Command::Completions(_) => "completions",
+            Command::Man(_) => "man",
+        }
+    }
+
+    /// Whether its counts are worth drawing: not where records are printed, nor in the middle of a
+    /// pipe, because the last command of the pipe draws its own.
+    pub fn draws_progress(&self) -> bool {
+        match self {
+            Command::Fetch(args) => args.writes_a_file(),
+            Command::Produce(_) | Command::Stream(_) | Command::LoadBatch(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the command itself says when it is ready.
+    pub fn tells_when_ready(&self) -> bool {
+        matches!(self, Command::Stream(_) | Command::Heartbeat(_))
+    }
+
+    /// Runs the command. `dataset` loads the dataset that the command line names, and `program` describes the
+    /// whole command line.
+    pub async fn run(
+        self,
+        dataset: impl Fn() -> Result<Dataset>,
+        run: &Run,
+        program: fn() -> clap::Command,
+    ) -> Result<Exit> {
+        match self {
+            Command::Fetch(args) => fetch::run(&args, &dataset()?, run).await,
+            Command::Produce(args) => produce::run(&args, &dataset()?, run).await,
+            Command::Stream(args) => stream::run(&args, &dataset()?, run).await,
+            Command::LoadBatch(args) => load_batch::run(&args, &dataset()?, run).await,
+            Command::Transform(args) => transform::run(&args, &dataset()?, run).await,
+            Command::Verify(args) => verify::run(&args, &dataset()?, run).await,
+            Command::Heartbeat(args) => heartbeat::run(&args, &dataset()?, run).await,
+            Command::Init(args) => init::run(&args, &dataset()?, run).await,
+            Command::MockApi(args) => mock_api::run(args, run).await,
+            Command::Completions(args) => completions::run(&args, program()),
+            Command::Man(args) => man::run(&args, program()),
+        }
+    }
+}

@@ -4,47 +4,44 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
-
-use crate::connect;
+use crate::commands::args::{BatchStoreArg, MaxOutage, RealtimeStoreArg, RunsUntil};
 use crate::dataset::{Dataset, Nulls};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::retry::{MaxOutage, through_outage};
-use crate::run::{Run, add};
-use crate::url::{BatchStoreArg, RealtimeStoreArg};
-use crate::verify::{Format, Outcome, Plan, Report, Sample, Tolerances, compare};
+use crate::intake::chunk::FileFormat;
+use crate::run::Run;
+use crate::verify::{Comparison, Report, Sample, Tolerances, compare};
 
 /// How many differences are shown.
 const DEFAULT_SAMPLE: u64 = 20;
 
 /// Compare every row and value of the batch store with those of the real-time store
 ///
-/// Differences are of four classes. missing: the key is in the real-time store, not in the batch
-/// store; extra: the other way round; changed: a column differs, with both values; duplicate: a store
-/// has the key more than once. Rows that differ are read again before they are reported. Nothing is
-/// written to the stores, and nobody who writes to them is made to wait.
+/// There are four classes of difference. missing: the key is in the real-time store, but not in the batch store;
+/// extra: the other way round; changed: a column differs, shown with both values; duplicate: a store has the key
+/// more than once. Rows that differ are read again before they are reported. Nothing is written to the stores,
+/// and their writers are never blocked.
 ///
-/// Ends with status 0 if the stores are equal, 1 if not. The summary counts the rows of both stores:
-/// written are equal, rejected differ, deduplicated are duplicates beyond the first row of their key.
+/// Ends with status 0 if the stores are equal, 1 if not. The summary counts the rows of both stores: equal rows
+/// as written, rows that differ as rejected, duplicates beyond the first row of their key as deduplicated.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     realtime: RealtimeStoreArg,
     #[command(flatten)]
     batch: BatchStoreArg,
-    /// How far the values of a column may be apart: a number for numbers, a duration for timestamps
-    /// and dates, or `ignore` for a column that is not compared; can be given several times
+    /// How far the values of a column may differ: a number for numbers, a duration for timestamps and dates, or
+    /// `ignore` to leave the column out of the comparison; repeatable
     #[arg(long, value_name = "COLUMN=AMOUNT")]
     tolerance: Vec<String>,
-    /// Show at most this many differences on stderr [default: 20, and the values only on a terminal, for
-    /// a log is kept]
+    /// Show at most this many differences on stderr, with their values [default: 20, with values only if stderr
+    /// is a terminal, because logs are kept]
     #[arg(long, value_name = "N")]
     sample: Option<u64>,
-    /// Write every difference to this file, with class, key, store, column and both values; `-` is standard output
+    /// Write every difference to this file, with class, key, store, column and both values; `-` means standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// How --output is written [default: csv for a file that ends so, otherwise ndjson]
+    /// Format of --output [default: csv for a file named *.csv, otherwise ndjson]
     #[arg(
         long,
         value_enum,
@@ -52,7 +49,7 @@ pub struct Args {
         hide_possible_values = true,
         value_name = "ndjson|csv"
     )]
-    format: Option<Format>,
+    format: Option<FileFormat>,
     /// End with status 1 if both tables are empty
     #[arg(long)]
     require_records: bool,
@@ -63,84 +60,51 @@ pub struct Args {
 /// Opens both tables, compares them, and gives the verdict.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let tolerances = Tolerances::parse(dataset, &args.tolerance)?;
+    let comparison = Arc::new(Comparison::new(dataset, tolerances, run.stop.clone()));
     let names = [
         format!("{}.{}", dataset.realtime.keyspace, dataset.realtime.table),
         dataset.batch.table.clone(),
     ];
-    let max_outage = args.outage.bounded();
+    let retry = &args.outage.retry(run, RunsUntil::Done);
     let (realtime, batch) = (&args.realtime.realtime_store, &args.batch.batch_store);
-    let realtime = through_outage(run, max_outage, || async {
-        connect::realtime_table(realtime, dataset).await
-    });
-    let batch = through_outage(run, max_outage, || async {
-        connect::batch_table(batch, dataset).await
-    });
-    let tables = [realtime.await?, batch.await?].map(|table| Arc::new(Mutex::new(table)));
+    let realtime = retry
+        .through_outage(async || realtime.table(dataset).await)
+        .await?;
+    let batch = retry
+        .through_outage(async || batch.table(dataset).await)
+        .await?;
     if dataset.nulls == Nulls::Unset {
         run.warn(format!(
-            "the dataset says null = \"unset\": a value in {} where {} has null counts as equal",
+            "the dataset has null = \"unset\", so a value in {} counts as equal to a null in {}",
             names[0], names[1]
         ));
     }
-    let strict = tolerances.are_strict();
-    let plan = Arc::new(Plan::new(dataset, tolerances, run.stop.clone()));
-    let output = args.output.as_ref().map(|path| {
-        let format = args.format.unwrap_or_else(|| Format::of(path));
-        (path, format)
-    });
-    let sample = Sample {
-        most: args.sample.unwrap_or(DEFAULT_SAMPLE),
-        has_values: args.sample.is_some() || std::io::stderr().is_terminal(),
-    };
-    let mut report = Report::create(run, names.clone(), sample, output)?;
-    let outcome = compare(&plan, &tables, run, max_outage, &mut report).await?;
-    let (Some(outcome), None) = (outcome, run.stop.requested()) else {
-        return Ok(run
-            .stop
-            .requested()
-            .map_or(Exit::Done, |signal| signal.exit()));
-    };
+    let mut report = args.report(&names, run)?;
+    let compared = compare(&comparison, [realtime, batch], retry, &mut report).await?;
+    if let Some(signal) = run.stop.requested() {
+        return Ok(signal.exit());
+    }
+    let compared =
+        compared.ok_or_else(|| Error::internal("the comparison ended without a result"))?;
     report.finish()?;
-    count(run, &outcome);
-    Ok(verdict(args, run, &names, &outcome, strict))
+    compared.count(run);
+    compared.tell(&names, &comparison.tolerances, run);
+    Ok(match compared.rows {
+        [0, 0] if compared.is_equal() => Exit::verdict(!args.require_records),
+        _ => Exit::verdict(compared.is_equal()),
+    })
 }
 
-fn count(run: &Run, outcome: &Outcome) {
-    let counts = &run.counts;
-    let differing = outcome.differing_rows + outcome.surplus_rows;
-    // Rows written during the comparison can make more differ than the first scan has seen.
-    let read = (outcome.rows[0] + outcome.rows[1]).max(differing);
-    add(&counts.read, read);
-    add(&counts.written, read - differing);
-    add(&counts.rejected, outcome.differing_rows);
-    add(&counts.deduplicated, outcome.surplus_rows);
-    add(&counts.bytes, outcome.bytes);
-}
-
-fn verdict(args: &Args, run: &Run, names: &[String; 2], outcome: &Outcome, strict: bool) -> Exit {
-    let [realtime, batch] = names;
-    let rows = outcome.rows;
-    if !outcome.is_equal() {
-        run.warn(format!(
-            "not equal: {} missing in {batch}, {} extra in {batch}, {} changed, {} duplicate; {} rows in {realtime}, {} in {batch}",
-            outcome.missing, outcome.extra, outcome.changed, outcome.duplicates, rows[0], rows[1]
-        ));
-        return Exit::No;
+impl Args {
+    fn report<'r>(&self, names: &[String; 2], run: &'r Run) -> Result<Report<'r>> {
+        let output = self.output.as_ref().map(|path| {
+            let format = self.format.unwrap_or_else(|| FileFormat::of(path));
+            (path, format)
+        });
+        let sample = Sample {
+            most: self.sample.unwrap_or(DEFAULT_SAMPLE),
+            has_values: self.sample.is_some() || std::io::stderr().is_terminal(),
+        };
+        Report::create(run, names.clone(), sample, output)
     }
-    if rows == [0, 0] {
-        run.warn(format!("{realtime} and {batch} are both empty"));
-        return Exit::verdict(!args.require_records);
-    }
-    let tolerance = if strict {
-        ""
-    } else {
-        ", within the tolerances"
-    };
-    run.info(match rows {
-        [a, b] if a == b => format!("equal: {a} rows in {realtime} and {batch}{tolerance}"),
-        [a, b] => format!(
-            "equal: {a} rows in {realtime}, {b} in {batch}{tolerance}; rows were written meanwhile"
-        ),
-    });
-    Exit::Done
 }

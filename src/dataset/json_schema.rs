@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Dataset, Field, FieldType, TimeFormat};
+use super::{Dataset, Field, FieldType};
 
 /// JSON Schema (draft 2020-12) of one event: what `produce` and `stream` accept.
 pub fn event_schema(dataset: &Dataset) -> Value {
@@ -39,26 +39,7 @@ pub fn event_schema(dataset: &Dataset) -> Value {
 }
 
 fn field_schema(field: &Field) -> Value {
-    let (mut types, mut schema) = match field.kind {
-        FieldType::Text => (vec!["string"], json!({})),
-        FieldType::Uuid => (vec!["string"], json!({"format": "uuid"})),
-        FieldType::Int => (
-            vec!["integer"],
-            json!({"minimum": i32::MIN, "maximum": i32::MAX}),
-        ),
-        FieldType::BigInt => (
-            vec!["integer"],
-            json!({"minimum": i64::MIN, "maximum": i64::MAX}),
-        ),
-        FieldType::Double => (vec!["number"], json!({})),
-        FieldType::Decimal => (vec!["number"], json!({})),
-        FieldType::Boolean => (vec!["boolean"], json!({})),
-        FieldType::Timestamp => match field.format {
-            TimeFormat::Rfc3339 => (vec!["string"], json!({"format": "date-time"})),
-            TimeFormat::EpochSeconds | TimeFormat::EpochMillis => (vec!["number"], json!({})),
-        },
-        FieldType::Date => (vec!["string"], json!({"format": "date"})),
-    };
+    let (mut types, mut schema) = field.json_type();
     if field.coerce {
         let more: &[&str] = match field.kind {
             FieldType::Text => &["number", "boolean", "array", "object"],

@@ -1,4 +1,4 @@
-//! The dataset file as written: TOML into spanned values, unknown keys refused.
+//! The dataset file as written: TOML parsed into values with their positions; unknown keys are refused.
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -127,7 +127,7 @@ pub(super) struct RawField {
     pub(super) format: Option<Spanned<String>>,
 }
 
-/// Reads the TOML; errors name the file and line, and for an unknown key what is allowed.
+/// Reads the TOML; errors name the file and line, and for an unknown key the allowed ones.
 pub(super) fn raw(text: &str, origin: &str) -> Result<RawDataset> {
     toml::from_str(text).map_err(|e| {
         let line = e.span().map_or(1, |span| line_of(text, span.start));

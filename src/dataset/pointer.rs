@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A JSON pointer: the reference tokens, unescaped. No token is the whole document.
+/// A JSON pointer: the reference tokens, unescaped. No tokens mean the whole document.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pointer {
     tokens: Vec<String>,
@@ -16,7 +16,7 @@ impl Pointer {
         }
         let Some(rest) = text.strip_prefix('/') else {
             return Err(format!(
-                "`{text}` is no JSON pointer: it must be empty or start with `/`"
+                "invalid JSON pointer `{text}`; it must be empty or start with `/`"
             ));
         };
         let tokens = rest
@@ -55,7 +55,7 @@ impl fmt::Display for Pointer {
     }
 }
 
-/// A text with places of the record in braces: `{/a/b}, {/c}`. `{{` and `}}` are braces themselves.
+/// A text with places of the record in braces: `{/a/b}, {/c}`. `{{` and `}}` are literal braces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     /// The parts, in order.
@@ -81,14 +81,14 @@ impl Template {
             match c {
                 '{' if chars.next_if_eq(&'{').is_some() => literal.push('{'),
                 '}' if chars.next_if_eq(&'}').is_some() => literal.push('}'),
-                '}' => return Err("a `}` without its `{`; write `}}` for the brace itself".into()),
+                '}' => return Err("unmatched `}`; write `}}` for a literal brace".into()),
                 '{' => {
                     let mut inner = String::new();
                     loop {
                         match chars.next() {
                             Some('}') => break,
                             Some(c) => inner.push(c),
-                            None => return Err("a `{` without its `}`".into()),
+                            None => return Err("unmatched `{`".into()),
                         }
                     }
                     if !literal.is_empty() {

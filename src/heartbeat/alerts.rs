@@ -1,4 +1,4 @@
-//! Tells a webhook when the verdict turns bad and when it is well again, once each.
+//! Tells a webhook when the verdict turns bad and when it recovers, once each.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,25 +6,25 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Check, Round, Status};
-use crate::alert::{Webhook, WebhookUrl};
 use crate::durable;
 use crate::error::{Error, Result, file_error};
+use crate::heartbeat::webhook::{Webhook, WebhookUrl};
 
-/// What was told so far, in memory or in the file of `--state`.
+/// What the webhook was last told, in memory or in the `--state` file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct State {
+struct Told {
     /// Whether a firing alert was delivered and not yet resolved.
     firing: bool,
     /// Since when the verdict has been bad, RFC 3339.
     since: Option<String>,
 }
 
-/// A webhook and what it knows.
+/// A webhook and what it was last told.
 #[derive(Debug)]
 pub struct Alerts {
     webhook: Webhook,
-    state: State,
+    state: Told,
     file: Option<(PathBuf, File)>,
 }
 
@@ -42,10 +42,10 @@ struct Alert<'a> {
 }
 
 impl Alerts {
-    /// Alerts for a webhook; a state file is held as long as the value lives.
+    /// Alerts for a webhook; a state file stays reserved while the value lives.
     pub fn new(url: WebhookUrl, state: Option<&Path>) -> Result<Self> {
         let (state, file) = match state {
-            None => (State::default(), None),
+            None => (Told::default(), None),
             Some(path) => {
                 let lock = durable::hold(path)?;
                 (read(path)?, Some((path.to_path_buf(), lock)))
@@ -58,7 +58,7 @@ impl Alerts {
         })
     }
 
-    /// Tells the webhook if the round changes what it knows. A failed delivery changes nothing: the
+    /// Tells the webhook if the round changes what it was last told. A failed delivery changes nothing: the
     /// next round tries again.
     pub async fn after(&mut self, round: &Round) -> Result<()> {
         let is_bad = round.status > Status::Ok;
@@ -81,13 +81,12 @@ impl Alerts {
         delivered
     }
 
-    fn keep(&mut self, next: State) -> Result<()> {
+    fn keep(&mut self, next: Told) -> Result<()> {
         if next == self.state {
             return Ok(());
         }
         if let Some((path, _)) = &self.file {
-            let mut json = serde_json::to_vec(&next)
-                .map_err(|e| Error::refused(format!("internal error: {e}")))?;
+            let mut json = serde_json::to_vec(&next).map_err(Error::internal)?;
             json.push(b'\n');
             durable::replace(path, &json)?;
         }
@@ -96,13 +95,16 @@ impl Alerts {
     }
 }
 
-fn read(path: &Path) -> Result<State> {
+fn read(path: &Path) -> Result<Told> {
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
-            Error::invalid(format!("{} is no state of heartbeat: {e}", path.display()))
-                .hint("delete it to start with nothing told")
+            Error::invalid(format!(
+                "{} is not a state file of rtp heartbeat: {e}",
+                path.display()
+            ))
+            .hint("delete it to start without a state")
         }),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(State::default()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Told::default()),
         Err(e) => Err(file_error("read", path, &e)),
     }
 }
@@ -118,7 +120,10 @@ fn body(round: &Round, since: &str) -> Result<String> {
         })
         .collect();
     let (status, what) = match bad.is_empty() {
-        true => ("resolved", format!("all well, was not since {since}")),
+        true => (
+            "resolved",
+            format!("all checks are ok again; they were not since {since}"),
+        ),
         false => ("firing", bad.join("; ")),
     };
     let alert = Alert {
@@ -131,5 +136,5 @@ fn body(round: &Round, since: &str) -> Result<String> {
         run_id: &round.run_id,
         checks: &round.checks,
     };
-    serde_json::to_string(&alert).map_err(|e| Error::refused(format!("internal error: {e}")))
+    serde_json::to_string(&alert).map_err(Error::internal)
 }

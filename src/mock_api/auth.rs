@@ -1,4 +1,4 @@
-//! The credentials that `--require-auth` can ask for.
+//! The credentials that `--require-auth` can require.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -8,63 +8,65 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Query, Rng, lock};
+use super::lock;
+use super::query::Query;
+use super::rng::Rng;
 
-/// What a request must show.
+/// The credential that a request must have.
 #[derive(Clone, Debug)]
-pub(crate) enum Auth {
+pub(crate) enum Login {
     /// `Authorization: Bearer TOKEN`.
     Bearer(String),
     /// `Authorization: Basic`, of user and password.
     Basic(String, String),
     /// A header.
     Header(HeaderName, String),
-    /// A key of the query.
+    /// A query parameter.
     Query(String, String),
-    /// A token from `POST /oauth/token`, given for id and secret.
+    /// A token from `POST /oauth/token`, issued for id and secret.
     OAuth2(String, String),
 }
 
 /// Parses `bearer:TOKEN`, `basic:USER:PASS`, `header:NAME:VALUE`, `query:NAME:VALUE` or `oauth2:ID:SECRET`.
-pub(crate) fn parse(text: &str) -> Result<Auth, String> {
+pub(crate) fn parse(text: &str) -> Result<Login, String> {
     let wrong = || {
-        "allowed is: bearer:TOKEN, basic:USER:PASS, header:NAME:VALUE, query:NAME:VALUE, oauth2:ID:SECRET"
+        "expected bearer:TOKEN, basic:USER:PASS, header:NAME:VALUE, query:NAME:VALUE or oauth2:ID:SECRET"
             .to_string()
     };
     let (kind, rest) = text.split_once(':').ok_or_else(wrong)?;
     if kind == "bearer" && !rest.is_empty() {
-        return Ok(Auth::Bearer(rest.into()));
+        return Ok(Login::Bearer(rest.into()));
     }
     let (name, value) = rest.split_once(':').ok_or_else(wrong)?;
     let (name, value) = (name.to_string(), value.to_string());
     match kind {
         _ if name.is_empty() => Err(wrong()),
-        "basic" => Ok(Auth::Basic(name, value)),
+        "basic" => Ok(Login::Basic(name, value)),
         "header" => {
             let header = name
                 .parse()
-                .map_err(|_| format!("`{name}` is no name of a header"))?;
-            Ok(Auth::Header(header, value))
+                .map_err(|_| format!("invalid header name `{name}`"))?;
+            Ok(Login::Header(header, value))
         }
-        "query" => Ok(Auth::Query(name, value)),
-        "oauth2" => Ok(Auth::OAuth2(name, value)),
+        "query" => Ok(Login::Query(name, value)),
+        "oauth2" => Ok(Login::OAuth2(name, value)),
         _ => Err(wrong()),
     }
 }
 
-impl Auth {
-    /// Whether a request shows the credential.
+impl Login {
+    /// Whether a request has the credential.
     pub(super) fn admits(&self, headers: &HeaderMap, query: &Query, tokens: &Tokens) -> bool {
         match self {
-            Auth::Bearer(token) => authorization(headers, "bearer") == Some(token),
-            Auth::Basic(user, password) => {
+            Login::Bearer(token) => authorization(headers, "bearer") == Some(token),
+            Login::Basic(user, password) => {
                 basic(headers).is_some_and(|(u, p)| u == *user && p == *password)
             }
-            Auth::Header(name, value) => {
+            Login::Header(name, value) => {
                 headers.get(name).map(|v| v.as_bytes()) == Some(value.as_bytes())
             }
-            Auth::Query(name, value) => query.get(name) == Some(value),
-            Auth::OAuth2(..) => authorization(headers, "bearer")
+            Login::Query(name, value) => query.get(name) == Some(value),
+            Login::OAuth2(..) => authorization(headers, "bearer")
                 .is_some_and(|token| lock(&tokens.0).contains(token)),
         }
     }
@@ -72,14 +74,14 @@ impl Auth {
     /// The `WWW-Authenticate` of a refusal.
     pub(super) fn challenge(&self) -> Option<&'static str> {
         match self {
-            Auth::Bearer(_) | Auth::OAuth2(..) => Some("Bearer"),
-            Auth::Basic(..) => Some("Basic realm=\"rtp mock-api\""),
-            Auth::Header(..) | Auth::Query(..) => None,
+            Login::Bearer(_) | Login::OAuth2(..) => Some("Bearer"),
+            Login::Basic(..) => Some("Basic realm=\"rtp mock-api\""),
+            Login::Header(..) | Login::Query(..) => None,
         }
     }
 }
 
-/// The tokens given out; they are good until the server ends.
+/// The tokens issued, which are valid until the server ends.
 #[derive(Debug, Default)]
 pub(super) struct Tokens(Mutex<HashSet<String>>);
 
@@ -87,12 +89,12 @@ impl Tokens {
     /// Answers `POST /oauth/token`.
     pub(super) fn issue(
         &self,
-        auth: &Auth,
+        auth: &Login,
         headers: &HeaderMap,
         body: &[u8],
     ) -> (StatusCode, String) {
         let error = |status, code: &str| (status, format!("{{\"error\":\"{code}\"}}"));
-        let Auth::OAuth2(id, secret) = auth else {
+        let Login::OAuth2(id, secret) = auth else {
             return error(StatusCode::NOT_FOUND, "no oauth2");
         };
         let form = Query::parse(&String::from_utf8_lossy(body));

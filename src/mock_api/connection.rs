@@ -1,4 +1,4 @@
-//! Connections that a fault can spoil below HTTP, where hyper would keep the rules.
+//! Connections that a fault can break below HTTP, because hyper itself always keeps to the rules.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::lock;
 
-/// The other end of a connection, and how the connection is to end.
+/// The other end of a connection, and how the connection will end.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     address: SocketAddr,
@@ -32,7 +32,7 @@ impl Peer {
         self.address
     }
 
-    /// Sends these bytes after the last response, however long that one said it is.
+    /// Sends these bytes after the last response, whatever length that response announced.
     pub(super) fn append(&self, rest: Bytes) {
         lock(&self.end).rest = rest;
     }

@@ -1,9 +1,12 @@
-//! Products with all that is hard to carry through a pipeline, and five ways of paging.
+//! Products with everything that is hard to carry through a pipeline, and five pagination styles.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::{Amount, Query, Rng, push_json};
+use super::Amount;
+use super::query::Query;
+use super::reply::push_json;
+use super::rng::Rng;
 
 const DEFAULT_LIMIT: u64 = 100;
 const MAX_LIMIT: u64 = 250;
@@ -29,7 +32,7 @@ pub(super) enum Walk {
     Offset,
     /// `meta.next` is the next address.
     Next,
-    /// As `Cursor`, but broken: the cursor never changes.
+    /// Like `Cursor`, but broken: the cursor never changes.
     Loop,
 }
 
@@ -106,7 +109,7 @@ fn decode(cursor: &str) -> Option<u64> {
         .ok()
 }
 
-/// The product of an index, the same always.
+/// The product with an index, always the same.
 fn record(index: u64) -> String {
     let rng = &mut Rng::new(index);
     let mut out = format!(
@@ -117,32 +120,36 @@ fn record(index: u64) -> String {
     let title = format!("{} {}", rng.pick(NOUNS), rng.pick(STYLES));
     push_json(&mut out, &title);
     if !rng.one_in(8) {
-        let tags: Vec<String> = (0..rng.below(4))
-            .map(|_| format!("\"{}\"", rng.pick(TAGS)))
-            .collect();
-        out.push_str(&format!(",\"tags\":[{}]", tags.join(",")));
+        let tags = list(rng, |rng| format!("\"{}\"", rng.pick(TAGS)));
+        out.push_str(&format!(",\"tags\":[{tags}]"));
     }
-    let variants: Vec<String> = (0..rng.below(4))
-        .map(|_| {
-            format!(
-                "{{\"size\":\"{}\",\"price\":{}}}",
-                rng.pick(SIZES),
-                price(rng)
-            )
-        })
-        .collect();
+    let variants = list(rng, |rng| {
+        let size = rng.pick(SIZES);
+        format!("{{\"size\":\"{size}\",\"price\":{}}}", price(rng))
+    });
     out.push_str(&format!(
-        ",\"variants\":[{}],\"price\":{}",
-        variants.join(","),
+        ",\"variants\":[{variants}],\"price\":{}",
         price(rng)
     ));
+    push_details(&mut out, rng);
+    out.push_str(&format!(",\"vendor\":{{\"name\":\"{}\"", rng.pick(VENDORS)));
+    if !rng.one_in(6) {
+        out.push_str(&format!(",\"country\":\"{}\"", rng.pick(COUNTRIES)));
+    }
+    let token = rng.fill("tok_****************");
+    out.push_str(&format!(",\"api_token\":\"{token}\"}}}}"));
+    out
+}
+
+/// Weight, stock, lot and dates; many products lack some of these.
+fn push_details(out: &mut String, rng: &mut Rng) {
     if !rng.one_in(10) {
         let weight = rng.below(50_000_000) as f64 / 1_000_000.0;
         out.push_str(&format!(",\"weight_kg\":{weight:?}"));
     }
     out.push_str(&format!(",\"in_stock\":{}", !rng.one_in(3)));
     if !rng.one_in(12) {
-        let quantity = rng.below(5_000) as i64 - 50; // below 0 are back orders
+        let quantity = rng.below(5_000) as i64 - 50; // negative means back orders
         out.push_str(&format!(",\"quantity\":{quantity}"));
     }
     if !rng.one_in(7) {
@@ -161,18 +168,15 @@ fn record(index: u64) -> String {
         rng.below(60),
         rng.pick(OFFSETS)
     ));
-    out.push_str(&format!(",\"vendor\":{{\"name\":\"{}\"", rng.pick(VENDORS)));
-    if !rng.one_in(6) {
-        out.push_str(&format!(",\"country\":\"{}\"", rng.pick(COUNTRIES)));
-    }
-    out.push_str(&format!(
-        ",\"api_token\":\"{}\"}}}}",
-        rng.fill("tok_****************")
-    ));
-    out
 }
 
-/// A decimal, now and then with more digits than a double holds.
+/// Up to three results of `one`.
+fn list(rng: &mut Rng, one: impl Fn(&mut Rng) -> String) -> String {
+    let items: Vec<String> = (0..rng.below(4)).map(|_| one(rng)).collect();
+    items.join(",")
+}
+
+/// A decimal, sometimes with more digits than a double holds.
 fn price(rng: &mut Rng) -> String {
     match rng.one_in(25) {
         true => "12345678901234567890.1234".into(),

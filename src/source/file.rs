@@ -8,10 +8,10 @@ use url::Url;
 use super::{Response, Source};
 use crate::error::{Error, Result, file_error};
 
-/// Largest body taken, in bytes; the same as over HTTP.
+/// Largest body accepted, in bytes; the same as over HTTP.
 const MAX_BODY: u64 = super::http::MAX_BODY;
 
-/// The files of one address in their order, each naming the next one as a `Link` header would.
+/// The files of one address in order, each naming the next one as a `Link` header would.
 #[derive(Clone, Debug)]
 pub struct FileSource {
     files: Vec<Url>,
@@ -47,7 +47,7 @@ fn files(address: &Url) -> Result<Vec<Url>> {
     files.sort();
     if files.is_empty() {
         return Err(Error::invalid(format!(
-            "no *.json file in {}",
+            "there are no *.json files in {}",
             path.display()
         )));
     }
@@ -57,13 +57,13 @@ fn files(address: &Url) -> Result<Vec<Url>> {
 fn path(address: &Url) -> Result<PathBuf> {
     address
         .to_file_path()
-        .map_err(|()| Error::invalid(format!("{address} names no file of this machine")))
+        .map_err(|()| Error::invalid(format!("{address} does not name a file on this machine")))
 }
 
 fn address_of(file: &Path) -> Result<Url> {
     let absolute = std::path::absolute(file).map_err(|e| file_error("find", file, &e))?;
     Url::from_file_path(&absolute)
-        .map_err(|()| Error::invalid(format!("{} is no absolute path", file.display())))
+        .map_err(|()| Error::invalid(format!("{} is not an absolute path", file.display())))
 }
 
 #[async_trait]
@@ -73,13 +73,13 @@ impl Source for FileSource {
         let size = tokio::fs::metadata(&path).await.map(|m| m.len());
         if size.map_err(|e| file_error("read", &path, &e))? > MAX_BODY {
             return Err(Error::refused(format!(
-                "{} has more than {MAX_BODY} bytes",
+                "{} is larger than {MAX_BODY} bytes",
                 path.display()
             )));
         }
         let bytes = tokio::fs::read(&path).await;
         let body = String::from_utf8(bytes.map_err(|e| file_error("read", &path, &e))?)
-            .map_err(|_| Error::refused(format!("{} is no UTF-8", path.display())))?;
+            .map_err(|_| Error::refused(format!("{} is not valid UTF-8", path.display())))?;
         let this = self.files.iter().position(|file| file == address);
         let next = this.and_then(|i| self.files.get(i + 1));
         Ok(Response {

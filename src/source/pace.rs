@@ -1,4 +1,6 @@
-//! Waiting before a request, so that the source's published limit and `--rps` are kept.
+//! Waiting before a request, so that the source's published limit and `--rps` are kept, by a sliding window: no
+//! period of the limit's length ever exceeds the limit, so whatever fixed window the source counts in cannot
+//! overflow.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,7 +23,7 @@ impl FromStr for LimitArg {
         if text == "none" {
             return Ok(LimitArg(None));
         }
-        let wrong = || format!("`{text}` is no limit; write for example 20000/300s, or none");
+        let wrong = || format!("invalid limit `{text}`; expected for example 20000/300s, or none");
         let (count, per) = text.split_once('/').ok_or_else(wrong)?;
         let count = count.trim().parse().map_err(|_| wrong())?;
         let per = crate::time::parse_duration(per)?;
@@ -32,12 +34,20 @@ impl FromStr for LimitArg {
     }
 }
 
-/// At most so many units in any period of so much time: whatever fixed window the source counts in,
-/// it cannot hold more.
+impl LimitArg {
+    /// The limit, in the same unit as the limit that the dataset declares.
+    pub fn in_unit_of(self, declared: Option<Limit>) -> Option<Limit> {
+        let unit = declared.map_or(LimitUnit::Records, |limit| limit.unit);
+        self.0.map(|(count, per)| Limit { unit, count, per })
+    }
+}
+
+/// At most `count` units in any period of length `per`, so that no fixed window that the source counts in can hold
+/// more.
 struct Window {
     count: u64,
     per: Duration,
-    /// When units were taken, and how many; the oldest first.
+    /// When units were taken, and how many; oldest first.
     taken: VecDeque<(Instant, u64)>,
     sum: u64,
 }
@@ -61,7 +71,7 @@ impl Window {
             self.sum -= n;
             self.taken.pop_front();
         }
-        // A single request over the limit goes alone.
+        // A single request over the limit goes through on its own.
         if self.sum + units <= self.count || self.sum == 0 {
             self.sum += units;
             self.taken.push_back((now, units));
@@ -84,7 +94,7 @@ impl fmt::Debug for Pace {
 }
 
 impl Pace {
-    /// The source's limit, and at most `rps` requests a second.
+    /// The source's limit, and at most `rps` requests per second.
     pub fn new(limit: Option<Limit>, rps: Option<f64>) -> Self {
         let limit = limit.map(|l| (l.unit, Window::new(l.count, l.per)));
         let rps = rps.map(|rps| {
@@ -96,7 +106,7 @@ impl Pace {
         }
     }
 
-    /// Waits until one request for `records` records may be made. Those who wait go in their order.
+    /// Waits until one request for `records` records may be made. Waiting requests go in order.
     pub async fn wait(&self, records: u64) {
         let mut windows = self.windows.lock().await;
         for (unit, window) in windows.iter_mut() {

@@ -3,33 +3,33 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Response;
-use super::paging::Hint;
-use crate::dataset::{Dataset, PageStyle, Pointer, Source};
+use super::pagination::Hint;
+use crate::dataset::{Dataset, PageStyle, Pointer, SourceSpec};
 use crate::error::{Error, Result};
-use crate::project::{Pointers, Projection, elements};
+use crate::source::projection::{Pointers, Projection, elements};
 
-/// What becomes of a record.
+/// What a record is turned into.
 #[derive(Clone, Debug)]
 pub enum Shape {
-    /// An event: the dataset's fields, and this time where a field is taken from `as-of`.
+    /// An event: the dataset's fields, with this time in fields taken from `as-of`.
     Event {
         /// RFC 3339 with milliseconds.
         as_of: String,
     },
-    /// The record as it came, less the dataset's secrets.
+    /// The record as received, minus the dataset's secrets.
     Raw,
 }
 
 /// One page, ready to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// A line of JSON for each record.
+    /// One line of JSON per record.
     pub lines: Vec<u8>,
     /// End of each line in `lines`, in bytes.
     pub ends: Vec<usize>,
-    /// XXH3-64 of the records as they came: two equal pages are a loop.
+    /// XXH3-64 of the records as received: two equal pages mean a loop.
     pub fingerprint: u64,
-    /// Where the source says that the next page is.
+    /// Where the next page is, according to the source.
     pub hint: Hint,
 }
 
@@ -49,7 +49,7 @@ impl Page {
 
 /// Reads the pages of one dataset's source.
 #[derive(Clone, Debug)]
-pub struct Reader {
+pub struct PageReader {
     places: Pointers,
     records_at: Pointer,
     has_error: bool,
@@ -58,9 +58,9 @@ pub struct Reader {
     shape: Shape,
 }
 
-impl Reader {
-    /// A reader of a source of the dataset's records, which it makes into `shape`.
-    pub fn new(dataset: &Dataset, source: &Source, shape: Shape) -> Self {
+impl PageReader {
+    /// A reader for the dataset's source, which turns records into `shape`.
+    pub fn new(dataset: &Dataset, source: &SourceSpec, shape: Shape) -> Self {
         let next = match &source.pagination.style {
             PageStyle::Cursor { next, .. } | PageStyle::NextUrl { next } => Some(next),
             _ => None,
@@ -68,7 +68,7 @@ impl Reader {
         let places = std::iter::once(&source.records)
             .chain(next)
             .chain(&source.error);
-        Reader {
+        PageReader {
             places: Pointers::new(places),
             records_at: source.records.clone(),
             has_error: source.error.is_some(),
@@ -78,12 +78,12 @@ impl Reader {
         }
     }
 
-    /// Reads one response. What the source itself calls an error, and what is no page of records, is
-    /// `Unavailable`: APIs answer so while they are down, also with status 200.
+    /// Reads one response. A body that the source itself calls an error, or that is not a page of records, is
+    /// `Unavailable`: APIs respond like that while they are down, even with status 200.
     pub fn read(&self, response: &Response) -> Result<Page> {
         let body = response.body.trim_ascii();
         if body.is_empty() {
-            return Err(Error::unavailable("the answer is empty"));
+            return Err(Error::unavailable("the response is empty"));
         }
         let found = self.places.find(body).map_err(|e| no_json(body, &e))?;
         if let (true, Some(Some(error))) = (self.has_error, found.last())
@@ -96,7 +96,7 @@ impl Reader {
         }
         let Some(records) = found.first().copied().flatten() else {
             return Err(Error::unavailable(format!(
-                "the answer has no `{}`",
+                "the response has no `{}`",
                 self.records_at
             )));
         };
@@ -113,7 +113,7 @@ impl Reader {
         .map_err(|e| no_json(body, &e))?;
         if !is_array {
             return Err(Error::unavailable(format!(
-                "`{}` in the answer is no array",
+                "`{}` in the response is not an array",
                 self.records_at
             )));
         }
@@ -135,8 +135,8 @@ impl Reader {
 
 fn no_json(body: &str, error: &serde_json::Error) -> Error {
     match body.starts_with('<') {
-        true => Error::unavailable("the answer is a web page, not JSON"),
-        false => Error::unavailable(format!("the answer is broken JSON: {error}")),
+        true => Error::unavailable("the response is a web page, not JSON"),
+        false => Error::unavailable(format!("the response is invalid JSON: {error}")),
     }
 }
 
@@ -147,7 +147,7 @@ mod tests {
     fn read(body: &str) -> Result<Page> {
         let dataset = Dataset::load(None).unwrap();
         let as_of = "2026-11-24T00:00:00.000Z".into();
-        Reader::new(&dataset, &dataset.source, Shape::Event { as_of }).read(&Response {
+        PageReader::new(&dataset, &dataset.source, Shape::Event { as_of }).read(&Response {
             body: body.into(),
             next_link: None,
         })
@@ -171,12 +171,12 @@ mod tests {
             ("", "is empty"),
             (" \n", "is empty"),
             ("<html></html>", "a web page"),
-            (r#"{"results":[{"a":1}"#, "broken JSON"),
-            (r#"{"results":[]} x"#, "broken JSON"),
+            (r#"{"results":[{"a":1}"#, "invalid JSON"),
+            (r#"{"results":[]} x"#, "invalid JSON"),
             (r#"{"error":"Uh oh"}"#, "reports an error: \"Uh oh\""),
             (r#"{"other":[]}"#, "has no `/results`"),
-            (r#"{"results":{}}"#, "is no array"),
-            (r#"{"results":null}"#, "is no array"),
+            (r#"{"results":{}}"#, "is not an array"),
+            (r#"{"results":null}"#, "is not an array"),
         ] {
             let error = read(body).unwrap_err();
             assert!(error.is_retriable(), "{body}");

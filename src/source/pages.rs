@@ -1,22 +1,22 @@
-//! The pages of a source in their order, several requested ahead where their places are known.
+//! The pages of a source in order, several requested ahead where their addresses are known. A source without a
+//! known end stops at the first page without records, not at a short one, which may be due to a page size limit of
+//! its own.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use url::Url;
 
 use super::Source;
 use super::pace::Pace;
-use super::page::{Page, Reader};
-use super::paging::{Paging, Position};
+use super::page::{Page, PageReader};
+use super::pagination::{Paging, Position};
 use crate::error::{Context, Error, Result};
-use crate::retry::through_outage;
-use crate::run::Run;
+use crate::run::retry::{Outage, Retry};
+use crate::run::task::Task;
 
-/// Most pages without a record in a row that a source with cursors may send.
-const MAX_EMPTY: u32 = 100;
+/// Maximum number of consecutive pages without records that a source with cursors may send.
+const MAX_EMPTY_PAGES: u32 = 100;
 
 /// Requests and reads single pages, through outages.
 #[derive(Debug)]
@@ -26,21 +26,22 @@ pub struct Fetcher {
     /// Where they are.
     pub paging: Paging,
     /// How they are read.
-    pub reader: Reader,
+    pub reader: PageReader,
     /// How fast they may be requested.
     pub pace: Pace,
-    /// How long the source may be down; none for saved bodies, which do not change by waiting.
-    pub max_outage: Option<Duration>,
-    /// Counts retries, and stops.
-    pub run: Run,
+    /// How outages of the source are handled; none for saved bodies, which waiting does not change.
+    pub retry: Option<Retry>,
 }
 
 impl Fetcher {
     async fn page(&self, position: &Position) -> Result<Page> {
         let address = self.paging.address(position)?;
-        match self.max_outage {
-            Some(longest) => through_outage(&self.run, longest, || self.attempt(&address)).await,
-            None => self.attempt(&address).await,
+        let mut outage = self.retry.as_ref().map(Outage::new);
+        loop {
+            match (self.attempt(&address).await, &mut outage) {
+                (Err(error), Some(outage)) => outage.wait(error).await?,
+                (page, _) => return page,
+            }
         }
     }
 
@@ -52,15 +53,15 @@ impl Fetcher {
         Ok(page)
     }
 
-    /// Some sources answer silently with fewer records than asked for, and seed, page and size
-    /// together decide who is on a page.
+    /// Some sources silently return fewer records than requested, and seed, page and size together decide which
+    /// records are on a page.
     fn check_size(&self, page: &Page, address: &Url) -> Result<()> {
         let (asked, got) = (self.paging.size(), page.records());
         if !self.paging.is_endless() || got == asked {
             return Ok(());
         }
         Err(Error::unavailable(format!(
-            "{address}: asked for {asked} records, got {got}"
+            "{address}: requested {asked} records, got {got}"
         )))
     }
 }
@@ -72,7 +73,7 @@ pub struct Step {
     pub page: Page,
     /// Records of it that are wanted, from the first.
     pub take: u64,
-    /// Where to go on once these are safe: after the page, or at the page itself if it was not
+    /// Where to continue once these are safe: after the page, or at the page itself if it was not
     /// taken whole or may still grow.
     pub resume: Position,
 }
@@ -83,31 +84,25 @@ pub struct Pages {
     fetcher: Arc<Fetcher>,
     /// The next page to hand out; none at the end.
     at: Option<Position>,
-    ahead: VecDeque<Request>,
+    ahead: VecDeque<PageRequest>,
     concurrency: usize,
     /// Records still wanted; none for all.
     wanted: Option<u64>,
     fingerprints: HashSet<u64>,
     walked: HashSet<Position>,
     empty: u32,
-    /// Records of the page before, if it had fewer than asked for.
+    /// Number of records on the page before, if it had fewer than requested.
     short: Option<u64>,
 }
 
 #[derive(Debug)]
-struct Request {
+struct PageRequest {
     position: Position,
-    page: JoinHandle<Result<Page>>,
-}
-
-impl Drop for Request {
-    fn drop(&mut self) {
-        self.page.abort();
-    }
+    page: Task<Page>,
 }
 
 impl Pages {
-    /// A walk from a position over `count` records, or all.
+    /// A walk over `count` records, or all, starting from a position.
     pub fn new(
         fetcher: Arc<Fetcher>,
         from: Position,
@@ -133,11 +128,10 @@ impl Pages {
             return Ok(None);
         };
         self.request_ahead(&position);
-        let Some(mut request) = self.ahead.pop_front() else {
+        let Some(request) = self.ahead.pop_front() else {
             return Ok(None);
         };
-        let page = (&mut request.page).await;
-        let page = page.map_err(|e| Error::refused(format!("internal error: {e}")))??;
+        let page = request.page.await?;
         self.check(&position, &page)?;
 
         let records = page.records();
@@ -156,7 +150,7 @@ impl Pages {
         Ok(Some(Step { page, take, resume }))
     }
 
-    /// Keeps as many requests under way as allowed, wanted and known.
+    /// Keeps as many requests in flight as are allowed, wanted and known.
     fn request_ahead(&mut self, at: &Position) {
         let size = self.fetcher.paging.size().max(1);
         let wanted = self.wanted.map_or(u64::MAX, |w| w.div_ceil(size));
@@ -167,26 +161,27 @@ impl Pages {
             };
             let Some(position) = position else { break };
             let (fetcher, place) = (self.fetcher.clone(), position.clone());
-            let page = tokio::spawn(async move { fetcher.page(&place).await });
-            self.ahead.push_back(Request { position, page });
+            let page = Task::spawn(async move { fetcher.page(&place).await });
+            self.ahead.push_back(PageRequest { position, page });
         }
     }
 
-    /// A source that repeats itself would be read for ever, one that leaves records out lose them.
+    /// Detects a source that repeats itself, which would be read forever, and one that skips records, which would be
+    /// lost.
     fn check(&mut self, position: &Position, page: &Page) -> Result<()> {
         let address = || self.fetcher.paging.address(position);
         let records = page.records();
         if !self.walked.insert(position.clone()) {
             return Err(Error::refused(format!(
-                "{}: the source named this page twice, so its pages go round in a circle",
+                "{}: the source named this page twice, so its pages form a loop",
                 address()?
             )));
         }
         if records == 0 {
             self.empty += 1;
-            if self.empty > MAX_EMPTY {
+            if self.empty > MAX_EMPTY_PAGES {
                 return Err(Error::refused(format!(
-                    "{}: {MAX_EMPTY} pages without a record before it",
+                    "{}: {MAX_EMPTY_PAGES} pages without records precede this one",
                     address()?
                 )));
             }
@@ -198,13 +193,13 @@ impl Pages {
                 "{}: the same records as on an earlier page",
                 address()?
             ))
-            .hint("the source does not page as the dataset's [source.pagination] says"));
+            .hint("the source does not paginate as [source.pagination] in the dataset says"));
         }
         if let (Position::Page(_), Some(before)) = (position, self.short)
             && records > before
         {
             return Err(Error::refused(format!(
-                "{}: {records} records, but only {before} on the page before it, which left some out",
+                "{}: {records} records, but only {before} on the page before it, which skipped some",
                 address()?
             )));
         }

@@ -1,5 +1,5 @@
-//! Sums over the rows of a table by bucket of their keys, and the keys of a group of buckets: what a
-//! scan leaves behind, in memory that does not grow with the table.
+//! What a scan collects, in memory that does not grow with the table: sums over the rows by bucket of their keys,
+//! and the keys of a group of buckets.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -8,20 +8,20 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Plan, Side};
-use crate::row::Digest;
-use crate::table::{EncodedRow, EncodedVisitor};
+use super::{Comparison, Side};
+use crate::ports::table_reader::{EncodedRow, EncodedVisitor};
+use crate::record::row::Digest;
 
 /// Number of buckets: a key's is the top 12 bits of the hash of its encoding.
 const BUCKETS: usize = 1 << 12;
 
-/// Most rows of one table in a group, just below where the table of hashes would double.
+/// Maximum rows of one table in a group, just below the size at which the hash table would double.
 const GROUP_ROWS: u64 = (1 << 18) / 8 * 7;
 
-/// Most bytes of keys of one table in a group.
+/// Maximum bytes of keys of one table in a group.
 const GROUP_KEY_BYTES: u64 = 6 << 20;
 
-/// Rows between two looks at the stop signal.
+/// Number of rows between two checks of the stop signal.
 const STOP_EVERY: u64 = 1_024;
 
 /// The hash of a key's encoding.
@@ -65,10 +65,10 @@ impl Hasher for Hashed {
     }
 }
 
-/// Rows of one bucket, summed up so that their order does not matter. The sum catches what an xor
-/// cancels out, such as two equal rows.
+/// Rows of one bucket, summed up so that their order does not matter. The sum catches what an xor would cancel
+/// out, such as two equal rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Bucket {
+struct BucketSum {
     rows: u64,
     key_bytes: u64,
     sum: u128,
@@ -78,23 +78,23 @@ struct Bucket {
 /// The first pass: every row of a table.
 #[derive(Debug)]
 pub(super) struct Sums {
-    plan: Arc<Plan>,
+    comparison: Arc<Comparison>,
     side: Side,
-    buckets: Vec<Bucket>,
+    buckets: Vec<BucketSum>,
     /// Rows seen.
     pub(super) rows: u64,
     /// Bytes of their encodings.
     pub(super) bytes: u64,
-    /// Rows among them whose key is no key.
+    /// Number of rows among them whose key is not a valid key.
     pub(super) foreign_keys: u64,
 }
 
 impl Sums {
-    pub(super) fn new(plan: &Arc<Plan>, side: Side) -> Self {
+    pub(super) fn new(comparison: &Arc<Comparison>, side: Side) -> Self {
         Sums {
-            plan: plan.clone(),
+            comparison: comparison.clone(),
             side,
-            buckets: vec![Bucket::default(); BUCKETS],
+            buckets: vec![BucketSum::default(); BUCKETS],
             rows: 0,
             bytes: 0,
             foreign_keys: 0,
@@ -103,7 +103,7 @@ impl Sums {
 
     /// Forgets all rows.
     pub(super) fn restart(&mut self) {
-        *self = Sums::new(&self.plan, self.side);
+        *self = Sums::new(&self.comparison, self.side);
     }
 }
 
@@ -125,44 +125,44 @@ impl EncodedVisitor for Sums {
             bucket.sum = bucket.sum.wrapping_add(digest);
             bucket.xor ^= digest;
         }
-        go_on(&self.plan, self.rows)
+        go_on(&self.comparison, self.rows)
     }
 }
 
-/// Which buckets are looked into.
+/// Which buckets are examined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Suspects {
     /// Those whose sums differ.
     Differing,
-    /// All: neither table rules out a key that is there twice, equally in both.
+    /// All: neither table rules out a key that occurs twice, equally in both.
     All,
 }
 
-/// Buckets small enough to be looked into together.
+/// Buckets small enough to be examined together.
 #[derive(Clone, Debug)]
-pub(super) struct Group {
+pub(super) struct BucketGroup {
     buckets: Vec<bool>,
     rows: [u64; 2],
     key_bytes: [u64; 2],
 }
 
-impl Group {
+impl BucketGroup {
     fn empty() -> Self {
-        Group {
+        BucketGroup {
             buckets: vec![false; BUCKETS],
             rows: [0; 2],
             key_bytes: [0; 2],
         }
     }
 
-    fn has_room(&self, both: [&Bucket; 2]) -> bool {
+    fn has_room(&self, both: [&BucketSum; 2]) -> bool {
         (0..2).all(|side| {
             self.rows[side] + both[side].rows <= GROUP_ROWS
                 && self.key_bytes[side] + both[side].key_bytes <= GROUP_KEY_BYTES
         })
     }
 
-    fn add(&mut self, bucket: usize, both: [&Bucket; 2]) {
+    fn add(&mut self, bucket: usize, both: [&BucketSum; 2]) {
         self.buckets[bucket] = true;
         for (side, sums) in both.into_iter().enumerate() {
             self.rows[side] += sums.rows;
@@ -171,9 +171,9 @@ impl Group {
     }
 }
 
-/// The buckets to look into, in groups. A bucket that is too large by itself is a group of its own.
-pub(super) fn groups([realtime, batch]: [&Sums; 2], suspects: Suspects) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
+/// The buckets to examine, in groups. A bucket that is too large forms a group of its own.
+pub(super) fn groups([realtime, batch]: [&Sums; 2], suspects: Suspects) -> Vec<BucketGroup> {
+    let mut groups: Vec<BucketGroup> = Vec::new();
     for (i, (a, b)) in realtime.buckets.iter().zip(&batch.buckets).enumerate() {
         let is_empty = a.rows + b.rows == 0;
         if is_empty || (suspects == Suspects::Differing && a == b) {
@@ -182,7 +182,7 @@ pub(super) fn groups([realtime, batch]: [&Sums; 2], suspects: Suspects) -> Vec<G
         match groups.last_mut().filter(|group| group.has_room([a, b])) {
             Some(group) => group.add(i, [a, b]),
             None => {
-                let mut group = Group::empty();
+                let mut group = BucketGroup::empty();
                 group.add(i, [a, b]);
                 groups.push(group);
             }
@@ -191,20 +191,20 @@ pub(super) fn groups([realtime, batch]: [&Sums; 2], suspects: Suspects) -> Vec<G
     groups
 }
 
-/// The further passes: the keys of a group of buckets. One value serves all groups, for memory given
-/// back and taken again by scans on changing threads adds up.
+/// The further passes: the keys of a group of buckets. One value serves all groups, because memory freed and
+/// allocated again by scans on changing threads adds up.
 #[derive(Debug)]
 pub(super) struct Keys {
-    plan: Arc<Plan>,
+    comparison: Arc<Comparison>,
     side: Side,
-    group: Arc<Group>,
-    seen: HashMap<KeyHash, Seen, BuildHasherDefault<Hashed>>,
+    group: Arc<BucketGroup>,
+    seen: HashMap<KeyHash, SeenKey, BuildHasherDefault<Hashed>>,
     encodings: Vec<u8>,
     rows: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct SeenKey {
     /// Sum of the digests, as two halves: an aligned u128 would make the entry a third larger.
     digest: [u64; 2],
     rows: u32,
@@ -213,11 +213,11 @@ struct Seen {
 }
 
 impl Keys {
-    pub(super) fn new(plan: &Arc<Plan>, side: Side) -> Self {
+    pub(super) fn new(comparison: &Arc<Comparison>, side: Side) -> Self {
         Keys {
-            plan: plan.clone(),
+            comparison: comparison.clone(),
             side,
-            group: Arc::new(Group::empty()),
+            group: Arc::new(BucketGroup::empty()),
             seen: HashMap::default(),
             encodings: Vec::new(),
             rows: 0,
@@ -225,7 +225,7 @@ impl Keys {
     }
 
     /// Forgets all keys, and makes room for those of this group.
-    pub(super) fn restart(&mut self, group: &Arc<Group>) {
+    pub(super) fn restart(&mut self, group: &Arc<BucketGroup>) {
         let rows = group.rows[self.side as usize].min(GROUP_ROWS);
         let key_bytes = group.key_bytes[self.side as usize].min(GROUP_KEY_BYTES);
         self.group = group.clone();
@@ -236,7 +236,7 @@ impl Keys {
         self.rows = 0;
     }
 
-    fn encoding(&self, seen: &Seen) -> &[u8] {
+    fn encoding(&self, seen: &SeenKey) -> &[u8] {
         &self.encodings[seen.key_at..seen.key_at + seen.key_len as usize]
     }
 }
@@ -255,7 +255,7 @@ impl EncodedVisitor for Keys {
         let seen = self.seen.entry(KeyHash::new(row.key)).or_insert_with(|| {
             let key_at = encodings.len();
             encodings.extend_from_slice(row.key);
-            Seen {
+            SeenKey {
                 digest: [0; 2],
                 rows: 0,
                 key_len: row.key.len() as u32, // a key has at most 65,535 bytes
@@ -266,7 +266,7 @@ impl EncodedVisitor for Keys {
         seen.digest = [(sum >> 64) as u64, sum as u64];
         seen.rows = seen.rows.saturating_add(1);
         self.rows += 1;
-        go_on(&self.plan, self.rows)
+        go_on(&self.comparison, self.rows)
     }
 }
 
@@ -291,7 +291,7 @@ pub(super) fn differing_keys([realtime, batch]: [&Keys; 2]) -> impl Iterator<Ite
         .chain(only_in_batch.map(|(_, seen)| batch.encoding(seen)))
 }
 
-/// The canonical digest. A row with a foreign value equals no row of the other table.
+/// The canonical digest. A row with a foreign value never equals a row of the other table.
 fn digest(row: EncodedRow<'_>, side: Side) -> u128 {
     let digest = u128::from_be_bytes(Digest::of(row.columns).0);
     match row.foreign.is_empty() {
@@ -300,8 +300,8 @@ fn digest(row: EncodedRow<'_>, side: Side) -> u128 {
     }
 }
 
-fn go_on(plan: &Plan, rows: u64) -> ControlFlow<()> {
-    match rows.is_multiple_of(STOP_EVERY) && plan.stop.requested().is_some() {
+fn go_on(comparison: &Comparison, rows: u64) -> ControlFlow<()> {
+    match rows.is_multiple_of(STOP_EVERY) && comparison.stop.requested().is_some() {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     }
@@ -311,14 +311,14 @@ fn go_on(plan: &Plan, rows: u64) -> ControlFlow<()> {
 mod tests {
     use super::*;
     use crate::dataset::Dataset;
+    use crate::record::value::Value;
     use crate::run::Stop;
-    use crate::value::Value;
     use crate::verify::Tolerances;
 
-    fn plan() -> Arc<Plan> {
+    fn comparison() -> Arc<Comparison> {
         let dataset = Dataset::load(None).unwrap();
         let tolerances = Tolerances::parse(&dataset, &[]).unwrap();
-        Arc::new(Plan::new(&dataset, tolerances, Stop::channel().1))
+        Arc::new(Comparison::new(&dataset, tolerances, Stop::channel().1))
     }
 
     fn visit(visitor: &mut impl EncodedVisitor, keys: impl Iterator<Item = u128>) {
@@ -338,8 +338,8 @@ mod tests {
 
     #[test]
     fn equal_tables_in_any_order_have_no_groups_and_one_row_more_is_found() {
-        let plan = plan();
-        let mut sums = [Side::Realtime, Side::Batch].map(|side| Sums::new(&plan, side));
+        let comparison = comparison();
+        let mut sums = [Side::Realtime, Side::Batch].map(|side| Sums::new(&comparison, side));
         visit(&mut sums[0], 0..5_000);
         visit(&mut sums[1], (0..5_000).rev());
         assert!(groups([&sums[0], &sums[1]], Suspects::Differing).is_empty());
@@ -348,7 +348,7 @@ mod tests {
         let groups = groups([&sums[0], &sums[1]], Suspects::Differing);
         assert_eq!(groups.len(), 1);
         let group = Arc::new(groups[0].clone());
-        let mut keys = [Side::Realtime, Side::Batch].map(|side| Keys::new(&plan, side));
+        let mut keys = [Side::Realtime, Side::Batch].map(|side| Keys::new(&comparison, side));
         keys.iter_mut().for_each(|keys| keys.restart(&group));
         visit(&mut keys[0], 0..5_000);
         visit(&mut keys[1], 0..5_001);
@@ -361,8 +361,8 @@ mod tests {
 
     #[test]
     fn groups_are_bounded_whatever_differs() {
-        let plan = plan();
-        let mut sums = [Side::Realtime, Side::Batch].map(|side| Sums::new(&plan, side));
+        let comparison = comparison();
+        let mut sums = [Side::Realtime, Side::Batch].map(|side| Sums::new(&comparison, side));
         visit(&mut sums[0], 0..500_000);
         let groups = groups([&sums[0], &sums[1]], Suspects::Differing);
         assert_eq!(groups.len(), 3);

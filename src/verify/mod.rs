@@ -1,30 +1,33 @@
 //! Compares the tables of both stores in memory that does not grow with them.
 //!
 //! Both are scanned at the same time into sums by bucket of the key. The keys of buckets that differ
-//! are collected by further scans, a bounded group of buckets at a time; keys whose rows differ are
-//! read again from both stores and compared column by column, so that what has become equal meanwhile
-//! is not reported.
+//! are collected by further scans, a bounded group of buckets at a time. Rows of keys that differ are
+//! read again from both stores and compared column by column, so that what has become equal in the
+//! meantime is not reported.
+//!
+//! Digests kept in a store are not trusted: the canonical one is computed from the values that are read. Duplicates
+//! that are equal in both stores are looked for only if neither store rules them out by a unique index or key.
 
 mod buckets;
+mod compared;
 mod recheck;
 mod report;
 mod tolerance;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::sync::Mutex;
 
 use self::buckets::{Keys, Sums, Suspects, differing_keys, groups};
+pub use self::compared::Compared;
 use self::recheck::Recheck;
-pub use self::report::{Cell, Class, Difference, Format, Report, Sample};
+pub use self::report::{Class, Content, Difference, Report, Sample};
 pub use self::tolerance::Tolerances;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::retry::through_outage;
-use crate::run::{Run, Stop};
-use crate::table::{EncodedRow, EncodedVisitor, TableReader};
+use crate::ports::table_reader::{EncodedRow, EncodedVisitor, TableReader};
+use crate::run::Stop;
+use crate::run::retry::Retry;
+use crate::run::task::Task;
 
 /// One of the two stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,19 +52,20 @@ impl Side {
 
 /// What is compared, and how strictly.
 #[derive(Debug)]
-pub struct Plan {
-    /// The dataset; columns that are not compared have no part in its digest.
+pub struct Comparison {
+    /// The dataset; columns that are not compared are left out of its digest.
     dataset: Dataset,
-    tolerances: Tolerances,
+    /// How far the values of each column may differ.
+    pub tolerances: Tolerances,
     stop: Stop,
 }
 
-impl Plan {
+impl Comparison {
     /// A comparison of the dataset's tables.
     pub fn new(dataset: &Dataset, tolerances: Tolerances, stop: Stop) -> Self {
         let mut dataset = dataset.clone();
         dataset.digest_order.retain(|i| !tolerances.ignores(*i));
-        Plan {
+        Comparison {
             dataset,
             tolerances,
             stop,
@@ -69,146 +73,148 @@ impl Plan {
     }
 }
 
-/// What came of a comparison.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Rows of the real-time and of the batch store, as the first scan saw them.
-    pub rows: [u64; 2],
-    /// Bytes of their encodings.
-    pub bytes: u64,
-    /// Keys in the real-time store only.
-    pub missing: u64,
-    /// Keys in the batch store only.
-    pub extra: u64,
-    /// Keys in both with different values.
-    pub changed: u64,
-    /// Keys that are more than once in a store.
-    pub duplicates: u64,
-    /// Rows of both stores that differ.
-    pub differing_rows: u64,
-    /// Rows beyond the first of their key.
-    pub surplus_rows: u64,
-}
-
-impl Outcome {
-    /// Whether nothing differs.
-    pub fn is_equal(&self) -> bool {
-        self.missing + self.extra + self.changed + self.duplicates == 0
-    }
-}
-
-/// The tables of both stores, the real-time store's first.
-pub type Tables = [Arc<Mutex<Box<dyn TableReader>>>; 2];
-
-/// Compares; none if a stop was requested before the end. `max_outage` is how long each reading waits
-/// for a store that is down.
+/// Compares the table of the real-time store with that of the batch store. None if a stop was requested
+/// before the end.
 pub async fn compare(
-    plan: &Arc<Plan>,
-    tables: &Tables,
-    run: &Run,
-    max_outage: Duration,
+    comparison: &Arc<Comparison>,
+    tables: [Box<dyn TableReader>; 2],
+    retry: &Retry,
     report: &mut Report<'_>,
-) -> Result<Option<Outcome>> {
-    let scanner = Scanner {
-        plan,
-        tables,
-        run,
-        max_outage,
-    };
-    let sums = Side::BOTH.map(|side| Arc::new(Mutex::new(Sums::new(plan, side))));
-    scanner.scan(&sums, Sums::restart).await?;
-    let sums = [sums[0].lock().await, sums[1].lock().await];
-    let mut outcome = Outcome {
+) -> Result<Option<Compared>> {
+    let has_unique_keys = tables.iter().any(|table| table.has_unique_keys());
+    let mut tables = tables.map(Table::new);
+    let scanner = Scanner { comparison, retry };
+    let sums = Side::BOTH.map(|side| Sums::new(comparison, side));
+    let sums = scanner.scan(&mut tables, sums, Sums::restart).await?;
+    let mut compared = Compared {
         rows: [sums[0].rows, sums[1].rows],
         bytes: sums[0].bytes + sums[1].bytes,
-        ..Outcome::default()
+        ..Compared::default()
     };
     for (side, sums) in Side::BOTH.into_iter().zip(&sums) {
-        if sums.foreign_keys > 0 && plan.stop.requested().is_none() {
-            let mut table = tables[side as usize].lock().await;
-            report_foreign_keys(table.as_mut(), plan, side, report, &mut outcome).await?;
+        if sums.foreign_keys > 0 && comparison.stop.requested().is_none() {
+            let table = tables[side as usize].get()?;
+            report_foreign_keys(table, comparison, side, report, &mut compared).await?;
         }
     }
-    let mut suspects = Suspects::All;
-    for table in tables {
-        if table.lock().await.has_unique_keys() {
-            suspects = Suspects::Differing;
-        }
-    }
-    let keys = Side::BOTH.map(|side| Arc::new(Mutex::new(Keys::new(plan, side))));
-    for group in groups([&*sums[0], &*sums[1]], suspects) {
-        if plan.stop.requested().is_some() {
+    let suspects = match has_unique_keys {
+        true => Suspects::Differing,
+        false => Suspects::All,
+    };
+    let mut keys = Side::BOTH.map(|side| Keys::new(comparison, side));
+    for group in groups([&sums[0], &sums[1]], suspects) {
+        if comparison.stop.requested().is_some() {
             return Ok(None);
         }
         let group = Arc::new(group);
-        scanner.scan(&keys, |keys| keys.restart(&group)).await?;
-        let keys = [keys[0].lock().await, keys[1].lock().await];
-        let mut recheck = Recheck::new(plan, tables, run, max_outage);
-        for key in differing_keys([&*keys[0], &*keys[1]]) {
-            recheck.add(key, report, &mut outcome).await?;
+        let restart = |keys: &mut Keys| keys.restart(&group);
+        keys = scanner.scan(&mut tables, keys, restart).await?;
+        let mut recheck = Recheck::new(comparison, &mut tables, retry);
+        for key in differing_keys([&keys[0], &keys[1]]) {
+            recheck.add(key, report, &mut compared).await?;
         }
-        recheck.finish(report, &mut outcome).await?;
+        recheck.finish(report, &mut compared).await?;
     }
-    Ok(plan.stop.requested().is_none().then_some(outcome))
+    Ok(comparison.stop.requested().is_none().then_some(compared))
+}
+
+/// A table, unless a scan is using it.
+struct Table(Option<Box<dyn TableReader>>);
+
+impl Table {
+    fn new(reader: Box<dyn TableReader>) -> Self {
+        Table(Some(reader))
+    }
+
+    fn get(&mut self) -> Result<&mut (dyn TableReader + 'static)> {
+        self.0.as_deref_mut().ok_or_else(lost_table)
+    }
+}
+
+fn lost_table() -> Error {
+    Error::internal("a scan did not return its table")
 }
 
 struct Scanner<'a> {
-    plan: &'a Arc<Plan>,
-    tables: &'a Tables,
-    run: &'a Run,
-    max_outage: Duration,
+    comparison: &'a Arc<Comparison>,
+    retry: &'a Retry,
 }
 
 impl Scanner<'_> {
-    /// Scans both tables at the same time, each with its visitor, which is restarted first; a scan
-    /// that fails for an outage starts over.
-    async fn scan<V>(&self, visitors: &[Arc<Mutex<V>>; 2], restart: impl Fn(&mut V)) -> Result<()>
+    /// Scans both tables at the same time, each with its visitor, and returns the visitors.
+    async fn scan<V>(
+        &self,
+        [realtime, batch]: &mut [Table; 2],
+        [sees_realtime, sees_batch]: [V; 2],
+        restart: impl Fn(&mut V),
+    ) -> Result<[V; 2]>
     where
         V: EncodedVisitor + 'static,
     {
-        let restart = &restart;
-        let [realtime, batch] = Side::BOTH.map(|side| {
-            through_outage(self.run, self.max_outage, move || async move {
-                let mut visitor = visitors[side as usize].clone().lock_owned().await;
-                restart(&mut visitor);
-                let (table, plan) = (self.tables[side as usize].clone(), self.plan.clone());
-                let scan = tokio::spawn(async move {
-                    let mut table = table.lock().await;
-                    table.scan_encoded(&plan.dataset, &mut *visitor).await
-                });
-                scan.await
-                    .map_err(|e| Error::refused(format!("internal error: {e}")))?
+        let (a, b) = tokio::try_join!(
+            self.scan_one(realtime, sees_realtime, &restart),
+            self.scan_one(batch, sees_batch, &restart),
+        )?;
+        Ok([a, b])
+    }
+
+    /// Scans a table on a task of its own, because a driver may block. The visitor is restarted first; a scan that
+    /// fails because of an outage starts over.
+    async fn scan_one<V>(
+        &self,
+        table: &mut Table,
+        visitor: V,
+        restart: impl Fn(&mut V),
+    ) -> Result<V>
+    where
+        V: EncodedVisitor + 'static,
+    {
+        let mut visitor = Some(visitor);
+        let scan = async || {
+            let (reader, sees) = (table.0.take(), visitor.take());
+            let (mut reader, mut sees) = reader.zip(sees).ok_or_else(lost_table)?;
+            restart(&mut sees);
+            let comparison = self.comparison.clone();
+            let (reader, sees, scanned) = Task::spawn(async move {
+                let scanned = reader.scan_encoded(&comparison.dataset, &mut sees).await;
+                Ok((reader, sees, scanned))
             })
-        });
-        tokio::try_join!(realtime, batch).map(|_| ())
+            .await?;
+            (table.0, visitor) = (Some(reader), Some(sees));
+            scanned
+        };
+        self.retry.through_outage(scan).await?;
+        visitor.ok_or_else(lost_table)
     }
 }
 
-/// Rows whose key is no key match none of the other store; they are found by a scan of their own, for
-/// they can be as many as the table has.
+/// Rows whose key is not a valid key match none of the other store. They are found by a separate scan, because
+/// there can be as many as the table has rows.
 async fn report_foreign_keys(
     table: &mut dyn TableReader,
-    plan: &Plan,
+    comparison: &Comparison,
     side: Side,
     report: &mut Report<'_>,
-    outcome: &mut Outcome,
+    compared: &mut Compared,
 ) -> Result<()> {
     let mut visitor = ForeignKeys {
-        plan,
+        comparison,
         side,
         report,
-        outcome,
+        compared,
         failed: None,
     };
-    table.scan_encoded(&plan.dataset, &mut visitor).await?;
+    table
+        .scan_encoded(&comparison.dataset, &mut visitor)
+        .await?;
     visitor.failed.map_or(Ok(()), Err)
 }
 
 struct ForeignKeys<'a, 'r> {
-    plan: &'a Plan,
+    comparison: &'a Comparison,
     side: Side,
     report: &'a mut Report<'r>,
-    outcome: &'a mut Outcome,
+    compared: &'a mut Compared,
     failed: Option<Error>,
 }
 
@@ -218,7 +224,7 @@ impl EncodedVisitor for ForeignKeys<'_, '_> {
     }
 
     fn row(&mut self, row: EncodedRow<'_>) -> ControlFlow<()> {
-        let key = self.plan.dataset.event.key;
+        let key = self.comparison.dataset.event.key;
         let Some(foreign) = row.foreign.iter().find(|f| f.field == key) else {
             return ControlFlow::Continue(());
         };
@@ -227,16 +233,16 @@ impl EncodedVisitor for ForeignKeys<'_, '_> {
             Side::Batch => Class::Extra,
         };
         match class {
-            Class::Missing => self.outcome.missing += 1,
-            _ => self.outcome.extra += 1,
+            Class::Missing => self.compared.missing += 1,
+            _ => self.compared.extra += 1,
         }
-        self.outcome.differing_rows += 1;
+        self.compared.differing_rows += 1;
         let added = self.report.add(&Difference {
             class,
-            key: Cell::Foreign(&foreign.found),
+            key: Content::Foreign(&foreign.found),
             side: Some(Side::Batch),
             column: None,
-            cells: [Cell::Row; 2],
+            cells: [Content::Row; 2],
         });
         match added {
             Ok(()) => ControlFlow::Continue(()),

@@ -1,73 +1,65 @@
-//! Reads rows that differ again, from both stores, and says how they differ.
+//! Reads rows that differ again, from both stores, and reports how they differ.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::time::Duration;
 
-use tokio::sync::Mutex;
-use uuid::Uuid;
-
-use super::{Cell, Class, Difference, Outcome, Plan, Report, Side, Tables};
+use super::{Class, Compared, Comparison, Content, Difference, Report, Side, Table};
 use crate::error::{Error, Result};
-use crate::retry::through_outage;
-use crate::run::Run;
-use crate::table::{Foreign, StoredRow, Visitor};
-use crate::value::Value;
+use crate::ports::table_reader::{Foreign, StoredRow, Visitor};
+use crate::record::value::Value;
+use crate::run::retry::Retry;
 
-/// Keys read at once.
-const KEYS: usize = 256;
+/// Number of keys read at once.
+const KEYS_AT_ONCE: usize = 256;
 
-/// Rows of one key that are kept; further ones are counted.
+/// Number of rows of one key that are kept; further ones are only counted.
 const ROWS_OF_A_KEY: usize = 8;
 
 /// Collects keys and compares their rows, some at a time.
 pub(super) struct Recheck<'a> {
-    plan: &'a Plan,
-    tables: &'a Tables,
-    run: &'a Run,
-    max_outage: Duration,
+    comparison: &'a Comparison,
+    tables: &'a mut [Table; 2],
+    retry: &'a Retry,
     keys: Vec<Value<'static>>,
 }
 
 impl<'a> Recheck<'a> {
     pub(super) fn new(
-        plan: &'a Plan,
-        tables: &'a Tables,
-        run: &'a Run,
-        max_outage: Duration,
+        comparison: &'a Comparison,
+        tables: &'a mut [Table; 2],
+        retry: &'a Retry,
     ) -> Self {
         Recheck {
-            plan,
+            comparison,
             tables,
-            run,
-            max_outage,
-            keys: Vec::with_capacity(KEYS),
+            retry,
+            keys: Vec::with_capacity(KEYS_AT_ONCE),
         }
     }
 
-    /// Takes the encoding of a key.
+    /// Adds the encoding of a key.
     pub(super) async fn add(
         &mut self,
         key: &[u8],
         report: &mut Report<'_>,
-        outcome: &mut Outcome,
+        compared: &mut Compared,
     ) -> Result<()> {
-        let key = decode_key(key)
-            .ok_or_else(|| Error::refused("internal error: a key that is no encoding"))?;
+        let key = Value::decode_key(key)
+            .ok_or_else(|| Error::internal("a key is not a valid encoding"))?;
         self.keys.push(key);
-        match self.keys.len() < KEYS {
+        match self.keys.len() < KEYS_AT_ONCE {
             true => Ok(()),
-            false => self.finish(report, outcome).await,
+            false => self.finish(report, compared).await,
         }
     }
 
-    /// Compares the rows of the keys at hand; none after a stop.
+    /// Compares the rows of the collected keys; none after a stop.
     pub(super) async fn finish(
         &mut self,
         report: &mut Report<'_>,
-        outcome: &mut Outcome,
+        compared: &mut Compared,
     ) -> Result<()> {
-        if self.plan.stop.requested().is_some() {
+        if self.comparison.stop.requested().is_some() {
             self.keys.clear();
         }
         if self.keys.is_empty() {
@@ -75,34 +67,34 @@ impl<'a> Recheck<'a> {
         }
         let realtime = self.read(Side::Realtime).await?;
         let batch = self.read(Side::Batch).await?;
-        let none = Found::default();
+        let none = FoundRows::default();
         for key in self.keys.drain(..) {
             let encoding = encoded(&key);
             let found = [&realtime, &batch].map(|rows| rows.get(&encoding).unwrap_or(&none));
-            judge(self.plan, &key, found, report, outcome)?;
+            judge(self.comparison, &key, found, report, compared)?;
         }
         Ok(())
     }
 
-    async fn read(&self, side: Side) -> Result<BTreeMap<Vec<u8>, Found>> {
-        let rows = Mutex::new(Rows {
-            plan: self.plan,
+    async fn read(&mut self, side: Side) -> Result<BTreeMap<Vec<u8>, FoundRows>> {
+        let table = self.tables[side as usize].get()?;
+        let mut rows = RowsByKey {
+            comparison: self.comparison,
             found: BTreeMap::new(),
-        });
-        through_outage(self.run, self.max_outage, || async {
-            let mut rows = rows.lock().await;
-            rows.found.clear();
-            let mut table = self.tables[side as usize].lock().await;
-            table.read(&self.keys, &mut *rows).await
-        })
-        .await?;
-        Ok(rows.into_inner().found)
+        };
+        self.retry
+            .through_outage(async || {
+                rows.found.clear();
+                table.read(&self.keys, &mut rows).await
+            })
+            .await?;
+        Ok(rows.found)
     }
 }
 
 /// The rows of one key.
 #[derive(Debug, Default)]
-struct Found {
+struct FoundRows {
     count: u64,
     rows: Vec<OwnedRow>,
 }
@@ -113,23 +105,23 @@ struct OwnedRow {
     foreign: Vec<Foreign>,
 }
 
-struct Rows<'a> {
-    plan: &'a Plan,
-    found: BTreeMap<Vec<u8>, Found>,
+struct RowsByKey<'a> {
+    comparison: &'a Comparison,
+    found: BTreeMap<Vec<u8>, FoundRows>,
 }
 
-impl Visitor for Rows<'_> {
+impl Visitor for RowsByKey<'_> {
     fn wants(&mut self, _: &Value<'_>) -> bool {
         true
     }
 
     fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
-        let key = encoded(&row.values[self.plan.dataset.event.key]);
+        let key = encoded(&row.values[self.comparison.dataset.event.key]);
         let found = self.found.entry(key).or_default();
         found.count += 1;
         if found.rows.len() < ROWS_OF_A_KEY {
             found.rows.push(OwnedRow {
-                values: row.values.iter().map(owned).collect(),
+                values: row.values.iter().map(Value::owned).collect(),
                 foreign: row.foreign.to_vec(),
             });
         }
@@ -138,55 +130,58 @@ impl Visitor for Rows<'_> {
 }
 
 fn judge(
-    plan: &Plan,
+    comparison: &Comparison,
     key: &Value<'_>,
-    [realtime, batch]: [&Found; 2],
+    [realtime, batch]: [&FoundRows; 2],
     report: &mut Report<'_>,
-    outcome: &mut Outcome,
+    compared: &mut Compared,
 ) -> Result<()> {
     let row = |class, side, cells| Difference {
         class,
-        key: Cell::Value(key),
+        key: Content::Value(key),
         side,
         column: None,
         cells,
     };
     let surplus = [realtime, batch].map(|found| found.count.saturating_sub(1));
-    outcome.surplus_rows += surplus[0] + surplus[1];
+    compared.surplus_rows += surplus[0] + surplus[1];
     if surplus != [0, 0] {
-        outcome.duplicates += 1;
+        compared.duplicates += 1;
         let side = match surplus {
             [_, 0] => Some(Side::Realtime),
             [0, _] => Some(Side::Batch),
             _ => None,
         };
-        let cells = [Cell::Rows(realtime.count), Cell::Rows(batch.count)];
+        let cells = [Content::Rows(realtime.count), Content::Rows(batch.count)];
         report.add(&row(Class::Duplicate, side, cells))?;
     }
     match (realtime.rows.first(), batch.rows.first()) {
         (None, None) => Ok(()),
         (Some(_), None) => {
-            outcome.missing += 1;
-            outcome.differing_rows += 1;
-            report.add(&row(Class::Missing, Some(Side::Batch), [Cell::Row; 2]))
+            compared.missing += 1;
+            compared.differing_rows += 1;
+            report.add(&row(Class::Missing, Some(Side::Batch), [Content::Row; 2]))
         }
         (None, Some(_)) => {
-            outcome.extra += 1;
-            outcome.differing_rows += 1;
-            report.add(&row(Class::Extra, Some(Side::Batch), [Cell::Row; 2]))
+            compared.extra += 1;
+            compared.differing_rows += 1;
+            report.add(&row(Class::Extra, Some(Side::Batch), [Content::Row; 2]))
         }
         (Some(a), Some(b)) => {
-            let is_equal =
-                |a: &OwnedRow| batch.rows.iter().any(|b| differing(plan, a, b).is_empty());
-            if realtime.rows.iter().any(is_equal) {
+            let in_batch = |a| {
+                let mut rows = batch.rows.iter();
+                rows.any(|b| differing(comparison, a, b).is_empty())
+            };
+            if realtime.rows.iter().any(in_batch) {
                 return Ok(());
             }
-            outcome.changed += 1;
-            outcome.differing_rows += 2;
-            for column in differing(plan, a, b) {
+            compared.changed += 1;
+            compared.differing_rows += 2;
+            for column in differing(comparison, a, b) {
+                let cells = [content(a, column), content(b, column)];
                 report.add(&Difference {
-                    column: Some(&plan.dataset.fields[column].name),
-                    ..row(Class::Changed, None, [cell(a, column), cell(b, column)])
+                    column: Some(&comparison.dataset.fields[column].name),
+                    ..row(Class::Changed, None, cells)
                 })?;
             }
             Ok(())
@@ -195,32 +190,23 @@ fn judge(
 }
 
 /// The columns in which two rows differ by more than is tolerated.
-fn differing(plan: &Plan, a: &OwnedRow, b: &OwnedRow) -> Vec<usize> {
+fn differing(comparison: &Comparison, a: &OwnedRow, b: &OwnedRow) -> Vec<usize> {
     let is_foreign = |i: usize| a.foreign.iter().chain(&b.foreign).any(|f| f.field == i);
     (0..a.values.len())
-        .filter(|i| !plan.tolerances.ignores(*i))
-        .filter(|i| is_foreign(*i) || !plan.tolerances.allow(*i, &a.values[*i], &b.values[*i]))
+        .filter(|i| !comparison.tolerances.ignores(*i))
+        .filter(|i| {
+            is_foreign(*i)
+                || !comparison
+                    .tolerances
+                    .allow(*i, &a.values[*i], &b.values[*i])
+        })
         .collect()
 }
 
-fn cell(row: &OwnedRow, column: usize) -> Cell<'_> {
+fn content(row: &OwnedRow, column: usize) -> Content<'_> {
     match row.foreign.iter().find(|f| f.field == column) {
-        Some(foreign) => Cell::Foreign(&foreign.found),
-        None => Cell::Value(&row.values[column]),
-    }
-}
-
-fn owned(value: &Value<'_>) -> Value<'static> {
-    match value {
-        Value::Null => Value::Null,
-        Value::Text(text) => Value::Text(text.to_string().into()),
-        Value::Uuid(uuid) => Value::Uuid(*uuid),
-        Value::Int(n) => Value::Int(*n),
-        Value::Double(n) => Value::Double(*n),
-        Value::Decimal(text) => Value::Decimal(text.to_string().into()),
-        Value::Boolean(b) => Value::Boolean(*b),
-        Value::Timestamp(ms) => Value::Timestamp(*ms),
-        Value::Date(days) => Value::Date(*days),
+        Some(foreign) => Content::Foreign(&foreign.found),
+        None => Content::Value(&row.values[column]),
     }
 }
 
@@ -228,34 +214,4 @@ fn encoded(key: &Value<'_>) -> Vec<u8> {
     let mut encoding = Vec::new();
     key.encode(&mut encoding);
     encoding
-}
-
-/// Reads back what [`Value::encode`] made of a key: a text, a UUID or an integer.
-fn decode_key(encoding: &[u8]) -> Option<Value<'static>> {
-    let (tag, rest) = encoding.split_first()?;
-    match tag {
-        1 => String::from_utf8(rest.get(8..)?.to_vec())
-            .ok()
-            .map(|text| Value::Text(text.into())),
-        2 => Uuid::from_slice(rest).ok().map(Value::Uuid),
-        3 => Some(Value::Int(i64::from_be_bytes(rest.try_into().ok()?))),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_read_back() {
-        for key in [
-            Value::Text("Zoë".into()),
-            Value::Text("".into()),
-            Value::Uuid(Uuid::from_u128(7)),
-            Value::Int(-9_007_199_254_740_993),
-        ] {
-            assert_eq!(decode_key(&encoded(&key)), Some(key));
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! Differences on their way out: a sample for people, all of them for machines.
+//! Output of the differences: a sample for people, all of them for machines.
 
 use std::path::{Path, PathBuf};
 
@@ -8,34 +8,13 @@ use serde_json::json;
 use super::Side;
 use crate::durable::Aside;
 use crate::error::{Error, Result};
+use crate::intake::chunk::FileFormat;
+use crate::record::value::Value;
 use crate::run::Run;
-use crate::stdout::{self, Reader};
-use crate::value::Value;
+use crate::run::stdout::{self, Pipe};
 
-/// Longest value shown to people, in characters.
-const SHOWN: usize = 200;
-
-/// How the full list is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// One JSON object a line.
-    Ndjson,
-    /// Comma-separated values with a header.
-    Csv,
-}
-
-impl Format {
-    /// The format that a file's ending asks for.
-    pub fn of(path: &Path) -> Format {
-        match path
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case("csv"))
-        {
-            true => Format::Csv,
-            false => Format::Ndjson,
-        }
-    }
-}
+/// Maximum length of a value shown to people, in characters.
+const SHOWN_CHARACTERS: usize = 200;
 
 /// What kind of difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +23,7 @@ pub enum Class {
     Missing,
     /// In the batch store, not in the real-time store.
     Extra,
-    /// In both, with another value in one column.
+    /// In both, with different values in one column.
     Changed,
     /// More than once in one store.
     Duplicate,
@@ -62,14 +41,14 @@ impl Class {
     }
 }
 
-/// What one store has in the place of a difference.
+/// What one store has where they differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Cell<'a> {
+pub enum Content<'a> {
     /// Nothing to show: the difference is about the row.
     Row,
     /// A value.
     Value(&'a Value<'a>),
-    /// What the column's type cannot hold.
+    /// A value that does not fit the column's type.
     Foreign(&'a str),
     /// A number of rows.
     Rows(u64),
@@ -81,18 +60,18 @@ pub struct Difference<'a> {
     /// What kind.
     pub class: Class,
     /// The row's key.
-    pub key: Cell<'a>,
-    /// The store that lacks the row, has it alone, or has it more than once.
+    pub key: Content<'a>,
+    /// The store that lacks the row, is the only one to have it, or has it more than once.
     pub side: Option<Side>,
     /// The column that differs.
     pub column: Option<&'a str>,
-    /// What the real-time and the batch store have.
-    pub cells: [Cell<'a>; 2],
+    /// What the real-time store and the batch store have.
+    pub cells: [Content<'a>; 2],
 }
 
-/// A difference as NDJSON has it.
+/// A difference as a line of NDJSON.
 #[derive(Serialize)]
-struct Line<'a> {
+struct DifferenceLine<'a> {
     class: &'a str,
     key: serde_json::Value,
     store: Option<&'a str>,
@@ -118,33 +97,33 @@ pub struct Report<'r> {
     sample: Sample,
     shown: u64,
     total: u64,
-    output: Option<Output>,
+    output: Option<DifferenceFile>,
 }
 
 #[derive(Debug)]
-struct Output {
-    format: Format,
+struct DifferenceFile {
+    format: FileFormat,
     to: Destination,
     line: Vec<u8>,
 }
 
 #[derive(Debug)]
 enum Destination {
-    Stdout(Reader),
+    Stdout(Pipe),
     File(Aside),
 }
 
 impl<'r> Report<'r> {
-    /// Shows a sample of the first differences and writes all to `output`, `-` being stdout.
+    /// Shows a sample of the first differences and writes all of them to `output`; `-` means stdout.
     pub fn create(
         run: &'r Run,
         tables: [String; 2],
         sample: Sample,
-        output: Option<(&PathBuf, Format)>,
+        output: Option<(&PathBuf, FileFormat)>,
     ) -> Result<Self> {
         let output = match output {
             None => None,
-            Some((path, format)) => Some(Output::create(path, format)?),
+            Some((path, format)) => Some(DifferenceFile::create(path, format)?),
         };
         Ok(Report {
             run,
@@ -156,7 +135,7 @@ impl<'r> Report<'r> {
         })
     }
 
-    /// Takes one difference.
+    /// Adds one difference.
     pub fn add(&mut self, difference: &Difference<'_>) -> Result<()> {
         self.total += 1;
         if self.shown < self.sample.most {
@@ -169,12 +148,12 @@ impl<'r> Report<'r> {
         }
     }
 
-    /// Says how many were not shown, and makes the full list durable.
+    /// Reports how many were not shown, and makes the full list durable.
     pub fn finish(self) -> Result<()> {
         let rest = self.total - self.shown;
         if rest > 0 {
             let hint = match self.output {
-                None => "; --output FILE lists all",
+                None => "; --output FILE lists them all",
                 Some(_) => "",
             };
             self.run.info(format!("... and {rest} more{hint}"));
@@ -212,18 +191,18 @@ impl<'r> Report<'r> {
     }
 }
 
-impl Output {
-    fn create(path: &Path, format: Format) -> Result<Self> {
+impl DifferenceFile {
+    fn create(path: &Path, format: FileFormat) -> Result<Self> {
         let to = match path.as_os_str() == "-" {
-            true => Destination::Stdout(Reader::Here),
+            true => Destination::Stdout(Pipe::Open),
             false => Destination::File(Aside::create(path)?),
         };
-        let mut output = Output {
+        let mut output = DifferenceFile {
             format,
             to,
             line: Vec::new(),
         };
-        if format == Format::Csv {
+        if format == FileFormat::Csv {
             output
                 .line
                 .extend_from_slice(b"class,key,store,column,realtime,batch\n");
@@ -235,7 +214,7 @@ impl Output {
     fn write(&mut self, d: &Difference<'_>) -> Result<()> {
         self.line.clear();
         let line = match self.format {
-            Format::Ndjson => serde_json::to_string(&Line {
+            FileFormat::Ndjson => serde_json::to_string(&DifferenceLine {
                 class: d.class.name(),
                 key: json(&d.key),
                 store: d.side.map(Side::name),
@@ -243,8 +222,8 @@ impl Output {
                 realtime: json(&d.cells[0]),
                 batch: json(&d.cells[1]),
             })
-            .map_err(|e| Error::refused(format!("internal error: {e}")))?,
-            Format::Csv => [
+            .map_err(Error::internal)?,
+            FileFormat::Csv => [
                 d.class.name().to_string(),
                 csv(&d.key),
                 d.side.map_or("", Side::name).to_string(),
@@ -259,58 +238,55 @@ impl Output {
         self.send()
     }
 
-    /// A reader of stdout that went away has seen enough; the verdict is still to be given.
+    /// If the reader of stdout went away, it has seen enough; the verdict is still given.
     fn send(&mut self) -> Result<()> {
         match &mut self.to {
             Destination::File(file) => file.write(&self.line),
-            Destination::Stdout(Reader::Gone) => Ok(()),
-            Destination::Stdout(reader) => {
-                *reader = stdout::write(&self.line)?;
+            Destination::Stdout(Pipe::Closed) => Ok(()),
+            Destination::Stdout(pipe) => {
+                *pipe = stdout::write(&self.line)?;
                 Ok(())
             }
         }
     }
 }
 
-fn json(cell: &Cell<'_>) -> serde_json::Value {
+fn json(cell: &Content<'_>) -> serde_json::Value {
     match cell {
-        Cell::Row | Cell::Value(Value::Null) => serde_json::Value::Null,
-        Cell::Value(Value::Int(n)) => json!(n),
-        Cell::Value(Value::Double(n)) => json!(n),
-        Cell::Value(Value::Boolean(b)) => json!(b),
-        Cell::Value(other) => json!(other.to_string()),
-        Cell::Foreign(found) => json!(found),
-        Cell::Rows(n) => json!(n),
+        Content::Row => serde_json::Value::Null,
+        Content::Value(value) => json!(value),
+        Content::Foreign(found) => json!(found),
+        Content::Rows(n) => json!(n),
     }
 }
 
-/// Null is empty, texts are quoted: a text is told from null, also an empty one. What a spreadsheet
-/// would take for a formula is prefixed with `'`.
-fn csv(cell: &Cell<'_>) -> String {
+/// Null is empty and texts are quoted, so that even an empty text can be distinguished from null. What a
+/// spreadsheet would take for a formula is prefixed with `'`.
+fn csv(cell: &Content<'_>) -> String {
     let quoted = |text: &str| {
         let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
         let prefix = if formula { "'" } else { "" };
         format!("\"{prefix}{}\"", text.replace('"', "\"\""))
     };
     match cell {
-        Cell::Row | Cell::Value(Value::Null) => String::new(),
-        Cell::Value(Value::Text(text)) => quoted(text),
-        Cell::Foreign(found) => quoted(found),
-        Cell::Value(other) => other.to_string(),
-        Cell::Rows(n) => n.to_string(),
+        Content::Row | Content::Value(Value::Null) => String::new(),
+        Content::Value(Value::Text(text)) => quoted(text),
+        Content::Foreign(found) => quoted(found),
+        Content::Value(other) => other.to_string(),
+        Content::Rows(n) => n.to_string(),
     }
 }
 
-/// A value for people: texts in quotes, so that a trailing space is seen, and not longer than a screen.
-fn shown(cell: &Cell<'_>) -> String {
+/// A value for people: texts in quotes, so that a trailing space is visible, and not longer than a screen.
+fn shown(cell: &Content<'_>) -> String {
     let text = match cell {
-        Cell::Row => String::new(),
-        Cell::Value(Value::Text(text)) => format!("{text:?}"),
-        Cell::Value(other) => other.to_string(),
-        Cell::Foreign(found) => (*found).to_string(),
-        Cell::Rows(n) => n.to_string(),
+        Content::Row => String::new(),
+        Content::Value(Value::Text(text)) => format!("{text:?}"),
+        Content::Value(other) => other.to_string(),
+        Content::Foreign(found) => (*found).to_string(),
+        Content::Rows(n) => n.to_string(),
     };
-    match text.char_indices().nth(SHOWN) {
+    match text.char_indices().nth(SHOWN_CHARACTERS) {
         Some((at, _)) => format!("{}...", &text[..at]),
         None => text,
     }
@@ -333,21 +309,15 @@ mod tests {
             (Value::Decimal("-1.5".into()), "-1.5"),
         ];
         for (value, cell) in table {
-            assert_eq!(csv(&Cell::Value(&value)), cell);
+            assert_eq!(csv(&Content::Value(&value)), cell);
         }
     }
 
     #[test]
     fn people_see_the_trailing_space_and_no_control_characters() {
         let value = Value::Text("Zoë \u{1b}[2J".into());
-        assert_eq!(shown(&Cell::Value(&value)), "\"Zoë \\u{1b}[2J\"");
+        assert_eq!(shown(&Content::Value(&value)), "\"Zoë \\u{1b}[2J\"");
         let long = Value::Text("x".repeat(1_000).into());
-        assert_eq!(shown(&Cell::Value(&long)).len(), SHOWN + 3);
-    }
-
-    #[test]
-    fn a_file_says_its_format() {
-        assert_eq!(Format::of(Path::new("d.CSV")), Format::Csv);
-        assert_eq!(Format::of(Path::new("-")), Format::Ndjson);
+        assert_eq!(shown(&Content::Value(&long)).len(), SHOWN_CHARACTERS + 3);
     }
 }

@@ -1,10 +1,12 @@
-//! How far two values of a column may be apart and still count as equal.
+//! How far two values of a column may differ and still count as equal.
 
 use std::time::Duration;
 
+use num_bigint::BigInt;
+
 use crate::dataset::{Dataset, Field, FieldType, Nulls};
 use crate::error::{Error, Result};
-use crate::value::Value;
+use crate::record::value::Value;
 
 /// The tolerance of each column.
 #[derive(Clone, Debug)]
@@ -17,7 +19,7 @@ pub struct Tolerances {
 enum Tolerance {
     Exact,
     Ignore,
-    /// Largest distance of two numbers, as text and as a number.
+    /// Maximum difference of two numbers, as text and as a number.
     Number(String, f64),
     Time(Duration),
 }
@@ -30,16 +32,16 @@ impl Tolerances {
             let wrong = |what: String| Error::invalid(format!("--tolerance {text}: {what}"));
             let (name, amount) = text
                 .split_once('=')
-                .ok_or_else(|| wrong("write COLUMN=AMOUNT".into()))?;
+                .ok_or_else(|| wrong("expected COLUMN=AMOUNT".into()))?;
             let i = dataset.field_index(name).ok_or_else(|| {
                 wrong(format!(
-                    "no column `{name}`, there are: {}",
+                    "unknown column `{name}`; columns: {}",
                     dataset.field_names()
                 ))
             })?;
             if i == dataset.event.key {
                 return Err(wrong(format!(
-                    "`{name}` is the key, by which rows are matched"
+                    "`{name}` is the key that rows are matched by, so it takes no tolerance"
                 )));
             }
             columns[i] = parse_amount(&dataset.fields[i], amount).map_err(wrong)?;
@@ -60,8 +62,8 @@ impl Tolerances {
         self.columns[column] == Tolerance::Ignore
     }
 
-    /// Whether two values of a column count as equal. A real-time store that leaves absent fields
-    /// alone may hold an older value where the batch store has null.
+    /// Whether two values of a column count as equal. A real-time store that does not write absent fields
+    /// may hold an older value where the batch store has null.
     pub fn allow(&self, column: usize, realtime: &Value<'_>, batch: &Value<'_>) -> bool {
         if realtime == batch || (self.nulls == Nulls::Unset && *batch == Value::Null) {
             return true;
@@ -98,7 +100,9 @@ fn parse_amount(field: &Field, amount: &str) -> Result<Tolerance, String> {
                 kind: T::Decimal,
                 ..field.clone()
             };
-            let wrong = || format!("a {kind} takes a number from 0 on, such as 0.01, or `ignore`");
+            let wrong = || {
+                format!("for type {kind}, expected a number not below 0, such as 0.01, or `ignore`")
+            };
             match (Value::from_text(&exact, amount.into()), amount.parse()) {
                 (Ok(Value::Decimal(text)), Ok(number)) if !text.starts_with('-') => {
                     Ok(Tolerance::Number(text.into_owned(), number))
@@ -108,55 +112,30 @@ fn parse_amount(field: &Field, amount: &str) -> Result<Tolerance, String> {
         }
         T::Timestamp | T::Date => crate::time::parse_duration(amount)
             .map(Tolerance::Time)
-            .map_err(|_| format!("a {kind} takes a duration, such as 250ms or 1d, or `ignore`")),
-        T::Text | T::Uuid | T::Boolean => Err(format!("a {kind} takes only `ignore`")),
+            .map_err(|_| {
+                format!("for type {kind}, expected a duration, such as 250ms or 1d, or `ignore`")
+            }),
+        T::Text | T::Uuid | T::Boolean => {
+            Err(format!("for type {kind}, only `ignore` is supported"))
+        }
     }
 }
 
-/// Whether two numbers in plain notation are at most `most` apart, exactly.
+/// Whether two numbers in plain notation differ by at most `most`, computed exactly.
 fn are_within(a: &str, b: &str, most: &str) -> bool {
     let scale = [a, b, most].map(|n| n.split_once('.').map_or(0, |(_, f)| f.len()));
     let scale = scale.into_iter().max().unwrap_or(0);
-    let whole = [a, b, most].map(|n| n.trim_start_matches('-').find('.').unwrap_or(n.len()));
-    let width = whole.into_iter().max().unwrap_or(0) + 1; // room for a carry
-    let [a_digits, b_digits, most] = [a, b, most].map(|n| digits(n, width, scale));
-    let distance = match a.starts_with('-') == b.starts_with('-') {
-        true if a_digits >= b_digits => subtract(&a_digits, &b_digits),
-        true => subtract(&b_digits, &a_digits),
-        false => add(&a_digits, &b_digits),
-    };
-    distance <= most
+    let [a, b, most] = [a, b, most].map(|n| scaled(n, scale));
+    (a - b).magnitude() <= most.magnitude()
 }
 
-/// The digits without sign and point, padded on both sides.
-fn digits(number: &str, width: usize, scale: usize) -> Vec<u8> {
-    let number = number.trim_start_matches('-');
+/// A number times ten to the power of `scale`, which leaves no fraction.
+fn scaled(number: &str, scale: usize) -> BigInt {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    format!("{whole:0>width$}{fraction:0<scale$}")
-        .bytes()
-        .map(|b| b - b'0')
-        .collect()
-}
-
-fn add(a: &[u8], b: &[u8]) -> Vec<u8> {
-    let mut sum = a.to_vec();
-    let mut carry = 0;
-    for (digit, other) in sum.iter_mut().zip(b).rev() {
-        let total = *digit + other + carry;
-        (*digit, carry) = (total % 10, total / 10);
-    }
-    sum
-}
-
-/// `a - b`, where `a` is not the smaller one.
-fn subtract(a: &[u8], b: &[u8]) -> Vec<u8> {
-    let mut rest = a.to_vec();
-    let mut borrow = 0;
-    for (digit, other) in rest.iter_mut().zip(b).rev() {
-        let total = 10 + *digit - other - borrow;
-        (*digit, borrow) = (total % 10, u8::from(total < 10));
-    }
-    rest
+    let Ok(integer) = format!("{whole}{fraction:0<scale$}").parse() else {
+        unreachable!("a number in plain notation has only digits");
+    };
+    integer
 }
 
 #[cfg(test)]
@@ -195,11 +174,11 @@ mod tests {
     fn amounts_fit_their_columns() {
         let parse = |text: &str| Tolerances::parse(&dataset(), &[text.to_string()]);
         let table = [
-            ("email", "write COLUMN=AMOUNT"),
-            ("e_mail=ignore", "no column `e_mail`, there are: id, "),
+            ("email", "expected COLUMN=AMOUNT"),
+            ("e_mail=ignore", "unknown column `e_mail`; columns: id, "),
             ("id=ignore", "`id` is the key"),
-            ("email=1", "a text takes only `ignore`"),
-            ("dob=1", "a timestamp takes a duration"),
+            ("email=1", "for type text, only `ignore` is supported"),
+            ("dob=1", "for type timestamp, expected a duration"),
         ];
         for (bad, message) in table {
             let error = parse(bad).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-"""What the tests share. Everything that they start runs under guard.py, and so ends with them, however they end."""
+"""Shared by the tests. Everything that they start runs under guard.py, and so stops with them, however they end."""
 
 import http.server
 import json
@@ -20,7 +20,7 @@ GUARD = [sys.executable, str(pathlib.Path(__file__).parent / "guard.py")]
 DAG_IDS = ["api_to_kafka", "spark_kafka_to_cassandra", "batch_to_postgres", "verify", "cassandra_monitor"]
 
 # The tests' own process imports the DAGs' modules and Airflow: neither may see the settings or files of the user.
-OURS = {"RTP_BIN", "RTP_AIRFLOW2", "RTP_STACK_JARS", "RTP_SPARK_PYTHON", "RTP_SPARK_JARS"}
+OURS = {"RTP_BIN", "RTP_AIRFLOW2", "RTP_TOOLS_DIR", "RTP_STACK_JARS", "RTP_SPARK_PYTHON", "RTP_SPARK_JARS"}
 for name in [name for name in os.environ if name.startswith(("RTP_", "AIRFLOW")) and name not in OURS]:
     del os.environ[name]
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "false"
@@ -79,7 +79,7 @@ class Api(Started):
 
 
 class Webhook:
-    """Takes alerts; answers with `status`."""
+    """Receives alerts; answers with `status`."""
 
     def __init__(self):
         self.alerts = []
@@ -101,7 +101,7 @@ class Webhook:
 
 
 class Place:
-    """A folder with an Airflow home of its own, the addresses of three stores, and what rtp and Airflow say about them."""
+    """A folder with its own Airflow home, the addresses of three stores, and what rtp and Airflow report about them."""
 
     def __init__(self, folder, stores=None, airflow=pathlib.Path(sys.executable).parent):
         self.folder = folder
@@ -116,6 +116,7 @@ class Place:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
             "PYTHONDONTWRITEBYTECODE": "1",
             "RTP_BIN": rtp_binary(),
+            "RTP_TOOLS_DIR": os.environ["RTP_TOOLS_DIR"],
             "RTP_LANDING": str(folder / "landing"),
             "RTP_MAX_OUTAGE": "2s",
             "RTP_RETRIES": "1",
@@ -155,11 +156,10 @@ def webhook():
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    """The addresses of a Kafka, a Cassandra and a PostgreSQL of the module's own, empty when it begins."""
+    """The addresses of Kafka, Cassandra and PostgreSQL for this module only, empty at the start."""
     folder = tmp_path_factory.mktemp("stack")
-    jars = ["--jars", os.environ["RTP_STACK_JARS"]] if "RTP_STACK_JARS" in os.environ else []
     stack = [sys.executable, str(ROOT / "stack/stack.py")]
-    where = ["--dir", str(folder), *jars]
+    where = ["--dir", str(folder)]
     up = subprocess.run([*stack, "up", *where, "--ports", "free", "--parent", str(os.getpid())], capture_output=True, text=True)
     if up.returncode == 3 and "CI" not in os.environ:
         pytest.skip(up.stderr)  # something must be installed first

@@ -1,4 +1,4 @@
-"""Runs a program, and ends it and all that it started when this process or its parent ends, whatever ends them.
+"""Runs a program, and stops it and everything it started when this process or its parent ends, however they end.
 
     guard.py PROGRAM ARGUMENT...
 
@@ -16,6 +16,8 @@ import time
 
 SUBREAPER = 36
 PATIENCE_SECONDS = 10
+#: How often in a row nothing must be found before this ends.
+EMPTY_LOOKS = 3
 
 
 def main():
@@ -35,7 +37,11 @@ def main():
 def end_all():
     deadline = time.monotonic() + PATIENCE_SECONDS
     sent = set()
-    while alive := descendants(os.getpid()):
+    empty = 0
+    # A process that ends while /proc is being read hides its children for that moment.
+    while empty < EMPTY_LOOKS:
+        alive = descendants(os.getpid())
+        empty = 0 if alive else empty + 1
         late = time.monotonic() > deadline
         for pid in alive:
             if late or pid not in sent:

@@ -1,4 +1,4 @@
-"""Each DAG by `airflow dags test`: on the embedded stores, on real servers, and where something is wrong."""
+"""Each DAG with `airflow dags test`: on the embedded stores, on real servers, and with faults."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ import pytest
 from conftest import DAG_IDS, ROOT, Api, Place, free_port
 
 DAY = "2026-11-01"
-#: As a user in another zone would give it: in UTC it is the last hour of the day before.
+#: As a user in another time zone would enter it: in UTC it is the last hour of the previous day.
 MOMENT = "2026-11-02T00:30:00+01:00"
 
 
@@ -21,7 +21,7 @@ def api(tmp_path_factory):
 
 
 STORES = ("RTP_EVENT_LOG", "RTP_REALTIME_STORE", "RTP_BATCH_STORE")
-#: The tasks of a DAG's runs; those of the last run are the last ones.
+#: The tasks of a DAG's runs, those of the last run at the end.
 NEWEST = """
 SELECT task_id, task_instance.state FROM task_instance JOIN dag_run USING (dag_id, run_id)
 WHERE dag_id = ? ORDER BY dag_run.id
@@ -36,7 +36,7 @@ def ready(place, **environment):
 
 
 def test_dag(place, dag, moment=MOMENT):
-    """Runs one DAG; returns the states of its tasks and all that was said."""
+    """Runs one DAG; returns the states of its tasks and all output."""
     done = place.airflow("dags", "test", dag, moment)
     with contextlib.closing(sqlite3.connect(place.home / "airflow.db")) as database:
         found = database.execute(NEWEST, [dag])
@@ -47,7 +47,7 @@ test_dag.__test__ = False
 
 
 def content_of_all(place):
-    """Runs the DAGs in their order, and says what each one's tasks came to."""
+    """Runs the DAGs in order; returns the states of each one's tasks."""
     states = {}
     for dag in DAG_IDS:
         states[dag], said = test_dag(place, dag)
@@ -69,7 +69,7 @@ ALL_WELL = {
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory, api):
-    """A place in which every DAG has run on the embedded stores, and what its tasks came to."""
+    """A place in which every DAG has run on the embedded stores, and the states of its tasks."""
     place = ready(Place(tmp_path_factory.mktemp("embedded")), RTP_API_URL=api.url)
     return place, content_of_all(place)
 
@@ -117,7 +117,7 @@ def test_every_dag_on_real_servers(real):
 
 
 def test_the_stream_stage_as_a_spark_job(real):
-    """A thousand users more, streamed by Spark: the stores are equal again."""
+    """A thousand more users, streamed by Spark: the stores are equal again."""
     place, _ = real
     spark = {name: os.environ[name] for name in ("JAVA_HOME", "RTP_SPARK_PYTHON", "RTP_SPARK_JARS") if name in os.environ}
     place.environment.update(spark, RTP_STREAM_ENGINE="spark", RTP_SPARK_RUN=str(ROOT / "spark/run"))
@@ -147,7 +147,7 @@ def test_rejected_rows_are_a_success_that_the_webhook_is_told_of(tmp_path, api, 
 
 
 def stricter(folder):
-    """The users' dataset, but with small numbers for post codes: the API's texts are rejected."""
+    """The users dataset, but with post codes as int: the API's strings are rejected."""
     text, count = re.subn(r'(name = "post_code"\ntype = )"text"', r'\1"int"', (ROOT / "schema/users.toml").read_text())
     assert count == 1
     file = folder / "stricter.toml"

@@ -1,4 +1,4 @@
-"""What the tests start ends with them, also if they are killed, and also what has taken a session of its own."""
+"""Whatever the tests start stops with them, even if they are killed, and even if it has its own session."""
 
 import os
 import pathlib

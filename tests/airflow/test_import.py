@@ -1,4 +1,4 @@
-"""The DAGs load on Airflow 3 and on 2.10, with what a DAG must say about itself."""
+"""The DAGs load on Airflow 3 and on 2.10, with all required properties."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import DAG_IDS, DAGS, Place
 
-#: Prints what Airflow finds in the folder; for both versions.
+#: Prints what Airflow finds in the folder; works on both versions.
 LOOK = """
 import json, sys
 try:
@@ -88,7 +88,7 @@ def test_they_load(python, tmp_path):
 def test_a_broken_setting_is_an_import_error_that_names_it(python, tmp_path):
     looked = look(python, tmp_path, RTP_RUNNER="dokcer")
     assert len(looked["errors"]) == len(DAG_IDS) and looked["dags"] == {}
-    assert all("RTP_RUNNER is `dokcer`, allowed are: local, docker, kubernetes" in error for error in looked["errors"].values())
+    assert all("invalid RTP_RUNNER `dokcer`; supported: local, docker, kubernetes" in error for error in looked["errors"].values())
 
 
 def test_the_engine_is_a_setting(tmp_path):

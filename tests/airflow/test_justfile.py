@@ -1,4 +1,4 @@
-"""The DAGs do what the justfile's recipes of the same names do: same stages, commands, files, order."""
+"""The DAGs do the same as the justfile's recipes of the same names: same stages, commands, files, order."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from conftest import DAG_IDS, ROOT, Place
 from test_import import look
 
 DAY = "2026-11-01"
-#: Stands for rtp: writes down its words and what it is told by the environment.
+#: Stands in for rtp: records its arguments and its environment variables.
 RECORDER = """#!{python}
 import json, os, sys
 names = ("RTP_AS_OF", "RTP_RUN_ID", "RTP_API_URL", "RTP_EVENT_LOG", "RTP_REALTIME_STORE", "RTP_BATCH_STORE")
@@ -59,7 +59,7 @@ def run_recipe(place, name):
 
 
 def run_tasks(place, dag):
-    """Runs a DAG's commands in the order of its tasks, as they are when Airflow has filled in the day."""
+    """Runs a DAG's commands in the order of its tasks, as rendered by Airflow with the day."""
     done = set()
     while len(done) < len(dag["tasks"]):
         for name, task in dag["tasks"].items():

@@ -1,4 +1,4 @@
-"""Containers and pods: the same words, no secret to be seen, the same endings. Docker and Kubernetes are stood in for."""
+"""Containers and pods: same arguments, no visible secrets, same results. With stand-ins for Docker and Kubernetes."""
 
 import importlib
 import json
@@ -31,7 +31,7 @@ def runner(request, monkeypatch):
 
 
 def ours():
-    """The modules whose settings are read when they are imported."""
+    """The modules that read settings when they are imported."""
     return [name for name in sys.modules if name == "rtp_tasks" or name.startswith("rtp_tasks.") and name != "rtp_tasks.status"]
 
 
@@ -139,7 +139,7 @@ def ended_in_a_pod(operator, status, lines):
         client.read_namespaced_pod_log.side_effect = ApiException(reason="gone")
     task = Task()
     deleted = mock.Mock()
-    # Past Airflow's own way to set an attribute: these are what would connect to a cluster.
+    # Bypasses Airflow's way to set attributes: these would connect to a cluster.
     operator.__dict__.update(
         client=client,
         pod_manager=manager,

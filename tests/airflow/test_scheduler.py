@@ -1,4 +1,4 @@
-"""A running Airflow, as a user has it: DAGs are switched on, triggered and cleared by its REST API, and the scheduler does the rest.
+"""A running Airflow, as users have it: DAGs are unpaused, triggered and cleared through its REST API, and the scheduler does the rest.
 
 On real servers. Everything before the DAGs' first run is empty: no topic, no table, no landing file.
 """
@@ -94,7 +94,7 @@ class Airflow(Started):
         return [one["dag_run_id"] for one in found if one["run_type"] == kind]
 
     def next_of(self, dag, kind, before=0):
-        """The run of this kind after so many earlier ones, and the state in which it ends."""
+        """The run of this kind after this many earlier ones, and the state in which it ends."""
         [run, *_] = wait_for(f"a run of {dag}, {kind}", lambda: self.runs(dag, kind)[before:])
         return run, self.end_of(dag, run)
 
@@ -105,7 +105,7 @@ class Airflow(Started):
 
 @pytest.fixture(scope="module", autouse=True)
 def away_from_the_dags_own_times():
-    """A run of 00:05 or 02:00 UTC that began in the midst of the tests would be one more than they count."""
+    """A run that starts at 00:05 or 02:00 UTC, in the middle of the tests, would be one more than they expect."""
     ticks = [datetime.timedelta(hours=hours, minutes=minutes) for hours, minutes in ((0, 5), (2, 0))]
     now = datetime.datetime.now(datetime.timezone.utc)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -121,7 +121,7 @@ def hook():
     made.server.shutdown()
 
 
-#: A DAG of a user's own, from the same parts: a stream that follows does not end by itself.
+#: A user's own DAG, from the same parts: a following stream does not end by itself.
 TOO_LONG = """
 from datetime import timedelta
 from airflow.sdk import DAG
@@ -174,7 +174,7 @@ def test_an_api_that_is_down_fails_the_dag_and_tells_the_webhook_and_a_rerun_rep
     assert place.landed() == {} and airflow.runs("spark_kafka_to_cassandra", "asset_triggered") == []
 
     with Api(tmp_path, port_of(place)):
-        # As docs/airflow.md says; the web page does the same.
+        # As docs/airflow.md says; the web UI does the same.
         cleared = place.airflow("tasks", "clear", "api_to_kafka", "--only-failed", "--yes")
         assert cleared.returncode == 0, cleared.stdout + cleared.stderr
         wait_for("the rerun", lambda: airflow.states("api_to_kafka", run)["landing"] == "success")
@@ -225,13 +225,13 @@ def test_a_run_over_its_time_ends_and_the_webhook_is_told(airflow, hook):
 
 
 def streams(airflow):
-    """The rtp below Airflow that follows."""
+    """The following rtp among Airflow's child processes."""
     lines = [command_line(pid) for pid in descendants(airflow.process.pid)]
     return [line for line in lines if line and "--group" in line]
 
 
 def command_line(pid):
-    """Of a process that lives."""
+    """The command line of a running process."""
     try:
         return [word for word in pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0") if word]
     except OSError:
@@ -239,7 +239,7 @@ def command_line(pid):
 
 
 def test_the_scheduler_leaves_nothing_behind(airflow):
-    """Last: ends Airflow as the tests end it, and looks for what it started."""
+    """Last: stops Airflow as the tests do, and looks for processes that it left."""
     below = {pid: command_line(pid) for pid in descendants(airflow.process.pid)}
     assert len(below) > 4
     airflow.process.terminate()

@@ -1,4 +1,4 @@
-"""Every exit status ends a task as docs/airflow.md says, whichever runner it has; what the webhook is told."""
+"""Every exit status ends a task as docs/airflow.md says, with every runner; the webhook's alerts."""
 
 import datetime
 import json
@@ -14,7 +14,7 @@ RETRY, FAIL, SKIP = AirflowException, AirflowFailException, AirflowSkipException
 
 
 class Task:
-    """What Airflow hands a task, as far as it is used."""
+    """What Airflow passes to a task, as far as it is used."""
 
     def __init__(self):
         self.pushed = {}
@@ -37,7 +37,7 @@ def summary(**counts):
 
 
 def run(tmp_path, monkeypatch, script, **arguments):
-    """Runs a shell script in rtp's place, by the operator's own way; returns the task and how it ended."""
+    """Runs a shell script instead of rtp, through the operator; returns the task and how it ended."""
     program = tmp_path / "rtp"
     program.write_text(f"#!/bin/bash\n{script}\n")
     program.chmod(0o755)
@@ -49,7 +49,7 @@ def run(tmp_path, monkeypatch, script, **arguments):
     monkeypatch.setattr(operator, "get_env", lambda context: {"PATH": "/usr/bin:/bin", "WHO": "airflow"})
     try:
         returned = operator.execute(task.context)
-        assert returned is None  # the summary is pushed, also where the task fails
+        assert returned is None  # the summary is pushed, even if the task fails
         return task, None
     except AirflowException as ended:
         return task, ended
@@ -70,6 +70,7 @@ def script(status, *lines):
         (3, FAIL),
         (4, RETRY),
         (5, FAIL),
+        (70, FAIL),
         (101, FAIL),
         (126, FAIL),
         (127, FAIL),
@@ -85,7 +86,7 @@ def test_a_status_ends_a_task(status, kind, no_fails, tmp_path, monkeypatch, web
         kind = FAIL
     assert type(ended) is (kind or type(None)), ended
     assert task.pushed == {"return_value": summary(exit=status)}
-    # A failed task is told by Airflow's callback, once it has failed for good.
+    # Airflow's callback reports a failed task, once it has finally failed.
     assert len(webhook.alerts) == (status == 1 and not no_fails)
 
 
@@ -100,7 +101,7 @@ def test_nothing_to_read_skips_what_follows(tmp_path, monkeypatch):
     task, ended = run(tmp_path, monkeypatch, script(0, empty))
     assert type(ended) is SKIP and task.pushed == {"return_value": empty}
     assert run(tmp_path, monkeypatch, script(0, empty), may_be_empty=True)[1] is None
-    # An answer of no is never passed over in silence.
+    # An answer of no is never ignored silently.
     assert type(run(tmp_path, monkeypatch, script(1, empty), no_fails=True)[1]) is FAIL
 
 
@@ -109,7 +110,7 @@ def test_a_program_that_is_not_there_fails_and_names_it(tmp_path, monkeypatch):
     monkeypatch.setenv("RTP_HOME", str(tmp_path))
     operator = rtp("some_task", "verify")
     monkeypatch.setattr(operator, "get_env", lambda context: {"PATH": "/usr/bin:/bin"})
-    with pytest.raises(FAIL, match=r"(?s)status 127, the program was not found.*/nowhere/rtp"):
+    with pytest.raises(FAIL, match=r"(?s)status 127, program not found.*/nowhere/rtp"):
         operator.execute(Task().context)
 
 
@@ -120,11 +121,14 @@ def test_the_reason_is_what_rtp_said(tmp_path, monkeypatch):
     assert str(ended) == "rtp produce ended with status 4, a dependency is down or refused us: cannot reach http://api"
     _, ended = run(tmp_path, monkeypatch, script(2, warning, summary(exit=2)))
     assert str(ended).endswith(": a warning")
-    # heartbeat says it on standard output.
+    panic = {"level": "error", "message": "internal error, a bug in rtp: index out of bounds (src/lib.rs:7)"}
+    _, ended = run(tmp_path, monkeypatch, script(70, panic, summary(exit=70)))
+    assert str(ended) == f"rtp produce ended with status 70, an internal error, please report it: {panic['message']}"
+    # heartbeat prints it to standard output.
     _, ended = run(tmp_path, monkeypatch, script(4, "realtime-store failed", summary(exit=4, rejected=1)))
     assert str(ended).endswith(": read 7, written 7, rejected 1\nrealtime-store failed")
     _, ended = run(tmp_path, monkeypatch, "exit 2")
-    assert str(ended).endswith("it said nothing")
+    assert str(ended).endswith("no output")
 
 
 def test_an_alert_has_the_shape_of_heartbeats(tmp_path, monkeypatch, webhook):
@@ -156,7 +160,7 @@ def test_a_broken_webhook_changes_nothing_and_its_secret_is_not_logged(fault, tm
     monkeypatch.setenv("RTP_ALERT_URL", url)
     _, ended = run(tmp_path, monkeypatch, script(1, summary(exit=1)))
     assert ended is None
-    assert "cannot tell the webhook" in caplog.text and "secret" not in caplog.text
+    assert "cannot post the alert to the webhook" in caplog.text and "secret" not in caplog.text
 
 
 def test_the_day_is_that_of_utc():

@@ -1,12 +1,12 @@
-//! Runs the real binary in a folder of its own, with a clear environment, and looks at the result.
+//! Runs the real binary in its own folder, with a clean environment, and looks at the result.
 
-#![allow(dead_code, unreachable_pub)] // each test file uses its part of this module
+#![allow(dead_code, unreachable_pub)] // tests/it and tests/servers each use their part of this module
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A folder that goes away with the test.
+/// A folder that is deleted with the test.
 pub struct Place(tempfile::TempDir);
 
 /// What a command left behind.
@@ -65,7 +65,7 @@ impl Place {
 
     /// Runs rtp with `--log-format json`.
     pub fn rtp(&self, args: &[&str], stdin: &[u8]) -> Ran {
-        let mut child = self.start(args).0;
+        let mut child = self.start(args).0.take().unwrap();
         let mut pipe = child.stdin.take().unwrap();
         let stdin = stdin.to_vec();
         let writer = std::thread::spawn(move || pipe.write_all(&stdin).ok());
@@ -88,7 +88,7 @@ impl Place {
         }
     }
 
-    /// Starts such a script and does not wait for it; what it prints is lost.
+    /// Starts such a script without waiting for it; its output is lost.
     pub fn spawn_bash(&self, script: &str) -> std::process::Child {
         self.script(script)
             .stdout(Stdio::null())
@@ -108,7 +108,7 @@ impl Place {
         bash
     }
 
-    /// Kills every rtp of this place that runs this command.
+    /// Kills every rtp in this place that runs this command.
     pub fn kill_9(&self, command: &str) {
         for process in std::fs::read_dir("/proc").unwrap() {
             let process = process.unwrap().path();
@@ -137,7 +137,7 @@ impl Place {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        Running(child)
+        Running(Some(child))
     }
 
     /// One column of one row of a query, as text.
@@ -157,7 +157,7 @@ impl Place {
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !is_so() {
@@ -166,7 +166,7 @@ pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// A running `rtp mock-api`, which ends with the test.
+/// A running `rtp mock-api`, which stops with the test.
 pub struct Mock {
     pub child: std::process::Child,
     /// Where it listens, such as `http://127.0.0.1:40123`.
@@ -205,36 +205,62 @@ impl Drop for Mock {
     }
 }
 
-/// A command at work. Its standard input stays open until it has ended.
-pub struct Running(Child);
+/// A running command, which is killed if the test ends before it. Its standard input stays open until it ends.
+pub struct Running(Option<Child>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
 
 impl Running {
+    fn child(&mut self) -> &mut Child {
+        self.0.as_mut().unwrap()
+    }
+
     pub fn write(&mut self, input: &[u8]) {
-        let pipe = self.0.stdin.as_mut().unwrap();
+        let pipe = self.child().stdin.as_mut().unwrap();
         if let Err(e) = pipe.write_all(input).and_then(|()| pipe.flush()) {
             let mut said = String::new();
-            let mut stderr = self.0.stderr.take().unwrap();
+            let mut stderr = self.child().stderr.take().unwrap();
             stderr.read_to_string(&mut said).unwrap();
             panic!("it reads no more: {e}; {said}");
         }
     }
 
-    /// Ends its standard input.
+    /// The next line of its standard output, without waiting for more.
+    pub fn read_line(&mut self) -> String {
+        let pipe = self.child().stdout.as_mut().unwrap();
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while byte != *b"\n" {
+            pipe.read_exact(&mut byte).unwrap();
+            line.extend(byte);
+        }
+        String::from_utf8(line).unwrap()
+    }
+
+    /// Closes its standard input.
     pub fn close_input(&mut self) {
-        drop(self.0.stdin.take());
+        drop(self.child().stdin.take());
     }
 
     /// Sends a signal such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let pid = self.0.id().to_string();
+        let pid = self.0.as_ref().unwrap().id().to_string();
         let kill = Command::new("kill").args(["-s", name, &pid]).status();
         assert!(kill.unwrap().success());
     }
 
-    /// How it ended; a status of -1 is a signal.
+    /// How it ended; status -1 means a signal.
     pub fn end(mut self) -> Ran {
-        let pipe = self.0.stdin.take();
-        let output = self.0.wait_with_output().unwrap();
+        let mut child = self.0.take().unwrap();
+        let pipe = child.stdin.take();
+        let output = child.wait_with_output().unwrap();
         drop(pipe);
         Ran {
             status: output.status.code().unwrap_or(-1),
@@ -242,6 +268,14 @@ impl Running {
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
     }
+}
+
+/// The folder where tools are kept, for a script that lacks the environment to find it.
+pub fn tools() -> String {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/kept");
+    let out = Command::new(kept).output().unwrap();
+    assert!(out.status.success());
+    String::from_utf8(out.stdout).unwrap().trim_end().into()
 }
 
 /// An event of the users dataset: number `n`, fetched `second` seconds after midnight.
@@ -253,16 +287,16 @@ pub fn user(n: u64, second: u64, email: &str) -> String {
     )
 }
 
-/// `count` events of the users dataset, one a line.
+/// `count` events of the users dataset, one per line.
 pub fn users(count: u64) -> String {
     (0..count)
         .map(|n| user(n, 0, "a@example.com") + "\n")
         .collect()
 }
 
-/// Records as `fetch --state` sends them on a pipe: a page of each, with its bookmark after it.
+/// Records as `fetch --state` sends them through a pipe: pages of one record, each followed by its bookmark.
 pub fn pages(pages: &[(&str, &str)]) -> String {
-    let mut tally = rtp::trailer::Tally::default();
+    let mut tally = rtp::intake::marks::Tally::default();
     let mut out = String::new();
     for (records, state) in pages {
         tally.add_lines(records.lines().count() as u64, records.as_bytes());
@@ -272,7 +306,14 @@ pub fn pages(pages: &[(&str, &str)]) -> String {
     out
 }
 
-/// Holds `state.json` as a running command does.
+/// Locks `state.json` like a running command.
 pub fn hold_state(place: &Place) -> std::fs::File {
     rtp::durable::hold(&place.path("state.json")).unwrap()
+}
+
+/// Records followed by the trailer of `fetch --trailer`.
+pub fn complete(records: &str) -> String {
+    let mut tally = rtp::intake::marks::Tally::default();
+    tally.add_lines(records.lines().count() as u64, records.as_bytes());
+    records.to_string() + &tally.end()
 }

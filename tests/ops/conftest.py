@@ -1,4 +1,4 @@
-"""What the tests share: the binary, the tools, and a practice API."""
+"""Shared by the tests: the binary, the tools, and a practice API."""
 
 import os
 import pathlib
@@ -13,7 +13,7 @@ import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RTP = pathlib.Path(os.environ["RTP_BIN"]).resolve()
-#: A day long gone: no test depends on today's date.
+#: A day in the past: no test depends on today's date.
 DAY = "2026-11-01"
 
 
@@ -36,15 +36,15 @@ def run(*command, check=True, timeout=120, **options):
 
 
 def tool(name):
-    """The path of a tool that tests/ops/run has put there; its absence is a failure, never a skipped test."""
+    """The path of a tool that tests/ops/run has installed; if it is missing, that is a failure, never a skipped test."""
     path = shutil.which(name)
     assert path, f"{name} is missing: run the tests by ./justw test-ops"
     return path
 
 
 def clean_environment(**more):
-    """The environment without what would lead a command to the developer's own stores."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RTP_", "COMPOSE_"))}
+    """The environment without variables that would point a command at the developer's own stores."""
+    kept = {name: value for name, value in os.environ.items() if name == "RTP_TOOLS_DIR" or not name.startswith(("RTP_", "COMPOSE_"))}
     return kept | more
 
 
@@ -59,14 +59,14 @@ def help_of(*command):
 
 
 def commands():
-    """rtp's commands, by its help."""
+    """rtp's commands, from its help."""
     listed = help_of().split("Commands:\n")[1].split("\n\n")[0]
     return re.findall(r"^  ([a-z-]+)  ", listed, re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
 def variables():
-    """Every variable of the environment that rtp reads: those of its helps, and the passwords of src/secret.rs."""
+    """Every environment variable that rtp reads: those in its help texts, and the passwords of src/secret.rs."""
     named = set()
     for command in commands():
         named |= set(re.findall(r"\bRTP_[A-Z_]+\b", help_of(command)))
@@ -76,13 +76,13 @@ def variables():
 
 
 def parse_command(arguments, environment=None):
-    """Fails unless rtp takes these arguments: with --help behind them it checks all of them, and does nothing."""
+    """Fails unless rtp accepts these arguments: with --help after them it checks all of them, and does nothing."""
     done = run(RTP, *arguments, "--help", check=False, env=clean_environment(**(environment or {})))
     assert done.returncode == 0, f"rtp {' '.join(arguments)}: {done.stderr}"
 
 
 def closed_port():
-    """A port on which nobody listens at the moment."""
+    """A port that is currently unused."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return taken.getsockname()[1]

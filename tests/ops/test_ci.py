@@ -1,10 +1,11 @@
-"""deploy/ci and .github/workflows: the scripts are run, the workflows checked by actionlint and zizmor and held against
-what .ci/run runs."""
+"""deploy/ci and .github/workflows: the scripts are run, the workflows checked by actionlint and zizmor and compared with
+.ci/run."""
 
 import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import tarfile
 import tomllib
@@ -50,7 +51,7 @@ def verify(place, addresses, *arguments, **more):
 
 
 def test_a_secret_that_is_not_set_is_no_mistake(tmp_path, stores):
-    # GitHub hands it over as an empty variable; the server is asked without a password, and is not there.
+    # GitHub passes it as an empty variable; rtp connects without a password, and there is no server.
     addresses = stores | {"RTP_BATCH_STORE": f"postgres://rtp@127.0.0.1:{closed_port()}/rtp"}
     done = verify(tmp_path, addresses, "--max-outage", "0", RTP_POSTGRES_PASSWORD="", RTP_CASSANDRA_PASSWORD="")
     assert done.returncode == 4, done.stderr
@@ -117,7 +118,7 @@ def test_the_archive_holds_all_and_is_the_same_every_time(tmp_path):
     assert {f"{name}/{file}" for file in wanted} <= names
     assert run(tmp_path / name / "rtp", "--version").stdout.split()[1] == version
     for file in (tmp_path / name).rglob("*.1"):
-        assert file.read_text().startswith(".ie"), f"{file} is no man page"
+        assert file.read_text().startswith(".ie"), f"{file} is not a man page"
 
 
 def test_verify_yml_takes_what_release_yml_makes():
@@ -170,7 +171,7 @@ def test_one_action_is_one_commit_everywhere():
 
 
 def recipes(names):
-    """The recipes and all that they depend on, by just itself."""
+    """The recipes and all their dependencies, according to just itself."""
     dumped = json.loads(run(ROOT / "justw", "--dump", "--dump-format", "json").stdout)["recipes"]
     found, todo = set(), list(names)
     while todo:
@@ -185,11 +186,11 @@ def test_the_jobs_together_run_what_ci_run_runs():
     by_script = recipes(re.findall(r"^[^#\n]*\./justw ([\w-]+)", (ROOT / ".ci/run").read_text(), re.MULTILINE))
     steps = [step.get("run", "") for job in load(".github/workflows/ci.yml")["jobs"].values() for step in job["steps"]]
     by_jobs = recipes(name for step in steps for name in re.findall(r"\./justw ([\w-]+)", step))
-    # `test` is only the name of its parts.
+    # `test` is only an alias for its parts.
     assert by_script - {"test"} == by_jobs, "add the recipe to .github/workflows/ci.yml, or to .ci/run"
 
 
-#: What GitHub's images have without being told.
+#: What GitHub's images have preinstalled.
 ON_THE_RUNNER = {"bash", "python3", "systemd", "golang-go"}
 
 
@@ -218,7 +219,7 @@ def test_caches_go_by_files_that_exist_and_hold_what_is_fetched():
         [cache] = [step for step in job["steps"] if step.get("uses", "").startswith("actions/cache@")]
         for name in re.findall(r"'([^']+)'", cache["with"]["key"]):
             assert list(ROOT.glob(name)), f"a cache's key goes by {name}, which does not exist"
-        assert {"target", ".tools"} <= set(cache["with"]["path"].split())
+        assert {"target", "~/.cache/rtp"} <= set(cache["with"]["path"].split())
     assert "actions/cache" not in (ROOT / ".github/workflows/release.yml").read_text()
 
 
@@ -241,4 +242,49 @@ def test_checksums_step_makes_what_sha256sum_checks(tmp_path):
 
 
 def test_scripts_are_clean():
-    run(tool("shellcheck"), *(ROOT / "deploy/ci").glob("*.sh"), ROOT / "tests/ops/run", ROOT / ".ci/run", ROOT / ".ci/need")
+    ours = [ROOT / "justw", ROOT / "tests/ops/run", ROOT / "tests/airflow/run", ROOT / "spark/run", *(ROOT / ".ci").iterdir()]
+    run(tool("shellcheck"), *(ROOT / "deploy/ci").glob("*.sh"), *ours)
+
+
+# ---- what is kept outside the clone ----
+
+
+def kept(*arguments, check=True, **environment):
+    bare = {name: os.environ[name] for name in ("PATH", "HOME")}
+    return run(ROOT / ".ci/kept", *arguments, check=check, env=bare | environment)
+
+
+def test_what_is_kept_is_made_once_and_a_version_of_its_own(tmp_path):
+    def made(version):
+        return kept("thing", version, "sh", "-c", 'echo made; echo "$KEPT" > "$KEPT/file"', RTP_TOOLS_DIR=str(tmp_path))
+
+    first, again, other, long = made("1.0"), made("1.0"), made("1.1"), made("a==1\nb==2\n")
+    folder = str(tmp_path / "thing-1.0")
+    assert (first.stdout, first.stderr) == (again.stdout, "made\n") == (f"{folder}\n", "made\n") and again.stderr == ""
+    assert (tmp_path / "thing-1.0/file").read_text() == first.stdout
+    assert len({run.stdout for run in (first, other, long)}) == 3
+
+
+def test_what_is_half_made_is_not_used(tmp_path):
+    half = kept("thing", "1", "sh", "-c", 'touch "$KEPT/half"; exit 3', check=False, RTP_TOOLS_DIR=str(tmp_path))
+    assert (half.returncode, half.stdout) == (3, "")
+    killed = kept("thing", "1", "sh", "-c", 'touch "$KEPT/half"; kill -9 $PPID', check=False, RTP_TOOLS_DIR=str(tmp_path))
+    assert killed.returncode == -signal.SIGKILL
+    whole = kept("thing", "1", "sh", "-c", 'touch "$KEPT/whole"', RTP_TOOLS_DIR=str(tmp_path))
+    assert sorted(os.listdir(whole.stdout.strip())) == [".complete", "whole"]
+
+
+def test_two_clones_at_once_make_it_once(tmp_path):
+    script = f'echo "$KEPT" >> {tmp_path}/made; sleep 0.5; touch "$KEPT/whole"'
+    command = [ROOT / ".ci/kept", "thing", "1", "sh", "-c", f'{script}']
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"RTP_TOOLS_DIR": str(tmp_path)}) for _ in range(4)]
+    folders = {process.communicate(timeout=60)[0].strip() for process in running}
+    assert folders == {str(tmp_path / "thing-1")} and (tmp_path / "made").read_text().splitlines() == list(folders)
+    assert (tmp_path / "thing-1/whole").exists()
+
+
+def test_the_place_is_the_variables_else_the_caches(tmp_path):
+    home = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": ""}
+    assert kept(**home).stdout == f"{tmp_path}/home/.cache/rtp\n"
+    assert kept(**home | {"XDG_CACHE_HOME": str(tmp_path / "cache")}).stdout == f"{tmp_path}/cache/rtp\n"
+    assert kept(**home | {"RTP_TOOLS_DIR": str(tmp_path / "tools")}).stdout == f"{tmp_path}/tools\n"

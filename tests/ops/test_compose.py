@@ -1,4 +1,4 @@
-"""docker-compose.yml: checked by both generations of Compose, each of its values held against the code and the
+"""docker-compose.yml: checked by both generations of Compose, each of its values compared with the code and the
 configuration, and what can run without containers is run: the health checks, the scripts, the broker's environment."""
 
 import contextlib
@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 import tomllib
@@ -20,7 +21,10 @@ import pytest
 from conftest import ROOT, RTP, clean_environment, closed_port, load, parse_command, run, tool
 from test_dockerfile import of
 
-#: The ports that users of this stack know, by service. The dashboard's 8501 joins with the dashboard.
+sys.path.insert(0, str(ROOT / "stack"))
+import stack  # noqa: E402
+
+#: The ports that users of this stack know, by service. The dashboard's 8501 is added with the dashboard.
 PORTS = {
     "broker": 9092,
     "cassandra": 9042,
@@ -31,7 +35,7 @@ PORTS = {
     "grafana": 3000,
     "prometheus": 9090,
 }
-#: What the images of others listen on, by their own documentation; ours say it in their configuration.
+#: The ports of third-party images, from their documentation; ours are in their configuration.
 OTHERS_LISTEN = {
     "cassandra": {9042},
     "postgres": {5432},
@@ -44,20 +48,20 @@ OTHERS_LISTEN = {
     "cadvisor": {8080},
     "node-exporter": {9100},
 }
-#: Users that the images of others run as.
+#: Users that third-party images run as.
 USERS = {"postgres": 999, "grafana": 472}
 DAGS = ("api_to_kafka", "spark_kafka_to_cassandra", "batch_to_postgres", "cassandra_monitor")
 
 
 def compose(*arguments, program=None, **environment):
-    """Runs the newest Compose, or the program given, on the project's file."""
+    """Runs the newest Compose, or the given program, on the project's file."""
     program = program or pathlib.Path(tool("python")).parent / "docker-compose"
     return run(program, *arguments, cwd=ROOT, env=clean_environment(**environment)).stdout
 
 
 @pytest.fixture(scope="module")
 def services():
-    """Every service as Compose itself reads the file, with all profiles on."""
+    """Every service as Compose itself reads the file, with all profiles enabled."""
     return json.loads(compose("--profile", "*", "config", "--format", "json"))["services"]
 
 
@@ -106,7 +110,7 @@ def test_ports_are_the_known_ones_and_on_loopback_only(services):
 
 def test_images_are_pinned_and_nothing_is_installed_at_start(services):
     for name, service in services.items():
-        assert re.search(r":v?\d+\.\d+(\.\d+)?$", service["image"]), f"{name}: {service['image']} is no exact version"
+        assert re.search(r":v?\d+\.\d+(\.\d+)?$", service["image"]), f"{name}: {service['image']} is not an exact version"
     text = (ROOT / "docker-compose.yml").read_text()
     assert not re.search(r"pip install|apt-get|_PIP_ADDITIONAL_REQUIREMENTS", text)
 
@@ -160,7 +164,7 @@ def test_every_lasting_service_starts_again_and_has_a_health_check(services):
         if name in one_shots:
             continue
         assert service["restart"] == "unless-stopped", name
-        # Neither has a shell in its image that could ask, or nobody waits for it.
+        # Its image has no shell for a health check, or nothing waits for it.
         if name not in ("node-exporter", "cadvisor", "control-center"):
             assert "healthcheck" in service, f"{name} has no health check"
 
@@ -197,15 +201,15 @@ def test_addresses_are_good_for_rtp(services):
 
 
 def values_of(service):
-    """Everything of a service that may name an address: variables, command, health check."""
+    """Everything in a service that may contain an address: variables, command, health check."""
     environment = [str(value) for value in (service.get("environment") or {}).values()]
     return environment + (service.get("command") or []) + (service.get("healthcheck") or {}).get("test", [])
 
 
 def test_every_address_is_of_a_service_that_listens_there(services):
     ports = listens(services)
-    # A broker sends its clients to the address that it advertises: inside, only the listener that advertises its own
-    # name is of use; by the other one a client would be sent to its own localhost.
+    # A broker redirects clients to the address that it advertises: inside, only the listener that advertises its own
+    # name works; the other one would send a client to its own localhost.
     advertised = re.findall(r"//([\w.]+):(\d+)", services["broker"]["environment"]["KAFKA_ADVERTISED_LISTENERS"])
     assert {host: int(port) for host, port in advertised} == {"broker": 29092, "localhost": PORTS["broker"]}
     ports["broker"] -= {int(port) for host, port in advertised if host != "broker"}
@@ -237,7 +241,7 @@ def test_topics_are_those_of_the_dataset():
     assert tomllib.loads((ROOT / "schema/users.toml").read_text())["event"]["topic"] in known
     for path in ("docker-compose.yml", ".env", "docs/containers.md"):
         for topic in re.findall(r"\buser_events[\w.]*\w", (ROOT / path).read_text()):
-            assert topic in known, f"{path}: {topic} is no topic of the dataset"
+            assert topic in known, f"{path}: {topic} is not a topic of the dataset"
 
 
 def test_mounted_paths_exist(services):
@@ -286,7 +290,7 @@ def test_no_password_is_in_the_file(services):
     for name, service in services.items():
         for variable, value in (service.get("environment") or {}).items():
             if re.search(r"PASSWORD|SECRET|FERNET|SQL_ALCHEMY_CONN", variable):
-                assert "/run/secrets/" in value, f"{name}: {variable} is no file"
+                assert "/run/secrets/" in value, f"{name}: {variable} is not a file"
 
 
 # ---- what can be run ----
@@ -301,7 +305,7 @@ def test_a_wrong_command_and_a_wrong_variable_are_noticed():
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory):
-    """What secrets.sh makes: its folder, and the owner of each file by a `chown` that only takes notes."""
+    """The result of secrets.sh: its folder, and the owner of each file, from a `chown` that only records."""
     place = tmp_path_factory.mktemp("secrets")
     (place / "bin").mkdir()
     (place / "bin/chown").write_text(f'#!/bin/sh\necho "$2 $3" >> {place}/owners\n')
@@ -403,29 +407,28 @@ def test_the_practice_api_passes_its_own_check(services):
 
 @pytest.fixture(scope="module")
 def jars():
-    """The servers' jars, where the tests on real servers have them too."""
-    folder = pathlib.Path(os.environ.get("RTP_STACK_JARS", ROOT / ".stack/jars"))
+    """The servers' jars, from the same folder as for the tests on real servers."""
     tool("java")
     tool("mvn")
-    return folder
+    return stack.jars_folder()
 
 
 @pytest.fixture(scope="module")
 def metadata(jars, secrets, services, tmp_path_factory):
-    """The address of Airflow's own database, on a real PostgreSQL that has run the first start's script."""
+    """The address of Airflow's own database, on a real PostgreSQL that has run the first-start script."""
     folder = tmp_path_factory.mktemp("stack")
-    stack = ["python3", ROOT / "stack/stack.py"]
+    servers = ["python3", ROOT / "stack/stack.py"]
     options = ["--jars", jars, "--dir", folder / "s", "--only", "postgres"]
-    run(*stack, "up", *options, "--ports", "free", "--parent", str(os.getpid()), timeout=300)
-    user, host, port, database = re.search(r"postgres://(\w+)@([\w.]+):(\d+)/(\w+)", run(*stack, "env", *options).stdout).groups()
+    run(*servers, "up", *options, "--ports", "free", "--parent", str(os.getpid()), timeout=300)
+    user, host, port, database = re.search(r"postgres://(\w+)@([\w.]+):(\d+)/(\w+)", run(*servers, "env", *options).stdout).groups()
     environment = os.environ | {"PGHOST": host, "PGPORT": port, "POSTGRES_USER": user, "POSTGRES_DB": database, "RTP_SECRETS": str(secrets[0])}
     mounted = {volume["target"]: volume["source"] for volume in services["postgres"]["volumes"]}
-    # As the image's entry point does with a script that is not executable.
+    # As the image's entry point does for a script that is not executable.
     run("bash", "-Eeo", "pipefail", "-c", f". {mounted['/docker-entrypoint-initdb.d/airflow.sh']}", env=environment)
     url = (secrets[0] / "airflow/sql_alchemy_conn").read_text().strip()
     assert "@postgres:5432/" in url
     yield url.replace("@postgres:5432", f"@{host}:{port}")
-    run(*stack, "down", *options, "--wipe")
+    run(*servers, "down", *options, "--wipe")
 
 
 def test_the_first_start_of_postgres_makes_airflows_database(metadata):
@@ -435,20 +438,16 @@ def test_the_first_start_of_postgres_makes_airflows_database(metadata):
 
 @pytest.fixture(scope="module")
 def airflow():
-    """Airflow as the Dockerfile's stage installs it, by its own lines, in .tools/compose-airflow."""
-    venv = pathlib.Path(os.environ.get("RTP_AIRFLOW_VENV", ROOT / ".tools/compose-airflow"))
+    """Airflow as the Dockerfile's stage installs it, with its own lines, kept where .ci/kept says."""
     files = [ROOT / "dags/requirements-airflow3.txt", ROOT / "deploy/compose/requirements-airflow.txt"]
-    wanted = "".join(path.read_text() for path in files)
-    if not (venv / "requirements").exists() or (venv / "requirements").read_text() != wanted:
-        shutil.rmtree(venv, ignore_errors=True)
-        run("python3", "-m", "venv", venv)
-        install, check, *_ = of("airflow", "RUN")[0].split(" && ")
-        assert check.strip() == "pip check"
-        for path in files:
-            install = install.replace(f"/opt/requirements/{path.name}", str(path))
-        run("sh", "-c", f"{install} && {check}", env=os.environ | {"PATH": f"{venv}/bin:{os.environ['PATH']}"}, timeout=900)
-        (venv / "requirements").write_text(wanted)
-    return venv / "bin"
+    install, check, *_ = of("airflow", "RUN")[0].split(" && ")
+    assert check.strip() == "pip check"
+    version = "".join([sys.version, install, *(path.read_text() for path in files)])
+    for path in files:
+        install = install.replace(f"/opt/requirements/{path.name}", str(path))
+    script = f'python3 -m venv "$KEPT" && PATH="$KEPT/bin:$PATH" && {install} && {check}'
+    kept = run(ROOT / ".ci/kept", "compose-airflow", version, "sh", "-ec", script, timeout=900).stdout.strip()
+    return pathlib.Path(kept) / "bin"
 
 
 def test_airflow_runs_as_the_file_sets_it_up(services, secrets, metadata, airflow, api, tmp_path):
@@ -498,7 +497,7 @@ def test_airflow_runs_as_the_file_sets_it_up(services, secrets, metadata, airflo
         base = f"http://127.0.0.1:{api_port}"
         token = ask(f"{base}/auth/token", {"username": "admin", "password": password})["access_token"]
         until(lambda: {dag["dag_id"] for dag in ask(f"{base}/api/v2/dags", token=token)["dags"]} >= set(DAGS), 120, tmp_path / "airflow-dag-processor.log")
-        # Triggered as a user would; the scheduler's processes run rtp and tell the API server what became of it.
+        # Triggered as a user would; the scheduler's processes run rtp and report the result to the API server.
         made = ask(f"{base}/api/v2/dags/batch_to_postgres/dagRuns", {"logical_date": None}, token=token)["dag_run_id"]
         last = {}
 
@@ -525,7 +524,7 @@ def test_airflow_runs_as_the_file_sets_it_up(services, secrets, metadata, airflo
 
 
 def until(holds, seconds, log):
-    """Waits until the condition holds; a server that is not up yet is no failure before the time is over."""
+    """Waits until the condition holds; until the time is over, a server that is not up yet is not a failure."""
     end = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError):
@@ -537,7 +536,7 @@ def until(holds, seconds, log):
 
 
 def ask(url, body=None, token=None):
-    """The JSON answer of Airflow's API."""
+    """The JSON answer from Airflow's API."""
     request = urllib.request.Request(url, data=None if body is None else json.dumps(body).encode(), headers={"Content-Type": "application/json"})
     if token:
         request.add_header("Authorization", f"Bearer {token}")
@@ -546,7 +545,7 @@ def ask(url, body=None, token=None):
 
 
 def test_the_brokers_listeners_work_from_inside_and_from_outside(services, jars, tmp_path):
-    run("python3", "-c", f"import sys, pathlib; sys.path.insert(0, {str(ROOT / 'stack')!r}); import stack; stack.fetch_jars(pathlib.Path({str(jars)!r}), 'kafka')", timeout=300)
+    stack.fetch_jars(jars, "kafka")
     ports = {"9092": closed_port(), "29092": closed_port(), "29093": closed_port()}
     lines = []
     for name, value in services["broker"]["environment"].items():
@@ -557,7 +556,7 @@ def test_the_brokers_listeners_work_from_inside_and_from_outside(services, jars,
     properties = "\n".join(lines).replace("/var/lib/kafka/data", str(data))
     assert str(data) in properties
     (tmp_path / "server.properties").write_text(properties + "\n")
-    # The JVM finds the name `broker` here as containers do by the network's own names.
+    # Here the JVM resolves the name `broker`, as containers do in their network.
     (tmp_path / "hosts").write_text("127.0.0.1 broker localhost\n")
     java = ["java", "-Xmx512m", f"-Djdk.net.hosts.file={tmp_path / 'hosts'}", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars}/kafka/*"]
     run(*java, "kafka.tools.StorageTool", "format", "-t", "5L6g3nShT-eMCtK--X86sw", "-c", tmp_path / "server.properties")
@@ -573,7 +572,7 @@ def test_the_brokers_listeners_work_from_inside_and_from_outside(services, jars,
                 break
         assert done.returncode == 0, (tmp_path / "log").read_text() + done.stderr
         assert f"broker:{ports['29092']}" in done.stdout, "inside, clients are sent to the name and port of the network"
-        # rtp on this machine, through the published port: the address that the broker gives it is localhost's.
+        # rtp on this machine, through the published port: the broker gives it the address of localhost.
         environment = clean_environment(RTP_EVENT_LOG=f"kafka://localhost:{ports['9092']}", RTP_REALTIME_STORE=f"sqlite:{tmp_path}/r.db", RTP_BATCH_STORE=f"sqlite:{tmp_path}/b.db")
         run(RTP, "init", "--max-outage", "30s", env=environment)
     finally:

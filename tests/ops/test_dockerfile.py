@@ -1,5 +1,5 @@
 """The Dockerfile. No image can be built without a container engine, so its steps are run here, one by one, in a folder
-that holds what COPY brings: the shell lines for real, with a cargo that checks the project's manifest instead of compiling."""
+with what COPY copies: the shell lines for real, with a cargo that checks the project's manifest instead of compiling."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ class Step:
 
 
 def steps():
-    """The instructions in their order, each with the stage that it belongs to."""
+    """The instructions in order, each with its stage."""
     text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
     found, stage = [], None
     for line in re.sub(r"\\\n\s*", " ", text).splitlines():
@@ -81,7 +81,7 @@ def test_every_source_exists_and_reaches_the_builder():
     kept = {line[1:] for line in ignored if line.startswith("!")}
     for sources, _ in copies():
         for source in sources:
-            assert (ROOT / source).exists(), f"COPY {source}: there is no such file"
+            assert (ROOT / source).exists(), f"COPY {source}: no such file"
             assert {source, *map(str, pathlib.PurePath(source).parents)} & kept, f"COPY {source}: .dockerignore keeps it from the builder"
     copied = {source for sources, _ in copies() for source in sources}
     assert kept <= copied, f"sent to the builder and never copied: {kept - copied}"
@@ -90,7 +90,8 @@ def test_every_source_exists_and_reaches_the_builder():
 def test_the_build_has_every_file_that_the_sources_include():
     copied = [source for sources, _ in copies("build") for source in sources]
     for path in (ROOT / "src").rglob("*.rs"):
-        for name in re.findall(r'include_(?:str|bytes)!\("([^"]+)"\)', path.read_text()):
+        built = path.read_text().replace('#[cfg(doctest)]\n#[doc = include_str!', "")  # not part of the binary
+        for name in re.findall(r'include_(?:str|bytes)!\("([^"]+)"\)', built):
             file = (path.parent / name).resolve().relative_to(ROOT)
             assert any(str(file) == source or str(file).startswith(source + "/") for source in copied), f"{path} includes {file}"
 
@@ -104,12 +105,12 @@ def test_it_builds_by_the_command_that_ci_builds_by():
 
 @pytest.fixture
 def shim(tmp_path):
-    """A `cargo` that has the real one read the manifest and the lock file as for a build, and leaves a binary."""
+    """A `cargo` that makes the real one read the manifest and the lock file as for a build, and creates a binary."""
     folder = tmp_path / "shim"
     folder.mkdir()
     real = tool("cargo")
     host = re.search(r"host: (\S+)", run("rustc", "-vV").stdout).group(1)
-    # `metadata` takes a manifest whose targets have no file; `fetch` does not, as `build`.
+    # `metadata` accepts a manifest whose targets have no file; `fetch`, like `build`, does not.
     script = f"""#!/bin/sh
 set -eu
 '{real}' fetch --quiet --locked --target {host}
@@ -150,12 +151,12 @@ def test_the_build_stage_runs_in_what_is_copied(tmp_path, shim):
     targets = [json.loads(path.read_text())["packages"][0]["targets"] for path in sorted(tmp_path.glob("log.[0-9]*"))]
     assert len(targets) == 2
     assert {target["name"] for target in targets[0]} >= {"rtp"}
-    # cargo builds again only what is newer than its last build.
+    # cargo rebuilds only what is newer than its last build.
     newer = (tmp_path / "log.new").read_text().split()
     assert {"src/main.rs", "src/lib.rs"} <= set(newer)
 
 
-#: What Debian 12's base image has without a package being installed: dpkg itself needs these.
+#: What Debian 12's base image has preinstalled: dpkg itself needs these.
 BASE_LIBRARIES = {"libc.so.6", "libm.so.6", "libgcc_s.so.1", "libz.so.1", "ld-linux-x86-64.so.2", "linux-vdso.so.1"}
 
 

@@ -1,5 +1,5 @@
 """deploy/kubernetes: rendered by kustomize, validated against the schemas of Kubernetes and KEDA, each reference, port,
-address and command held against what it names, and the stages' scripts run against embedded stores and a practice API."""
+address and command compared with what it refers to, and the stages' scripts run on embedded stores and a practice API."""
 
 import datetime
 import json
@@ -18,9 +18,9 @@ from conftest import ROOT, RTP, clean_environment, closed_port, parse_command, r
 FOLDER = ROOT / "deploy/kubernetes"
 OVERLAYS = ("dev", "production")
 KEDA = json.loads((ROOT / "tests/ops/schemas/keda.json").read_text())
-#: Secrets that the user of an overlay makes, by the overlay's own first lines.
+#: Secrets that the user of an overlay creates, according to the overlay's first lines.
 MADE_BY_THE_USER = {"dev": {}, "production": {"rtp-passwords": {"kafka", "kafka-username", "cassandra", "postgres"}, "rtp-ca": {"kafka.crt", "cassandra.crt", "postgres.crt"}}}
-#: Every dataset is for one topic; the built-in one's.
+#: The topic of the built-in dataset.
 DATASET = tomllib.loads((ROOT / "schema/users.toml").read_text())
 
 
@@ -63,7 +63,7 @@ def environment_of(container, documents):
 
 
 def validate(document):
-    """Fails unless the document is what its apiVersion and kind allow, without a field that they do not know."""
+    """Fails unless the document matches its apiVersion and kind, without unknown fields."""
     if document["apiVersion"].startswith("keda.sh/"):
         jsonschema.validate(document, KEDA[document["kind"]])
     else:
@@ -82,7 +82,7 @@ def test_rendered_manifests_are_valid(name):
 
 
 def test_oldest_supported_kubernetes_takes_them_too(documents):
-    # podFailurePolicy is the newest thing used: stable since 1.31.
+    # podFailurePolicy is the newest feature in use: stable since 1.31.
     for document in documents:
         if not document["apiVersion"].startswith("keda.sh/"):
             kubernetes_validate.validate(document, "1.31", strict=True)
@@ -136,7 +136,7 @@ def test_what_pods_mount_and_read_exists(documents, overlay):
 
 
 def check_key(volume, key, documents, overlay):
-    """Fails unless the volume has a file of that name."""
+    """Fails unless the volume has a file with this name."""
     if "configMap" in volume:
         assert key in named(documents, "ConfigMap")[volume["configMap"]["name"]]["data"]
     if "secret" in volume:
@@ -224,7 +224,7 @@ def test_addresses_are_good_for_rtp(documents):
 
 
 def test_parameters_and_files_of_the_addresses_are_good_for_rtp(documents, tmp_path):
-    """With nobody listening, only the connection may fail: TLS, certificates, SASL and passwords come before it."""
+    """As nobody listens, only the connection may fail: TLS, certificates, SASL and passwords come before it."""
     values = environment_of(dict(pods(documents))["stream"]["spec"]["containers"][0], documents)
     run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", tmp_path / "key", "-out", tmp_path / "ca.crt", "-subj", "/CN=ca")
     (tmp_path / "password").write_text("secret")
@@ -296,7 +296,7 @@ def test_images_are_pinned(documents):
 
 
 def test_a_stop_has_time_to_drain(documents):
-    # SIGTERM drains within 10 s: docs and tests/servers hold stream to it.
+    # SIGTERM drains within 10 s, as documented and as tested in tests/servers.
     for name in ("stream", "heartbeat"):
         assert dict(pods(documents))[name]["spec"]["terminationGracePeriodSeconds"] >= 30
 
@@ -329,8 +329,8 @@ def test_daily_jobs_try_again_what_a_later_try_can_mend(documents):
         assert runs["template"]["spec"]["restartPolicy"] == "Never", "a podFailurePolicy takes no other"
         ignore, fail = runs["podFailurePolicy"]["rules"]
         assert ignore["action"] == "Ignore" and fail["action"] == "FailJob"
-        assert fail["onExitCodes"]["values"] == [1, 2, 3, 5] and fail["onExitCodes"]["containerName"] == runs["template"]["spec"]["containers"][0]["name"]
-    # verify looks when both branches have had their time, on the same day.
+        assert fail["onExitCodes"]["values"] == [1, 2, 3, 5, 70] and fail["onExitCodes"]["containerName"] == runs["template"]["spec"]["containers"][0]["name"]
+    # verify runs after both branches had enough time, on the same day.
     first = {name: croniter.croniter(job["spec"]["schedule"], datetime.datetime(2026, 11, 1)).get_next(datetime.datetime) for name, job in daily.items()}
     assert first["api-to-kafka"] < first["batch-to-postgres"] < first["verify"]
     assert {time.date() for time in first.values()} == {datetime.date(2026, 11, 1)}
@@ -363,7 +363,7 @@ def stage(tmp_path_factory, api):
         if "RTP_API_URL" in values:
             values["RTP_API_URL"] = api
         values |= more
-        # Nothing but the image's own PATH: a script may use what Debian's base has.
+        # Only the image's own PATH: a script may use whatever Debian's base image has.
         values["PATH"] = f"{place}/bin:/usr/bin:/bin"
         values["HOME"] = str(place)
         command = [*container.get("command", ["rtp"]), *container["args"]]
@@ -384,10 +384,10 @@ def test_the_daily_stages_run_and_verify_is_content(stage):
     run(RTP, "stream", "--until-end", env=clean_environment(**stores))
     done = stage("verify")
     assert done.returncode == 0 and "1000" in done.stderr, done.stderr
-    # The same day again fetches nothing and changes nothing: the API is not even asked.
+    # Repeating the day fetches nothing and changes nothing: the API gets no request.
     done = stage("batch-to-postgres", RTP_API_URL="http://127.0.0.1:9/")
     assert done.returncode == 0, done.stderr
-    # A difference is a failed job that is not tried again.
+    # A difference fails the job, which is not retried.
     run("sqlite3", stage.place / "batch.db", "DELETE FROM batch_users_rows WHERE rowid = 7")
     assert stage("verify").returncode == 1
 

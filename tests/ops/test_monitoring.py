@@ -26,9 +26,9 @@ PROMETHEUS = ROOT / "deploy/prometheus"
 RULES = PROMETHEUS / "rules/rtp.yml"
 RULE_TEST = PROMETHEUS / "tests/rtp.test.yml"
 DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
-#: Seconds until something must be so.
+#: Seconds within which a condition must hold.
 PATIENCE = 90
-#: What PromQL has beside metrics.
+#: PromQL's keywords, which are not metrics.
 WORDS = {"by", "and", "or", "unless", "on", "without", "ignoring", "group_left", "bool", "offset"}
 
 
@@ -102,7 +102,7 @@ def test_the_runbook_has_a_page_for_each_alert():
 
 
 def free_port():
-    """One that the system does not give away meanwhile."""
+    """A port that the system does not assign in the meantime."""
     while True:
         port = random.randrange(10_000, 30_000)
         with socket.socket() as listener:
@@ -115,7 +115,7 @@ def free_port():
 
 
 class Containers(http.server.BaseHTTPRequestHandler):
-    """What cAdvisor says of two containers: there are none here."""
+    """Stands in for cAdvisor, with metrics of two containers: there are none here."""
 
     def do_GET(self):  # noqa: N802, the library's name
         lines = []
@@ -198,7 +198,7 @@ class Pipeline:
         return ran.returncode
 
     def produce(self, count):
-        """The stage's text file is that of its last run, so that every stage has one."""
+        """Sends users; the metrics file describes the last run, so every stage has one."""
         lines = "".join(user(n) for n in range(self.sent, self.sent + count))
         self.rtp("produce", "--metrics-file", "runs/produce.prom", data=lines)
         self.sent += count
@@ -208,7 +208,7 @@ class Pipeline:
             self.produce(20)
 
     def query(self, expression):
-        """The series of an instant query, with numbers that are numbers."""
+        """The series of an instant query, with numeric values."""
         answer = ask(f"{self.url}/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
         assert answer is None or answer["status"] == "success", answer
         series = answer["data"]["result"] if answer else []
@@ -230,7 +230,7 @@ def user(n):
 
 
 def ask(url):
-    """The JSON that a server answers, true for an answer that is none, none if there is no answer."""
+    """The JSON that a server answers; True for an answer that is not JSON, None for no answer."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             text = answer.read()
@@ -262,7 +262,7 @@ def pipeline(tmp_path_factory):
 
 
 def targets():
-    """Name and expression of every query of every panel."""
+    """Name and expression of every query in every panel."""
     panels = [(file.stem, panel) for file in DASHBOARDS for panel in json.loads(file.read_text(encoding="utf-8"))["panels"]]
     return [(f"{stem}: {panel['title']} {t['refId']}", t["expr"]) for stem, panel in panels for t in panel.get("targets", [])]
 
@@ -274,7 +274,7 @@ def test_there_are_panels():
 
 
 def test_grafana_finds_prometheus_and_the_dashboards():
-    """No Grafana runs here: what its files name is held against each other and against docker-compose.yml."""
+    """No Grafana runs here: its files are compared with each other and with docker-compose.yml."""
     (source,) = load("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"]
     (provider,) = load("deploy/grafana/provisioning/dashboards/rtp.yml")["providers"]
     services = load("docker-compose.yml")["services"]

@@ -1,4 +1,4 @@
-"""deploy/cron and deploy/systemd: each example is run by its own command line, on embedded stores and a practice API."""
+"""deploy/cron and deploy/systemd: each example runs with its own command line, on embedded stores and a practice API."""
 
 import datetime
 import http.server
@@ -21,7 +21,7 @@ UNITS = ROOT / "deploy/systemd"
 
 
 class Machine:
-    """A folder that stands for a machine on which the examples are installed where they say."""
+    """A folder that stands for a machine on which the examples are installed as documented."""
 
     def __init__(self, root, api):
         self.root = root
@@ -39,7 +39,7 @@ class Machine:
         (root / "etc/rtp/rtp.env").write_text(text)
 
     def here(self, text):
-        """The text with the paths of a machine as those of the folder."""
+        """The text with the machine's paths mapped into the folder."""
         return re.sub(r"(?<![\w.])/(etc/rtp|var/lib/rtp|usr/local)\b", rf"{self.root}/\1", text)
 
     def rows(self, database, table):
@@ -65,14 +65,14 @@ def crontab():
             variables[found.group(1)] = found.group(2)
             continue
         *schedule, user, command = line.split(None, 6)
-        # cron ends the command at the first % that has no backslash before it.
+        # cron ends the command at the first % without a backslash before it.
         command = re.split(r"(?<!\\)%", command)[0].replace("\\%", "%")
         entries.append((" ".join(schedule), user, command))
     return variables, entries
 
 
 def cron(machine, index, **more):
-    """Runs an entry as cron does: its shell, its variables and nothing else of the environment."""
+    """Runs an entry as cron does: with its shell, its variables and no other environment."""
     variables, entries = crontab()
     home = machine.root / "home"
     home.mkdir(exist_ok=True)
@@ -96,7 +96,7 @@ def test_the_daily_line_does_the_days_work_once(machine):
     done = cron(machine, 0)
     assert done.returncode == 0, done.stderr
     assert machine.rows("realtime", "users") == machine.rows("batch", "batch_users") == 1000
-    # The second and third line of the hour find it done: no request, no new row.
+    # The second and third run find nothing to do: no request, no new row.
     text = (machine.root / "etc/rtp/rtp.env").read_text()
     (machine.root / "etc/rtp/rtp.env").write_text(re.sub(r"^RTP_API_URL=.*$", "RTP_API_URL='http://127.0.0.1:9/'", text, flags=re.MULTILINE))
     done = cron(machine, 0)
@@ -132,7 +132,7 @@ def test_the_watching_line_tells_a_webhook_once(machine, webhook):
 
 @pytest.fixture
 def webhook():
-    """(address, bodies) of a webhook that takes everything."""
+    """(address, bodies) of a webhook that accepts everything."""
     bodies = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -154,7 +154,7 @@ def webhook():
 
 
 def day(machine, **more):
-    """Runs the script for a day long gone, with a shim before rtp that notes the stages and can fail one."""
+    """Runs the script for a day in the past, with a shim around rtp that records the stages and can fail one."""
     shim = machine.root / "shim"
     shim.mkdir(exist_ok=True)
     (shim / "rtp").write_text(f"""#!/bin/sh
@@ -192,7 +192,7 @@ def test_an_answer_of_no_stops_nothing_and_is_the_status(machine, stage, status)
 def test_any_other_status_stops_there_and_is_the_status(machine, stage, status):
     done, stages = day(machine, FAIL_STAGE=stage, FAIL_STATUS=str(status))
     assert (done.returncode, stages) == (status, STAGES[: STAGES.index(stage) + 1])
-    # And the next try repairs it.
+    # The next attempt repairs it.
     done, stages = day(machine)
     assert (done.returncode, stages) == (0, STAGES), done.stderr
 
@@ -240,7 +240,7 @@ def test_scripts_are_clean():
 def test_the_shell_and_systemd_read_the_same(variables):
     text = (ROOT / "deploy/rtp.env").read_text()
     by_shell = dict(line.split("=", 1) for line in run("sh", "-c", f"env -i sh -c 'set -a; . {ROOT}/deploy/rtp.env; env'").stdout.splitlines() if line.startswith("RTP_"))
-    # systemd.exec(5): one assignment a line, # is a comment, quotes are taken off.
+    # systemd.exec(5): one assignment per line, # is a comment, quotes are removed.
     by_systemd = {}
     for line in text.splitlines():
         if line and line[0] not in "#;":
@@ -250,7 +250,7 @@ def test_the_shell_and_systemd_read_the_same(variables):
     assert by_shell == by_systemd
     for name in re.findall(r"^#?(RTP_\w+)=", text, re.MULTILINE):
         assert name in variables or f"${{{name}:-" in (ROOT / "deploy/cron/day.sh").read_text(), f"rtp.env: nothing reads {name}"
-    # A variable of EnvironmentFile goes before one of Environment: the password's file must not be in it.
+    # EnvironmentFile takes precedence over Environment: the password file must not be in it.
     assert "RTP_POSTGRES_PASSWORD_FILE" not in by_shell
     values = {k: v for k, v in by_shell.items()}
     printed = run(RTP, "init", "--dry-run", env=clean_environment(**values)).stdout
@@ -261,7 +261,7 @@ def test_the_shell_and_systemd_read_the_same(variables):
 
 
 def unit(name):
-    """The assignments of a unit file: a list for each name, in their order."""
+    """The assignments of a unit file: a list for each name, in order."""
     found = {}
     for line in (UNITS / name).read_text().splitlines():
         if "=" in line and not line.startswith("#"):
@@ -272,7 +272,7 @@ def unit(name):
 
 @pytest.fixture
 def installed(machine, tmp_path):
-    """The units with the machine's paths in a folder of their own."""
+    """The units with the machine's paths, in their own folder."""
     folder = tmp_path / "units"
     folder.mkdir()
     for path in UNITS.iterdir():
@@ -282,7 +282,7 @@ def installed(machine, tmp_path):
 
 def test_systemd_takes_the_units(installed):
     done = run("systemd-analyze", "verify", "--recursive-errors=no", *sorted(installed.iterdir()))
-    # An unknown setting is only a warning to it.
+    # For an unknown setting it only prints a warning.
     assert done.stderr == "" and done.stdout == ""
 
 
@@ -304,11 +304,11 @@ def test_the_timer_is_of_the_service_and_at_a_time():
 
 def test_restarts_are_for_what_a_restart_can_mend():
     assert unit("rtp-stream.service")["RestartPreventExitStatus"] == ["2 3 5"]
-    assert unit("rtp-day.service")["RestartPreventExitStatus"] == ["1 2 3 5"]
+    assert unit("rtp-day.service")["RestartPreventExitStatus"] == ["1 2 3 5 70"]
     for name in ("rtp-stream", "rtp-heartbeat", "rtp-day"):
         settings = unit(f"{name}.service")
         assert settings["Restart"] == ["on-failure"]
-        # The credential's name, its place and the variable belong together.
+        # The credential's name, its path and the variable must match.
         [credential] = settings["LoadCredential"]
         assert f"RTP_POSTGRES_PASSWORD_FILE=%d/{credential.split(':')[0]}" in settings["Environment"]
         assert credential.split(":")[1] == crontab()[0]["RTP_POSTGRES_PASSWORD_FILE"]
@@ -322,7 +322,7 @@ def test_commands_of_the_services_parse():
 
 
 def service(machine, name, free_port):
-    """Starts a unit's command as systemd does: its variables' file and its folder."""
+    """Starts a unit's command as systemd does: with its EnvironmentFile and in its folder."""
     settings = unit(f"{name}.service")
     [file] = settings["EnvironmentFile"]
     values = dict(re.findall(r"^(RTP_\w+)='(.*)'$", open(machine.here(file)).read(), re.MULTILINE))

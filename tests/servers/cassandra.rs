@@ -1,18 +1,17 @@
 //! The real-time store on a real Cassandra.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
-use rtp::conformance::{Abilities, Ability};
-use rtp::connect;
 use rtp::dataset::Dataset;
 use rtp::error::{Error, Result};
-use rtp::event_log::Offsets;
-use rtp::monitor::{self, StoreMonitor};
-use rtp::realtime_store::{self, RealtimeStore};
-use rtp::row::Rows;
-use rtp::table::{self, TableReader};
-use rtp::url::ServerUrl;
+use rtp::ports::conformance::{self, Abilities, Ability};
+use rtp::ports::event_log::Span;
+use rtp::ports::monitor::StoreMonitor;
+use rtp::ports::realtime_store::{RealtimeStore, RealtimeStores, Upstream};
+use rtp::ports::table_reader::TableReader;
+use rtp::record::row::Rows;
+use rtp::servers;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::response::PagingState;
@@ -22,24 +21,19 @@ use super::common::{Place, Ran, Running, eventually, user, users};
 use super::keeps;
 use super::stack::{Access, Server, own_server, server};
 
-/// The tables of a Cassandra.
-struct Tables(ServerUrl);
+/// The tables of a Cassandra cluster.
+struct Tables(Arc<dyn RealtimeStores>);
 
 impl Tables {
     fn of(server: &Server) -> Tables {
-        let text = server.address("RTP_REALTIME_STORE");
-        let host = text.strip_prefix("cassandra://").unwrap();
-        let (host, port) = host.rsplit_once(':').unwrap();
-        Tables(ServerUrl::Cassandra(rtp::url::Server {
-            hosts: vec![(host.into(), port.parse().unwrap())],
-            ..rtp::url::Server::default()
-        }))
+        let address = server.address("RTP_REALTIME_STORE");
+        Tables(servers::realtime_store(address).unwrap())
     }
 }
 
 impl Abilities for Tables {
     fn lacks(&self) -> &[Ability] {
-        // Which row Cassandra refuses is not for a test to say: see the tests below.
+        // A test cannot choose which row Cassandra refuses: see the tests below.
         &[
             Ability::Transactions,
             Ability::ComparesVersions,
@@ -51,17 +45,21 @@ impl Abilities for Tables {
 }
 
 #[async_trait]
-impl realtime_store::conformance::Harness for Tables {
+impl conformance::realtime_store::Harness for Tables {
     async fn create(&self, dataset: &Dataset) -> Result<()> {
-        connect::create_realtime_tables(&self.0, dataset).await
+        self.0.create(dataset).await
     }
 
-    async fn open(&self, dataset: &Dataset, group: &str) -> Result<Box<dyn RealtimeStore>> {
-        connect::realtime_store(&self.0, dataset, group).await
+    async fn open(
+        &self,
+        dataset: &Dataset,
+        upstream: Upstream<'_>,
+    ) -> Result<Box<dyn RealtimeStore>> {
+        self.0.open(dataset, upstream).await
     }
 
     async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
-        connect::realtime_table(&self.0, dataset).await
+        self.0.table(dataset).await
     }
 
     async fn refuse(&self, _: &Dataset, _: &str) -> Result<()> {
@@ -74,20 +72,23 @@ impl realtime_store::conformance::Harness for Tables {
 }
 
 #[async_trait]
-impl table::conformance::Harness for Tables {
+impl conformance::table_reader::Harness for Tables {
     async fn create(&self, dataset: &Dataset) -> Result<()> {
-        connect::create_realtime_tables(&self.0, dataset).await
+        self.0.create(dataset).await
     }
 
     async fn write(&self, dataset: &Dataset, rows: &Rows) -> Result<()> {
-        let mut store = connect::realtime_store(&self.0, dataset, "group").await?;
-        let none = Offsets::new();
-        store.upsert(&none, &none, rows).await?;
+        let upstream = Upstream {
+            group: "group",
+            topic: "topic",
+        };
+        let mut store = self.0.open(dataset, upstream).await?;
+        store.upsert(&Span::default(), rows).await?;
         store.commit().await
     }
 
     async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
-        connect::realtime_table(&self.0, dataset).await
+        self.0.table(dataset).await
     }
 
     async fn plant_text(&self, _: &Dataset, _: &str, _: &str) -> Result<()> {
@@ -96,9 +97,9 @@ impl table::conformance::Harness for Tables {
 }
 
 #[async_trait]
-impl monitor::conformance::store::Harness for Tables {
+impl conformance::monitor::store::Harness for Tables {
     async fn monitor(&self, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {
-        connect::realtime_monitor(&self.0, dataset).await
+        self.0.monitor(dataset).await
     }
 }
 
@@ -108,8 +109,8 @@ async fn the_store_keeps_every_guarantee() {
         return;
     };
     keeps(
-        realtime_store::conformance::CASES,
-        &Tables::of(cassandra) as &dyn realtime_store::conformance::Harness,
+        conformance::realtime_store::CASES,
+        &Tables::of(cassandra) as &dyn conformance::realtime_store::Harness,
     )
     .await;
 }
@@ -120,8 +121,8 @@ async fn the_table_keeps_every_guarantee() {
         return;
     };
     keeps(
-        table::conformance::CASES,
-        &Tables::of(cassandra) as &dyn table::conformance::Harness,
+        conformance::table_reader::CASES,
+        &Tables::of(cassandra) as &dyn conformance::table_reader::Harness,
     )
     .await;
 }
@@ -132,17 +133,17 @@ async fn the_monitor_keeps_every_guarantee() {
         return;
     };
     keeps(
-        monitor::conformance::store::CASES,
-        &Tables::of(cassandra) as &dyn monitor::conformance::store::Harness,
+        conformance::monitor::store::CASES,
+        &Tables::of(cassandra) as &dyn conformance::monitor::store::Harness,
     )
     .await;
 }
 
-/// The built-in dataset in a keyspace of its own, so that the tests of one server do not meet.
+/// The built-in dataset in its own keyspace, so that tests on the same server do not collide.
 static DATASET: LazyLock<String> =
     LazyLock::new(|| std::fs::read_to_string("schema/users.toml").unwrap());
 
-/// A place whose commands reach this server, and its dataset.
+/// A place whose commands use this server, and its dataset.
 fn place(server: &Server, keyspace: &str) -> Place {
     let place = Place::new();
     let own = format!("keyspace = \"{keyspace}\"");
@@ -165,7 +166,7 @@ fn rtp(place: &Place, server: &Server, args: &[&str], input: &[u8]) -> Ran {
     place.rtp(&all, input)
 }
 
-/// A session of the driver itself, to look past rtp.
+/// A session of the driver itself, to check without rtp.
 pub async fn session(server: &Server) -> Session {
     let address = server.address("RTP_REALTIME_STORE");
     let node = address.strip_prefix("cassandra://").unwrap();
@@ -177,7 +178,7 @@ pub async fn session(server: &Server) -> Session {
 }
 
 async fn count(session: &Session, table: &str) -> i64 {
-    // In small pages, for the server meets a tombstone for each null.
+    // In small pages, because the server reads a tombstone for each null.
     let select = Statement::new(format!("SELECT count(*) FROM {table}")).with_page_size(500);
     let counted = session.query_single_page(select, (), PagingState::start());
     let rows = counted.await.unwrap().0.into_rows_result().unwrap();
@@ -283,7 +284,7 @@ async fn a_missing_table_is_told_at_the_start() {
     assert!(ran.stderr.contains("rtp init"), "{}", ran.stderr);
 }
 
-/// A stream that follows, and the sum of the offsets it has committed.
+/// A following stream, and the sum of the offsets it has committed.
 fn following(place: &Place, address: &str) -> (Running, impl Fn() -> String) {
     let args = ["stream", "--dataset", "users.toml"];
     let stream = place.start(&[&args[..], &["--realtime-store", address]].concat());
@@ -308,7 +309,7 @@ async fn a_table_that_goes_while_a_stream_runs_ends_it_and_nothing_is_committed(
     assert_eq!(ran.status, 4, "{}", ran.stderr);
     assert!(ran.stderr.contains("table users"), "{}", ran.stderr);
     assert_eq!(committed(), "10");
-    // Made anew, the table gets what is not committed.
+    // Recreated, the table gets what is not committed.
     rtp(&place, cassandra, &["init"], b"");
     let ran = rtp(&place, cassandra, &["stream", "--until-end"], b"");
     assert_eq!((ran.status, ran.counts()[1]), (0, 20), "{}", ran.stderr);
@@ -402,7 +403,7 @@ fn a_server_that_is_stopped_or_killed_is_noticed_by_every_command() {
         everybody_gives_up();
     }
 
-    // A server that was killed comes back, and those who wait for it go on.
+    // A killed server comes back, and the waiting commands continue.
     cassandra.signal("KILL");
     everybody_gives_up();
     let late = start(&["stream", "--until-end", "--group", "late"]);

@@ -5,15 +5,16 @@
 mod cassandra;
 #[path = "../common/mod.rs"]
 mod common;
+mod joins;
 mod kafka;
 mod pipeline;
 mod postgres;
 mod spark;
 mod stack;
 
-use rtp::conformance::{Abilities, Case, Outcome};
+use rtp::ports::conformance::{Abilities, Case, Outcome};
 
-/// Every case that applies is kept; those that do not need an ability that the harness lacks.
+/// Every case that applies passes; the others need an ability that the harness lacks.
 async fn keeps<H: Abilities + ?Sized>(cases: &[Case<H>], harness: &H) {
     let mut broken = Vec::new();
     for case in cases {

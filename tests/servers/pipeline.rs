@@ -1,5 +1,5 @@
-//! The stages together, on servers that want TLS and passwords: recorded users of the API arrive with every
-//! field right.
+//! The stages together, on servers that require TLS and passwords: recorded users of the API arrive with every
+//! field correct.
 
 use std::path::Path;
 use std::process::Command;
@@ -39,7 +39,7 @@ async fn realtime_rows(server: &Server) -> String {
     rows.into_iter().map(|(row,)| row + "\n").collect()
 }
 
-/// As [`realtime_rows`], of the batch table.
+/// Like [`realtime_rows`], for the batch table.
 fn batch_rows(server: &Server) -> String {
     let address = server.address("RTP_BATCH_STORE").split('?').next();
     let mut config: postgres::Config = address.unwrap().parse().unwrap();
@@ -64,7 +64,7 @@ fn exports(servers: &[&Server]) -> String {
     servers.iter().copied().map(own).collect()
 }
 
-/// Kafka, Cassandra and PostgreSQL, which want TLS and passwords.
+/// Kafka, Cassandra and PostgreSQL, requiring TLS and passwords.
 fn guarded() -> Option<[&'static Server; 3]> {
     let servers = ["kafka", "cassandra", "postgres"].map(|name| server(name, Access::Guarded));
     let [kafka, cassandra, postgres] = servers;
@@ -93,7 +93,7 @@ fn another_dataset_needs_no_line_of_code_on_any_server() {
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     let equal = "equal: 2000 rows in ";
     assert!(ran.stderr.contains(equal), "{}", ran.stderr);
-    // Verify must be able to say no.
+    // Verify must be able to fail.
     let ran = place.bash(&format!(
         "{exports}
          sed -n '1s/\"label\":\"/&Another /p' p.ndjson | rtp load-batch --dataset products.toml --mode upsert
@@ -125,7 +125,7 @@ async fn recorded_users_arrive_with_every_field_right_through_tls_and_passwords(
     place.write("batch.ndjson", rows);
     let (right, said) = check(place.root());
     assert!(right, "{said}");
-    // The check itself must be able to say no.
+    // The check itself must be able to fail.
     let rows = std::fs::read_to_string(place.path("batch.ndjson")).unwrap();
     place.write(
         "batch.ndjson",

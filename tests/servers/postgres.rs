@@ -7,24 +7,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use rtp::batch_store::postgres::{PostgresBatchStore, create};
-use rtp::batch_store::{self, BatchStore, Mode};
-use rtp::conformance::{Abilities, Ability};
 use rtp::dataset::Dataset;
 use rtp::dataset::ddl::quoted;
 use rtp::error::{Error, Result};
-use rtp::monitor::postgres::PostgresStoreMonitor;
-use rtp::monitor::{StoreMonitor, conformance::store};
-use rtp::row::Rows;
-use rtp::table::postgres::PostgresTable;
-use rtp::table::{self, TableReader};
-use rtp::url::Server as Address;
+use rtp::ports::batch_store::{BatchStore, Mode};
+use rtp::ports::conformance::monitor::store;
+use rtp::ports::conformance::{self, Abilities, Ability};
+use rtp::ports::monitor::StoreMonitor;
+use rtp::ports::table_reader::TableReader;
+use rtp::record::row::Rows;
+use rtp::servers::address::Address;
+use rtp::servers::postgres::batch_store::{PostgresBatchStore, create};
+use rtp::servers::postgres::monitor::PostgresStoreMonitor;
+use rtp::servers::postgres::table_reader::PostgresTable;
 
-use crate::common::{Mock, Place, Ran, eventually, user, users};
+use crate::common::{Mock, Place, Ran, complete, eventually, user, users};
 use crate::keeps;
 use crate::stack::{Access, Server, own_server, server};
 
-/// A database of its own.
+/// A separate database.
 struct Database {
     url: String,
 }
@@ -61,7 +62,7 @@ impl Database {
         }
     }
 
-    /// What psql prints, one line a row.
+    /// What psql prints, one line per row.
     fn psql(&self, sql: &str) -> Result<String> {
         let out = self.psql_command(sql).output().unwrap();
         match out.status.success() {
@@ -92,7 +93,7 @@ impl Database {
         eventually(what, || self.psql(sql).unwrap() == "t");
     }
 
-    /// A session that keeps everybody else from the table until it is killed.
+    /// A session that locks everyone else out of the table until it is killed.
     fn lock(&self, table: &str) -> Child {
         let lock = format!("BEGIN; LOCK TABLE {table}; SELECT pg_sleep(600)");
         let holder = self.psql_command(&lock).spawn().unwrap();
@@ -119,7 +120,7 @@ impl Abilities for Database {
 }
 
 #[async_trait]
-impl batch_store::conformance::Harness for Database {
+impl conformance::batch_store::Harness for Database {
     async fn create(&self, dataset: &Dataset) -> Result<()> {
         create(&self.address(), dataset).await
     }
@@ -150,7 +151,7 @@ impl batch_store::conformance::Harness for Database {
 }
 
 #[async_trait]
-impl table::conformance::Harness for Database {
+impl conformance::table_reader::Harness for Database {
     async fn create(&self, dataset: &Dataset) -> Result<()> {
         create(&self.address(), dataset).await
     }
@@ -162,7 +163,7 @@ impl table::conformance::Harness for Database {
     }
 
     async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
-        batch_store::conformance::Harness::table(self, dataset).await
+        conformance::batch_store::Harness::table(self, dataset).await
     }
 
     async fn plant_text(&self, _: &Dataset, _: &str, _: &str) -> Result<()> {
@@ -181,14 +182,14 @@ impl store::Harness for Database {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_batch_store_keeps_every_guarantee() {
     if let Some(database) = Database::new("conformance_batch") {
-        keeps(batch_store::conformance::CASES, &database).await;
+        keeps(conformance::batch_store::CASES, &database).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_keeps_every_guarantee() {
     if let Some(database) = Database::new("conformance_table") {
-        keeps(table::conformance::CASES, &database).await;
+        keeps(conformance::table_reader::CASES, &database).await;
     }
 }
 
@@ -209,7 +210,7 @@ fn loads_of_the_same_keys_at_once_all_succeed() {
         for loader in 0..8_u64 {
             let (database, place) = (&database, &place);
             scope.spawn(move || {
-                // Each in an order of its own: steps that share no factor with the number of keys.
+                // Each in a different order: steps coprime to the number of keys.
                 let step = [1, 3, 7, 9, 11, 13, 17, 19][loader as usize];
                 let input: String = (0..2_000)
                     .map(|n| {
@@ -260,16 +261,16 @@ fn files_are_read_again_when_the_connection_dies_before_the_commit() {
     assert_eq!(database.psql(count).unwrap(), "5000");
 }
 
-/// What becomes of the first commit that a proxy sees.
+/// What happens to the first commit that a proxy sees.
 #[derive(Clone, Copy, PartialEq)]
 enum Commit {
-    /// The server gets it, and its answer is lost with the connection.
+    /// The server receives it, but its answer is lost with the connection.
     Arrives,
     /// It is lost with the connection.
     IsLost,
 }
 
-/// Listens in front of a server; yields its port, and whether it has seen no commit yet.
+/// Listens in front of a server; returns its port, and whether it has seen no commit yet.
 fn proxy(server: SocketAddr, commit: Commit) -> (u16, Arc<AtomicBool>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -297,7 +298,7 @@ fn proxy(server: SocketAddr, commit: Commit) -> (u16, Arc<AtomicBool>) {
     (port, waits)
 }
 
-/// Passes bytes on while `goes_on` says so, then ends both connections.
+/// Forwards bytes while `goes_on` says so, then closes both connections.
 fn pass(mut from: TcpStream, mut to: TcpStream, mut goes_on: impl FnMut(&[u8]) -> bool) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
@@ -364,7 +365,7 @@ fn standard_input_cannot_be_read_again_and_nothing_is_kept() {
     load.write(users(100).as_bytes());
     let ran = load.end();
     assert_eq!(ran.status, 4, "{}", ran.stderr);
-    assert!(ran.stderr.contains("nothing is kept"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("nothing was kept"), "{}", ran.stderr);
     let count = "SELECT count(*) FROM batch_users";
     assert_eq!(database.psql(count).unwrap(), "0");
 }
@@ -391,7 +392,7 @@ fn a_server_that_is_absent_or_refuses_is_named() {
 }
 
 #[test]
-fn a_lock_of_somebody_else_is_waited_for_and_then_ends_it() {
+fn another_sessions_lock_is_waited_for_and_then_ends_it() {
     let Some(database) = Database::new("locked") else {
         return;
     };
@@ -407,7 +408,7 @@ fn a_lock_of_somebody_else_is_waited_for_and_then_ends_it() {
     let heartbeat = ["heartbeat", "--format", "json"];
     let (status, why) = verdict(&database.rtp(&place, &heartbeat, b""));
     let named = format!(
-        "process {pid} of the server locks batch_users for writers (AccessExclusiveLock since 2"
+        "process {pid} of the server blocks writers of batch_users (AccessExclusiveLock since 2"
     );
     assert!(status == "ok" && why.contains(&named), "{status}: {why}");
     database.unlock(holder);
@@ -456,7 +457,7 @@ fn a_reader_notices_that_its_process_was_stopped_in_the_middle_of_a_copy() {
     let database = Database::on(&server, "reader");
     let place = database.place();
     database.rtp(&place, &["load-batch"], users(100).as_bytes());
-    // So slow that it can be met in the middle.
+    // Slow enough to be interrupted in the middle.
     let slow = "ALTER TABLE batch_users RENAME TO users;
         CREATE VIEW batch_users AS SELECT users.* FROM users, LATERAL (SELECT pg_sleep(0.2 + 0 * length(id::text))) AS slow";
     database.psql(slow).unwrap();
@@ -485,7 +486,7 @@ fn a_merge_that_takes_long_is_not_cut_off() {
         return;
     };
     let place = database.place();
-    // Longer than an answer is waited for before the server is asked whether it is alive.
+    // Longer than the wait for an answer before the server is probed.
     let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(12); RETURN NULL; END';
         CREATE TRIGGER slow AFTER INSERT ON batch_users EXECUTE FUNCTION slow()";
     database.psql(slow).unwrap();
@@ -494,13 +495,13 @@ fn a_merge_that_takes_long_is_not_cut_off() {
     assert_eq!(ran.counts(), [10, 10, 0, 0, 0], "{}", ran.stderr);
 }
 
-/// A command that ended because its server was away says which.
+/// A command that ended because its server was down names it.
 fn gave_up(database: &Database, ran: &Ran) {
     assert_eq!(ran.status, 4, "{}", ran.stderr);
     assert!(ran.stderr.contains(&database.url), "{}", ran.stderr);
 }
 
-/// What heartbeat says of the batch store: its verdict and why.
+/// What heartbeat reports for the batch store: verdict and reason.
 fn verdict(ran: &Ran) -> (String, String) {
     let round: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     let mut checks = round["checks"].as_array().unwrap().iter();
@@ -523,7 +524,7 @@ fn a_server_that_is_stopped_or_killed_is_noticed_by_every_command() {
     let short = ["--max-outage", "1s"];
     let heartbeat = ["heartbeat", "--timeout", "2s", "--format", "json"];
 
-    // In the middle of their work: a load from a pipe, one that merges, and a reader.
+    // In the middle of their work: a load from a pipe, a merging load, and a reader.
     let mut piped = place.start(&[&["load-batch"], &short[..], &store].concat());
     piped.write(users(100).as_bytes());
     let staged = format!("SELECT count(*) > 0 {OURS} AND state = 'idle' AND query LIKE 'COPY%'");
@@ -537,7 +538,11 @@ fn a_server_that_is_stopped_or_killed_is_noticed_by_every_command() {
         let _stopped = server.stopped();
         piped.write(users(100).as_bytes());
         let piped = piped.end();
-        assert!(piped.stderr.contains("nothing is kept"), "{}", piped.stderr);
+        assert!(
+            piped.stderr.contains("nothing was kept"),
+            "{}",
+            piped.stderr
+        );
         for ran in [piped, merging.end(), verifying.end()] {
             gave_up(&database, &ran);
         }
@@ -553,7 +558,7 @@ fn a_server_that_is_stopped_or_killed_is_noticed_by_every_command() {
         assert!(why.contains(&database.url), "{why}");
     }
 
-    // A server that was killed comes back, and those who wait for it go on.
+    // A killed server comes back, and the waiting commands continue.
     server.signal("KILL");
     holder.wait().unwrap();
     let ran = place.rtp(&[&heartbeat[..], &store].concat(), b"");
@@ -630,7 +635,7 @@ fn both_datasets_arrive_and_equal_the_realtime_store() {
         }
         let count = format!("SELECT count(*) FROM {table}");
         assert_eq!(database.psql(&count).unwrap(), "500");
-        // Verify must be able to say no.
+        // Verify must be able to fail.
         let delete = format!("DELETE FROM {table} WHERE ctid = (SELECT min(ctid) FROM {table})");
         database.psql(&delete).unwrap();
         let verify = [&["verify", "--batch-store", &database.url], dataset].concat();
@@ -689,13 +694,13 @@ fn tls_is_spoken_as_sslmode_says_and_no_password_is_shown() {
             format!("{base}?sslmode=on"),
             "NONE=".into(),
             2,
-            "allowed are",
+            "supported:",
         ),
         (
             format!("{base}?sslmode=verify-ca&sslrootcert=none.pem"),
             "NONE=".into(),
             2,
-            "no certificates",
+            "cannot read the certificates of sslrootcert",
         ),
     ] {
         let ran = place.bash(&format!("{variable} rtp init --batch-store '{url}'"));
@@ -705,4 +710,92 @@ fn tls_is_spoken_as_sslmode_says_and_no_password_is_shown() {
             assert!(!ran.stderr.contains(secret), "{}", ran.stderr);
         }
     }
+}
+
+#[test]
+fn no_table_is_replaced_by_an_input_that_is_empty_or_cut() {
+    let Some(database) = Database::new("replaced") else {
+        return;
+    };
+    let place = database.place();
+    for (name, content) in [("whole", users(2)), ("empty", String::new())] {
+        place.write(name, content);
+    }
+    place.write("bad", "{}\n");
+    assert_eq!(
+        database
+            .rtp(&place, &["load-batch"], users(3).as_bytes())
+            .status,
+        0
+    );
+    let rows = "SELECT count(*) || ',' || (SELECT count(*) FROM rtp_loads) FROM batch_users";
+    let replace = ["load-batch", "--mode", "replace"];
+    for (args, input, status) in [
+        (&[][..], String::new(), 5),
+        (&[], users(2), 5),
+        (&[], users(2) + "{\"id", 5),
+        (&[], complete(""), 5),
+        (&["empty"], String::new(), 5),
+        (&["whole", "empty"], String::new(), 5),
+        (&["--require-records", "empty"], String::new(), 1),
+        (&["--rejects", "rejects", "bad"], String::new(), 3),
+    ] {
+        let ran = database.rtp(&place, &[&replace[..], args].concat(), input.as_bytes());
+        let what = format!("{args:?}: {}", ran.stderr);
+        assert_eq!((ran.status, ran.counts()[1]), (status, 0), "{what}");
+        assert!(
+            ran.stderr.contains("batch_users keeps its 3 rows"),
+            "{what}"
+        );
+        assert_eq!(database.psql(rows).unwrap(), "3,1", "{what}");
+    }
+    let ran = database.rtp(&place, &replace, complete(&users(2)).as_bytes());
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(database.psql(rows).unwrap(), "2,2");
+
+    // Rows that a trigger swallows do not count: what was written counts, not what was staged.
+    let swallow = "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER swallow BEFORE INSERT ON batch_users FOR EACH ROW EXECUTE FUNCTION swallow()";
+    database.psql(swallow).unwrap();
+    let ran = database.rtp(&place, &[&replace[..], &["whole"]].concat(), b"");
+    assert_eq!(ran.status, 5, "{}", ran.stderr);
+    assert!(ran.stderr.contains("batch_users"), "{}", ran.stderr);
+    assert_eq!(database.psql(rows).unwrap(), "2,2");
+    database
+        .psql("DROP TRIGGER swallow ON batch_users")
+        .unwrap();
+
+    let empty = [&replace[..], &["--allow-empty", "empty"]].concat();
+    let ran = database.rtp(&place, &empty, b"");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(database.psql(rows).unwrap(), "0,3");
+}
+
+#[test]
+fn a_file_that_was_emptied_before_it_is_read_again_replaces_nothing() {
+    let Some(database) = Database::new("emptied") else {
+        return;
+    };
+    let place = database.place();
+    place.write("u.ndjson", users(5_000));
+    database.rtp(&place, &["load-batch"], users(3).as_bytes());
+    let holder = database.lock("batch_users");
+    let args = ["load-batch", "--mode", "replace", "u.ndjson"];
+    let load = place.start(&[&args[..], &["--batch-store", &database.url]].concat());
+    let waits = format!("SELECT count(*) > 0 {OURS} AND wait_event_type = 'Lock'");
+    database.is("the merge waits", &waits);
+    place.write("u.ndjson", "");
+    database
+        .psql(&format!("SELECT pg_terminate_backend(pid) {OURS}"))
+        .unwrap();
+    database.unlock(holder);
+    let ran = load.end();
+    assert_eq!((ran.status, ran.counts()), (5, [0; 5]), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("reading the files again"),
+        "{}",
+        ran.stderr
+    );
+    let count = "SELECT count(*) FROM batch_users";
+    assert_eq!(database.psql(count).unwrap(), "3");
 }

@@ -1,5 +1,5 @@
 //! The Spark job does what `rtp stream` does: the same events go through both, from one topic into two
-//! keyspaces, and whatever they leave behind is compared.
+//! keyspaces, and the results are compared.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -10,34 +10,39 @@ use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rtp::event::{Event, Headers, MicroBatch};
-use rtp::event_log::Producer;
-use rtp::event_log::kafka::KafkaProducer;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rtp::ports::event_log::Producer;
+use rtp::record::event::{Event, EventBatch, Headers};
+use rtp::servers::kafka::KafkaProducer;
 use scylla::client::session::Session;
 use scylla::statement::unprepared::Statement;
 use scylla::value::Row;
 
 use crate::cassandra::session;
-use crate::common::{Place, Ran};
+use crate::common::{Place, Ran, tools};
 use crate::kafka;
 use crate::stack::{Access, Server, does_not_run, server};
+
+/// Options of spark-submit.
+const LOCAL: &str = "--master local[2] --conf spark.ui.enabled=false";
+const RTP_BIN: &str = env!("CARGO_BIN_EXE_rtp");
 
 const USERS: &str = include_str!("../../schema/users.toml");
 const PRODUCTS: &str = include_str!("../products.toml");
 const ID: &str = "053a5780-3703-442c-a561-beda535af12c";
 
-/// What rtp and Spark are to make the same of: a topic of its own, and a keyspace for either.
+/// Where rtp and Spark must do the same: their own topic, and one keyspace for each.
 struct Twins {
     place: Place,
     kafka: &'static Server,
     cassandra: &'static Server,
     topic: String,
     keyspaces: [String; 2],
-    /// One test at a time: each takes a machine of its own.
+    /// One test at a time: each needs the whole machine.
     _alone: tokio::sync::MutexGuard<'static, ()>,
 }
 
-/// Where a run of the job, or of rtp, writes to: the index of its keyspace.
+/// Where a run of the job or of rtp writes: the index of its keyspace.
 const RTP: usize = 0;
 const SPARK: usize = 1;
 const DATASETS: [&str; 2] = ["rtp.toml", "spark.toml"];
@@ -99,7 +104,10 @@ impl Twins {
     }
 
     fn spark(&self, group: &str, more: &[&str]) -> Job {
-        let mut command = run();
+        self.start(run(), group, more)
+    }
+
+    fn start(&self, mut command: Command, group: &str, more: &[&str]) -> Job {
         command
             .current_dir(self.place.root())
             .env("RTP_EVENT_LOG", self.kafka.address("RTP_EVENT_LOG"))
@@ -114,14 +122,14 @@ impl Twins {
         Job(child.spawn().unwrap())
     }
 
-    fn log(&self) -> rtp::url::Server {
+    fn log(&self) -> rtp::servers::address::Address {
         kafka::server_at(self.kafka.address("RTP_EVENT_LOG"))
     }
 
     async fn send(&self, events: &[(Option<&str>, Option<Vec<u8>>)]) {
         let mut headers = Headers::default();
         headers.push("origin", b"test");
-        let mut batch = MicroBatch::default();
+        let mut batch = EventBatch::default();
         for (key, value) in events {
             batch.push(Event::new(
                 key.map(str::as_bytes),
@@ -142,7 +150,7 @@ impl Twins {
         kafka::committed(&client, &self.topic, partitions as i32).unwrap()
     }
 
-    /// The dead letters of a run: of each its key, value and headers, without the run's id.
+    /// The dead letters of a run: key, value and headers of each, without the run's id.
     async fn dead_letters(&self, run_id: &str) -> Vec<(Letter, Vec<(String, String)>)> {
         let topic = format!("{}.dlq", self.topic);
         let mut letters = Vec::new();
@@ -163,8 +171,8 @@ impl Twins {
         letters
     }
 
-    /// Holds what both have written into a table against each other: every column of every row, and the
-    /// write time of every cell.
+    /// Compares what both have written to a table: every column of every row, and the write time of
+    /// every cell.
     async fn compare(&self, table: &str, rows: usize) {
         let session = session(self.cassandra).await;
         let [ours, theirs] = [
@@ -200,7 +208,7 @@ async fn read(session: &Session, keyspace: &str, table: &str) -> BTreeMap<String
     let times: Vec<String> = others.iter().map(|c| format!("writetime({c})")).collect();
     let all = [&keys[..], &others, &times].concat().join(", ");
     let select = format!("SELECT {all} FROM {keyspace}.{table}");
-    // In small pages, for the server meets a tombstone for each null.
+    // In small pages, because the server reads a tombstone for each null.
     let select = Statement::new(select).with_page_size(500);
     let pager = session.query_iter(select, ()).await.unwrap();
     let rows = pager.rows_stream::<Row>().unwrap();
@@ -230,10 +238,11 @@ fn spark() -> Result<(), &'static str> {
 
 fn run() -> Command {
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("spark/run"));
-    command.env_clear().env(
-        "RTP_SPARK_ARGS",
-        "--master local[2] --conf spark.ui.enabled=false",
-    );
+    command
+        .env_clear()
+        .env("RTP_SPARK_ARGS", LOCAL)
+        .env("RTP_BIN", RTP_BIN)
+        .env("RTP_TOOLS_DIR", tools());
     let kept = [
         "PATH",
         "HOME",
@@ -249,7 +258,7 @@ fn run() -> Command {
     command
 }
 
-/// The job at work.
+/// The running job.
 struct Job(Child);
 
 impl Job {
@@ -264,7 +273,7 @@ impl Job {
         }
     }
 
-    /// Waits until the metrics say that so many events were read; yields the count of micro-batches.
+    /// Waits until the metrics say that this many events were read; returns the number of micro-batches.
     async fn has_read(&mut self, events: f64) -> f64 {
         let mut lines = BufReader::new(self.0.stderr.as_mut().unwrap());
         let mut line = String::new();
@@ -404,30 +413,17 @@ async fn spark_makes_the_same_rows_and_dead_letters_as_rtp() {
     assert_eq!(ours.len(), theirs.len());
     for ((letter, ours), (same, theirs)) in ours.iter().zip(&theirs) {
         assert_eq!(letter, same);
-        assert_eq!(without_words(ours), without_words(theirs));
+        assert_eq!(ours, theirs);
     }
 
-    // All of it once more, in other micro-batches, changes nothing.
-    let anew = twins
+    // Repeating all of it, in other micro-batches, changes nothing.
+    let again = twins
         .spark("second", &["--until-end", "--max-batch", "7000"])
         .end();
-    assert_eq!(anew.status, 1, "{}", anew.stderr);
-    assert_eq!([anew.counts()[0], anew.counts()[2]], [read, rejected]);
+    assert_eq!(again.status, 1, "{}", again.stderr);
+    assert_eq!([again.counts()[0], again.counts()[2]], [read, rejected]);
     twins.compare("users", 20_001).await;
     twins.compare("users_by_hour", 20_201).await;
-}
-
-/// The headers of a dead letter, without the parser's own words for what is no JSON.
-fn without_words(headers: &[(String, String)]) -> Vec<(&str, &str)> {
-    let is_syntax = headers.iter().any(|(name, rule)| {
-        name == "rtp.rule" && ["json_syntax", "trailing_data"].contains(&rule.as_str())
-    });
-    let message = "__connect.errors.exception.message";
-    headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .filter(|(name, _)| !is_syntax || *name != message)
-        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -468,7 +464,7 @@ async fn a_killed_job_loses_nothing_and_a_stopped_one_repeats_nothing() {
     twins.compare("users_by_hour", 30_000).await;
 }
 
-/// Values at the edges of their types: field and JSON. Some are rejects.
+/// Values at the limits of their types: field and JSON. Some are rejects.
 const EDGES: &[(&str, &[&str])] = &[
     (
         "price",
@@ -629,7 +625,12 @@ async fn another_dataset_needs_no_other_job() {
         .send(&keyed.zip(values.into_iter().map(Some)).collect::<Vec<_>>())
         .await;
     let ours = twins.stream();
-    let theirs = twins.spark("group", &["--until-end"]).end();
+    // The binary is one of spark-submit's files.
+    let mut command = run();
+    command
+        .env_remove("RTP_BIN")
+        .env("RTP_SPARK_ARGS", format!("{LOCAL} --files {RTP_BIN}"));
+    let theirs = twins.start(command, "group", &["--until-end"]).end();
     assert_eq!([ours.status, theirs.status], [1, 1], "{}", theirs.stderr);
     assert_eq!(ours.counts(), theirs.counts());
     let written = ours.counts()[1] as usize;
@@ -640,7 +641,7 @@ async fn another_dataset_needs_no_other_job() {
     let expected = twins.dead_letters(&run_id(&ours)).await;
     for ((letter, ours), (same, theirs)) in expected.iter().zip(&letters) {
         assert_eq!(letter, same);
-        assert_eq!(without_words(ours), without_words(theirs));
+        assert_eq!(ours, theirs);
     }
     assert_eq!(letters.len() as u64, ours.counts()[2]);
 }
@@ -660,7 +661,10 @@ async fn what_the_user_must_mend_ends_the_job_at_its_start() {
             &["--dataset", "nowhere.toml"][..],
             "no topic nowhere; run `rtp init`",
         ),
-        (&["--dataset", "nothing.toml"], "is no dataset"),
+        (
+            &["--dataset", "nothing.toml"],
+            "invalid dataset nothing.toml",
+        ),
         (
             &["--event-log", "kafka://me:hunter2@h"],
             "RTP_KAFKA_PASSWORD_FILE",
@@ -671,4 +675,93 @@ async fn what_the_user_must_mend_ends_the_job_at_its_start() {
         assert!(ran.stderr.contains(said), "{}", ran.stderr);
         assert!(!ran.stderr.contains("hunter2"));
     }
+}
+
+/// `users` of the job's keyspace: how many.
+async fn written(twins: &Twins) -> usize {
+    let session = session(twins.cassandra).await;
+    read(&session, &twins.keyspaces[SPARK], "users").await.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_aborted_transactions_are_passed_over() {
+    let Some(twins) = Twins::of(USERS, "user_events", "realtime").await else {
+        return;
+    };
+    let patience = Duration::from_secs(30);
+    let mut config = kafka::config_at(twins.kafka.address("RTP_EVENT_LOG"));
+    config.set("transactional.id", &twins.topic);
+    let producer: BaseProducer = config.create().unwrap();
+    producer.init_transactions(patience).unwrap();
+    for (n, is_committed) in [(1, true), (2, false), (3, true), (4, false)] {
+        producer.begin_transaction().unwrap();
+        let value = user(n, TIME, "a@x.org");
+        let record = BaseRecord::to(&twins.topic).key("k").payload(&value);
+        producer.send(record).unwrap();
+        match is_committed {
+            true => producer.commit_transaction(patience).unwrap(),
+            false => {
+                producer.flush(patience).unwrap();
+                producer.abort_transaction(patience).unwrap();
+            }
+        }
+    }
+    let ran = twins.spark("group", &["--until-end"]).end();
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(ran.counts()[..2], [2, 2]);
+    assert_eq!(written(&twins).await, 2);
+    // The group is at the end, after four events and the marker of each transaction, so no lag is reported.
+    let ends: Vec<i64> = twins.committed("group").into_values().collect();
+    assert_eq!(ends.iter().sum::<i64>(), 8, "{ends:?}");
+}
+
+/// A binary that describes the dataset correctly, and then does this instead of its work.
+fn faulty(twins: &Twins, fault: &str) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in\n*'--from arrow'*) {fault} ;;\n*) exec '{RTP_BIN}' \"$@\" ;;\nesac\n"
+    );
+    twins.place.write("rtp", script);
+    let path = twins.place.path("rtp");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    path.to_str().unwrap().into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binary_that_does_not_answer_all_events_fails_the_job_and_loses_nothing() {
+    let Some(twins) = Twins::of(USERS, "user_events", "realtime").await else {
+        return;
+    };
+    let keys: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+    let event = |(n, key)| (Some(key), Some(user(n, TIME, "a@x.org")));
+    let events = (0..).zip(keys.iter().map(String::as_str)).map(event);
+    twins.send(&events.collect::<Vec<_>>()).await;
+    let one = "echo '{}' | '{RTP_BIN}' transform --to arrow".replace("{RTP_BIN}", RTP_BIN);
+    for (fault, said) in [
+        ("echo no more >&2; exit 9", "status 9, no more"),
+        (&format!("{one}; cat > /dev/null"), "1 answers to"),
+        (&format!("'{RTP_BIN}' \"$@\"; exit 7"), "status 7"),
+    ] {
+        let ran = twins
+            .spark("group", &["--until-end", "--rtp", &faulty(&twins, fault)])
+            .end();
+        assert_eq!(ran.status, 4, "{fault}: {}", ran.stderr);
+        let errors: Vec<&str> = ran
+            .stderr
+            .lines()
+            .filter(|l| l.contains("\"error\""))
+            .collect();
+        assert!(
+            errors
+                .concat()
+                .contains("rtp transform did not answer all events"),
+            "{}",
+            ran.stderr
+        );
+        assert!(errors.concat().contains(said), "{fault}: {}", ran.stderr);
+        assert_eq!(twins.committed("group").values().sum::<i64>(), 0);
+    }
+    let ran = twins.spark("group", &["--until-end"]).end();
+    assert_eq!((ran.status, ran.counts()[1]), (0, 50), "{}", ran.stderr);
+    assert_eq!(written(&twins).await, 50);
 }

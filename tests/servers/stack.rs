@@ -1,5 +1,5 @@
-//! Servers for the tests, by stack/stack.py: each is started once, when a test first asks for it, in a
-//! folder of its own, and ends with this process, however that ends.
+//! Servers for the tests, from stack/stack.py: each is started once, when a test first asks for it, in its
+//! own folder, and stops with this process, however that ends.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ pub struct Server {
     name: &'static str,
     /// Where its files are.
     pub folder: PathBuf,
-    /// What rtp needs to find it: addresses and files of passwords, by variable.
+    /// What rtp needs to find it: addresses and password files, by variable.
     pub environment: BTreeMap<String, String>,
 }
 
-/// A test that fails with a server of its own tells what that has logged last.
+/// If a test with its own server fails, it prints the server's last log lines.
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -25,7 +25,7 @@ impl Drop for Server {
     }
 }
 
-/// A server that is stopped for as long as this lives.
+/// A server that is stopped (SIGSTOP) as long as this value lives.
 pub struct Stopped<'a>(&'a Server);
 
 impl Drop for Stopped<'_> {
@@ -34,15 +34,15 @@ impl Drop for Stopped<'_> {
     }
 }
 
-/// Whether the server wants TLS and a password.
+/// Whether the server requires TLS and a password.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     Open,
     Guarded,
 }
 
-/// A shared server of this name: `kafka`, `cassandra` or `postgres`. None, after saying which test does
-/// not run and why, if something must be installed first; that is a failure under CI.
+/// A shared server of this name: `kafka`, `cassandra` or `postgres`. If something must be installed first,
+/// prints which test does not run and why, and returns None; under CI that is a failure.
 pub fn server(name: &'static str, access: Access) -> Option<&'static Server> {
     type Slot = OnceLock<Result<Server, String>>;
     static SLOTS: [Slot; 6] = [const { OnceLock::new() }; 6];
@@ -59,13 +59,13 @@ pub fn server(name: &'static str, access: Access) -> Option<&'static Server> {
     started.as_ref().map_err(|why| does_not_run(why)).ok()
 }
 
-/// A server for one test alone, which may stop it: as [`server`].
+/// Like [`server`], but for one test only, which may stop it.
 pub fn own_server(name: &'static str, test: &str) -> Option<Server> {
     let started = Server::start(name, Access::Open, test);
     started.map_err(|why| does_not_run(&why)).ok()
 }
 
-/// Says which test does not run and why, which is a failure under CI.
+/// Prints which test does not run and why; under CI that is a failure.
 pub fn does_not_run(why: &str) {
     let test = std::thread::current();
     let message = format!("{} does not run: {why}", test.name().unwrap_or("a test"));
@@ -109,14 +109,10 @@ impl Server {
 
     fn stack(&self, action: &str, more: &[&str]) -> std::process::Output {
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let jars = std::env::var_os("RTP_STACK_JARS")
-            .map_or_else(|| project.join(".stack/jars"), PathBuf::from);
         Command::new("python3")
             .arg(project.join("stack/stack.py"))
             .args([action, "--only", self.name, "--dir"])
             .arg(&self.folder)
-            .arg("--jars")
-            .arg(jars)
             .args(more)
             .env("RTP_KAFKA_HEAP", "512m")
             .env("RTP_CASSANDRA_HEAP", "768m")
@@ -124,7 +120,7 @@ impl Server {
             .unwrap()
     }
 
-    /// Whether this variable is about it; the servers beside it in its folder were not started.
+    /// Whether this variable concerns this server; the others in its folder were not started.
     pub fn provides(&self, variable: &str) -> bool {
         let about = match self.name {
             "kafka" => ["RTP_EVENT_LOG", "RTP_KAFKA"],
@@ -134,12 +130,12 @@ impl Server {
         about.iter().any(|name| variable.starts_with(name))
     }
 
-    /// Its address, by the variable that rtp takes it from, such as `RTP_EVENT_LOG`.
+    /// Its address, by the variable that rtp reads it from, such as `RTP_EVENT_LOG`.
     pub fn address(&self, variable: &str) -> &str {
         &self.environment[variable]
     }
 
-    /// Sends a signal such as `STOP` to it and to the processes that it has started.
+    /// Sends a signal such as `STOP` to it and to its child processes.
     pub fn signal(&self, name: &str) {
         let pid = std::fs::read_to_string(self.folder.join(self.name).join("pid")).unwrap();
         let pid = pid.trim();
@@ -152,7 +148,7 @@ impl Server {
         }
     }
 
-    /// Stops it and what it has started, until the result is dropped.
+    /// Stops it and its child processes until the result is dropped.
     pub fn stopped(&self) -> Stopped<'_> {
         self.signal("STOP");
         Stopped(self)

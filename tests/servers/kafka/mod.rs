@@ -8,27 +8,29 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
-use rtp::conformance::{Abilities, Ability};
 use rtp::error::Result;
-use rtp::event::MicroBatch;
-use rtp::event_log::conformance::{CASES, Harness};
-use rtp::event_log::kafka::{KafkaConsumer, KafkaProducer, create};
-use rtp::event_log::{Consumer, Limits, Producer, Topic};
-use rtp::monitor::kafka::KafkaLogMonitor;
-use rtp::monitor::{LogMonitor, conformance};
-use rtp::url::Server;
+use rtp::ports::conformance::event_log::{CASES, Harness};
+use rtp::ports::conformance::monitor as conformance;
+use rtp::ports::conformance::{Abilities, Ability};
+use rtp::ports::event_log::{Consumer, EventLog, FIRST_EVENT_WAIT, Limits, Producer, Topic};
+use rtp::ports::monitor::LogMonitor;
+use rtp::record::event::EventBatch;
+use rtp::servers::address::Address;
+use rtp::servers::kafka::monitor::KafkaLogMonitor;
+use rtp::servers::kafka::{Kafka as Broker, KafkaConsumer, KafkaProducer};
 
 use crate::common::{Place, Ran, Running};
 use crate::keeps;
 use crate::stack::{self, Access, server};
 
 mod faults;
+mod foreign;
 mod groups;
 mod options;
 
 const STORE: &str = ".rtp/realtime.db";
 
-struct Log(Server);
+struct Log(Address);
 
 impl Log {
     fn of(kafka: &stack::Server) -> Log {
@@ -37,15 +39,15 @@ impl Log {
 }
 
 /// The server at an address such as `kafka://127.0.0.1:9092`.
-pub fn server_at(address: &str) -> Server {
+pub fn server_at(address: &str) -> Address {
     let (host, port) = address["kafka://".len()..].split_once(':').unwrap();
-    Server {
+    Address {
         hosts: vec![(host.into(), port.parse().unwrap())],
-        ..Server::default()
+        ..Address::default()
     }
 }
 
-/// The configuration of a client that is not rtp's.
+/// The configuration of a client other than rtp's.
 pub fn config_at(address: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     let broker = address.strip_prefix("kafka://").unwrap();
@@ -54,25 +56,26 @@ pub fn config_at(address: &str) -> ClientConfig {
 }
 
 /// All events of a topic, read by a group that commits nothing.
-pub async fn everything_in(server: &Server, topic: &str, group: &str) -> MicroBatch {
+pub async fn everything_in(server: &Address, topic: &str, group: &str) -> EventBatch {
     let mut consumer = KafkaConsumer::open(server, topic, group).await.unwrap();
     let end = consumer.end().await.unwrap();
-    let count = end.iter().map(|(_, end)| *end).sum::<i64>() as usize;
-    let mut events = MicroBatch::default();
+    let count = end.iter().map(|(_, end)| end).sum::<i64>() as usize;
+    let mut events = EventBatch::default();
     while events.len() < count {
         let limits = Limits {
             events: 1_000,
             bytes: 8 << 20,
+            wait: FIRST_EVENT_WAIT,
         };
-        let batch = consumer.poll(limits).await.unwrap();
-        batch.iter().for_each(|event| events.push(event));
+        let polled = consumer.poll(limits).await.unwrap();
+        polled.events.iter().for_each(|event| events.push(event));
     }
     consumer.leave().await.unwrap();
     events
 }
 
-/// What the client's group has committed in each partition, 0 without. The client only asks: a member that
-/// joins and leaves at once may be taken for one that is still there. None before the group has a coordinator.
+/// What the client's group has committed in each partition, or 0. The client only queries: a member that
+/// joins and leaves at once may be counted as still present. None before the group has a coordinator.
 pub fn committed(
     client: &BaseConsumer,
     topic: &str,
@@ -99,7 +102,7 @@ impl Abilities for Log {
 #[async_trait]
 impl Harness for Log {
     async fn create(&self, topics: &[Topic]) -> Result<()> {
-        create(&self.0, topics).await
+        Broker(self.0.clone()).create(topics).await
     }
 
     async fn producer(&self, topic: &str) -> Result<Box<dyn Producer>> {
@@ -138,7 +141,7 @@ async fn the_monitor_keeps_every_guarantee() {
     keeps(conformance::log::CASES, &Log::of(kafka)).await;
 }
 
-/// Where rtp runs with a topic of its own on a Kafka, and embedded stores.
+/// Where rtp runs with its own topic on a Kafka server, and embedded stores.
 struct Kafka<'a> {
     place: Place,
     address: &'a str,
@@ -164,8 +167,8 @@ impl<'a> Kafka<'a> {
         ready
     }
 
-    /// A stream has the topic's name for its group's, unless it says otherwise: tests that share a server
-    /// must not share a group.
+    /// By default a stream's group has the topic's name, because tests that share a server must not share
+    /// a group.
     fn args<'b>(&'b self, args: &[&'b str]) -> Vec<&'b str> {
         let log = ["--event-log", self.address, "--dataset", "dataset.toml"];
         let group = ["--group", &self.topic];
@@ -201,7 +204,7 @@ impl<'a> Kafka<'a> {
         altered.unwrap()[0].as_ref().unwrap();
     }
 
-    fn dead_letters(&self) -> MicroBatch {
+    fn dead_letters(&self) -> EventBatch {
         let topic = format!("{}.dlq", self.topic);
         block_on(everything_in(&server_at(self.address), &topic, &self.topic))
     }
@@ -235,14 +238,17 @@ fn block_on<F: Future>(future: F) -> F::Output {
 fn settings_of_the_client_are_for_kafka_and_not_those_we_rely_on() {
     let place = Place::ready();
     for (args, message) in [
-        (&["produce", "-X", "linger.ms=1"][..], "-X is for Kafka"),
+        (
+            &["produce", "-X", "linger.ms=1"][..],
+            "-X works only with Kafka",
+        ),
         (
             &["produce", "--compression", "zstd"],
-            "--compression is for Kafka",
+            "--compression works only with Kafka",
         ),
         (
             &["stream", "--instance-id", "a"],
-            "--instance-id is for Kafka",
+            "--instance-id works only with Kafka",
         ),
         (
             &[

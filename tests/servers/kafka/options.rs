@@ -1,6 +1,6 @@
-//! What the client can be told: codecs, names of members, sizes.
+//! Options of the client: codecs, member names, sizes.
 
-use rtp::event::Headers;
+use rtp::record::event::Headers;
 
 use super::Kafka;
 use crate::common::{eventually, user, users};
@@ -75,7 +75,7 @@ fn what_its_topic_does_not_take_is_a_dead_letter() {
     };
     let kafka = Kafka::ready(server, 1);
     kafka.set("max.message.bytes", "10000");
-    // More of the small ones than one batch of the topic holds.
+    // More small events than fit into one batch of the topic.
     let lines = users(500) + &padded(500, 50_000) + &padded(501, 1_200_000);
     let ran = kafka.rtp(&["produce"], lines.as_bytes());
     assert_eq!(ran.counts(), [502, 500, 2, 0, 0], "{}", ran.stderr);
@@ -85,7 +85,7 @@ fn what_its_topic_does_not_take_is_a_dead_letter() {
     assert_eq!(letters.len(), 2);
     let length = |i: usize| letters[i].value.unwrap().len();
     assert!((50_000..51_000).contains(&length(0)), "{}", length(0));
-    // What is kept of a line that is too long for any topic, less what the letters' topic does not take.
+    // The kept start of a line that is too long for any topic, less what does not fit into the dead-letter topic.
     assert!((1_040_000..1_048_577).contains(&length(1)), "{}", length(1));
     let told = |i: usize, name: &str| {
         let header = Headers::read(letters[i].headers).find(|(n, _)| *n == name);
@@ -123,7 +123,7 @@ fn one_broker_of_several_is_enough() {
     assert_eq!(ran.status, 0, "{}", ran.stderr);
 }
 
-/// An event with a field that the dataset does not have, so many bytes long.
+/// An event of this many bytes, with a field that the dataset does not have.
 fn padded(n: u64, bytes: usize) -> String {
     let user = user(n, 0, "a@example.com");
     let event = user.strip_suffix('}').unwrap();

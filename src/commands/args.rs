@@ -1,0 +1,164 @@
+//! Flags that several commands share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::intake::IntakeOptions;
+use crate::intake::rejects::Budget;
+use crate::ports::batch_store::BatchStores;
+use crate::ports::event_log::{EventLog, Setting};
+use crate::ports::realtime_store::RealtimeStores;
+use crate::run::Run;
+use crate::run::retry::Retry;
+use crate::servers;
+
+/// `--event-log`, and the settings of its client.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct EventLogArgs {
+    /// Event log: sqlite:PATH or kafka://HOST:PORT[,HOST:PORT]
+    #[arg(
+        long,
+        env = "RTP_EVENT_LOG",
+        value_name = "URL",
+        default_value = "sqlite:.rtp/log.db",
+        value_parser = servers::event_log
+    )]
+    event_log: Arc<dyn EventLog>,
+    /// Set a property of the Kafka client, librdkafka, for example linger.ms=1; repeatable (Kafka only)
+    #[arg(short = 'X', value_name = "NAME=VALUE", value_parser = setting)]
+    settings: Vec<Setting>,
+}
+
+fn setting(text: &str) -> std::result::Result<Setting, String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok(Setting::new("-X", name, value)),
+        _ => Err("expected NAME=VALUE".into()),
+    }
+}
+
+impl EventLogArgs {
+    /// The address, with the settings of its client: those of `-X` after those of the command's own options.
+    pub(super) fn with(&self, own: impl IntoIterator<Item = Setting>) -> Result<Arc<dyn EventLog>> {
+        let settings = own.into_iter().chain(self.settings.iter().cloned());
+        let settings: Vec<Setting> = settings.collect();
+        let Some(last) = settings.last() else {
+            return Ok(Arc::clone(&self.event_log));
+        };
+        self.event_log.with_settings(&settings).ok_or_else(|| {
+            let (option, log) = (last.option, &self.event_log);
+            Error::invalid(format!(
+                "{option} works only with Kafka, but the event log is {log}"
+            ))
+        })
+    }
+}
+
+/// `--realtime-store`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct RealtimeStoreArg {
+    /// Real-time store: sqlite:PATH or cassandra://HOST:PORT[,HOST:PORT]
+    #[arg(
+        long,
+        env = "RTP_REALTIME_STORE",
+        value_name = "URL",
+        default_value = "sqlite:.rtp/realtime.db",
+        value_parser = servers::realtime_store
+    )]
+    pub(super) realtime_store: Arc<dyn RealtimeStores>,
+}
+
+/// `--batch-store`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct BatchStoreArg {
+    /// Batch store: sqlite:PATH or postgres://USER@HOST:PORT/DATABASE
+    #[arg(
+        long,
+        env = "RTP_BATCH_STORE",
+        value_name = "URL",
+        default_value = "sqlite:.rtp/batch.db",
+        value_parser = servers::batch_store
+    )]
+    pub(super) batch_store: Arc<dyn BatchStores>,
+}
+
+/// All three servers.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ServerArgs {
+    #[command(flatten)]
+    pub(super) log: EventLogArgs,
+    #[command(flatten)]
+    pub(super) realtime: RealtimeStoreArg,
+    #[command(flatten)]
+    pub(super) batch: BatchStoreArg,
+}
+
+/// `--max-outage`.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct MaxOutage {
+    /// How long to wait for a dependency that is down; 0 fails at once, or after 10s if the dependency hangs
+    /// rather than refuses [default: 5m, or no limit for a stream that follows its topic]
+    #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
+    max_outage: Option<Duration>,
+}
+
+/// How long a command runs, which decides the default of `--max-outage`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RunsUntil {
+    /// Until its work is done: an outage may last 5 minutes.
+    Done,
+    /// Until it is told to stop: through any outage.
+    Told,
+}
+
+impl MaxOutage {
+    /// How a run handles outages.
+    pub(super) fn retry(self, run: &Run, until: RunsUntil) -> Retry {
+        let by_default = match until {
+            RunsUntil::Done => Duration::from_secs(300),
+            RunsUntil::Told => Duration::MAX,
+        };
+        Retry {
+            run: run.clone(),
+            max_outage: self.max_outage.unwrap_or(by_default),
+        }
+    }
+}
+
+/// The input, and what is required of it.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct IntakeArgs {
+    /// Files to read; `-` or no file means standard input
+    #[arg(value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// Write bad records to this file, each with its line, byte offset, field, rule and reason
+    #[arg(long, value_name = "FILE")]
+    pub(super) rejects: Option<PathBuf>,
+    /// End with status 3 if there are more bad records than this
+    #[arg(long, value_name = "N|P%")]
+    pub(super) max_rejects: Option<Budget>,
+    /// End with status 5 unless each file ends with the trailer that `fetch --trailer` writes
+    #[arg(long)]
+    pub(super) require_complete: bool,
+    /// End with status 1, and save no bookmark, if there are no records
+    #[arg(long)]
+    pub(super) require_records: bool,
+    /// Save the bookmark that `fetch --state` sends along to this file, once all records before it are durable
+    #[arg(long, value_name = "FILE")]
+    pub(super) commit_state: Option<PathBuf>,
+}
+
+impl IntakeArgs {
+    /// The same options for code that knows nothing of command lines.
+    pub(super) fn options(&self) -> IntakeOptions {
+        IntakeOptions {
+            files: self.files.clone(),
+            rejects: self.rejects.clone(),
+            max_rejects: self.max_rejects,
+            require_complete: self.require_complete,
+            require_records: self.require_records,
+            commit_state: self.commit_state.clone(),
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The three checks: a probe through the server and back, and how far behind it is.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::{Check, Status, Watched};
+use crate::error::{Error, Result};
+use crate::ports::monitor::{Lag, StoreMonitor};
+use crate::run::task::Task;
+
+/// Pause between two attempts at a busy server.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// The last attempt of a check must begin at least this long before its time limit.
+const LAST_ATTEMPT_MARGIN: Duration = Duration::from_millis(250);
+
+pub(super) async fn check_log(watched: &Watched, run_id: &str) -> Check {
+    let id = probe_id(run_id);
+    let target = watched.clone();
+    let seen = within(watched.timeout, &watched.event_log, move |started| {
+        let (target, id) = (target.clone(), id.clone());
+        async move {
+            let mut log = target
+                .event_log
+                .monitor(&target.dataset.event.topic)
+                .await?;
+            log.probe(&id).await?;
+            Ok((started.elapsed(), log.lag(&target.group).await?))
+        }
+    });
+    let blank = Check::blank("event-log", &watched.event_log);
+    let (latency, lag) = match seen.await {
+        Ok(seen) => seen,
+        Err(error) => return blank.failed(&error),
+    };
+    let age = lag.oldest.map_or(Duration::ZERO, age_of);
+    let (status, detail) = judge_lag(watched, &lag, age);
+    Check {
+        status,
+        latency_ms: Some(millis(latency)),
+        group: Some(watched.group.clone()),
+        group_started: Some(lag.started),
+        lag_records: Some(lag.records()),
+        lag_by_partition: lag.partitions,
+        lag_seconds: Some(seconds(age)),
+        detail: Some(detail),
+        ..blank
+    }
+}
+
+fn judge_lag(watched: &Watched, lag: &Lag, age: Duration) -> (Status, String) {
+    let group = &watched.group;
+    let state = match (lag.started, lag.records()) {
+        (false, 0) => format!("group {group} has never committed, and there is nothing to read"),
+        (false, n) => format!("group {group} has never committed, and {n} events are waiting"),
+        (true, 0) => format!("group {group} is at the end"),
+        (true, n) => format!("group {group} is {n} events behind"),
+    };
+    if let Some(most) = watched.max_lag.filter(|most| lag.records() > *most) {
+        return (Status::Stale, format!("{state}, over the limit of {most}"));
+    }
+    if let Some(most) = watched.max_lag_age.filter(|most| age > *most) {
+        let detail = format!("{state}, the first one for {age:.0?}, over the limit of {most:?}");
+        return (Status::Stale, detail);
+    }
+    (Status::Ok, state)
+}
+
+pub(super) async fn check_realtime_store(watched: &Watched, run_id: &str) -> Check {
+    let (id, target) = (probe_id(run_id), watched.clone());
+    let seen = within(watched.timeout, &watched.realtime_store, move |started| {
+        let (target, id) = (target.clone(), id.clone());
+        async move {
+            let mut store = target.realtime_store.monitor(&target.dataset).await?;
+            store.probe(&writer("realtime", &target.group), &id).await?;
+            look(&mut *store, started).await
+        }
+    });
+    let blank = Check::blank("realtime-store", &watched.realtime_store);
+    judge_store(blank, seen.await, watched.max_age_realtime)
+}
+
+pub(super) async fn check_batch_store(watched: &Watched, run_id: &str) -> Check {
+    let (id, target) = (probe_id(run_id), watched.clone());
+    let seen = within(watched.timeout, &watched.batch_store, move |started| {
+        let (target, id) = (target.clone(), id.clone());
+        async move {
+            let mut store = target.batch_store.monitor(&target.dataset).await?;
+            store.probe(&writer("batch", &target.group), &id).await?;
+            look(&mut *store, started).await
+        }
+    });
+    let blank = Check::blank("batch-store", &watched.batch_store);
+    judge_store(blank, seen.await, watched.max_age_batch)
+}
+
+/// What a check found out about a store.
+struct StoreSeen {
+    latency: Duration,
+    last_write: Option<i64>,
+    remark: Option<String>,
+}
+
+/// Looks at a store that has returned a probe.
+async fn look(store: &mut dyn StoreMonitor, started: Instant) -> Result<StoreSeen> {
+    Ok(StoreSeen {
+        latency: started.elapsed(),
+        last_write: store.last_write().await?,
+        remark: store.remark().await?,
+    })
+}
+
+/// Both stores may be one file.
+fn writer(store: &str, group: &str) -> String {
+    format!("{store}/{group}")
+}
+
+fn judge_store(blank: Check, seen: Result<StoreSeen>, most: Option<Duration>) -> Check {
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(error) => return blank.failed(&error),
+    };
+    let age = seen.last_write.map(age_of);
+    let (status, detail) = match (age, most) {
+        (None, Some(_)) => (Status::Stale, Some("nothing has been written yet".into())),
+        (None, None) => (Status::Ok, Some("nothing has been written yet".into())),
+        (Some(age), Some(most)) if age > most => {
+            let detail = format!("the last write was {age:.0?} ago, over the limit of {most:?}");
+            (Status::Stale, Some(detail))
+        }
+        _ => (Status::Ok, None),
+    };
+    let details: Vec<String> = detail.into_iter().chain(seen.remark).collect();
+    Check {
+        status,
+        latency_ms: Some(millis(seen.latency)),
+        age_seconds: age.map(seconds),
+        detail: (!details.is_empty()).then(|| details.join("; ")),
+        ..blank
+    }
+}
+
+/// Runs a check on a task of its own, so that one that blocks does not exceed its time limit. A busy server is
+/// asked again until then; if the check fails, its last answer is the reason.
+async fn within<T, F>(
+    timeout: Duration,
+    address: &dyn std::fmt::Display,
+    attempt: impl Fn(Instant) -> F + Send + 'static,
+) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send,
+{
+    let started = Instant::now();
+    let (says, said) = mpsc::channel();
+    let mut task = Task::spawn(async move {
+        loop {
+            match attempt(started).await {
+                Err(e) if e.is_retriable() && started.elapsed() + LAST_ATTEMPT_MARGIN < timeout => {
+                    says.send(e).ok(); // the time limit may have passed
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    });
+    match tokio::time::timeout(timeout, &mut task).await {
+        Ok(done) => done,
+        Err(_) => {
+            let silent =
+                || Error::unavailable(format!("no answer from {address} within {timeout:?}"));
+            Err(said.try_iter().last().unwrap_or_else(silent))
+        }
+    }
+}
+
+fn probe_id(run_id: &str) -> String {
+    format!("{run_id}/{}", uuid::Uuid::now_v7())
+}
+
+/// The age of a point in time; never negative, even if the clock was set back.
+fn age_of(ms: i64) -> Duration {
+    let age = crate::time::now_ms().saturating_sub(ms);
+    Duration::from_millis(u64::try_from(age).unwrap_or(0))
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_millis() as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::dataset::Dataset;
+
+    fn watched() -> Watched {
+        let url = "sqlite:x.db";
+        Watched {
+            dataset: Arc::new(Dataset::load(None).unwrap()),
+            event_log: crate::servers::event_log(url).unwrap(),
+            realtime_store: crate::servers::realtime_store(url).unwrap(),
+            batch_store: crate::servers::batch_store(url).unwrap(),
+            group: "rtp".into(),
+            timeout: Duration::from_secs(5),
+            max_lag: Some(10),
+            max_lag_age: Some(Duration::from_secs(60)),
+            max_age_realtime: None,
+            max_age_batch: None,
+        }
+    }
+
+    #[test]
+    fn lag_is_judged_by_records_and_by_age() {
+        let table = [
+            (true, 0, 0, Status::Ok, "is at the end"),
+            (true, 10, 60, Status::Ok, "is 10 events behind"),
+            (
+                true,
+                11,
+                0,
+                Status::Stale,
+                "is 11 events behind, over the limit of 10",
+            ),
+            (
+                true,
+                1,
+                61,
+                Status::Stale,
+                "the first one for 61s, over the limit of 60s",
+            ),
+            (
+                false,
+                11,
+                0,
+                Status::Stale,
+                "never committed, and 11 events are waiting, over the limit of 10",
+            ),
+            (
+                false,
+                0,
+                0,
+                Status::Ok,
+                "never committed, and there is nothing",
+            ),
+        ];
+        for (started, records, age, status, text) in table {
+            let lag = Lag {
+                started,
+                partitions: vec![(0, 0), (1, records)],
+                oldest: None,
+            };
+            let (got, detail) = judge_lag(&watched(), &lag, Duration::from_secs(age));
+            assert_eq!(got, status, "{detail}");
+            assert!(detail.contains(text), "{detail}");
+        }
+    }
+
+    #[test]
+    fn a_store_is_judged_by_its_last_write() {
+        let now = crate::time::now_ms();
+        let hour = Some(Duration::from_secs(3_600));
+        let table = [
+            (Some(now - 7_200_000), hour, Status::Stale),
+            (Some(now - 7_200_000), None, Status::Ok),
+            (Some(now + 60_000), hour, Status::Ok),
+            (None, hour, Status::Stale),
+            (None, None, Status::Ok),
+        ];
+        for (last, most, status) in table {
+            let blank = Check::blank("batch-store", &watched().batch_store);
+            let seen = StoreSeen {
+                latency: Duration::ZERO,
+                last_write: last,
+                remark: Some("a remark".into()),
+            };
+            let check = judge_store(blank, Ok(seen), most);
+            assert!(check.detail.is_some_and(|text| text.ends_with("a remark")));
+            assert_eq!(check.status, status, "{last:?} {most:?}");
+            assert!(check.age_seconds.is_none_or(|age| age >= 0.0));
+        }
+        assert!(Status::Failed > Status::Stale && Status::Stale > Status::Ok);
+    }
+}

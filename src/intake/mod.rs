@@ -1,0 +1,189 @@
+//! Records in: read and checked ahead of their use, then sent to the log (`produce`) or loaded into the batch
+//! store (`load-batch`). Bad ones are set aside within a budget, and `fetch`'s bookmark is saved once the
+//! records before it are durable.
+
+pub mod check;
+pub mod chunk;
+pub mod csv;
+pub mod input;
+pub mod marks;
+pub mod rejects;
+pub mod to_log;
+pub mod to_table;
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use crate::durable;
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+use crate::intake::check::CheckedChunk;
+use crate::intake::chunk::Ended;
+use crate::intake::rejects::{Budget, RejectFile};
+use crate::run::{Run, add, get};
+
+/// The input, and what is required of it.
+#[derive(Clone, Debug)]
+pub struct IntakeOptions {
+    /// Files to read; `-` or no file means standard input.
+    pub files: Vec<PathBuf>,
+    /// Where bad records are written.
+    pub rejects: Option<PathBuf>,
+    /// How many bad records are too many.
+    pub max_rejects: Option<Budget>,
+    /// Whether each file must end with a trailer.
+    pub require_complete: bool,
+    /// Whether there must be at least one record.
+    pub require_records: bool,
+    /// Where to save the bookmark that comes with the records.
+    pub commit_state: Option<PathBuf>,
+}
+
+impl IntakeOptions {
+    /// Whether the input can be read a second time: true for files, not for pipes.
+    pub fn can_be_read_again(&self) -> bool {
+        let is_file = |path: &PathBuf| path.as_os_str() != "-" && path.is_file();
+        !self.files.is_empty() && self.files.iter().all(is_file)
+    }
+}
+
+/// Does the bookkeeping of one input: counts, rejects, budget and bookmark.
+#[derive(Debug)]
+pub struct Intake<'a> {
+    options: &'a IntakeOptions,
+    run: &'a Run,
+    reject_file: Option<RejectFile>,
+    _held_state: Option<File>,
+    state: Option<String>,
+    had_state: bool,
+    records: u64,
+    ended: Vec<Ended>,
+    cut: Option<String>,
+}
+
+impl<'a> Intake<'a> {
+    /// Opens the reject file, and reserves the state file for this process.
+    pub fn open(options: &'a IntakeOptions, run: &'a Run) -> Result<Self> {
+        Ok(Intake {
+            options,
+            run,
+            reject_file: options
+                .rejects
+                .as_deref()
+                .map(RejectFile::create)
+                .transpose()?,
+            _held_state: options
+                .commit_state
+                .as_deref()
+                .map(durable::hold)
+                .transpose()?,
+            state: None,
+            had_state: false,
+            records: 0,
+            ended: Vec::new(),
+            cut: None,
+        })
+    }
+
+    /// Counts a chunk as read, and writes its bad records to the reject file.
+    pub fn enter<T>(&mut self, checked: &CheckedChunk<T>) -> Result<()> {
+        if let Some(file) = &mut self.reject_file {
+            file.write(&checked.reject_lines)?;
+        }
+        let counts = &self.run.counts;
+        add(&counts.read, checked.records + checked.skipped);
+        add(&counts.bytes, checked.bytes);
+        add(&counts.skipped, checked.skipped);
+        add(&counts.rejected, checked.rejected);
+        self.records += checked.records;
+        self.ended.extend(checked.ended.clone());
+        if checked.cut.is_some() {
+            self.cut.clone_from(&checked.cut);
+        }
+        if checked.state.is_some() {
+            self.state.clone_from(&checked.state);
+        }
+        self.check_budget(At::Chunk)
+    }
+
+    /// Checks the whole input before its last records count: an error if a requirement is not met, a status if a
+    /// signal interrupted the reading. Bad records are durable afterwards.
+    pub fn close(&mut self) -> Result<Option<Exit>> {
+        self.sync()?;
+        if let Some(signal) = self.run.stop.requested() {
+            return Ok(Some(signal.exit()));
+        }
+        if let Some(place) = &self.cut {
+            return Err(Error::missing(format!(
+                "the input is cut short: {place} ends in the middle of a record"
+            )));
+        }
+        self.check_budget(At::End)?;
+        if self.options.require_complete
+            && let Some(input) = self.ended.iter().find(|input| !input.is_complete)
+        {
+            return Err(Error::missing(format!(
+                "{} does not end with a trailer, so it may be cut short",
+                input.name
+            ))
+            .hint("write it with `rtp fetch --trailer`, or omit --require-complete"));
+        }
+        Ok(None)
+    }
+
+    /// The files that were read to their end.
+    pub fn ended(&self) -> &[Ended] {
+        &self.ended
+    }
+
+    /// Whether there are no records although there must be some.
+    pub fn lacks_records(&self) -> bool {
+        self.options.require_records && self.records == 0
+    }
+
+    /// Saves the last bookmark; everything before it must be durable.
+    pub fn save_state(&mut self) -> Result<()> {
+        if self.lacks_records() {
+            return Ok(());
+        }
+        let (Some(path), Some(state)) = (&self.options.commit_state, self.state.take()) else {
+            return Ok(());
+        };
+        self.had_state = true;
+        self.sync()?;
+        durable::replace(path, format!("{state}\n").as_bytes())
+    }
+
+    /// The status of a run that reached the end of its input.
+    pub fn verdict(&self) -> Exit {
+        if let (Some(path), false, None) = (&self.options.commit_state, self.had_state, &self.state)
+        {
+            self.run.warn(format!(
+                "no bookmark came with the input, so {} is unchanged; `rtp fetch --state` sends one along",
+                path.display()
+            ));
+        }
+        if self.records == 0 {
+            self.run.warn("there are no records in the input");
+            return Exit::verdict(!self.lacks_records());
+        }
+        Exit::verdict(get(&self.run.counts.rejected) == 0)
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.reject_file.as_mut().map_or(Ok(()), RejectFile::sync)
+    }
+
+    fn check_budget(&self, at: At) -> Result<()> {
+        let rejected = get(&self.run.counts.rejected);
+        self.options.max_rejects.map_or(Ok(()), |budget| {
+            budget.check(rejected, self.records, at == At::End)
+        })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    Chunk,
+    End,
+}

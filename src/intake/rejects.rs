@@ -1,0 +1,271 @@
+//! Where bad records go: the dead-letter topic, or a file of NDJSON; and how many are too many.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use base64::Engine;
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result, file_error};
+use crate::ports::event_log::Producer;
+use crate::record::event::{Event, EventBatch, Headers};
+use crate::record::reject::Reject;
+use crate::run::add;
+use crate::run::retry::Retry;
+
+/// A bad record, and where it was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Rejected<'a> {
+    /// Topic or file.
+    pub source: &'a str,
+    /// Partition, for an event from the log.
+    pub partition: Option<i32>,
+    /// Offset in the partition, or byte offset in the file.
+    pub offset: i64,
+    /// 1-based line, for a file.
+    pub line: Option<u64>,
+    /// Key, unchanged.
+    pub key: Option<&'a [u8]>,
+    /// The record, byte for byte.
+    pub value: Option<&'a [u8]>,
+    /// Headers, unchanged.
+    pub headers: &'a [u8],
+    /// Why.
+    pub reject: &'a Reject,
+}
+
+/// The dead letter of a rejected record, with Kafka Connect's error headers and our own.
+pub fn push_dead_letter(
+    batch: &mut EventBatch,
+    dataset: &Dataset,
+    stage: &str,
+    run_id: &str,
+    rejected: &Rejected<'_>,
+) {
+    let mut headers = Headers::default();
+    for (name, value) in Headers::parts(rejected.headers) {
+        headers.push_bytes(name, value);
+    }
+    let mut text = |name: &str, value: &str| headers.push(name, value.as_bytes());
+    text("__connect.errors.topic", rejected.source);
+    if let Some(partition) = rejected.partition {
+        text("__connect.errors.partition", &partition.to_string());
+    }
+    text("__connect.errors.offset", &rejected.offset.to_string());
+    text("__connect.errors.stage", stage);
+    text(
+        "__connect.errors.exception.class.name",
+        rejected.reject.fault.rule.name(),
+    );
+    text(
+        "__connect.errors.exception.message",
+        &rejected.reject.describe(dataset),
+    );
+    text("rtp.rule", rejected.reject.fault.rule.name());
+    if let Some(field) = rejected.reject.field {
+        text("rtp.field", &dataset.fields[field].name);
+    }
+    if let Some(line) = rejected.line {
+        text("rtp.line", &line.to_string());
+    }
+    text("rtp.run_id", run_id);
+    batch.push(Event::new(rejected.key, rejected.value, headers.bytes()));
+}
+
+/// Sends dead letters and waits until they are acknowledged, through outages: none is sent twice. If one is too
+/// large for its topic, only its first bytes are kept, and a header gives its full size.
+pub async fn send(retry: &Retry, producer: &mut dyn Producer, batch: &EventBatch) -> Result<()> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let max_size = producer.max_size().unwrap_or(usize::MAX);
+    let batch = &Arc::new(match batch.iter().all(|letter| letter.size() <= max_size) {
+        true => batch.clone(),
+        false => shortened(batch, max_size),
+    });
+    // Two steps, so that an outage during the flush does not send again what is still in flight.
+    retry
+        .through_outage(async || producer.send(batch).await)
+        .await?;
+    let acknowledged = retry
+        .through_outage(async || producer.flush().await)
+        .await?;
+    add(&retry.run.counts.dead_letters, acknowledged);
+    if acknowledged == batch.len() as u64 {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "only {acknowledged} of {} dead letters were acknowledged",
+        batch.len()
+    )))
+}
+
+fn shortened(batch: &EventBatch, max_size: usize) -> EventBatch {
+    let mut fitting = EventBatch::default();
+    for letter in batch.iter() {
+        let mut headers = letter.headers.to_vec();
+        let mut value = letter.value;
+        if letter.size() > max_size
+            && let Some(whole) = value
+        {
+            let mut size = Headers::default();
+            size.push("rtp.value_bytes", whole.len().to_string().as_bytes());
+            headers.extend_from_slice(size.bytes());
+            let rest = letter.size() - whole.len() + size.bytes().len();
+            value = Some(&whole[..max_size.saturating_sub(rest).min(whole.len())]);
+        }
+        fitting.push(Event {
+            value,
+            headers: &headers,
+            ..letter
+        });
+    }
+    fitting
+}
+
+/// Appends a rejected record as a line of a reject file: line, byte offset, field, rule, reason, and
+/// the record as `raw`, or as `raw_base64` if it is not valid UTF-8.
+pub fn push_line(lines: &mut Vec<u8>, dataset: &Dataset, rejected: &Rejected<'_>) {
+    let raw = rejected.value.unwrap_or_default();
+    let mut object = serde_json::json!({
+        "line": rejected.line,
+        "offset": rejected.offset,
+        "field": rejected.reject.field.map(|i| &dataset.fields[i].name),
+        "rule": rejected.reject.fault.rule.name(),
+        "reason": rejected.reject.fault.detail,
+    });
+    let (name, raw) = match std::str::from_utf8(raw) {
+        Ok(text) => ("raw", text.to_string()),
+        Err(_) => (
+            "raw_base64",
+            base64::engine::general_purpose::STANDARD.encode(raw),
+        ),
+    };
+    object[name] = raw.into();
+    lines.extend_from_slice(object.to_string().as_bytes());
+    lines.push(b'\n');
+}
+
+/// A reject file: one JSON object per line, readable only by its owner.
+#[derive(Debug)]
+pub struct RejectFile {
+    path: PathBuf,
+    out: BufWriter<File>,
+    /// Whether it still holds what another run left, which stays until this one has read something.
+    is_old: bool,
+}
+
+impl RejectFile {
+    /// Creates or opens the file; the first write empties it.
+    pub fn create(path: &Path) -> Result<Self> {
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| file_error("write the reject file", path, &e))?;
+        Ok(RejectFile {
+            path: path.into(),
+            is_old: file.metadata().is_ok_and(|there| there.is_file()),
+            out: BufWriter::new(file),
+        })
+    }
+
+    /// Adds records as [`push_line`] writes them.
+    pub fn write(&mut self, lines: &[u8]) -> Result<()> {
+        let emptied = match std::mem::take(&mut self.is_old) {
+            true => self.out.get_ref().set_len(0),
+            false => Ok(()),
+        };
+        emptied
+            .and_then(|()| self.out.write_all(lines))
+            .map_err(|e| file_error("write", &self.path, &e))
+    }
+
+    /// Makes all written records durable.
+    pub fn sync(&mut self) -> Result<()> {
+        self.out
+            .flush()
+            .and_then(|()| self.out.get_ref().sync_data())
+            .map_err(|e| file_error("write", &self.path, &e))
+    }
+}
+
+/// How many bad records are too many: a number, or a share of what was read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Budget {
+    /// More than this many.
+    Count(u64),
+    /// More than this percentage, checked from the thousandth record on and at the end.
+    Percent(f64),
+}
+
+impl Budget {
+    /// An error if the budget is exceeded.
+    pub fn check(self, rejected: u64, read: u64, at_end: bool) -> Result<()> {
+        let exceeded = match self {
+            Budget::Count(most) => rejected > most,
+            Budget::Percent(most) => {
+                (at_end || read >= 1_000) && rejected as f64 * 100.0 > most * read as f64
+            }
+        };
+        match exceeded {
+            false => Ok(()),
+            true => Err(Error::budget(format!(
+                "{rejected} of {read} records are bad; the limit is {self}"
+            ))),
+        }
+    }
+}
+
+impl std::fmt::Display for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Budget::Count(n) => write!(f, "{n}"),
+            Budget::Percent(p) => write!(f, "{p}%"),
+        }
+    }
+}
+
+impl FromStr for Budget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "invalid limit `{text}`; expected a number such as 100, or a percentage such as 0.5%"
+            )
+        };
+        match text.strip_suffix('%') {
+            None => text.parse().map(Budget::Count).map_err(|_| wrong()),
+            Some(share) => match share.parse::<f64>() {
+                Ok(p) if (0.0..=100.0).contains(&p) => Ok(Budget::Percent(p)),
+                _ => Err(wrong()),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_are_counts_or_shares() {
+        assert_eq!("5".parse(), Ok(Budget::Count(5)));
+        assert_eq!("0.5%".parse(), Ok(Budget::Percent(0.5)));
+        for bad in ["", "-1", "x%", "101%"] {
+            assert!(bad.parse::<Budget>().is_err(), "{bad}");
+        }
+        assert!(Budget::Count(5).check(5, 5, true).is_ok());
+        assert!(Budget::Count(5).check(6, 9, false).is_err());
+        assert!(Budget::Percent(10.0).check(9, 10, false).is_ok());
+        assert!(Budget::Percent(10.0).check(9, 10, true).is_err());
+        assert!(Budget::Percent(10.0).check(1, 10, true).is_ok());
+    }
+}

@@ -1,0 +1,13 @@
+//! What a server promises: one trait per role, with the types that its methods use. No server is named here.
+
+pub mod batch_store;
+#[cfg(feature = "conformance")]
+#[doc(hidden)]
+pub mod conformance;
+pub mod event_log;
+pub mod monitor;
+pub mod realtime_store;
+pub mod table_reader;
+
+/// The hint if something is missing that `rtp init` creates.
+pub(crate) const INIT_FIRST: &str = "run `rtp init` first, with the same dataset and addresses";

@@ -1,0 +1,109 @@
+//! The monitoring port of the event log and the stores: whether they accept a write and return it, and
+//! how far they lag.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::ports::event_log::{Consumer, FIRST_EVENT_WAIT, Limits, Offsets, Producer};
+use crate::record::event::{Event, EventBatch};
+
+/// Watches one topic of an event log.
+///
+/// Guarantees: nothing is written to the topic itself, to its dead letters or to its groups' offsets;
+/// probes leave a bounded number of events behind; a missing topic is an error (`Invalid`).
+#[async_trait]
+pub trait LogMonitor: Send {
+    /// Appends a probe event to the topic's heartbeat topic, waits for its acknowledgement and reads
+    /// it back. May wait forever; the caller sets the time limit.
+    async fn probe(&mut self, id: &str) -> Result<()>;
+
+    /// How far a consumer group lags behind the current end of the topic.
+    async fn lag(&mut self, group: &str) -> Result<Lag>;
+}
+
+/// How far a consumer group lags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lag {
+    /// Whether the group has ever committed an offset. A group that has not starts at the oldest event.
+    pub started: bool,
+    /// Events not yet committed, for each partition.
+    pub partitions: Vec<(i32, u64)>,
+    /// When the oldest of them was produced, by its own timestamp, in milliseconds since 1970 UTC;
+    /// none if there is none.
+    pub oldest: Option<i64>,
+}
+
+impl Lag {
+    /// Events not yet committed, over all partitions.
+    pub fn records(&self) -> u64 {
+        self.partitions.iter().map(|(_, events)| events).sum()
+    }
+}
+
+/// Watches one of the stores.
+///
+/// Guarantees: nothing is written to the dataset's tables; probes leave one row per writer; a missing
+/// table is an error (`Invalid`).
+#[async_trait]
+pub trait StoreMonitor: Send {
+    /// Writes a probe row to a separate table, replacing `writer`'s last one, and reads it back. `Unavailable`
+    /// if the store is busy.
+    async fn probe(&mut self, writer: &str, id: &str) -> Result<()>;
+
+    /// When rows of the dataset were last committed by `stream` or `load-batch`, in milliseconds
+    /// since 1970 UTC; none if never.
+    async fn last_write(&mut self) -> Result<Option<i64>>;
+
+    /// Anything else worth knowing about the store, for people: who blocks writers of the table, which nodes
+    /// are up.
+    async fn remark(&mut self) -> Result<Option<String>> {
+        Ok(None)
+    }
+}
+
+/// The topic for the probes of a topic.
+pub fn probe_topic(topic: &str) -> String {
+    format!("{topic}.heartbeat")
+}
+
+/// How long a log that deletes by age keeps probes.
+pub const PROBES_KEPT: Duration = Duration::from_secs(3600);
+
+/// Pause between two attempts to read a probe event.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The event of a probe.
+pub(crate) fn probe_event(id: &str) -> Arc<EventBatch> {
+    let mut batch = EventBatch::default();
+    batch.push(Event::new(None, Some(id.as_bytes()), &[]));
+    Arc::new(batch)
+}
+
+/// Appends a probe event and reads until it comes back; returns the position after it, without a commit.
+pub(crate) async fn round_trip(
+    producer: &mut dyn Producer,
+    consumer: &mut dyn Consumer,
+    id: &str,
+) -> Result<Offsets> {
+    let end = consumer.end().await?;
+    producer.send(&probe_event(id)).await?;
+    producer.flush().await?;
+    consumer.seek(Some(&end)).await?;
+    let limits = Limits {
+        events: 1_000,
+        bytes: 1 << 20,
+        wait: FIRST_EVENT_WAIT,
+    };
+    loop {
+        let read = consumer.poll(limits).await?;
+        if read.events.iter().any(|e| e.value == Some(id.as_bytes())) {
+            return Ok(read.span.to);
+        }
+        if read.events.is_empty() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}

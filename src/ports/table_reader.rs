@@ -1,0 +1,134 @@
+//! The reading port of both stores: the rows of one dataset's table, for comparing or showing them.
+
+use std::ops::ControlFlow;
+
+use async_trait::async_trait;
+
+use crate::dataset::Dataset;
+use crate::error::Result;
+use crate::record::value::Value;
+
+/// Reads the table of one dataset, whatever store it is in.
+///
+/// Guarantees: nothing is written, and no writer is blocked; a scan passes on every row that stays in the
+/// table throughout the scan exactly once, in no particular order, and as one snapshot if the store has
+/// snapshots; rows are what the columns hold now, never a digest or copy kept besides them; a value that does
+/// not fit its column's type is passed on as [`Foreign`], and is not an error; a missing table or column is an
+/// error (`Invalid`).
+///
+/// Rows are lent to a visitor one at a time, so that a store can pass on what its driver has in memory,
+/// and neither side ever holds more than a page of rows.
+#[async_trait]
+pub trait TableReader: Send {
+    /// Whether the store itself rules out two rows of one key.
+    fn has_unique_keys(&self) -> bool;
+
+    /// Lends every row to the visitor. An error may occur after some rows were lent.
+    async fn scan(&mut self, visitor: &mut dyn Visitor) -> Result<()>;
+
+    /// Like [`TableReader::scan`], but lends canonical encodings: of the key, and of the columns in the
+    /// dataset's `digest_order`. Comparing tables needs no values, and an adapter can encode what its
+    /// driver has in memory, without an intermediate value for each column.
+    async fn scan_encoded(
+        &mut self,
+        dataset: &Dataset,
+        visitor: &mut dyn EncodedVisitor,
+    ) -> Result<()> {
+        self.scan(&mut Encoder::new(dataset, visitor)).await
+    }
+
+    /// Lends the rows of these keys as they are now, in any order; a key that is not in the table has none.
+    async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()>;
+}
+
+/// Takes the rows of a table, one at a time.
+pub trait Visitor: Send {
+    /// Whether a scan should lend the row of this key; if not, it need not read the other columns. A
+    /// row whose key is foreign is lent without asking.
+    fn wants(&mut self, key: &Value<'_>) -> bool;
+
+    /// Takes a row; `Break` ends the reading early, without an error.
+    fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()>;
+}
+
+/// Takes the encoded rows of a table, one at a time.
+pub trait EncodedVisitor: Send {
+    /// Like [`Visitor::wants`], for the key with this encoding.
+    fn wants(&mut self, key: &[u8]) -> bool;
+
+    /// Takes a row; `Break` ends the reading early, without an error.
+    fn row(&mut self, row: EncodedRow<'_>) -> ControlFlow<()>;
+}
+
+/// A row as its canonical encoding, by [`Value::encode`].
+#[derive(Clone, Copy, Debug)]
+pub struct EncodedRow<'a> {
+    /// The key's encoding; empty if the key is foreign.
+    pub key: &'a [u8],
+    /// The encodings of the requested columns, with null in place of a foreign value.
+    pub columns: &'a [u8],
+    /// The values that do not fit their column's type.
+    pub foreign: &'a [Foreign],
+}
+
+/// A row as a store has it.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredRow<'a> {
+    /// The values, in the dataset's order of fields, with null in place of a foreign one.
+    pub values: &'a [Value<'a>],
+    /// The values that do not fit their column's type.
+    pub foreign: &'a [Foreign],
+}
+
+/// A value that does not fit its column's type, which a store without strict types accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Index of the field.
+    pub field: usize,
+    /// What is there instead, for people: `text "abc"`.
+    pub found: String,
+}
+
+/// Encodes rows on their way to a visitor.
+struct Encoder<'a> {
+    dataset: &'a Dataset,
+    visitor: &'a mut dyn EncodedVisitor,
+    key: Vec<u8>,
+    columns: Vec<u8>,
+}
+
+impl<'a> Encoder<'a> {
+    fn new(dataset: &'a Dataset, visitor: &'a mut dyn EncodedVisitor) -> Self {
+        Encoder {
+            dataset,
+            visitor,
+            key: Vec::new(),
+            columns: Vec::new(),
+        }
+    }
+}
+
+impl Visitor for Encoder<'_> {
+    fn wants(&mut self, key: &Value<'_>) -> bool {
+        self.key.clear();
+        key.encode(&mut self.key);
+        self.visitor.wants(&self.key)
+    }
+
+    fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
+        let key = self.dataset.event.key;
+        self.key.clear();
+        if !row.foreign.iter().any(|f| f.field == key) {
+            row.values[key].encode(&mut self.key);
+        }
+        self.columns.clear();
+        for &i in &self.dataset.digest_order {
+            row.values[i].encode(&mut self.columns);
+        }
+        self.visitor.row(EncodedRow {
+            key: &self.key,
+            columns: &self.columns,
+            foreign: row.foreign,
+        })
+    }
+}

@@ -1,0 +1,229 @@
+//! Reads the table of the real-time store in Cassandra, by concurrent ranges of tokens.
+
+use std::ops::ControlFlow;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use scylla::deserialize::row::ColumnIterator;
+use scylla::errors::ExecutionError;
+use scylla::response::query_result::QueryResult;
+use scylla::response::{PagingState, PagingStateResponse};
+use scylla::statement::prepared::PreparedStatement;
+
+use crate::dataset::ddl::quoted;
+use crate::dataset::{Dataset, Field};
+use crate::error::{Error, Result};
+use crate::ports::table_reader::{Foreign, StoredRow, TableReader, Visitor};
+use crate::record::value::Value;
+use crate::servers::address::Address;
+use crate::servers::cassandra::types::{self, One};
+use crate::servers::cassandra::{self, Cluster};
+
+/// Number of token ranges in a scan: many more than are read at once, so that no single long one delays the end.
+const RANGES: u64 = 256;
+
+/// Maximum requests in flight for a scan.
+const SCANS: usize = 8;
+
+/// Maximum requests in flight for single rows.
+const READS: usize = 64;
+
+/// Maximum rows in a page.
+const PAGE: usize = 2_000;
+
+/// Maximum values in a page. A null is a tombstone, and Cassandra fails a read that meets 100,000 of them.
+const PAGE_VALUES: usize = 50_000;
+
+/// One table, open for reading.
+#[derive(Debug)]
+pub struct CassandraTable {
+    cluster: Cluster,
+    fields: Vec<Field>,
+    key: usize,
+    scan: PreparedStatement,
+    read: PreparedStatement,
+}
+
+impl CassandraTable {
+    /// Opens a table of the dataset's keyspace, which must have a column of the right type for every
+    /// field.
+    pub async fn open(server: &Address, dataset: &Dataset, table: &str) -> Result<Self> {
+        let cluster = Cluster::connect(server, &dataset.realtime.keyspace).await?;
+        let table = cassandra::table(dataset, table);
+        let names: Vec<String> = dataset.fields.iter().map(|f| quoted(&f.name)).collect();
+        let select = format!("SELECT {} FROM {table}", names.join(", "));
+        let key = &names[dataset.event.key];
+        let scan = format!("{select} WHERE token({key}) >= ? AND token({key}) <= ?");
+        let mut scan = cluster.prepare(&scan).await?;
+        let page = (PAGE_VALUES / names.len()).clamp(1, PAGE);
+        scan.set_page_size(page.try_into().unwrap_or(i32::MAX));
+        let columns = scan.get_current_result_set_col_specs();
+        types::check_types(&table, &dataset.fields, columns.get().iter())?;
+        let read = format!("{select} WHERE {key} = ?");
+        Ok(CassandraTable {
+            read: cluster.prepare(&read).await?,
+            scan,
+            fields: dataset.fields.clone(),
+            key: dataset.event.key,
+            cluster,
+        })
+    }
+
+    async fn page(&self, range: [i64; 2], from: PagingState) -> Fetched {
+        let [first, last] = range;
+        let session = &self.cluster.session;
+        let answer = session.execute_single_page(&self.scan, (first, last), from);
+        Fetched {
+            range,
+            answer: answer.await,
+        }
+    }
+
+    fn lend(&self, answer: QueryResult, visitor: &mut dyn Visitor) -> Result<ControlFlow<()>> {
+        let malformed = |e: &dyn std::fmt::Display| {
+            Error::refused(format!(
+                "malformed row from {}: {e}",
+                self.cluster.address()
+            ))
+        };
+        let page = answer.into_rows_result().map_err(|e| malformed(&e))?;
+        let rows = page.rows::<ColumnIterator<'_, '_>>();
+        let rows = rows.map_err(|e| malformed(&e))?;
+        let mut stored: Vec<Option<&[u8]>> = Vec::with_capacity(self.fields.len());
+        let mut values = Vec::with_capacity(self.fields.len());
+        let mut foreign = Vec::new();
+        for row in rows {
+            stored.clear();
+            for column in row.map_err(|e| malformed(&e))? {
+                let column = column.map_err(|e| malformed(&e))?;
+                stored.push(column.slice.map(|slice| slice.as_slice()));
+            }
+            let key = types::read(&self.fields[self.key], stored[self.key]);
+            if key.is_some_and(|key| !visitor.wants(&key)) {
+                continue;
+            }
+            values.clear();
+            foreign.clear();
+            for (i, (field, stored)) in self.fields.iter().zip(&stored).enumerate() {
+                values.push(types::read(field, *stored).unwrap_or_else(|| {
+                    foreign.push(Foreign {
+                        field: i,
+                        found: format!("{} bytes", stored.map_or(0, <[u8]>::len)),
+                    });
+                    Value::Null
+                }));
+            }
+            let row = StoredRow {
+                values: &values,
+                foreign: &foreign,
+            };
+            if visitor.row(row).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// A page of a range of tokens.
+struct Fetched {
+    range: [i64; 2],
+    answer: std::result::Result<(QueryResult, PagingStateResponse), ExecutionError>,
+}
+
+#[async_trait]
+impl TableReader for CassandraTable {
+    fn has_unique_keys(&self) -> bool {
+        true
+    }
+
+    async fn scan(&mut self, visitor: &mut dyn Visitor) -> Result<()> {
+        let mut ranges = ranges();
+        let first = ranges.by_ref().take(SCANS);
+        let mut pages: FuturesUnordered<_> = first
+            .map(|range| self.page(range, PagingState::start()))
+            .collect();
+        while let Some(Fetched { range, answer }) = pages.next().await {
+            let (rows, more) = answer.map_err(|e| self.cluster.error(&e))?;
+            // The next page is requested while this one is processed.
+            match more.into_paging_control_flow() {
+                ControlFlow::Continue(next) => pages.push(self.page(range, next)),
+                ControlFlow::Break(()) => pages.extend(
+                    ranges
+                        .next()
+                        .map(|range| self.page(range, PagingState::start())),
+                ),
+            }
+            // A visitor may take its time; the connections continue meanwhile.
+            let lent = tokio::task::block_in_place(|| self.lend(rows, visitor));
+            if lent?.is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()> {
+        let (session, kind) = (&self.cluster.session, self.fields[self.key].kind);
+        let mut keys = keys.iter();
+        let mut reads = FuturesUnordered::new();
+        loop {
+            while reads.len() < READS
+                && let Some(key) = keys.next()
+            {
+                reads.push(session.execute_unpaged(&self.read, One(key, kind)));
+            }
+            let Some(answer) = reads.next().await else {
+                break;
+            };
+            let rows = answer.map_err(|e| self.cluster.error(&e))?;
+            let lent = tokio::task::block_in_place(|| self.lend(rows, &mut AlreadyAsked(visitor)));
+            if lent?.is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A visitor that has already been asked.
+struct AlreadyAsked<'a>(&'a mut dyn Visitor);
+
+impl Visitor for AlreadyAsked<'_> {
+    fn wants(&mut self, _: &Value<'_>) -> bool {
+        true
+    }
+
+    fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
+        self.0.row(row)
+    }
+}
+
+/// All tokens, in ranges of about the same length; the lowest number is not a token.
+fn ranges() -> impl Iterator<Item = [i64; 2]> {
+    let width = u64::MAX / RANGES;
+    let token = |n: u64| (n ^ 1 << 63).cast_signed();
+    (0..RANGES).map(move |i| {
+        let last = if i + 1 == RANGES {
+            u64::MAX
+        } else {
+            (i + 1) * width
+        };
+        [token(i * width + 1), token(last)]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_hold_every_token_once() {
+        let ranges: Vec<[i64; 2]> = ranges().collect();
+        assert_eq!(ranges[0][0], i64::MIN + 1);
+        assert_eq!(ranges[ranges.len() - 1][1], i64::MAX);
+        assert!(ranges.iter().all(|[first, last]| first < last));
+        assert!(ranges.windows(2).all(|pair| pair[0][1] + 1 == pair[1][0]));
+    }
+}

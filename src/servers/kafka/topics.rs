@@ -1,0 +1,110 @@
+//! The event log on Kafka: an idempotent producer, and a member of a consumer group whose offsets are
+//! committed by hand.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use crate::error::{Error, Kind, Result};
+use crate::ports::event_log::Topic;
+use crate::servers::address::Address;
+use crate::servers::kafka::{self, Health, REQUEST_TIMEOUT};
+
+/// Pause between two checks whether a topic exists.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// How Kafka's own tool creates a topic, as a comment of a script for the stores.
+pub(super) fn statement(topic: &Topic) -> String {
+    let retention = topic
+        .retention
+        .map(|kept| format!(" --config retention.ms={}", kept.as_millis()))
+        .unwrap_or_default();
+    format!(
+        "-- kafka-topics.sh --create --if-not-exists --topic {} --partitions {} --replication-factor {}{retention}",
+        topic.name, topic.partitions, topic.replication
+    )
+}
+
+/// Creates the topics where they are missing, and waits until the brokers report them.
+pub(super) async fn create(server: &Address, topics: &[Topic]) -> Result<()> {
+    let health = Health::default();
+    let admin = AdminClient::from_config_and_context(&kafka::config(server)?, health.clone())
+        .map_err(|e| kafka::error(server, &e))?;
+    // An unreachable broker is noticed sooner here than in the request, which reports nothing before its end.
+    let caller = BaseConsumer::from_config_and_context(&kafka::config(server)?, health.clone())
+        .map_err(|e| kafka::error(server, &e))?;
+    let first = topics.first().map_or("", |topic| &topic.name);
+    let known = tokio::task::block_in_place(|| {
+        kafka::first_partitions(caller.client(), &health, server, first, || {
+            caller.poll(Duration::ZERO);
+        })
+    });
+    match known {
+        Err(e) if e.kind() != Kind::Invalid => return Err(e),
+        _ => {}
+    }
+    let retentions: Vec<Option<String>> = topics
+        .iter()
+        .map(|t| t.retention.map(|kept| kept.as_millis().to_string()))
+        .collect();
+    let new = topics.iter().zip(&retentions).map(|(topic, retention)| {
+        let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
+        let replication = TopicReplication::Fixed(i32::from(topic.replication));
+        let new = NewTopic::new(&topic.name, partitions, replication);
+        match retention {
+            Some(ms) => new.set("retention.ms", ms),
+            None => new,
+        }
+    });
+    let new: Vec<NewTopic<'_>> = new.collect();
+    let options = AdminOptions::new()
+        .request_timeout(Some(REQUEST_TIMEOUT))
+        .operation_timeout(Some(REQUEST_TIMEOUT));
+    let created = admin
+        .create_topics(&new, &options)
+        .await
+        .map_err(|e| health.explain(server, kafka::error(server, &e)))?;
+    for result in created {
+        match result {
+            Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+            Err((name, code)) => {
+                return Err(kafka::coded(&kafka::address(server), code)
+                    .context(format_args!("cannot create the topic {name}")));
+            }
+        }
+    }
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    for topic in topics {
+        while let Err(e) = is_known(&admin, &health, server, topic) {
+            match Instant::now() > deadline {
+                true => return Err(e),
+                false => tokio::time::sleep(RETRY_PAUSE).await,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the brokers have partitions of a topic.
+fn is_known(
+    admin: &AdminClient<Health>,
+    health: &Health,
+    server: &Address,
+    topic: &Topic,
+) -> Result<()> {
+    let ask = || kafka::partitions(admin.inner(), health, server, &topic.name);
+    match tokio::task::block_in_place(ask)? {
+        0 => {
+            let at = kafka::address(server);
+            let silent = format!(
+                "{at} does not report the topic {}, although it was created",
+                topic.name
+            );
+            Err(Error::unavailable(silent))
+        }
+        _ => Ok(()),
+    }
+}

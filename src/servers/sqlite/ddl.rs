@@ -1,0 +1,93 @@
+//! The tables of a dataset in SQLite: rows are stored in a compact table `<table>_rows` (UUIDs as 16 bytes, times as
+//! integers) with a unique index on the key, and are shown through a view `<table>` with readable values. A time-series
+//! table is a view of it.
+
+use crate::dataset::ddl::quoted;
+use crate::dataset::{Dataset, Series};
+use crate::servers::sqlite::types::{column_type, readable};
+
+/// The name of the table behind a view of the SQLite stores, which keep rows in a compact form (UUIDs
+/// as 16 bytes, times as integers) and show them in a readable form through a view.
+pub fn rows_of(table: &str) -> String {
+    format!("{table}_rows")
+}
+
+/// Statements for the SQLite real-time store.
+pub fn realtime(dataset: &Dataset) -> Vec<String> {
+    let table = &dataset.realtime.table;
+    let mut statements = table_and_view(
+        dataset,
+        table,
+        &[
+            "\"rtp_digest\" BLOB NOT NULL",
+            "\"rtp_partition\" INTEGER NOT NULL",
+            "\"rtp_offset\" INTEGER NOT NULL",
+        ],
+    );
+    statements.extend(dataset.realtime.series.iter().map(|s| series(dataset, s)));
+    statements
+}
+
+/// Statements for the SQLite batch store.
+pub fn batch(dataset: &Dataset) -> Vec<String> {
+    table_and_view(
+        dataset,
+        &dataset.batch.table,
+        &["\"rtp_digest\" BLOB NOT NULL"],
+    )
+}
+
+/// A rowid table with a unique index on the key: random keys rewrite the narrow index, not wide rows
+/// (measured against a WITHOUT ROWID table: about twice the rows a second at a million random keys).
+fn table_and_view(dataset: &Dataset, table: &str, own_columns: &[&str]) -> Vec<String> {
+    let rows = quoted(&rows_of(table));
+    let mut columns: Vec<String> = dataset
+        .fields
+        .iter()
+        .map(|f| {
+            let null = if f.required { " NOT NULL" } else { "" };
+            format!("{} {}{null}", quoted(&f.name), column_type(f.kind))
+        })
+        .collect();
+    columns.extend(own_columns.iter().map(|c| (*c).to_string()));
+    let shown: Vec<String> = dataset
+        .fields
+        .iter()
+        .map(|f| readable(&quoted(&f.name), f.kind))
+        .collect();
+    vec![
+        format!(
+            "CREATE TABLE IF NOT EXISTS {rows} (\n  {}\n)",
+            columns.join(",\n  ")
+        ),
+        format!(
+            "CREATE UNIQUE INDEX IF NOT EXISTS {} ON {rows} ({})",
+            quoted(&format!("{table}_key")),
+            quoted(&dataset.key().name)
+        ),
+        format!(
+            "CREATE VIEW IF NOT EXISTS {} AS SELECT\n  {}\nFROM {rows}",
+            quoted(table),
+            shown.join(",\n  ")
+        ),
+    ]
+}
+
+/// In SQLite a time-series table is a view of the current rows: one file serves both reads.
+fn series(dataset: &Dataset, series: &Series) -> String {
+    let time = quoted(&dataset.time().name);
+    let width = series.bucket.millis();
+    format!(
+        "CREATE VIEW IF NOT EXISTS {} AS SELECT\n  strftime('%Y-%m-%dT%H:%M:%SZ', {time} / {width} * {}, 'unixepoch') AS {},\n  {}\nFROM {} ORDER BY {time}",
+        quoted(&series.table),
+        width / 1000,
+        quoted(series.bucket.name()),
+        dataset
+            .fields
+            .iter()
+            .map(|f| readable(&quoted(&f.name), f.kind))
+            .collect::<Vec<_>>()
+            .join(",\n  "),
+        quoted(&rows_of(&dataset.realtime.table)),
+    )
+}

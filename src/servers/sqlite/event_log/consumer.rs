@@ -1,0 +1,294 @@
+//! Reads a topic of the embedded log.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use super::{OpenTopic, events_table, next_offset};
+use crate::error::{Error, Result};
+use crate::ports::event_log::{Consumer, Epoch, Limits, Offsets, Polled, Span};
+use crate::record::event::{Event, EventBatch};
+
+/// Maximum bytes that a poll reserves before it knows how many events there are.
+const MOST_RESERVED: usize = 16 << 20;
+
+/// Reads as a member of a group. There is no assignment protocol: each member reads every partition,
+/// and a commit succeeds only if no other member has moved the group's offsets since.
+#[derive(Debug)]
+pub struct SqliteConsumer {
+    topic: OpenTopic,
+    group: String,
+    epoch: Epoch,
+    /// Committed offset of each partition, as this member last saw it.
+    committed: Vec<i64>,
+    /// Everything before this is committed; or this is where this member started because a store said so.
+    done: Vec<i64>,
+    position: Vec<i64>,
+    /// The partition that the next poll reads first.
+    turn: usize,
+}
+
+impl SqliteConsumer {
+    /// Joins a group at its committed offsets, or at the oldest event.
+    pub fn open(path: &Path, topic: &str, group: &str) -> Result<Self> {
+        let topic = OpenTopic::open(path, topic)?;
+        let mut consumer = SqliteConsumer {
+            topic,
+            group: group.into(),
+            epoch: Epoch::default(),
+            committed: Vec::new(),
+            done: Vec::new(),
+            position: Vec::new(),
+            turn: 0,
+        };
+        consumer.rewind()?;
+        Ok(consumer)
+    }
+
+    /// Goes to the committed offsets.
+    fn rewind(&mut self) -> Result<Epoch> {
+        self.committed = self.stored_offsets()?;
+        Ok(self.set_back(self.committed.clone()))
+    }
+
+    fn set_back(&mut self, position: Vec<i64>) -> Epoch {
+        self.done.clone_from(&position);
+        self.position = position;
+        self.epoch = self.epoch.next();
+        self.epoch
+    }
+
+    fn stored_offsets(&self) -> Result<Vec<i64>> {
+        let read = (0..self.topic.partitions)
+            .map(|p| stored_offset(&self.topic.db, &self.group, self.topic.id, p))
+            .collect::<rusqlite::Result<Vec<i64>>>();
+        self.topic.fail(read, "read the group's offsets of")
+    }
+
+    /// Each partition contributes its share, then those that have more fill the rest. The first one rotates,
+    /// so that small polls also reach all of them.
+    fn read(&mut self, limits: Limits) -> rusqlite::Result<EventBatch> {
+        let mut batch = EventBatch::default();
+        let room = limits.bytes.min(MOST_RESERVED);
+        batch.reserve(limits.events.min(room / 400), room);
+        let mut positions = self.position.clone(); // a failed read must not move
+        let count = self.topic.partitions as usize;
+        let shares = [count, 1].map(|parts| Limits {
+            events: limits.events.div_ceil(parts),
+            bytes: limits.bytes.div_ceil(parts),
+            ..limits
+        });
+        for share in shares {
+            for i in 0..count {
+                let room = Limits {
+                    events: share.events.min(limits.events - batch.len()),
+                    bytes: share.bytes.min(limits.bytes.saturating_sub(batch.size())),
+                    ..limits
+                };
+                let p = (self.turn + i) % count;
+                positions[p] = self.read_partition(p, positions[p], room, &mut batch)?;
+            }
+        }
+        self.position = positions;
+        self.turn = (self.turn + 1) % count.max(1);
+        Ok(batch)
+    }
+
+    /// Adds events of one partition from an offset on; returns the offset of the next one.
+    fn read_partition(
+        &self,
+        partition: usize,
+        from: i64,
+        room: Limits,
+        batch: &mut EventBatch,
+    ) -> rusqlite::Result<i64> {
+        let Ok(number) = i32::try_from(partition) else {
+            return Ok(from);
+        };
+        let mut select = self.topic.db.prepare_cached(&format!(
+            "SELECT offset, timestamp, key, value, headers FROM {} WHERE offset >= ?1 ORDER BY offset LIMIT ?2",
+            events_table(self.topic.id, i64::from(number))
+        ))?;
+        let mut rows = select.query(params![from, room.events])?;
+        let full = batch.size() + room.bytes;
+        let mut next = from;
+        while batch.size() < full {
+            let Some(row) = rows.next()? else { break };
+            let offset = row.get(0)?;
+            batch.push(Event {
+                partition: number,
+                offset,
+                timestamp: row.get(1)?,
+                key: bytes(row, 2)?,
+                value: bytes(row, 3)?,
+                headers: bytes(row, 4)?.unwrap_or_default(),
+            });
+            next = offset + 1;
+        }
+        Ok(next)
+    }
+
+    /// Whether a commit of this span would skip events after what is done.
+    fn leaves_a_gap(&self, span: &Span) -> bool {
+        span.ranges().any(|(partition, range)| {
+            let done = usize::try_from(partition)
+                .ok()
+                .and_then(|p| self.done.get(p));
+            done.is_some_and(|done| range.start > *done)
+        })
+    }
+
+    /// An error if a partition ends before this member's position, because then it is not the log that was read.
+    fn check_ends(&self) -> Result<()> {
+        for (partition, position) in (0..).zip(&self.position) {
+            let end = next_offset(&self.topic.db, self.topic.id, partition);
+            let end = self.topic.fail(end, "read the end of")?;
+            if end < *position {
+                let (name, path) = (&self.topic.name, self.topic.path.display());
+                return Err(Error::missing(format!(
+                    "topic {name} partition {partition} in {path}: the next event should have offset {position}, but it ends at {end}"
+                ))
+                .hint("the log was restored or replaced; use a new --group"));
+            }
+        }
+        Ok(())
+    }
+
+    /// False, and nothing committed, if another member has moved the group's offsets.
+    fn try_commit(&mut self, span: &Span) -> rusqlite::Result<bool> {
+        let tx = self
+            .topic
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for p in 0..self.topic.partitions {
+            let stored = stored_offset(&tx, &self.group, self.topic.id, p)?;
+            if stored != self.committed[p as usize] {
+                return Ok(false);
+            }
+        }
+        let now = crate::time::now_ms();
+        let mut done = self.done.clone();
+        for (partition, range) in span.ranges() {
+            if let Some(to) = known(&mut done, partition) {
+                *to = range.end.max(*to);
+            }
+        }
+        // What a store reports as done is committed, too; nothing moves back.
+        let moved = done
+            .iter()
+            .zip(&self.committed)
+            .map(|(done, known)| *done.max(known));
+        let moved: Vec<i64> = moved.collect();
+        for (p, offset) in moved.iter().enumerate() {
+            tx.prepare_cached("INSERT OR REPLACE INTO group_offsets VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![self.group, self.topic.id, p, offset, now])?;
+        }
+        tx.commit()?;
+        self.committed = moved;
+        self.done = done;
+        Ok(true)
+    }
+}
+
+/// The offset of an existing partition.
+fn known(offsets: &mut [i64], partition: i32) -> Option<&mut i64> {
+    usize::try_from(partition)
+        .ok()
+        .and_then(|p| offsets.get_mut(p))
+}
+
+/// The bytes of a BLOB or TEXT column; none for NULL.
+fn bytes<'r>(row: &'r rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<&'r [u8]>> {
+    match row.get_ref(column)? {
+        ValueRef::Null => Ok(None),
+        ValueRef::Blob(bytes) | ValueRef::Text(bytes) => Ok(Some(bytes)),
+        other => {
+            let name = row.as_ref().column_name(column)?.to_string();
+            Err(rusqlite::Error::InvalidColumnType(
+                column,
+                name,
+                other.data_type(),
+            ))
+        }
+    }
+}
+
+fn stored_offset(
+    db: &Connection,
+    group: &str,
+    topic: i64,
+    partition: u32,
+) -> rusqlite::Result<i64> {
+    db.prepare_cached(
+        "SELECT offset FROM group_offsets WHERE consumer_group = ?1 AND topic = ?2 AND partition = ?3",
+    )?
+    .query_row(params![group, topic, partition], |r| r.get(0))
+    .optional()
+    .map(Option::unwrap_or_default)
+}
+
+fn numbered(offsets: &[i64]) -> Offsets {
+    (0..).zip(offsets.iter().copied()).collect()
+}
+
+#[async_trait]
+impl Consumer for SqliteConsumer {
+    async fn identity(&mut self) -> Result<String> {
+        Ok(self.topic.identity.clone())
+    }
+
+    async fn poll(&mut self, limits: Limits) -> Result<Polled> {
+        let from = numbered(&self.position);
+        let read = tokio::task::block_in_place(|| self.read(limits));
+        let events = self.topic.fail(read, "read")?;
+        if events.is_empty() {
+            self.topic.check_file()?;
+            self.check_ends()?;
+        }
+        let to = numbered(&self.position);
+        Ok(Polled {
+            epoch: self.epoch,
+            span: Span { from, to },
+            events,
+        })
+    }
+
+    async fn commit(&mut self, span: &Span) -> Result<Epoch> {
+        self.topic.check_file()?;
+        if self.leaves_a_gap(span) {
+            return self.rewind();
+        }
+        let committed = tokio::task::block_in_place(|| self.try_commit(span));
+        match self.topic.fail(committed, "commit the offsets of")? {
+            true => Ok(self.epoch),
+            false => self.rewind(),
+        }
+    }
+
+    async fn seek(&mut self, offsets: Option<&Offsets>) -> Result<Epoch> {
+        let Some(offsets) = offsets else {
+            return self.rewind();
+        };
+        let at = |p| offsets.get(p).unwrap_or(0);
+        let position = (0..).take(self.position.len()).map(at).collect();
+        Ok(self.set_back(position))
+    }
+
+    async fn committed(&mut self) -> Result<Offsets> {
+        let read = tokio::task::block_in_place(|| self.stored_offsets());
+        Ok(numbered(&read?))
+    }
+
+    async fn leave(&mut self) -> Result<()> {
+        Ok(()) // nobody waits for a member, because each one reads every partition
+    }
+
+    async fn end(&mut self) -> Result<Offsets> {
+        let ends = (0..self.topic.partitions)
+            .map(|p| next_offset(&self.topic.db, self.topic.id, p))
+            .collect::<rusqlite::Result<Vec<i64>>>();
+        Ok(numbered(&self.topic.fail(ends, "read the end of")?))
+    }
+}

@@ -1,0 +1,274 @@
+//! The embedded event log: one SQLite file with a table for each partition, so that appends go to the
+//! end of a B-tree and reads are ranges of its integer key.
+
+mod consumer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+pub use consumer::SqliteConsumer;
+
+use crate::error::{Context, Error, Result, file_error};
+use crate::ports::INIT_FIRST;
+use crate::ports::event_log::{Producer, Topic, partition_of};
+use crate::record::event::EventBatch;
+use crate::servers::sqlite::{self, Missing};
+
+/// Page cache of a writer or reader: appends and range reads need little.
+const CACHE_KIB: u32 = 2_048;
+
+const CATALOG: &str = "
+CREATE TABLE IF NOT EXISTS topics (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  partitions INTEGER NOT NULL,
+  identity TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS partitions (
+  topic INTEGER NOT NULL,
+  partition INTEGER NOT NULL,
+  next_offset INTEGER NOT NULL,
+  PRIMARY KEY (topic, partition)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS group_offsets (
+  consumer_group TEXT NOT NULL,
+  topic INTEGER NOT NULL,
+  partition INTEGER NOT NULL,
+  offset INTEGER NOT NULL,
+  committed_at INTEGER NOT NULL,
+  PRIMARY KEY (consumer_group, topic, partition)
+) WITHOUT ROWID;";
+
+/// Creates the file and the topics where they are missing. A view named after each topic shows its events.
+pub fn create(path: &Path, topics: &[Topic]) -> Result<()> {
+    let db = sqlite::open(path, Missing::Create, CACHE_KIB)?;
+    let script = || -> rusqlite::Result<()> {
+        db.execute_batch("BEGIN IMMEDIATE")?;
+        db.execute_batch(CATALOG)?;
+        name_old_topics(&db)?;
+        for topic in topics {
+            create_topic(&db, topic)?;
+        }
+        db.execute_batch("COMMIT")
+    };
+    script()
+        .map_err(|e| sqlite::error(&e))
+        .context(format_args!("cannot create topics in {}", path.display()))
+}
+
+/// Gives an identity to the topics of a log that was created before topics had one.
+fn name_old_topics(db: &Connection) -> rusqlite::Result<()> {
+    let named = "SELECT 1 FROM pragma_table_info('topics') WHERE name = 'identity'";
+    if db.query_row(named, [], |_| Ok(())).optional()?.is_some() {
+        return Ok(());
+    }
+    db.execute_batch("ALTER TABLE topics ADD COLUMN identity TEXT NOT NULL DEFAULT ''")?;
+    let ids: Vec<i64> = db
+        .prepare("SELECT id FROM topics")?
+        .query_map([], |r| r.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for id in ids {
+        let named = "UPDATE topics SET identity = ?2 WHERE id = ?1";
+        db.execute(named, params![id, identity()])?;
+    }
+    Ok(())
+}
+
+/// A new identity, which no other topic has.
+fn identity() -> String {
+    format!("sqlite topic {}", uuid::Uuid::now_v7())
+}
+
+fn create_topic(db: &Connection, topic: &Topic) -> rusqlite::Result<()> {
+    let known = "SELECT id FROM topics WHERE name = ?1";
+    if db
+        .query_row(known, [&topic.name], |_| Ok(()))
+        .optional()?
+        .is_some()
+    {
+        return Ok(());
+    }
+    db.execute(
+        "INSERT INTO topics (name, partitions, identity) VALUES (?1, ?2, ?3)",
+        params![topic.name, topic.partitions, identity()],
+    )?;
+    let id = db.last_insert_rowid();
+    let mut shown = Vec::new();
+    for partition in 0..topic.partitions {
+        let table = events_table(id, i64::from(partition));
+        db.execute_batch(&format!(
+            "CREATE TABLE {table} (
+               offset INTEGER PRIMARY KEY,
+               timestamp INTEGER NOT NULL,
+               key BLOB,
+               value BLOB,
+               headers BLOB
+             );"
+        ))?;
+        db.execute(
+            "INSERT INTO partitions VALUES (?1, ?2, 0)",
+            params![id, partition],
+        )?;
+        shown.push(format!(
+            "SELECT {partition} AS partition, offset, timestamp, CAST(key AS TEXT) AS key, CAST(value AS TEXT) AS value FROM {table}"
+        ));
+    }
+    let view = crate::dataset::ddl::quoted(&topic.name);
+    db.execute_batch(&format!(
+        "CREATE VIEW {view} AS {};",
+        shown.join(" UNION ALL ")
+    ))
+}
+
+/// The table of one partition's events.
+pub(crate) fn events_table(topic: i64, partition: i64) -> String {
+    format!("events_{topic}_{partition}")
+}
+
+/// One topic of an open log.
+#[derive(Debug)]
+struct OpenTopic {
+    db: Connection,
+    path: PathBuf,
+    name: String,
+    id: i64,
+    partitions: u32,
+    identity: String,
+    /// Device and inode number of the file.
+    file: (u64, u64),
+}
+
+impl OpenTopic {
+    fn open(path: &Path, name: &str) -> Result<OpenTopic> {
+        let db = sqlite::open(path, Missing::Refuse, CACHE_KIB)?;
+        let no_topic = || {
+            Error::invalid(format!("there is no topic {name} in {}", path.display()))
+                .hint(INIT_FIRST)
+        };
+        let found = db
+            .query_row(
+                "SELECT id, partitions, identity FROM topics WHERE name = ?1",
+                [name],
+                |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)),
+            )
+            .optional();
+        match found {
+            Ok(Some((id, partitions, identity))) => Ok(OpenTopic {
+                db,
+                path: path.into(),
+                name: name.into(),
+                id,
+                partitions,
+                identity,
+                file: file_number(path)?,
+            }),
+            Ok(None) => Err(no_topic()),
+            Err(e) if e.to_string().contains("no such table") => Err(no_topic()),
+            Err(e) if e.to_string().contains("no such column") => {
+                let old = format!("{} was created by an older version of rtp", path.display());
+                Err(Error::invalid(old)
+                    .hint("run `rtp init` to upgrade it; that does not change the events"))
+            }
+            Err(e) => Err(sqlite::error(&e).context(path.display())),
+        }
+    }
+
+    /// An error if another file has taken the path, which would otherwise go unnoticed here.
+    fn check_file(&self) -> Result<()> {
+        let path = self.path.display();
+        match file_number(&self.path) {
+            Ok(file) if file == self.file => Ok(()),
+            Ok(_) => Err(Error::missing(format!(
+                "{path} was replaced by another file while topic {} was in use",
+                self.name
+            ))
+            .hint("restart the command to continue with the new file")),
+            Err(e) => Err(Error::missing(format!("{path} no longer exists: {e}"))),
+        }
+    }
+
+    fn fail<T>(&self, result: rusqlite::Result<T>, doing: &str) -> Result<T> {
+        let doing = format!("{doing} topic {} in", self.name);
+        sqlite::fail(result, &doing, &self.path)
+    }
+}
+
+/// Device and inode number of a file, which identify it among others with the same name.
+fn file_number(path: &Path) -> Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let file = std::fs::metadata(path).map_err(|e| file_error("read", path, &e))?;
+    Ok((file.dev(), file.ino()))
+}
+
+/// Appends; each batch is one transaction, acknowledged by its commit.
+#[derive(Debug)]
+pub struct SqliteProducer {
+    topic: OpenTopic,
+    acknowledged: u64,
+}
+
+impl SqliteProducer {
+    /// Opens a topic for appending.
+    pub fn open(path: &Path, topic: &str) -> Result<Self> {
+        Ok(SqliteProducer {
+            topic: OpenTopic::open(path, topic)?,
+            acknowledged: 0,
+        })
+    }
+
+    fn append(&mut self, batch: &EventBatch) -> rusqlite::Result<()> {
+        let (id, partitions) = (self.topic.id, self.topic.partitions);
+        let tx = self
+            .topic
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        {
+            let mut next = Vec::with_capacity(partitions as usize);
+            let mut inserts = Vec::with_capacity(partitions as usize);
+            for partition in 0..partitions {
+                next.push(next_offset(&tx, id, partition)?);
+                inserts.push(tx.prepare_cached(&format!(
+                    "INSERT INTO {} VALUES (?1, ?2, ?3, ?4, ?5)",
+                    events_table(id, i64::from(partition))
+                ))?);
+            }
+            let now = crate::time::now_ms();
+            for event in batch.iter() {
+                let p = partition_of(event.key, partitions) as usize;
+                let headers = (!event.headers.is_empty()).then_some(event.headers);
+                inserts[p].execute(params![next[p], now, event.key, event.value, headers])?;
+                next[p] += 1;
+            }
+            let mut update = tx.prepare_cached(
+                "UPDATE partitions SET next_offset = ?3 WHERE topic = ?1 AND partition = ?2",
+            )?;
+            for (partition, next) in next.iter().enumerate() {
+                update.execute(params![id, partition, next])?;
+            }
+        }
+        tx.commit()
+    }
+}
+
+fn next_offset(db: &Connection, topic: i64, partition: u32) -> rusqlite::Result<i64> {
+    db.prepare_cached("SELECT next_offset FROM partitions WHERE topic = ?1 AND partition = ?2")?
+        .query_row(params![topic, partition], |r| r.get(0))
+}
+
+#[async_trait]
+impl Producer for SqliteProducer {
+    async fn send(&mut self, batch: &Arc<EventBatch>) -> Result<()> {
+        self.topic.check_file()?;
+        let appended = tokio::task::block_in_place(|| self.append(batch));
+        self.topic.fail(appended, "append to")?;
+        self.acknowledged += batch.len() as u64;
+        Ok(())
+    }
+
+    async fn settle(&mut self, _behind: usize) -> Result<u64> {
+        Ok(std::mem::take(&mut self.acknowledged))
+    }
+}

@@ -1,0 +1,222 @@
+//! Watches the embedded log and stores.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::ports::INIT_FIRST;
+use crate::ports::monitor::{Lag, LogMonitor, StoreMonitor, probe_topic, round_trip};
+use crate::servers::sqlite::ddl::rows_of;
+use crate::servers::sqlite::event_log::{SqliteConsumer, SqliteProducer, events_table};
+use crate::servers::sqlite::{self, Missing};
+
+/// Page cache; a probe needs next to nothing.
+const CACHE_KIB: u32 = 256;
+
+/// How long a probe of a store waits for a lock before it reports the store as busy.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Probe events that stay in the log.
+const KEPT_PROBES: i64 = 100;
+
+/// The table of the stores' probes.
+pub const PROBES: &str = "CREATE TABLE IF NOT EXISTS rtp_heartbeat (
+  writer TEXT PRIMARY KEY,
+  id TEXT NOT NULL,
+  probed_at INTEGER NOT NULL
+) WITHOUT ROWID";
+
+/// A topic of the embedded log.
+#[derive(Debug)]
+pub struct SqliteLogMonitor {
+    db: Connection,
+    path: PathBuf,
+    topic: String,
+    producer: SqliteProducer,
+    consumer: SqliteConsumer,
+}
+
+impl SqliteLogMonitor {
+    /// Opens a topic and its heartbeat topic.
+    pub fn open(path: &Path, topic: &str) -> Result<Self> {
+        let probes = probe_topic(topic);
+        Ok(SqliteLogMonitor {
+            producer: SqliteProducer::open(path, &probes)?,
+            consumer: SqliteConsumer::open(path, &probes, "rtp-heartbeat")?,
+            db: sqlite::open(path, Missing::Refuse, CACHE_KIB)?,
+            path: path.into(),
+            topic: topic.into(),
+        })
+    }
+
+    fn id(&self, topic: &str) -> rusqlite::Result<Option<i64>> {
+        self.db
+            .query_row("SELECT id FROM topics WHERE name = ?1", [topic], |r| {
+                r.get(0)
+            })
+            .optional()
+    }
+
+    /// Deletes all but the newest probe events, because nobody reads the others again.
+    fn trim(&self, end: i64) -> rusqlite::Result<()> {
+        let Some(id) = self.id(&probe_topic(&self.topic))? else {
+            return Ok(());
+        };
+        let delete = format!("DELETE FROM {} WHERE offset < ?1", events_table(id, 0));
+        self.db.execute(&delete, [end - KEPT_PROBES]).map(|_| ())
+    }
+
+    fn read_lag(&self, group: &str) -> rusqlite::Result<Option<Lag>> {
+        let Some(id) = self.id(&self.topic)? else {
+            return Ok(None);
+        };
+        let tx = self.db.unchecked_transaction()?; // offsets and ends at the same moment
+        let mut select = tx.prepare(
+            "SELECT p.partition, p.next_offset, g.offset FROM partitions AS p
+             LEFT JOIN group_offsets AS g
+               ON g.topic = p.topic AND g.partition = p.partition AND g.consumer_group = ?2
+             WHERE p.topic = ?1",
+        )?;
+        let partitions = select
+            .query_map(params![id, group], |r| {
+                Ok((r.get(0)?, r.get(1)?, r.get(2)?))
+            })?
+            .collect::<rusqlite::Result<Vec<(i64, i64, Option<i64>)>>>()?;
+        let mut lag = Lag {
+            started: partitions
+                .iter()
+                .any(|(_, _, committed)| committed.is_some()),
+            partitions: Vec::new(),
+            oldest: None,
+        };
+        for (partition, end, committed) in partitions {
+            let first = format!(
+                "SELECT offset, timestamp FROM {} WHERE offset >= ?1 ORDER BY offset LIMIT 1",
+                events_table(id, partition)
+            );
+            let first: Option<(i64, i64)> = tx
+                .query_row(&first, [committed.unwrap_or(0)], |r| {
+                    Ok((r.get(0)?, r.get(1)?))
+                })
+                .optional()?;
+            let behind = first.map_or(0, |(offset, _)| end - offset);
+            lag.partitions.push((
+                i32::try_from(partition).unwrap_or(i32::MAX),
+                u64::try_from(behind).unwrap_or(0),
+            ));
+            if let Some((_, timestamp)) = first {
+                lag.oldest = Some(lag.oldest.map_or(timestamp, |t| t.min(timestamp)));
+            }
+        }
+        Ok(Some(lag))
+    }
+}
+
+#[async_trait]
+impl LogMonitor for SqliteLogMonitor {
+    async fn probe(&mut self, id: &str) -> Result<()> {
+        let position = round_trip(&mut self.producer, &mut self.consumer, id).await?;
+        let end = position.get(0).unwrap_or(0);
+        let trimmed = tokio::task::block_in_place(|| self.trim(end));
+        sqlite::fail(trimmed, "watch", &self.path)
+    }
+
+    async fn lag(&mut self, group: &str) -> Result<Lag> {
+        let lag = tokio::task::block_in_place(|| self.read_lag(group));
+        sqlite::fail(lag, "watch", &self.path)?.ok_or_else(|| {
+            Error::invalid(format!(
+                "there is no topic {} in {}",
+                self.topic,
+                self.path.display()
+            ))
+            .hint(INIT_FIRST)
+        })
+    }
+}
+
+/// One of the embedded stores.
+#[derive(Debug)]
+pub struct SqliteStoreMonitor {
+    db: Connection,
+    path: PathBuf,
+    last_write: &'static str,
+    of: String,
+}
+
+impl SqliteStoreMonitor {
+    /// Opens the real-time store.
+    pub fn realtime(path: &Path, dataset: &Dataset) -> Result<Self> {
+        Self::open(
+            path,
+            [&rows_of(&dataset.realtime.table), "rtp_offsets"],
+            "SELECT max(written_at) FROM rtp_offsets WHERE topic = ?1",
+            &dataset.event.topic,
+        )
+    }
+
+    /// Opens the batch store.
+    pub fn batch(path: &Path, dataset: &Dataset) -> Result<Self> {
+        Self::open(
+            path,
+            [&rows_of(&dataset.batch.table), "rtp_loads"],
+            "SELECT max(loaded_at) FROM rtp_loads WHERE target = ?1",
+            &dataset.batch.table,
+        )
+    }
+
+    fn open(
+        path: &Path,
+        [rows, writes]: [&str; 2],
+        last_write: &'static str,
+        of: &str,
+    ) -> Result<Self> {
+        let db = sqlite::open_tables(path, &[rows, "rtp_heartbeat", writes], CACHE_KIB)?;
+        db.busy_timeout(BUSY_TIMEOUT)
+            .map_err(|e| sqlite::error(&e))?;
+        Ok(SqliteStoreMonitor {
+            db,
+            path: path.into(),
+            last_write,
+            of: of.into(),
+        })
+    }
+
+    /// Whether the row is there; another heartbeat with the same name may have written after us.
+    fn write_and_read(&self, writer: &str, id: &str) -> rusqlite::Result<bool> {
+        let now = crate::time::now_ms();
+        self.db.execute(
+            "INSERT OR REPLACE INTO rtp_heartbeat VALUES (?1, ?2, ?3)",
+            params![writer, id, now],
+        )?;
+        self.db.query_row(
+            "SELECT count(*) FROM rtp_heartbeat WHERE writer = ?1 AND (id = ?2 OR probed_at >= ?3)",
+            params![writer, id, now],
+            |r| r.get::<_, i64>(0).map(|n| n == 1),
+        )
+    }
+}
+
+#[async_trait]
+impl StoreMonitor for SqliteStoreMonitor {
+    async fn probe(&mut self, writer: &str, id: &str) -> Result<()> {
+        let found = tokio::task::block_in_place(|| self.write_and_read(writer, id));
+        match sqlite::fail(found, "watch", &self.path)? {
+            true => Ok(()),
+            false => Err(Error::refused(format!(
+                "a probe row written to {} cannot be read back",
+                self.path.display()
+            ))),
+        }
+    }
+
+    async fn last_write(&mut self) -> Result<Option<i64>> {
+        let time = tokio::task::block_in_place(|| {
+            self.db.query_row(self.last_write, [&self.of], |r| r.get(0))
+        });
+        sqlite::fail(time, "watch", &self.path)
+    }
+}

@@ -1,0 +1,249 @@
+//! The embedded real-time store: one SQLite file, rows and offsets in one transaction.
+//!
+//! The members of one group on one machine may share it: each upsert compares the stored offsets of the partitions
+//! that it writes, and a member that was overtaken goes back to the offsets of the store. A backlog is set aside in a
+//! temporary file and merged in key order, because with random keys every micro-batch would touch nearly as many pages
+//! of the index as it has rows. The age of the store is that of its last commit, kept besides the offsets: an event
+//! time would say how old the data is, not whether the pipeline is moving.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::ports::event_log::{Offsets, Span};
+use crate::ports::realtime_store::{Backlog, RealtimeStore, Upsert, Upserted, Upstream};
+use crate::record::row::Rows;
+use crate::servers::sqlite::ddl;
+use crate::servers::sqlite::monitor::PROBES;
+use crate::servers::sqlite::{self, OWN_COLUMNS, OnConflict};
+
+/// Page cache, for the table and for the sort each. Rows pass through the index once, in the order of
+/// their keys, so the cache need not hold the whole index.
+const CACHE_KIB: u32 = 4_096;
+
+const OFFSETS: &str = "CREATE TABLE IF NOT EXISTS rtp_offsets (
+  consumer_group TEXT NOT NULL,
+  topic TEXT NOT NULL,
+  partition INTEGER NOT NULL,
+  offset INTEGER NOT NULL,
+  written_at INTEGER NOT NULL,
+  identity TEXT NOT NULL,
+  PRIMARY KEY (consumer_group, topic, partition)
+) WITHOUT ROWID";
+
+/// Creates the file and the tables where they are missing.
+pub fn create(path: &Path, dataset: &Dataset) -> Result<()> {
+    let mut statements = ddl::realtime(dataset);
+    statements.extend([OFFSETS.into(), PROBES.into()]);
+    sqlite::create_tables(path, &statements)?;
+    // For a store that was created before offsets had it: the next commit of each partition sets the topic.
+    sqlite::add_column(path, "rtp_offsets", "identity TEXT NOT NULL DEFAULT ''")
+}
+
+/// An open store.
+#[derive(Debug)]
+pub struct SqliteRealtimeStore {
+    db: Connection,
+    path: PathBuf,
+    group: String,
+    /// Identity of the topic.
+    identity: String,
+    dataset: Dataset,
+    table: String,
+    upsert: String,
+    has_staged: bool,
+}
+
+impl SqliteRealtimeStore {
+    /// Opens the store for a consumer group of the dataset's topic.
+    pub fn open(path: &Path, dataset: &Dataset, upstream: Upstream<'_>) -> Result<Self> {
+        let rows = ddl::rows_of(&dataset.realtime.table);
+        let db = sqlite::open_tables(path, &[&rows, "rtp_offsets"], CACHE_KIB)?;
+        let upsert = sqlite::upsert(dataset, &rows, &OWN_COLUMNS, OnConflict::KeepNewest);
+        let store = SqliteRealtimeStore {
+            db,
+            path: path.into(),
+            group: upstream.group.into(),
+            identity: upstream.topic.into(),
+            dataset: dataset.clone(),
+            table: rows,
+            upsert,
+            has_staged: false,
+        };
+        sqlite::fail(
+            sqlite::create_stage(&store.db, dataset),
+            "stage rows for",
+            path,
+        )?;
+        Ok(store)
+    }
+
+    fn write(&self, span: &Span, rows: &Rows) -> rusqlite::Result<Upsert> {
+        if !self.begin(span)? {
+            return Ok(Upsert::Superseded);
+        }
+        let newest = rows.newest_by_key(self.dataset.event.key);
+        let mut outcome = Upserted {
+            deduplicated: (rows.len() - newest.len()) as u64,
+            ..Upserted::default()
+        };
+        let mut statement = self.db.prepare_cached(&self.upsert)?;
+        for i in newest {
+            sqlite::bind_row(&mut statement, rows, i, OWN_COLUMNS.len())?;
+            match statement.raw_execute() {
+                Ok(0) => outcome.skipped += 1,
+                Ok(_) => outcome.written += 1,
+                Err(e) if sqlite::is_bad_row(&e) => outcome.refused.push((i, e.to_string())),
+                Err(e) => return Err(e),
+            }
+        }
+        self.store_offsets(span)?;
+        Ok(Upsert::Done(outcome))
+    }
+
+    fn write_staged(&self, span: &Span) -> rusqlite::Result<Upsert> {
+        if !self.begin(span)? {
+            return Ok(Upsert::Superseded);
+        }
+        let (own, newest) = (OWN_COLUMNS.len(), OnConflict::KeepNewest);
+        let merged = sqlite::merge_stage(&self.db, &self.dataset, &self.table, own, newest);
+        let merged = merged.map_err(|e| e.error)?;
+        self.store_offsets(span)?;
+        Ok(Upsert::Done(Upserted {
+            written: merged.written,
+            deduplicated: merged.deduplicated,
+            skipped: merged.skipped,
+            refused: Vec::new(),
+        }))
+    }
+
+    /// Opens the transaction; false, and nothing open, if another member has written past the span's start.
+    fn begin(&self, span: &Span) -> rusqlite::Result<bool> {
+        sqlite::rollback_open(&self.db)?;
+        self.db.execute_batch("BEGIN IMMEDIATE")?;
+        for (partition, range) in span.ranges() {
+            let stored = self.stored_offset(partition)?;
+            if stored.is_some_and(|(offset, of)| offset != range.start || !self.is_ours(&of)) {
+                self.db.execute_batch("ROLLBACK")?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn store_offsets(&self, span: &Span) -> rusqlite::Result<()> {
+        let mut update = self.db.prepare_cached(
+            "INSERT OR REPLACE INTO rtp_offsets (consumer_group, topic, partition, offset, written_at, identity)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        let (topic, now) = (&self.dataset.event.topic, crate::time::now_ms());
+        for (partition, range) in span.ranges() {
+            let of = &self.identity;
+            update.execute(params![self.group, topic, partition, range.end, now, of])?;
+        }
+        Ok(())
+    }
+
+    /// The stored offset of a partition, and its topic.
+    fn stored_offset(&self, partition: i32) -> rusqlite::Result<Option<(i64, String)>> {
+        self.db
+            .prepare_cached(
+                "SELECT offset, identity FROM rtp_offsets WHERE consumer_group = ?1 AND topic = ?2 AND partition = ?3",
+            )?
+            .query_row(params![self.group, self.dataset.event.topic, partition], |r| {
+                Ok((r.get(0)?, r.get(1)?))
+            })
+            .optional()
+    }
+
+    fn all_offsets(&self) -> rusqlite::Result<Vec<(i32, i64, String)>> {
+        let mut select = self.db.prepare_cached(
+            "SELECT partition, offset, identity FROM rtp_offsets WHERE consumer_group = ?1 AND topic = ?2",
+        )?;
+        let rows = select.query_map(params![self.group, self.dataset.event.topic], |r| {
+            Ok((r.get(0)?, r.get(1)?, r.get(2)?))
+        })?;
+        rows.collect()
+    }
+
+    /// Whether offsets belong to our topic, by its identity.
+    fn is_ours(&self, identity: &str) -> bool {
+        identity.is_empty() || identity == self.identity
+    }
+
+    /// Rolls back what an error left open; the first error is the one to report.
+    fn written(&self, result: rusqlite::Result<Upsert>) -> Result<Upsert> {
+        if result.is_err() {
+            sqlite::rollback_open(&self.db).ok();
+        }
+        sqlite::fail(result, "write to", &self.path)
+    }
+
+    fn clear(&mut self) -> rusqlite::Result<()> {
+        match std::mem::take(&mut self.has_staged) {
+            true => sqlite::clear_stage(&self.db),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl RealtimeStore for SqliteRealtimeStore {
+    async fn offsets(&mut self) -> Result<Option<Offsets>> {
+        let stored = tokio::task::block_in_place(|| self.all_offsets());
+        let stored = sqlite::fail(stored, "read the offsets in", &self.path)?;
+        if let Some((partition, _, of)) = stored.iter().find(|(_, _, of)| !self.is_ours(of)) {
+            let (path, group) = (self.path.display(), &self.group);
+            let topic = &self.dataset.event.topic;
+            return Err(Error::missing(format!(
+                "{path} has offsets of group {group} for another topic {topic}: that of partition {partition} belongs to `{of}`, but this log's topic is `{}`",
+                self.identity
+            ))
+            .hint("the log was deleted, restored or replaced; --group NEW reads this one from its oldest event, and the newest event of each key wins"));
+        }
+        let offsets = stored
+            .into_iter()
+            .map(|(partition, offset, _)| (partition, offset));
+        Ok(Some(offsets.collect()))
+    }
+
+    async fn upsert(&mut self, span: &Span, rows: &Rows) -> Result<Upsert> {
+        let written = tokio::task::block_in_place(|| self.write(span, rows));
+        self.written(written)
+    }
+
+    fn backlog(&mut self) -> Option<&mut dyn Backlog> {
+        Some(self)
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        let committed = tokio::task::block_in_place(|| {
+            self.db.execute_batch("COMMIT")?;
+            self.clear()
+        });
+        sqlite::fail(committed, "commit to", &self.path)
+    }
+}
+
+#[async_trait]
+impl Backlog for SqliteRealtimeStore {
+    async fn stage(&mut self, rows: &Rows) -> Result<()> {
+        let staged = tokio::task::block_in_place(|| sqlite::stage(&self.db, rows));
+        sqlite::fail(staged, "stage rows for", &self.path)?;
+        self.has_staged = true;
+        Ok(())
+    }
+
+    async fn merge(&mut self, span: &Span) -> Result<Upsert> {
+        let written = tokio::task::block_in_place(|| self.write_staged(span));
+        self.written(written)
+    }
+
+    async fn discard(&mut self) -> Result<()> {
+        let cleared = sqlite::rollback_open(&self.db).and_then(|()| self.clear());
+        sqlite::fail(cleared, "forget the rows staged for", &self.path)
+    }
+}

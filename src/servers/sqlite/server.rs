@@ -1,0 +1,133 @@
+//! A SQLite file in all three roles.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::batch_store::{self, SqliteBatchStore};
+use super::ddl;
+use super::event_log::{self, SqliteConsumer, SqliteProducer};
+use super::monitor::{SqliteLogMonitor, SqliteStoreMonitor};
+use super::realtime_store::{self, SqliteRealtimeStore};
+use super::table_reader::SqliteTable;
+use crate::dataset::Dataset;
+use crate::error::Result;
+use crate::ports::batch_store::{BatchStore, BatchStores};
+use crate::ports::event_log::{Consumer, EventLog, Producer, Topic};
+use crate::ports::monitor::{LogMonitor, StoreMonitor};
+use crate::ports::realtime_store::{RealtimeStore, RealtimeStores, Upstream};
+use crate::ports::table_reader::TableReader;
+use crate::servers::{Role, Server, ServerKind};
+
+/// `sqlite:PATH`.
+pub const KIND: ServerKind = ServerKind {
+    scheme: "sqlite",
+    shown: "sqlite:PATH",
+    roles: &[Role::EventLog, Role::RealtimeStore, Role::BatchStore],
+    parse: |path| match path {
+        "" => Err("`sqlite:` needs the path of a file, as in sqlite:.rtp/log.db".into()),
+        path => Ok(Arc::new(Sqlite(path.into()))),
+    },
+};
+
+/// A file.
+#[derive(Clone, Debug)]
+pub struct Sqlite(pub PathBuf);
+
+impl fmt::Display for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sqlite:{}", self.0.display())
+    }
+}
+
+impl Server for Sqlite {
+    fn event_log(self: Arc<Self>) -> Option<Arc<dyn EventLog>> {
+        Some(self)
+    }
+
+    fn realtime_store(self: Arc<Self>) -> Option<Arc<dyn RealtimeStores>> {
+        Some(self)
+    }
+
+    fn batch_store(self: Arc<Self>) -> Option<Arc<dyn BatchStores>> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl EventLog for Sqlite {
+    async fn create(&self, topics: &[Topic]) -> Result<()> {
+        event_log::create(&self.0, topics)
+    }
+
+    fn statements(&self, _topics: &[Topic]) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn producer(&self, topic: &str) -> Result<Box<dyn Producer>> {
+        Ok(Box::new(SqliteProducer::open(&self.0, topic)?))
+    }
+
+    async fn consumer(&self, topic: &str, group: &str) -> Result<Box<dyn Consumer>> {
+        Ok(Box::new(SqliteConsumer::open(&self.0, topic, group)?))
+    }
+
+    async fn monitor(&self, topic: &str) -> Result<Box<dyn LogMonitor>> {
+        Ok(Box::new(SqliteLogMonitor::open(&self.0, topic)?))
+    }
+}
+
+#[async_trait]
+impl RealtimeStores for Sqlite {
+    async fn create(&self, dataset: &Dataset) -> Result<()> {
+        realtime_store::create(&self.0, dataset)
+    }
+
+    fn statements(&self, dataset: &Dataset) -> Vec<String> {
+        ddl::realtime(dataset)
+    }
+
+    async fn open(
+        &self,
+        dataset: &Dataset,
+        upstream: Upstream<'_>,
+    ) -> Result<Box<dyn RealtimeStore>> {
+        let store = SqliteRealtimeStore::open(&self.0, dataset, upstream)?;
+        Ok(Box::new(store))
+    }
+
+    async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
+        let table = SqliteTable::open(&self.0, dataset, &dataset.realtime.table)?;
+        Ok(Box::new(table))
+    }
+
+    async fn monitor(&self, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {
+        Ok(Box::new(SqliteStoreMonitor::realtime(&self.0, dataset)?))
+    }
+}
+
+#[async_trait]
+impl BatchStores for Sqlite {
+    async fn create(&self, dataset: &Dataset) -> Result<()> {
+        batch_store::create(&self.0, dataset)
+    }
+
+    fn statements(&self, dataset: &Dataset) -> Vec<String> {
+        ddl::batch(dataset)
+    }
+
+    async fn open(&self, dataset: &Dataset) -> Result<Box<dyn BatchStore>> {
+        Ok(Box::new(SqliteBatchStore::open(&self.0, dataset)?))
+    }
+
+    async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
+        let table = SqliteTable::open(&self.0, dataset, &dataset.batch.table)?;
+        Ok(Box::new(table))
+    }
+
+    async fn monitor(&self, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {
+        Ok(Box::new(SqliteStoreMonitor::batch(&self.0, dataset)?))
+    }
+}

@@ -1,0 +1,379 @@
+//! Pure: a response body becomes events. Values are cut out of the text by the dataset's pointers,
+//! without building a tree of the body.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::dataset::{Dataset, FieldType, From, Pointer, TemplatePart};
+
+/// JSON pointers compiled into a tree, so that one pass over a text finds them all.
+#[derive(Clone, Debug, Default)]
+pub struct Pointers {
+    root: Node,
+    len: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    slots: Vec<usize>,
+    children: Vec<(String, Node)>,
+}
+
+impl Pointers {
+    /// Compiles pointers; the slot of each one is its index in the list.
+    pub fn new<'p>(pointers: impl IntoIterator<Item = &'p Pointer>) -> Self {
+        let mut compiled = Pointers::default();
+        for pointer in pointers {
+            compiled.add(pointer);
+        }
+        compiled
+    }
+
+    /// Adds a pointer and returns its slot.
+    fn add(&mut self, pointer: &Pointer) -> usize {
+        let mut node = &mut self.root;
+        for token in pointer.tokens() {
+            let at = node
+                .children
+                .iter()
+                .position(|(t, _)| t == token)
+                .unwrap_or_else(|| {
+                    node.children.push((token.clone(), Node::default()));
+                    node.children.len() - 1
+                });
+            node = &mut node.children[at].1;
+        }
+        node.slots.push(self.len);
+        self.len += 1;
+        self.len - 1
+    }
+
+    /// The raw JSON at each pointer, none where there is nothing. Of repeated keys, the last one counts.
+    pub fn find<'a>(&self, json: &'a str) -> serde_json::Result<Vec<Option<&'a str>>> {
+        let raw: &RawValue = serde_json::from_str(json)?;
+        let mut found = vec![None; self.len];
+        find(&self.root, raw.get(), &mut found)?;
+        Ok(found)
+    }
+}
+
+fn find<'a>(node: &Node, json: &'a str, found: &mut [Option<&'a str>]) -> serde_json::Result<()> {
+    for slot in &node.slots {
+        found[*slot] = Some(json);
+    }
+    if node.children.is_empty() {
+        return Ok(());
+    }
+    members(json, |token, raw| {
+        match node.children.iter().find(|(t, _)| t == token) {
+            Some((_, child)) => find(child, raw, found),
+            None => Ok(()),
+        }
+    })
+}
+
+/// Calls `each` with the raw JSON of every element of an array; false if `json` is not an array.
+pub fn elements<'a>(
+    json: &'a str,
+    mut each: impl FnMut(&'a str) -> serde_json::Result<()>,
+) -> serde_json::Result<bool> {
+    match json.starts_with('[') {
+        true => members(json, |_, raw| each(raw)).map(|()| true),
+        false => Ok(false),
+    }
+}
+
+/// Calls `each` with the token and raw JSON of every member of an object or array; other values have
+/// none.
+fn members<'a>(
+    json: &'a str,
+    each: impl FnMut(&str, &'a str) -> serde_json::Result<()>,
+) -> serde_json::Result<()> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    match json.as_bytes().first() {
+        Some(b'{') => deserializer.deserialize_map(Members(each)),
+        Some(b'[') => deserializer.deserialize_seq(Members(each)),
+        _ => Ok(()),
+    }
+}
+
+struct Members<F>(F);
+
+impl<'a, F: FnMut(&str, &'a str) -> serde_json::Result<()>> Visitor<'a> for Members<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or array")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some((key, raw)) = map.next_entry::<Cow<'a, str>, &'a RawValue>()? {
+            (self.0)(&key, raw.get()).map_err(serde::de::Error::custom)?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        let mut index = 0_usize;
+        while let Some(raw) = seq.next_element::<&'a RawValue>()? {
+            (self.0)(&index.to_string(), raw.get()).map_err(serde::de::Error::custom)?;
+            index += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Turns a source's records into events of the dataset.
+#[derive(Clone, Debug)]
+pub struct Projection {
+    places: Pointers,
+    fields: Vec<Projected>,
+    secrets: Pointers,
+}
+
+#[derive(Clone, Debug)]
+struct Projected {
+    /// `"name":`
+    label: String,
+    from: ProjectedFrom,
+}
+
+#[derive(Clone, Debug)]
+enum ProjectedFrom {
+    /// The slot, and whether values of other types become text.
+    Slot(usize, AsText),
+    Template(Vec<Part>),
+    AsOf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AsText {
+    Yes,
+    No,
+}
+
+#[derive(Clone, Debug)]
+enum Part {
+    Literal(String),
+    Slot(usize),
+}
+
+impl Projection {
+    /// The projection of a dataset.
+    pub fn new(dataset: &Dataset) -> Self {
+        let mut places = Pointers::default();
+        let mut fields = Vec::with_capacity(dataset.fields.len());
+        for field in &dataset.fields {
+            let from = match &field.from {
+                From::Pointer(pointer) => {
+                    let text = field.coerce && field.kind == FieldType::Text;
+                    ProjectedFrom::Slot(
+                        places.add(pointer),
+                        if text { AsText::Yes } else { AsText::No },
+                    )
+                }
+                From::Template(template) => {
+                    let part = |part: &TemplatePart| match part {
+                        TemplatePart::Literal(text) => Part::Literal(text.clone()),
+                        TemplatePart::Pointer(pointer) => Part::Slot(places.add(pointer)),
+                    };
+                    ProjectedFrom::Template(template.parts.iter().map(part).collect())
+                }
+                From::AsOf => ProjectedFrom::AsOf,
+            };
+            fields.push(Projected {
+                label: format!("\"{}\":", field.name),
+                from,
+            });
+        }
+        Projection {
+            places,
+            fields,
+            secrets: Pointers::new(&dataset.secrets),
+        }
+    }
+
+    /// Appends the event of one record as a line of JSON. Absent fields are left out; only the dataset's fields
+    /// come through.
+    pub fn event(&self, record: &str, as_of: &str, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        let found = self.places.find(record)?;
+        let mut before = b'{';
+        for field in &self.fields {
+            let value: Cow<'_, str> = match &field.from {
+                ProjectedFrom::AsOf => Cow::Owned(format!("\"{as_of}\"")),
+                ProjectedFrom::Slot(slot, text) => match (found[*slot], text) {
+                    (None, _) => continue,
+                    (Some(raw), AsText::No) => Cow::Borrowed(raw),
+                    (Some(raw), AsText::Yes) if raw.starts_with('"') || raw == "null" => {
+                        Cow::Borrowed(raw)
+                    }
+                    (Some(raw), AsText::Yes) => Cow::Owned(serde_json::to_string(raw)?),
+                },
+                ProjectedFrom::Template(parts) => match fill(parts, &found)? {
+                    None => continue,
+                    Some(text) => Cow::Owned(serde_json::to_string(&text)?),
+                },
+            };
+            out.push(before);
+            before = b',';
+            out.extend_from_slice(field.label.as_bytes());
+            push_on_one_line(&value, out);
+        }
+        if before == b'{' {
+            out.push(b'{');
+        }
+        out.extend_from_slice(b"}\n");
+        Ok(())
+    }
+
+    /// Appends a record as received, minus the dataset's secrets, as a line of JSON.
+    pub fn raw(&self, record: &str, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        without(&self.secrets.root, record, out)?;
+        out.push(b'\n');
+        Ok(())
+    }
+}
+
+/// The text of a template; none if one of its places is absent or null.
+fn fill(parts: &[Part], found: &[Option<&str>]) -> serde_json::Result<Option<String>> {
+    let mut text = String::new();
+    for part in parts {
+        match part {
+            Part::Literal(literal) => text.push_str(literal),
+            Part::Slot(slot) => match found[*slot] {
+                None | Some("null") => return Ok(None),
+                Some(raw) if raw.starts_with('"') => {
+                    text.push_str(&serde_json::from_str::<Cow<'_, str>>(raw)?);
+                }
+                Some(raw) => text.push_str(raw),
+            },
+        }
+    }
+    Ok(Some(text))
+}
+
+/// Newlines in JSON are always white space between tokens, because inside strings they are escaped.
+fn push_on_one_line(json: &str, out: &mut Vec<u8>) {
+    out.extend(
+        json.bytes()
+            .map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }),
+    );
+}
+
+fn without(secrets: &Node, json: &str, out: &mut Vec<u8>) -> serde_json::Result<()> {
+    let (open, close) = match json.as_bytes().first() {
+        Some(b'{') if !secrets.children.is_empty() => (b'{', b'}'),
+        Some(b'[') if !secrets.children.is_empty() => (b'[', b']'),
+        _ => {
+            push_on_one_line(json, out);
+            return Ok(());
+        }
+    };
+    let mut before = open;
+    members(json, |token, raw| {
+        let child = secrets
+            .children
+            .iter()
+            .find(|(t, _)| t == token)
+            .map(|(_, node)| node);
+        if child.is_some_and(|node| !node.slots.is_empty()) {
+            return Ok(());
+        }
+        out.push(before);
+        before = b',';
+        if open == b'{' {
+            serde_json::to_writer(&mut *out, token)?;
+            out.push(b':');
+        }
+        without(child.unwrap_or(&Node::default()), raw, out)
+    })?;
+    if before == open {
+        out.push(open);
+    }
+    out.push(close);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORD: &str = r#"{"gender":"male","name":{"first":"J\u00f6rg","last":"Q\"x"},
+        "location":{"street":{"number":12,"name":"Große Straße"},"city":"Ulm","state":"BW","country":"Germany","postcode":11549},
+        "login":{"uuid":"053a5780-3703-442c-a561-beda535af12c","username":"u","password":"hunter2","salt":"s","md5":"m","sha1":"1","sha256":"2"},
+        "nat":"DE"}"#;
+
+    fn projection() -> Projection {
+        Projection::new(&Dataset::load(None).unwrap())
+    }
+
+    #[test]
+    fn a_record_becomes_an_event_of_its_fields_only() {
+        let mut out = Vec::new();
+        projection()
+            .event(RECORD, "2026-11-24T00:00:00.000Z", &mut out)
+            .unwrap();
+        let line = String::from_utf8(out).unwrap();
+        assert_eq!(
+            line,
+            concat!(
+                r#"{"id":"053a5780-3703-442c-a561-beda535af12c","first_name":"J\u00f6rg","last_name":"Q\"x","gender":"male","#,
+                r#""address":"12 Große Straße, Ulm, BW, Germany","post_code":"11549","username":"u","nationality":"DE","#,
+                r#""fetched_at":"2026-11-24T00:00:00.000Z"}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn a_template_with_a_missing_place_makes_no_half_text() {
+        let mut out = Vec::new();
+        projection()
+            .event(r#"{"location":{"city":"Ulm"}}"#, "t", &mut out)
+            .unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "{\"fetched_at\":\"t\"}\n");
+    }
+
+    #[test]
+    fn a_raw_record_keeps_all_but_the_secrets_on_one_line() {
+        let mut out = Vec::new();
+        projection().raw(RECORD, &mut out).unwrap();
+        let line = String::from_utf8(out).unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        let mut expected: serde_json::Value = serde_json::from_str(RECORD).unwrap();
+        for secret in ["password", "salt", "md5", "sha1", "sha256"] {
+            expected["login"].as_object_mut().unwrap().remove(secret);
+        }
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&line).unwrap(),
+            expected
+        );
+    }
+
+    #[test]
+    fn pointers_reach_into_arrays_and_the_whole() {
+        let pointer = |p| Pointer::parse(p).unwrap();
+        let pointers = [
+            pointer(""),
+            pointer("/a/1/b"),
+            pointer("/a/9"),
+            pointer("/a"),
+        ];
+        let found = Pointers::new(&pointers)
+            .find(r#" {"a":[0,{"b":1.50}]} "#)
+            .unwrap();
+        assert_eq!(
+            found,
+            [
+                Some(r#"{"a":[0,{"b":1.50}]}"#),
+                Some("1.50"),
+                None,
+                Some(r#"[0,{"b":1.50}]"#)
+            ]
+        );
+        assert!(Pointers::new(&pointers).find("{\"a\":").is_err());
+    }
+}

@@ -1,0 +1,199 @@
+//! Events from Arrow IPC streams, as another program writes them to a pipe: the batches of a column `value`, complete
+//! or with an error that says where they end.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufReader, Chain, Cursor, ErrorKind, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, RecordBatch};
+use arrow_ipc::reader::StreamReader;
+use arrow_schema::{ArrowError, DataType};
+
+use crate::error::{Error, Result, file_error};
+
+/// The mark at the end of a stream. Arrow readers also accept a stream without it, so a pipe that was cut off
+/// between two batches would pass for a complete one.
+const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
+/// How a stream starts: the mark before its first message.
+const START: [u8; 4] = [0xff; 4];
+
+/// The column that holds the events.
+const COLUMN: &str = "value";
+
+type EventBytes = Chain<Cursor<[u8; START.len()]>, BufReader<Box<dyn Read + Send>>>;
+type EventReader = StreamReader<EndWatch<EventBytes>>;
+
+/// What is read, in order.
+pub struct ArrowStreams {
+    waiting: VecDeque<PathBuf>,
+    open: Option<(EventReader, usize)>,
+    name: String,
+    /// Events of the open stream so far.
+    events: u64,
+    /// Whether all bytes of that stream have been read.
+    has_ended: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for ArrowStreams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ArrowStreams")
+            .field("name", &self.name)
+            .field("events", &self.events)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ArrowStreams {
+    /// Reads these files in order; `-` or no file means standard input.
+    pub fn new(files: &[PathBuf]) -> Self {
+        let mut waiting: VecDeque<PathBuf> = files.to_vec().into();
+        if waiting.is_empty() {
+            waiting.push_back("-".into());
+        }
+        ArrowStreams {
+            waiting,
+            open: None,
+            name: String::new(),
+            events: 0,
+            has_ended: Arc::default(),
+        }
+    }
+
+    /// The events of the next batch, and the number of the first of them in its stream, from 1; none at
+    /// the end of the last file. Blocks until there is one of these.
+    pub fn next_batch(&mut self) -> Result<Option<(u64, Events)>> {
+        loop {
+            let Some((reader, column)) = &mut self.open else {
+                match self.waiting.pop_front() {
+                    None => return Ok(None),
+                    Some(path) => self.open(path)?,
+                }
+                continue;
+            };
+            match guarded(|| reader.next().transpose()).transpose() {
+                Some(Ok(batch)) => {
+                    let first = self.events + 1;
+                    self.events += batch.num_rows() as u64;
+                    return Ok(Some((first, Events(batch, *column))));
+                }
+                None if reader.get_ref().last == END => self.open = None,
+                None => return Err(self.cut()),
+                Some(Err(e)) => return Err(self.error(&e)),
+            }
+        }
+    }
+
+    fn open(&mut self, path: PathBuf) -> Result<()> {
+        self.events = 0;
+        self.has_ended = Arc::default();
+        let mut file: Box<dyn Read + Send> = if path.as_os_str() == "-" {
+            self.name = "standard input".into();
+            Box::new(std::io::stdin())
+        } else {
+            self.name = path.display().to_string();
+            Box::new(File::open(&path).map_err(|e| file_error("read", &path, &e))?)
+        };
+        let mut start = [0; START.len()];
+        file.read_exact(&mut start)
+            .map_err(|e| self.error(&e.into()))?;
+        if start != START {
+            return Err(
+                Error::invalid(format!("{} is not an Arrow stream", self.name))
+                    .hint("expected the Arrow IPC streaming format, not an Arrow or Parquet file"),
+            );
+        }
+        let watched = EndWatch {
+            inner: Cursor::new(start).chain(BufReader::new(file)),
+            last: [0; END.len()],
+            has_ended: self.has_ended.clone(),
+        };
+        let reader =
+            guarded(|| StreamReader::try_new(watched, None)).map_err(|e| self.error(&e))?;
+        let schema = reader.schema();
+        let column = schema.index_of(COLUMN).ok();
+        let column = column.filter(|i| is_bytes(schema.field(*i).data_type()));
+        let column = column.ok_or_else(|| {
+            let name = &self.name;
+            Error::invalid(format!(
+                "{name} has no column `{COLUMN}` of type binary or utf8"
+            ))
+        })?;
+        self.open = Some((reader, column));
+        Ok(())
+    }
+
+    fn error(&self, error: &ArrowError) -> Error {
+        let Self { name, events, .. } = self;
+        match error {
+            _ if self.has_ended.load(Ordering::Relaxed) => self.cut(),
+            ArrowError::IoError(_, io) if io.kind() == ErrorKind::UnexpectedEof => self.cut(),
+            ArrowError::IoError(_, io) => Error::refused(format!("cannot read {name}: {io}")),
+            _ => Error::invalid(format!("{name} is invalid after event {events}: {error}")),
+        }
+    }
+
+    fn cut(&self) -> Error {
+        Error::missing(format!(
+            "the input is cut short: {} ends after event {} without the end mark of an Arrow stream",
+            self.name, self.events
+        ))
+    }
+}
+
+/// The Arrow reader checks most of what it reads, but panics at other faults of a broken stream.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, ArrowError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(ArrowError::ParseError("invalid message".into())))
+}
+
+/// The events of a batch.
+#[derive(Debug)]
+pub struct Events(RecordBatch, usize);
+
+impl Events {
+    /// Their bytes, in order; none means a tombstone.
+    pub fn values(&self) -> Vec<Option<&[u8]>> {
+        let column = self.0.column(self.1);
+        match column.data_type() {
+            DataType::Binary => column.as_binary::<i32>().iter().collect(),
+            DataType::LargeBinary => column.as_binary::<i64>().iter().collect(),
+            DataType::Utf8 => bytes(column.as_string::<i32>().iter()),
+            _ => bytes(column.as_string::<i64>().iter()),
+        }
+    }
+}
+
+fn bytes<'a>(texts: impl Iterator<Item = Option<&'a str>>) -> Vec<Option<&'a [u8]>> {
+    texts.map(|text| text.map(str::as_bytes)).collect()
+}
+
+fn is_bytes(kind: &DataType) -> bool {
+    use DataType::{Binary, LargeBinary, LargeUtf8, Utf8};
+    matches!(kind, Binary | LargeBinary | Utf8 | LargeUtf8)
+}
+
+/// Remembers the last bytes read, and whether the end was reached.
+struct EndWatch<R> {
+    inner: R,
+    last: [u8; END.len()],
+    has_ended: Arc<AtomicBool>,
+}
+
+impl<R: Read> Read for EndWatch<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        if read == 0 && !buffer.is_empty() {
+            self.has_ended.store(true, Ordering::Relaxed);
+        }
+        let new = &buffer[read - read.min(END.len())..read];
+        self.last.rotate_left(new.len());
+        self.last[END.len() - new.len()..].copy_from_slice(new);
+        Ok(read)
+    }
+}

@@ -1,0 +1,27 @@
+//! The commands as users see them, on embedded stores: one module per subject, and one binary, so that everything is
+//! linked only once. The real servers' tests are in tests/servers.
+
+#![allow(clippy::unwrap_used)]
+
+mod cli;
+mod commits;
+#[path = "../common/mod.rs"]
+mod common;
+mod conformance;
+mod dag;
+mod docs;
+mod fetch;
+mod heartbeat;
+mod help;
+mod layers;
+mod load_batch;
+mod logs;
+mod metrics;
+mod mock_api;
+mod pipeline;
+mod produce;
+mod products;
+mod schema;
+mod stream;
+mod transform;
+mod verify;

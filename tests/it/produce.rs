@@ -1,0 +1,339 @@
+//! `rtp produce` on the embedded log.
+
+use crate::common::{Place, complete, eventually, hold_state, pages, user, users};
+
+#[test]
+fn every_line_is_acknowledged_and_kept_byte_for_byte() {
+    let place = Place::ready();
+    let input = users(5_000);
+    let ran = place.rtp(&["produce"], input.as_bytes());
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (0, [5_000, 5_000, 0, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stdout.is_empty());
+    assert_eq!(
+        place.query(".rtp/log.db", "SELECT count(DISTINCT key) FROM user_events"),
+        "5000"
+    );
+    assert_eq!(
+        place.query(
+            ".rtp/log.db",
+            "SELECT count(DISTINCT partition) FROM user_events"
+        ),
+        "3"
+    );
+    assert_eq!(
+        place.query(
+            ".rtp/log.db",
+            "SELECT sum(length(value)) + 5000 FROM user_events"
+        ),
+        { input.chars().count().to_string() }
+    );
+    let gaps = "SELECT sum(n - top - 1) FROM (SELECT count(*) n, max(offset) top FROM user_events GROUP BY partition)";
+    assert_eq!(place.query(".rtp/log.db", gaps), "0");
+}
+
+#[test]
+fn bad_lines_become_dead_letters_with_their_reason() {
+    let place = Place::ready();
+    let input = format!(
+        "{}\n{{\"id\":1}}\n\nnull\n{}",
+        user(1, 0, "a"),
+        user(2, 0, "b")
+    );
+    let ran = place.rtp(&["produce"], input.as_bytes());
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (1, [5, 2, 2, 0, 1]),
+        "{}",
+        ran.stderr
+    );
+    let dlq = |what: &str| {
+        place.query(
+            ".rtp/log.db",
+            &format!("SELECT {what} FROM events_2_0 ORDER BY offset LIMIT 1"),
+        )
+    };
+    assert_eq!(dlq("value"), "{\"id\":1}");
+    let headers = dlq("headers");
+    for text in [
+        "rtp.rule",
+        "type",
+        "rtp.field",
+        "id",
+        "rtp.line",
+        "__connect.errors.stage",
+        "produce",
+    ] {
+        assert!(headers.contains(text), "{text} in {headers}");
+    }
+}
+
+#[test]
+fn rejects_go_to_a_file_and_a_budget_stops() {
+    let place = Place::ready();
+    let input = b"{\"id\":1}\n{\"x\":\"\xff\"}\n";
+    let ran = place.rtp(&["produce", "--rejects", "bad.ndjson"], input);
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (1, [2, 0, 2, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(
+        place.query(".rtp/log.db", "SELECT count(*) FROM events_2_0"),
+        "0"
+    );
+    let file = std::fs::read_to_string(place.path("bad.ndjson")).unwrap();
+    let lines: Vec<serde_json::Value> = file
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(lines[0]["raw"], "{\"id\":1}");
+    assert_eq!(
+        (&lines[0]["line"], &lines[0]["field"]),
+        (&1.into(), &"id".into())
+    );
+    assert_eq!(lines[1]["raw_base64"], "eyJ4Ijoi/yJ9");
+    assert_eq!(
+        (&lines[1]["offset"], &lines[1]["rule"]),
+        (&9.into(), &"invalid_utf8".into())
+    );
+    let ran = place.rtp(&["produce", "--max-rejects", "1"], input);
+    assert_eq!(ran.status, 3, "{}", ran.stderr);
+}
+
+#[test]
+fn a_short_or_empty_input_never_passes_for_a_complete_one() {
+    let place = Place::ready();
+    let ran = place.rtp(&["produce", "--require-complete"], users(3).as_bytes());
+    assert_eq!(ran.status, 5, "{}", ran.stderr);
+    assert!(ran.stderr.contains("does not end with a trailer"));
+    let ran = place.rtp(&["produce"], b"\n");
+    assert_eq!((ran.status, ran.counts()), (0, [1, 0, 0, 0, 1]));
+    assert!(ran.stderr.contains("there are no records"));
+    assert_eq!(place.rtp(&["produce", "--require-records"], b"").status, 1);
+}
+
+#[test]
+fn a_missing_topic_or_file_ends_2_with_a_hint() {
+    let place = Place::new();
+    let ran = place.rtp(&["produce"], b"");
+    assert_eq!(ran.status, 2);
+    assert!(
+        ran.stderr.contains("run `rtp init` first"),
+        "{}",
+        ran.stderr
+    );
+    let place = Place::ready();
+    let ran = place.rtp(&["produce", "none.ndjson"], b"");
+    assert_eq!(ran.status, 2);
+    assert!(
+        ran.stderr.contains("cannot read none.ndjson"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn several_processes_append_to_one_file() {
+    let place = Place::ready();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(place.rtp(&["produce"], users(2_000).as_bytes()).status, 0));
+        }
+    });
+    assert_eq!(
+        place.query(".rtp/log.db", "SELECT count(*) FROM user_events"),
+        "8000"
+    );
+}
+
+#[test]
+fn a_bookmark_is_saved_once_the_records_before_it_are_durable() {
+    let place = Place::ready();
+    let state = || std::fs::read_to_string(place.path("state.json")).ok();
+    let produce = |more: &[&str], input: &str| {
+        let args = [&["produce", "--commit-state", "state.json"], more].concat();
+        place.rtp(&args, input.as_bytes())
+    };
+    let ran = produce(&[], &users(2));
+    assert_eq!((ran.status, state()), (0, None));
+    assert!(ran.stderr.contains("no bookmark came"), "{}", ran.stderr);
+    let (one, two) = (r#"{"next":2}"#, r#"{"next":3}"#);
+    let input = pages(&[(&users(3), one), (&users(2), two)]) + &users(1);
+    let ran = produce(&[], &input);
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (0, [8, 6, 0, 0, 2]),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(state(), Some(format!("{two}\n")));
+    let bad = pages(&[("{}\n", one)]);
+    assert_eq!(produce(&["--max-rejects", "0"], &bad).status, 3);
+    assert_eq!(state(), Some(format!("{two}\n")));
+    assert_eq!(produce(&["--rejects", "bad"], &bad).status, 1);
+    assert_eq!(state(), Some(format!("{one}\n")));
+    let held = hold_state(&place);
+    let ran = produce(&[], &users(1));
+    assert_eq!((ran.status, ran.counts()), (4, [0; 5]));
+    assert!(
+        ran.stderr.contains("state.json is in use"),
+        "{}",
+        ran.stderr
+    );
+    drop(held);
+}
+
+#[test]
+fn a_last_record_cut_short_is_a_dead_letter_and_missing_data() {
+    let place = Place::ready();
+    place.write("cut.ndjson", users(2) + "{\"id\":\"0000");
+    let ran = place.rtp(&["produce", "cut.ndjson"], b"");
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (5, [3, 2, 1, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        ran.stderr.contains("cut short: cut.ndjson line 3"),
+        "{}",
+        ran.stderr
+    );
+    let letter = place.query(".rtp/log.db", "SELECT value FROM events_2_0");
+    assert_eq!(letter, "{\"id\":\"0000");
+    let ran = place.rtp(&["produce"], user(1, 0, "whole").as_bytes());
+    assert_eq!((ran.status, ran.counts()), (0, [1, 1, 0, 0, 0]));
+}
+
+#[test]
+fn a_signal_ends_it_while_it_waits_for_input() {
+    let place = Place::ready();
+    let mut running = place.start(&["produce"]);
+    running.write(users(10).as_bytes());
+    let count = "SELECT count(*) FROM user_events";
+    eventually("ten events", || place.query(".rtp/log.db", count) == "10");
+    running.signal("TERM");
+    let ran = running.end();
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (143, [10, 10, 0, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn a_kill_leaves_whole_chunks_and_the_log_goes_on() {
+    let place = Place::ready();
+    let mut running = place.start(&["produce"]);
+    let lines = users(20_000);
+    running.write(lines.as_bytes());
+    let count = "SELECT count(*) FROM user_events";
+    eventually("an event", || place.query(".rtp/log.db", count) != "0");
+    running.signal("KILL");
+    assert_eq!(running.end().status, -1);
+    let kept: u64 = place.query(".rtp/log.db", count).parse().unwrap();
+    // What is kept is the start of the input, without gaps.
+    let highest = format!(
+        "SELECT max(key) = '00000000-0000-4000-8000-{:012}' FROM user_events",
+        kept - 1
+    );
+    assert_eq!(place.query(".rtp/log.db", &highest), "1");
+    assert_eq!(
+        place.rtp(&["produce"], lines.as_bytes()).counts(),
+        [20_000, 20_000, 0, 0, 0]
+    );
+    assert_eq!(
+        place.query(".rtp/log.db", count),
+        (kept + 20_000).to_string()
+    );
+    let gaps = "SELECT sum(n - top - 1) FROM (SELECT count(*) n, max(offset) top FROM user_events GROUP BY partition)";
+    assert_eq!(place.query(".rtp/log.db", gaps), "0");
+    assert_eq!(place.query(".rtp/log.db", "PRAGMA integrity_check"), "ok");
+}
+
+#[test]
+fn a_budget_keeps_the_chunks_before_it_is_exceeded() {
+    let place = Place::ready();
+    let input = users(50_000) + &"{}\n".repeat(20_000) + &users(50_000);
+    let ran = place.rtp(
+        &["produce", "--max-rejects", "100", "--rejects", "bad"],
+        input.as_bytes(),
+    );
+    let [read, written, rejected, ..] = ran.counts();
+    assert_eq!((ran.status, written), (3, 50_000), "{}", ran.stderr);
+    assert!(rejected > 100 && read < 120_000, "{}", ran.stderr);
+    let lines = std::fs::read_to_string(place.path("bad"))
+        .unwrap()
+        .lines()
+        .count();
+    assert_eq!(lines as u64, rejected);
+    assert_eq!(
+        place.query(".rtp/log.db", "SELECT count(*) FROM user_events"),
+        "50000"
+    );
+}
+
+#[test]
+fn a_bookmark_without_records_is_not_saved_if_there_must_be_some() {
+    let place = Place::ready();
+    let state = || std::fs::read_to_string(place.path("state.json")).ok();
+    let produce = |more: &[&str], input: &str| {
+        let args = ["produce", "--commit-state", "state.json"];
+        place.rtp(&[&args, more].concat(), input.as_bytes())
+    };
+    let none = pages(&[("", "{\"next\":2}")]);
+    let ran = produce(&["--require-records"], &none);
+    assert_eq!((ran.status, state()), (1, None), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("no bookmark"), "{}", ran.stderr);
+    // A page without records before one with some.
+    let some = pages(&[("", "{\"next\":2}"), (&users(2), "{\"next\":3}")]);
+    let ran = produce(&["--require-records"], &some);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(state().as_deref(), Some("{\"next\":3}\n"));
+    let ran = produce(&[], &none);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(state().as_deref(), Some("{\"next\":2}\n"));
+}
+
+#[test]
+fn a_trailer_speaks_for_its_own_file() {
+    let place = Place::ready();
+    place.write("whole", users(3));
+    place.write("ended", complete(&users(2)));
+    place.write("empty", "");
+    for (files, status) in [
+        (&["whole", "ended"][..], 0),
+        (&["--require-complete", "whole", "ended"], 5),
+        (&["--require-complete", "ended", "empty"], 5),
+        (&["--require-complete", "empty", "ended"], 5),
+        (&["--require-complete", "ended", "ended"], 0),
+    ] {
+        let ran = place.rtp(&[&["produce"], files].concat(), b"");
+        assert_eq!(ran.status, status, "{files:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn an_older_reject_file_stays_until_something_was_read() {
+    let place = Place::ready();
+    place.rtp(&["produce", "--rejects", "bad"], b"not json\n");
+    let before = std::fs::read_to_string(place.path("bad")).unwrap();
+    assert!(before.contains("not json"));
+    let nobody = ["--event-log", "kafka://127.0.0.1:1", "--max-outage", "0"];
+    let produce = ["produce", "--rejects", "bad"];
+    for (more, status) in [(&nobody[..], 4), (&["nothere.ndjson"], 2)] {
+        let ran = place.rtp(&[&produce, more].concat(), b"");
+        assert_eq!(ran.status, status, "{more:?}: {}", ran.stderr);
+        let after = std::fs::read_to_string(place.path("bad")).unwrap();
+        assert_eq!(after, before, "{more:?}");
+    }
+    assert_eq!(place.rtp(&produce, users(1).as_bytes()).status, 0);
+    assert_eq!(std::fs::read_to_string(place.path("bad")).unwrap(), "");
+}

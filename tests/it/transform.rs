@@ -1,0 +1,290 @@
+//! `rtp transform` as users see it.
+
+use crate::common::{Place, Ran, pages, user, users};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type, TimestampMillisecondType};
+use arrow_array::{BinaryArray, RecordBatch};
+use arrow_ipc::reader::StreamReader;
+use arrow_ipc::writer::StreamWriter;
+use arrow_schema::{DataType, Field, Schema};
+use std::sync::Arc;
+
+/// The objects on standard output.
+fn answers(ran: &Ran) -> Vec<serde_json::Value> {
+    let lines = ran.stdout.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// A stream of Arrow with these batches of events.
+fn stream(batches: &[&[Option<&[u8]>]]) -> Vec<u8> {
+    let field = Field::new("value", DataType::Binary, true);
+    let schema = Arc::new(Schema::new(vec![field]));
+    let mut writer = StreamWriter::try_new(Vec::new(), &schema).unwrap();
+    for batch in batches {
+        let values = Arc::new(BinaryArray::from_iter(batch.iter().copied()));
+        let batch = RecordBatch::try_new(schema.clone(), vec![values]).unwrap();
+        writer.write(&batch).unwrap();
+    }
+    writer.finish().unwrap();
+    writer.into_inner().unwrap()
+}
+
+#[test]
+fn each_line_is_answered_by_its_row_or_its_fault() {
+    let place = Place::new();
+    let good = user(1, 0, "a@x.org");
+    let newer = user(1, 1, "b@x.org");
+    let input = format!("{good}\n\n{newer}\n{{\"id\":3}}\nno JSON\n");
+    let ran = place.rtp(&["transform"], input.as_bytes());
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    assert_eq!(ran.counts(), [5, 2, 2, 0, 1]);
+    let answers = answers(&ran);
+    let lines: Vec<u64> = answers
+        .iter()
+        .map(|a| a["rtp_line"].as_u64().unwrap())
+        .collect();
+    assert_eq!(lines, [1, 3, 4, 5]);
+    assert_eq!(
+        answers[0],
+        serde_json::json!({
+            "id": "00000000-0000-4000-8000-000000000001", "first_name": "Zoë", "last_name": null,
+            "gender": null, "address": null, "post_code": "12345", "email": "a@x.org",
+            "username": null, "dob": null, "registered_date": null, "phone": null, "picture": null,
+            "nationality": null, "fetched_at": "2026-11-01T00:00:00.000Z",
+            "users_by_hour.hour": "2026-11-01T00:00:00.000Z",
+            "users_by_hour.shard": answers[1]["users_by_hour.shard"],
+            "rtp_write_timestamp": answers[0]["rtp_write_timestamp"],
+            "rtp_newest": false, "rtp_line": 1,
+        })
+    );
+    let ms = answers[0]["rtp_write_timestamp"].as_i64().unwrap() / 1_000;
+    assert_eq!(ms, 1_793_491_200_000);
+    assert_eq!(answers[1]["rtp_newest"], true);
+    assert_eq!(
+        answers[2],
+        serde_json::json!({
+            "rtp_rule": "type", "rtp_field": "id",
+            "rtp_message": "field id: type: expected uuid, got a number", "rtp_line": 4,
+        })
+    );
+    assert_eq!(answers[3]["rtp_rule"], "json_syntax");
+    assert_eq!(answers[3]["rtp_field"], serde_json::Value::Null);
+}
+
+#[test]
+fn the_words_are_those_of_the_dead_letters() {
+    let place = Place::ready();
+    let bad = "{\"a\":\n[1]\n{} {}\n{\"id\":\"x\"}\n";
+    let ran = place.rtp(&["transform"], bad.as_bytes());
+    assert_eq!(place.rtp(&["produce"], bad.as_bytes()).status, 1);
+    let db = rusqlite::Connection::open(place.path(".rtp/log.db")).unwrap();
+    let mut select = db
+        .prepare("SELECT headers FROM events_2_0 ORDER BY offset")
+        .unwrap();
+    let headers: Vec<Vec<u8>> = select
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(headers.len(), 4);
+    for (answer, headers) in answers(&ran).iter().zip(&headers) {
+        let said = |wanted| {
+            let mut all = rtp::record::event::Headers::read(headers);
+            all.find(|(name, _)| *name == wanted)
+                .map(|(_, value)| value)
+        };
+        let of = |member: &str| answer[member].as_str().map(str::as_bytes);
+        assert_eq!(
+            of("rtp_message"),
+            said("__connect.errors.exception.message")
+        );
+        assert_eq!(of("rtp_rule"), said("rtp.rule"));
+        assert_eq!(of("rtp_field"), said("rtp.field"));
+    }
+}
+
+#[test]
+fn the_time_that_events_are_judged_by_can_be_given() {
+    let place = Place::new();
+    let event = user(1, 0, "a@x.org");
+    for (now, status) in [("2026-10-31T23:00:00Z", 0), ("2026-10-31T22:59:59Z", 1)] {
+        let ran = place.rtp(&["transform", "--now", now], event.as_bytes());
+        assert_eq!(ran.status, status, "{now}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn arrow_batches_are_answered_by_batches_of_as_many_rows() {
+    let place = Place::new();
+    let [a, b] = ["a@x.org", "b@x.org"].map(|email| user(1, 0, email));
+    let first: &[Option<&[u8]>] = &[Some(a.as_bytes()), None, Some(b"\xff")];
+    let events = stream(&[first, &[], &[Some(b.as_bytes())]]);
+    place.write("events.arrows", &events);
+    let ran = place.rtp(&["transform", "--from", "arrow", "events.arrows"], b"");
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    assert_eq!(ran.counts(), [4, 2, 2, 0, 0]);
+    let answers = answers(&ran);
+    let rules: Vec<Option<&str>> = answers.iter().map(|a| a["rtp_rule"].as_str()).collect();
+    assert_eq!(rules, [None, Some("tombstone"), Some("invalid_utf8"), None]);
+    let lines: Vec<u64> = answers
+        .iter()
+        .map(|a| a["rtp_line"].as_u64().unwrap())
+        .collect();
+    assert_eq!(lines, [1, 2, 3, 4]);
+
+    let script =
+        "rtp -q transform --from arrow --to arrow events.arrows > answers.arrows || test $? = 1";
+    assert_eq!(place.bash(script).status, 0);
+    let file = std::fs::File::open(place.path("answers.arrows")).unwrap();
+    let reader = StreamReader::try_new(file, None).unwrap();
+    let declared: serde_json::Value =
+        serde_json::from_str(&reader.schema().metadata()["rtp.dataset"]).unwrap();
+    assert_eq!(
+        declared,
+        serde_json::json!({
+            "name": "users", "topic": "user_events", "keyspace": "realtime", "table": "users", "null": "write",
+        })
+    );
+    let batches: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
+    let rows: Vec<usize> = batches.iter().map(RecordBatch::num_rows).collect();
+    assert_eq!(rows, [3, 0, 1]);
+    let column = |name| batches[0].column_by_name(name).unwrap();
+    assert_eq!(
+        column("email")
+            .as_string::<i32>()
+            .iter()
+            .collect::<Vec<_>>(),
+        [Some("a@x.org"), None, None]
+    );
+    let times = column("fetched_at").as_primitive::<TimestampMillisecondType>();
+    assert_eq!(times.value(0), 1_793_491_200_000);
+    let written = column("rtp_write_timestamp").as_primitive::<Int64Type>();
+    assert_eq!(
+        Some(written.value(0)),
+        answers[0]["rtp_write_timestamp"].as_i64()
+    );
+    let shard = column("users_by_hour.shard").as_primitive::<Int32Type>();
+    assert_eq!(
+        Some(i64::from(shard.value(0))),
+        answers[0]["users_by_hour.shard"].as_i64()
+    );
+    let rules = column("rtp_rule").as_string::<i32>();
+    assert_eq!(
+        rules.iter().collect::<Vec<_>>(),
+        [None, Some("tombstone"), Some("invalid_utf8")]
+    );
+}
+
+#[test]
+fn a_batch_is_answered_before_the_next_one_is_sent() {
+    let place = Place::new();
+    let mut running = place.start(&["transform"]);
+    for n in 1..=3 {
+        running.write((user(n, 0, "a@x.org") + "\n").as_bytes());
+        let line = running.read_line();
+        assert!(line.contains(&format!("{n:012}")), "{line}");
+    }
+    running.close_input();
+    assert_eq!(running.end().status, 0);
+}
+
+#[test]
+fn an_input_that_is_cut_short_ends_5_and_is_named() {
+    let place = Place::new();
+    let good = user(1, 0, "a@x.org");
+    let cut = format!("{good}\n{}", &good[..20]);
+    let ran = place.rtp(&["transform"], cut.as_bytes());
+    assert_eq!(ran.status, 5);
+    assert_eq!(ran.counts()[..3], [2, 1, 1]);
+    assert!(
+        ran.stderr
+            .contains("standard input line 2 ends in the middle of a record"),
+        "{}",
+        ran.stderr
+    );
+
+    let trailed = pages(&[(&users(2), r#"{"next":2}"#)]);
+    for (input, status) in [(users(2), 5), (trailed, 5), (String::new(), 5)] {
+        let ran = place.rtp(&["transform", "--require-complete"], input.as_bytes());
+        assert_eq!(ran.status, status, "{}", ran.stderr);
+    }
+
+    // Wherever an Arrow stream is cut, the end mark is missing.
+    let event: &[Option<&[u8]>] = &[Some(good.as_bytes())];
+    let whole = stream(&[event, event]);
+    let arrow = [
+        "transform",
+        "--from",
+        "arrow",
+        "--to",
+        "arrow",
+        "cut.arrows",
+    ];
+    for length in (0..whole.len()).step_by(12) {
+        place.write("cut.arrows", &whole[..length]);
+        let script = format!("rtp {} > answers.arrows", arrow.join(" "));
+        let ran = place.bash(&script);
+        assert_eq!(ran.status, 5, "{length}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("cut.arrows ends after event "),
+            "{}",
+            ran.stderr
+        );
+        let answers = std::fs::read(place.path("answers.arrows")).unwrap();
+        assert!(
+            !answers.ends_with(&[0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]),
+            "{length}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_input_ends_2() {
+    let place = Place::new();
+    let other = Schema::new(vec![Field::new("value", DataType::Int32, true)]);
+    let mut numbers = StreamWriter::try_new(Vec::new(), &other).unwrap();
+    numbers.finish().unwrap();
+    let mut broken = stream(&[&[Some(b"{}")]]);
+    let length = broken.len();
+    broken[length / 2..].fill(0x55);
+    for (args, input, said) in [
+        (
+            &["--from", "arrow"][..],
+            b"{\"id\":1}\n".to_vec(),
+            "standard input is not an Arrow stream",
+        ),
+        (
+            &["--from", "arrow"],
+            numbers.into_inner().unwrap(),
+            "has no column `value` of type binary or utf8",
+        ),
+        (&["--from", "arrow"], broken, "is invalid after event 0"),
+        (
+            &["--from", "arrow", "--require-complete"],
+            Vec::new(),
+            "--require-complete works only with NDJSON",
+        ),
+        (&["none.ndjson"], Vec::new(), "cannot read none.ndjson"),
+    ] {
+        let ran = place.rtp(&[&["transform"], args].concat(), &input);
+        assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(said), "{args:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn nothing_to_do_is_said_and_a_closed_pipe_is_no_error() {
+    let place = Place::new();
+    let ran = place.rtp(&["transform"], b"");
+    assert_eq!(ran.status, 0);
+    assert!(ran.stderr.contains("there are no events in the input"));
+    assert_eq!(
+        place.rtp(&["transform", "--require-records"], b"").status,
+        1
+    );
+    place.write("users.ndjson", users(20_000));
+    let ran = place.bash("rtp transform users.ndjson | head -1 > /dev/null");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+}

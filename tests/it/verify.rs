@@ -1,0 +1,463 @@
+//! `rtp verify` on the embedded stores.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+
+use rusqlite::Connection;
+
+use crate::common::{Place, Ran, users};
+
+const REALTIME: &str = ".rtp/realtime.db";
+const BATCH: &str = ".rtp/batch.db";
+
+const ITEMS: &str = r#"
+name = "items"
+[source]
+url = "http://127.0.0.1/items"
+records = ""
+[source.pagination]
+style = "none"
+[event]
+topic = "item_events"
+key = "id"
+time = "seen"
+[realtime]
+keyspace = "shop"
+table = "items"
+[batch]
+table = "batch_items"
+[[field]]
+name = "id"
+type = "bigint"
+from = "/id"
+required = true
+[[field]]
+name = "name"
+type = "text"
+from = "/name"
+[[field]]
+name = "note"
+type = "text"
+from = "/note"
+[[field]]
+name = "price"
+type = "decimal"
+from = "/price"
+[[field]]
+name = "weight"
+type = "double"
+from = "/weight"
+[[field]]
+name = "sold"
+type = "boolean"
+from = "/sold"
+[[field]]
+name = "day"
+type = "date"
+from = "/day"
+[[field]]
+name = "seen"
+type = "timestamp"
+from = "/seen"
+format = "epoch-ms"
+required = true
+"#;
+
+fn items(count: u64) -> String {
+    (0..count)
+        .map(|n| {
+            format!(
+                "{{\"id\":{n},\"name\":\"item {n}\",\"price\":{n}.5,\"weight\":0.25,\"sold\":false,\"day\":\"2026-11-01\",\"seen\":1764000000000}}\n"
+            )
+        })
+        .collect()
+}
+
+/// A place with the same `count` items in both stores.
+fn filled(count: u64) -> Place {
+    let place = Place::new();
+    place.write("items.toml", ITEMS);
+    let events = items(count);
+    for (args, input) in [
+        (vec!["init"], ""),
+        (vec!["produce"], events.as_str()),
+        (vec!["stream", "--until-end"], ""),
+        (vec!["load-batch"], events.as_str()),
+    ] {
+        let ran = place.rtp(
+            &[vec!["--dataset", "items.toml"], args].concat(),
+            input.as_bytes(),
+        );
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+    }
+    place
+}
+
+fn verify(place: &Place, more: &[&str]) -> Ran {
+    place.rtp(
+        &[&["--dataset", "items.toml", "verify"], more].concat(),
+        b"",
+    )
+}
+
+fn edit(place: &Place, file: &str, sql: &str) {
+    Connection::open(place.path(file))
+        .unwrap()
+        .execute_batch(sql)
+        .unwrap();
+}
+
+/// Every message but the summary.
+fn messages(ran: &Ran) -> Vec<String> {
+    let lines = ran.stderr.lines();
+    lines
+        .filter_map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["message"].as_str().map(str::to_string)
+        })
+        .collect()
+}
+
+#[test]
+fn equal_stores_are_equal() {
+    let place = filled(3_000);
+    let ran = verify(&place, &["--output", "-"]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, ""), "{}", ran.stderr);
+    assert_eq!(ran.counts(), [6_000, 6_000, 0, 0, 0]);
+    assert_eq!(
+        messages(&ran),
+        ["equal: 3000 rows in shop.items and batch_items"]
+    );
+}
+
+#[test]
+fn planted_differences_are_named_and_nothing_else() {
+    let place = filled(2_000);
+    edit(
+        &place,
+        BATCH,
+        "DELETE FROM batch_items_rows WHERE id IN (1, 2, 1999);
+         UPDATE batch_items_rows SET note = '' WHERE id = 10;
+         UPDATE batch_items_rows SET seen = seen + 1 WHERE id = 11;
+         UPDATE batch_items_rows SET name = name || ' ' WHERE id = 12;
+         UPDATE batch_items_rows SET price = '13.50' WHERE id = 13;
+         UPDATE batch_items_rows SET weight = 0.2500000001, sold = 1 WHERE id = 14;
+         UPDATE batch_items_rows SET name = CASE id WHEN 20 THEN 'item 21' ELSE 'item 20' END WHERE id IN (20, 21);
+         UPDATE batch_items_rows SET rtp_digest = x'00' WHERE id = 22;
+         DROP INDEX batch_items_key;
+         INSERT INTO batch_items_rows SELECT * FROM batch_items_rows WHERE id = 30;",
+    );
+    edit(
+        &place,
+        REALTIME,
+        "DELETE FROM items_rows WHERE id IN (3, 4);
+         UPDATE items_rows SET day = day - 1 WHERE id = 15;
+         UPDATE items_rows SET price = NULL WHERE id = 16;
+         UPDATE items_rows SET name = 'Item 17' WHERE id = 17;
+         UPDATE items_rows SET sold = NULL WHERE id = 18;
+         UPDATE items_rows SET price = '19.51' WHERE id = 19;",
+    );
+    let expected = BTreeSet::from(
+        [
+            r#"{"class":"missing","key":1,"store":"batch","column":null,"realtime":null,"batch":null}"#,
+            r#"{"class":"missing","key":2,"store":"batch","column":null,"realtime":null,"batch":null}"#,
+            r#"{"class":"missing","key":1999,"store":"batch","column":null,"realtime":null,"batch":null}"#,
+            r#"{"class":"extra","key":3,"store":"batch","column":null,"realtime":null,"batch":null}"#,
+            r#"{"class":"extra","key":4,"store":"batch","column":null,"realtime":null,"batch":null}"#,
+            r#"{"class":"changed","key":10,"store":null,"column":"note","realtime":null,"batch":""}"#,
+            r#"{"class":"changed","key":11,"store":null,"column":"seen","realtime":"2025-11-24T16:00:00.000Z","batch":"2025-11-24T16:00:00.001Z"}"#,
+            r#"{"class":"changed","key":12,"store":null,"column":"name","realtime":"item 12","batch":"item 12 "}"#,
+            r#"{"class":"changed","key":14,"store":null,"column":"weight","realtime":0.25,"batch":0.2500000001}"#,
+            r#"{"class":"changed","key":14,"store":null,"column":"sold","realtime":false,"batch":true}"#,
+            r#"{"class":"changed","key":15,"store":null,"column":"day","realtime":"2026-10-31","batch":"2026-11-01"}"#,
+            r#"{"class":"changed","key":16,"store":null,"column":"price","realtime":null,"batch":"16.5"}"#,
+            r#"{"class":"changed","key":17,"store":null,"column":"name","realtime":"Item 17","batch":"item 17"}"#,
+            r#"{"class":"changed","key":18,"store":null,"column":"sold","realtime":null,"batch":false}"#,
+            r#"{"class":"changed","key":19,"store":null,"column":"price","realtime":"19.51","batch":"19.5"}"#,
+            r#"{"class":"changed","key":20,"store":null,"column":"name","realtime":"item 20","batch":"item 21"}"#,
+            r#"{"class":"changed","key":21,"store":null,"column":"name","realtime":"item 21","batch":"item 20"}"#,
+            r#"{"class":"duplicate","key":30,"store":"batch","column":null,"realtime":1,"batch":2}"#,
+        ]
+        .map(str::to_string),
+    );
+    let ran = verify(&place, &["--output", "-", "--sample", "3"]);
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    let found: BTreeSet<String> = ran.stdout.lines().map(str::to_string).collect();
+    assert_eq!(found, expected);
+    assert_eq!(ran.stdout.lines().count(), expected.len());
+    assert_eq!(ran.counts(), [3_996, 3_968, 27, 1, 0]);
+    let messages = messages(&ran);
+    assert_eq!(messages.len(), 5, "{messages:?}");
+    assert_eq!(messages[3], "... and 15 more");
+    assert_eq!(
+        messages[4],
+        "not equal: 3 missing in batch_items, 2 extra in batch_items, 11 changed, 1 duplicate; 1998 rows in shop.items, 1998 in batch_items"
+    );
+
+    let csv = verify(&place, &["--output", "d.csv"]);
+    assert_eq!((csv.status, csv.stdout.as_str()), (1, ""), "{}", csv.stderr);
+    let text = std::fs::read_to_string(place.path("d.csv")).unwrap();
+    assert_eq!(text.lines().count(), 1 + expected.len());
+    for line in [
+        "class,key,store,column,realtime,batch",
+        "missing,1,batch,,,",
+        "changed,10,,note,,\"\"",
+        "changed,12,,name,\"item 12\",\"item 12 \"",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+
+    // Repaired with the pipeline's own commands, they are equal.
+    let events = items(2_000);
+    edit(
+        &place,
+        BATCH,
+        "DELETE FROM batch_items_rows; CREATE UNIQUE INDEX batch_items_key ON batch_items_rows (id)",
+    );
+    edit(&place, REALTIME, "DELETE FROM items_rows");
+    for args in [
+        &["load-batch"][..],
+        &["produce"],
+        &["stream", "--until-end"],
+    ] {
+        place.rtp(
+            &[&["--dataset", "items.toml"], args].concat(),
+            events.as_bytes(),
+        );
+    }
+    let ran = verify(&place, &["--output", "d.csv"]);
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (0, [4_000, 4_000, 0, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(
+        std::fs::read_to_string(place.path("d.csv")).unwrap(),
+        "class,key,store,column,realtime,batch\n"
+    );
+}
+
+#[test]
+fn tolerances_are_per_column_and_only_for_what_they_fit() {
+    let place = filled(100);
+    edit(
+        &place,
+        BATCH,
+        "UPDATE batch_items_rows SET seen = seen + 1000, price = '0.6', weight = 0.26 WHERE id = 0;
+         UPDATE batch_items_rows SET name = 'x' WHERE id = 1;",
+    );
+    let tolerant = [
+        "--tolerance",
+        "seen=1s",
+        "--tolerance",
+        "price=0.1",
+        "--tolerance",
+        "weight=0.011",
+        "--tolerance",
+        "name=ignore",
+    ];
+    let ran = verify(&place, &tolerant);
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (0, [200, 200, 0, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+    assert!(messages(&ran)[0].ends_with(", within the tolerances"));
+    for (tight, column) in [
+        ("seen=999ms", "seen"),
+        ("price=0.09", "price"),
+        ("weight=0.001", "weight"),
+    ] {
+        let ran = verify(
+            &place,
+            &[&tolerant[..], &["--output", "-", "--tolerance", tight]].concat(),
+        );
+        assert_eq!(ran.status, 1, "{}", ran.stderr);
+        assert_eq!(ran.stdout.lines().count(), 1, "{}", ran.stdout);
+        assert!(
+            ran.stdout.contains(&format!("\"column\":\"{column}\"")),
+            "{}",
+            ran.stdout
+        );
+    }
+    for (wrong, message) in [
+        ("colour=1", "unknown column `colour`; columns: id, name"),
+        ("name=1", "for type text, only `ignore` is supported"),
+        (
+            "price=-1",
+            "for type decimal, expected a number not below 0",
+        ),
+        ("id=1", "`id` is the key"),
+    ] {
+        let ran = verify(&place, &["--tolerance", wrong]);
+        assert_eq!(ran.status, 2, "{}", ran.stderr);
+        assert!(ran.stderr.contains(message), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn values_that_a_column_cannot_hold_are_differences() {
+    let place = filled(100);
+    edit(
+        &place,
+        BATCH,
+        "UPDATE batch_items_rows SET day = 'soon' WHERE id = 5;
+         UPDATE batch_items_rows SET name = x'ff' WHERE id = 6;
+         UPDATE batch_items_rows SET sold = 2 WHERE id = 7;
+         UPDATE batch_items_rows SET id = 'eight' WHERE id = 8;",
+    );
+    edit(
+        &place,
+        REALTIME,
+        "UPDATE items_rows SET day = 'soon' WHERE id = 5",
+    );
+    let ran = verify(&place, &["--output", "-"]);
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    let found: BTreeSet<&str> = ran.stdout.lines().collect();
+    let expected = BTreeSet::from([
+        r#"{"class":"changed","key":5,"store":null,"column":"day","realtime":"text \"soon\"","batch":"text \"soon\""}"#,
+        r#"{"class":"changed","key":6,"store":null,"column":"name","realtime":"item 6","batch":"blob of 1 bytes"}"#,
+        r#"{"class":"changed","key":7,"store":null,"column":"sold","realtime":false,"batch":"integer 2"}"#,
+        r#"{"class":"missing","key":8,"store":"batch","column":null,"realtime":null,"batch":null}"#,
+        r#"{"class":"extra","key":"text \"eight\"","store":"batch","column":null,"realtime":null,"batch":null}"#,
+    ]);
+    assert_eq!(found, expected);
+    assert_eq!(ran.counts(), [200, 192, 8, 0, 0]);
+}
+
+#[test]
+fn duplicates_that_are_the_same_in_both_stores_are_found() {
+    let place = filled(500);
+    for (file, table) in [(BATCH, "batch_items"), (REALTIME, "items")] {
+        edit(
+            &place,
+            file,
+            &format!(
+                "DROP INDEX {table}_key; INSERT INTO {table}_rows SELECT * FROM {table}_rows WHERE id = 30"
+            ),
+        );
+    }
+    let ran = verify(&place, &["--output", "-"]);
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (1, [1_002, 1_000, 0, 2, 0]),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(
+        ran.stdout,
+        "{\"class\":\"duplicate\",\"key\":30,\"store\":null,\"column\":null,\"realtime\":2,\"batch\":2}\n"
+    );
+}
+
+#[test]
+fn everything_differs_and_the_output_stays_bounded() {
+    let place = filled(20_000);
+    edit(&place, REALTIME, "UPDATE items_rows SET note = 'x'");
+    let ran = verify(&place, &["--output", "all.ndjson"]);
+    assert_eq!((ran.status, ran.counts()), (1, [40_000, 0, 40_000, 0, 0]));
+    assert_eq!(messages(&ran).len(), 22);
+    let all = std::fs::read_to_string(place.path("all.ndjson")).unwrap();
+    assert_eq!(all.lines().count(), 20_000);
+    let quiet = verify(&place, &["--quiet"]);
+    assert_eq!(messages(&quiet).len(), 1);
+    edit(&place, BATCH, "DELETE FROM batch_items_rows");
+    let ran = verify(&place, &["--sample", "0"]);
+    assert_eq!((ran.status, ran.counts()), (1, [20_000, 0, 20_000, 0, 0]));
+    assert!(messages(&ran)[1].starts_with("not equal: 20000 missing in batch_items"));
+}
+
+#[test]
+fn tables_that_are_not_there_or_empty() {
+    let place = filled(0);
+    let ran = verify(&place, &[]);
+    assert_eq!((ran.status, ran.counts()), (0, [0; 5]), "{}", ran.stderr);
+    assert_eq!(
+        messages(&ran),
+        ["shop.items and batch_items are both empty"]
+    );
+    assert_eq!(verify(&place, &["--require-records"]).status, 1);
+    edit(
+        &place,
+        BATCH,
+        "ALTER TABLE batch_items_rows DROP COLUMN rtp_digest",
+    );
+    assert_eq!(
+        verify(&place, &[]).status,
+        0,
+        "the digest kept in a store is not read"
+    );
+    edit(
+        &place,
+        BATCH,
+        "DROP VIEW batch_items; ALTER TABLE batch_items_rows DROP COLUMN note",
+    );
+    let ran = verify(&place, &[]);
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(
+        ran.stderr
+            .contains("batch_items_rows in .rtp/batch.db has no column note"),
+        "{}",
+        ran.stderr
+    );
+    edit(&place, BATCH, "DROP TABLE batch_items_rows");
+    let ran = verify(&place, &[]);
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(
+        ran.stderr
+            .contains("no table batch_items_rows in .rtp/batch.db"),
+        "{}",
+        ran.stderr
+    );
+    let ran = verify(&place, &["--batch-store", "sqlite:none.db"]);
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("none.db does not exist"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!place.path("none.db").exists());
+}
+
+#[test]
+fn writers_and_verify_do_not_wait_for_each_other() {
+    let place = Place::ready();
+    let events = users(20_000);
+    place.rtp(&["produce"], events.as_bytes());
+    place.rtp(&["load-batch"], events.as_bytes());
+    let streaming = Command::new(env!("CARGO_BIN_EXE_rtp"))
+        .args(["stream", "--until-end", "--max-batch", "50"])
+        .current_dir(place.root())
+        .env_clear()
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut streaming = streaming;
+    let mut rounds = 0;
+    while streaming.try_wait().unwrap().is_none() {
+        let ran = place.rtp(&["verify", "--sample", "1", "--max-outage", "0"], b"");
+        assert!([0, 1].contains(&ran.status), "{}", ran.stderr);
+        if ran.status == 1 {
+            let message = messages(&ran).pop().unwrap();
+            assert!(
+                message.contains(" 0 missing") && message.contains(" 0 changed"),
+                "{message}"
+            );
+        }
+        ran.counts();
+        rounds += 1;
+    }
+    assert!(rounds > 0);
+    assert!(streaming.wait().unwrap().success());
+    let lock = Connection::open(place.path(REALTIME)).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let ran = place.rtp(&["verify", "--max-outage", "0"], b"");
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (0, [40_000, 40_000, 0, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+}
