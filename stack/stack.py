@@ -43,7 +43,7 @@ FIXED = {
     "cassandra_jmx": 17199,
     "postgres": 15432,
 }
-START_SECONDS = 180
+START_SECONDS = 600
 STOP_SECONDS = 30
 #: What Cassandra's own scripts open to its libraries on Java 17.
 OPENS = """

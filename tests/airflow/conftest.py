@@ -39,7 +39,7 @@ def free_port():
         return one.getsockname()[1]
 
 
-def wait_for(what, found, seconds=120):
+def wait_for(what, found, seconds=600):
     """The first true value of `found()`."""
     deadline = time.monotonic() + seconds
     while not (value := found()):

@@ -88,7 +88,7 @@ fn init_waits_for_a_store_that_is_absent() {
         ("--realtime-store", "cassandra://127.0.0.1:1"),
         ("--batch-store", "postgres://me@127.0.0.1:1/db"),
     ] {
-        let args = ["init", "--log-format", "json", "--max-outage", "300ms"];
+        let args = ["init", "--log-format", "json", "--max-outage", "2s"];
         let out = rtp(folder.path(), &[&args[..], &[flag, address]].concat());
         let stderr = text(&out.stderr);
         assert_eq!(out.status.code(), Some(4), "{stderr}");

@@ -368,7 +368,7 @@ fn the_pace_is_the_sources_limit() {
     let paced = fetch(
         &place,
         &mock.users(),
-        &[&args[..], &["--limit", "1000/2100ms"]].concat(),
+        &[&args[..], &["--limit", "1000/3s"]].concat(),
     );
     assert_eq!(
         (paced.status, paced.counts()[1]),

@@ -613,12 +613,12 @@ fn a_replacement_that_waited_for_a_lock_replaces_with_all_it_has_staged() {
     let db = rusqlite::Connection::open(place.path(STORE)).unwrap();
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
     let replace = ["load-batch", "--mode", "replace", "whole", "--max-outage"];
-    let gives_up = place.start(&[&replace[..], &["0"]].concat());
     let waits = place.start(&[&replace[..], &["1m"]].concat());
+    std::thread::sleep(std::time::Duration::from_secs(3)); // so that it has waited longer
+    let gives_up = place.start(&[&replace[..], &["0"]].concat());
     let ran = gives_up.end(); // after the 5 s that SQLite itself waits
     assert_eq!((ran.status, ran.counts()[1]), (4, 0), "{}", ran.stderr);
     assert_eq!(stored(&place).matches('@').count(), 3);
-    std::thread::sleep(std::time::Duration::from_secs(1));
     db.execute_batch("ROLLBACK").unwrap();
     let ran = waits.end();
     assert_eq!(

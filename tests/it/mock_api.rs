@@ -487,10 +487,11 @@ async fn faults_that_spoil_the_body() {
         .await
         .unwrap();
     let mut got = 0;
-    while let Ok(chunk) = tokio::time::timeout(Duration::from_millis(300), response.chunk()).await {
-        got += chunk.unwrap().unwrap().len();
+    while got < whole.len() / 2 {
+        got += response.chunk().await.unwrap().unwrap().len();
     }
-    assert_eq!(got, whole.len() / 2);
+    let more = tokio::time::timeout(Duration::from_millis(300), response.chunk()).await;
+    assert!(more.is_err() && got == whole.len() / 2, "{got}: {more:?}");
     // The stalled connection does not delay the shutdown.
     let asked = Instant::now();
     Command::new("kill")
@@ -499,7 +500,7 @@ async fn faults_that_spoil_the_body() {
         .unwrap();
     assert_eq!(mock.child.wait().unwrap().code(), Some(0));
     assert!(
-        asked.elapsed() < Duration::from_secs(1),
+        asked.elapsed() < Duration::from_secs(10),
         "{:?}",
         asked.elapsed()
     );

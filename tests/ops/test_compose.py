@@ -492,11 +492,11 @@ def test_airflow_runs_as_the_file_sets_it_up(services, secrets, metadata, airflo
             started.append(subprocess.Popen(["airflow", *services[name]["command"]], env=environment, stdout=log, stderr=log, start_new_session=True))
         for name in names:
             check = [here(word) for word in services[name]["healthcheck"]["test"][1:]]
-            until(lambda check=check: run(*check, check=False, env=environment, timeout=60).returncode == 0, 120, tmp_path / f"{name}.log")
+            until(lambda check=check: run(*check, check=False, env=environment, timeout=600).returncode == 0, 600, tmp_path / f"{name}.log")
         password = json.loads((secrets[0] / "airflow/passwords.json").read_text())["admin"]
         base = f"http://127.0.0.1:{api_port}"
         token = ask(f"{base}/auth/token", {"username": "admin", "password": password})["access_token"]
-        until(lambda: {dag["dag_id"] for dag in ask(f"{base}/api/v2/dags", token=token)["dags"]} >= set(DAGS), 120, tmp_path / "airflow-dag-processor.log")
+        until(lambda: {dag["dag_id"] for dag in ask(f"{base}/api/v2/dags", token=token)["dags"]} >= set(DAGS), 600, tmp_path / "airflow-dag-processor.log")
         # Triggered as a user would; the scheduler's processes run rtp and report the result to the API server.
         made = ask(f"{base}/api/v2/dags/batch_to_postgres/dagRuns", {"logical_date": None}, token=token)["dag_run_id"]
         last = {}
@@ -505,7 +505,7 @@ def test_airflow_runs_as_the_file_sets_it_up(services, secrets, metadata, airflo
             last.update(ask(f"{base}/api/v2/dags/batch_to_postgres/dagRuns/{made}", token=token))
             return last["state"] in ("success", "failed")
 
-        until(over, 180, tmp_path / "airflow-scheduler.log")
+        until(over, 600, tmp_path / "airflow-scheduler.log")
         assert last["state"] == "success", (tmp_path / "airflow-scheduler.log").read_text()[-3000:]
         assert run("sqlite3", tmp_path / "batch.db", "SELECT count(*) FROM batch_users").stdout.strip() == "1000"
         assert list((tmp_path / "landing").glob("*.ndjson")), "the landing file is where the volume is mounted"

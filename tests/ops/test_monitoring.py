@@ -27,7 +27,7 @@ RULES = PROMETHEUS / "rules/rtp.yml"
 RULE_TEST = PROMETHEUS / "tests/rtp.test.yml"
 DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
 #: Seconds within which a condition must hold.
-PATIENCE = 90
+PATIENCE = 300
 #: PromQL's keywords, which are not metrics.
 WORDS = {"by", "and", "or", "unless", "on", "without", "ignoring", "group_left", "bool", "offset"}
 

@@ -84,7 +84,7 @@ fn another_dataset_needs_no_line_of_code_on_any_server() {
          rtp init
          rtp fetch --api {}/products --count 2000 --trailer --out p.ndjson
          rtp produce --require-complete p.ndjson
-         rtp stream --until-end
+         rtp stream --until-end --group products
          rtp load-batch --require-complete p.ndjson
          rtp verify
          rtp heartbeat --once",

@@ -283,7 +283,7 @@ impl Job {
         }
         let url = line.split("metrics at ").nth(1).unwrap();
         let url = url.split('"').next().unwrap().to_string();
-        let deadline = Instant::now() + Duration::from_secs(180);
+        let deadline = Instant::now() + Duration::from_secs(600);
         loop {
             let text = reqwest::get(&url).await.unwrap().text().await.unwrap();
             let value = |name: &str| -> f64 {

@@ -1,5 +1,6 @@
 //! Brokers, topics and events that are gone.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Kafka;
@@ -54,17 +55,23 @@ fn a_killed_broker_is_waited_for_and_nothing_is_lost() {
         return;
     };
     let kafka = Kafka::ready(&server, 3);
-    kafka.rtp(&["produce"], users(40_000).as_bytes());
+    let mut producing = kafka.start(&["produce"]);
     let streaming = kafka.start(&["stream", "--max-batch", "500"]);
+    producing.write(users(20_000).as_bytes());
     eventually("rows are stored", || kafka.stored() > 0);
     server.signal("KILL");
-    server.restart();
-    let ran = kafka.rtp(
-        &["produce"],
-        (user(50_000, 0, "a@example.com") + "\n").as_bytes(),
-    );
-    assert_eq!(ran.status, 0, "{}", ran.stderr);
-    eventually("every row is stored", || kafka.stored() == 40_001);
+    let rest: String = (20_000..40_000)
+        .map(|n| user(n, 0, "a@example.com") + "\n")
+        .collect();
+    std::thread::scope(|scope| {
+        // In parallel, because a full pipe may not be read until the broker is back.
+        scope.spawn(|| producing.write(rest.as_bytes()));
+        server.restart();
+    });
+    producing.close_input();
+    let ran = producing.end();
+    assert_eq!(ran.counts(), [40_000, 40_000, 0, 0, 0], "{}", ran.stderr);
+    eventually("every row is stored", || kafka.stored() == 40_000);
     streaming.signal("TERM");
     let ran = streaming.end();
     assert_eq!(ran.status, 0, "{}", ran.stderr);
@@ -135,9 +142,11 @@ fn a_topic_that_goes_while_a_command_runs_is_missing() {
     let made = kafka.rtp(&["init", "--realtime-store", "sqlite:other.db"], b"");
     assert_eq!(made.status, 0, "{}", made.stderr);
     let ending = kafka.start(&[&small[..], &other, &["sqlite:other.db"]].concat());
+    let first = || kafka.place.query("other.db", "SELECT count(*) FROM users") != "0";
+    eventually("the first rows are stored", first);
+    ending.signal("STOP"); // its client has read ahead no more than 8 of the 18 MB
     let following = kafka.start(&["stream"]);
     eventually("all rows are stored", || kafka.stored() == 100_000);
-    ending.signal("STOP");
     let mut producing = kafka.start(&["produce"]);
     // A chunk is sent when it is full or its input has paused.
     producing.write((user(100_000, 0, "a@example.com") + "\n").as_bytes());
@@ -164,8 +173,19 @@ fn a_recreated_topic_is_missing_what_was_read() {
     kafka.rtp(&["produce"], users(100).as_bytes());
     let following = kafka.start(&["stream"]);
     eventually("all rows are stored", || kafka.stored() == 100);
+    let client = kafka
+        .config()
+        .set("group.id", &kafka.topic)
+        .create()
+        .unwrap();
+    let committed = || super::committed(&client, &kafka.topic, 1);
+    eventually("they are committed", || {
+        committed() == Some(BTreeMap::from([(0, 100)]))
+    });
+    following.signal("STOP"); // it must not see the moment without a topic
     kafka.delete_topic();
     kafka.rtp(&["init"], b"");
+    following.signal("CONT");
     is_missing(&following.end(), &["recreated"]);
     let ran = kafka.rtp(&["stream", "--until-end"], b"");
     let told = [kafka.topic.as_str(), "that of partition 0", "--group NEW"];

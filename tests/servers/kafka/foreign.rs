@@ -12,7 +12,7 @@ use super::{Kafka, block_on, server_at};
 use crate::common::user;
 use crate::stack::{Access, server};
 
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A producer that writes in transactions.
 struct Transactions<'a> {
