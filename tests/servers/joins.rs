@@ -6,10 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
+use rdkafka::consumer::BaseConsumer;
 use scylla::client::session_builder::SessionBuilder;
 use uuid::Uuid;
 
-use crate::common::{Place, Running, user};
+use crate::common::{Place, Running, eventually, user};
+use crate::kafka;
 use crate::stack::{Access, Server, server};
 
 /// Events per second, and how many at once.
@@ -89,12 +91,19 @@ impl Pipeline {
         sent
     }
 
-    /// The second member comes and goes.
+    /// The second member comes, owns partitions, and goes.
     fn come_and_go(&self, departure: Departure) {
         let seconds = |n| std::thread::sleep(Duration::from_secs(n));
-        for _ in 0..JOINS {
-            let second = self.stream(&[]);
-            seconds(5);
+        let mut config = kafka::config_at(&self.log);
+        config.set("group.id", &self.keyspace); // it only queries, and does not join
+        let client: BaseConsumer = config.create().unwrap();
+        let owns =
+            |name: &str| kafka::owners(&client, &self.keyspace, &self.keyspace).contains(name);
+        for join in 0..JOINS {
+            let name = format!("second-{join}");
+            let second = self.stream(&["-X", &format!("client.id={name}")]);
+            eventually("the second member owns a partition", || owns(&name));
+            seconds(3);
             match departure {
                 Departure::Leaves => second.signal("TERM"),
                 Departure::IsKilled => second.signal("KILL"),

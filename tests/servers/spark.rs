@@ -23,8 +23,9 @@ use crate::common::{Place, Ran, tools};
 use crate::kafka;
 use crate::stack::{Access, Server, does_not_run, server};
 
-/// Options of spark-submit.
-const LOCAL: &str = "--master local[2] --conf spark.ui.enabled=false";
+/// Options of spark-submit. The first compiler alone and the serial collector start faster, and these jobs are short.
+const LOCAL: &str = "--master local[2] --conf spark.ui.enabled=false \
+    --driver-java-options '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'";
 const RTP_BIN: &str = env!("CARGO_BIN_EXE_rtp");
 
 const USERS: &str = include_str!("../../schema/users.toml");

@@ -1,7 +1,7 @@
 //! The tables of a dataset in PostgreSQL.
 
 use crate::dataset::Dataset;
-use crate::dataset::ddl::quoted;
+use crate::dataset::ddl::{column, quoted};
 use crate::servers::postgres::types::column_type;
 
 /// Statements for PostgreSQL.
@@ -9,10 +9,7 @@ pub fn tables(dataset: &Dataset) -> Vec<String> {
     let mut columns: Vec<String> = dataset
         .fields
         .iter()
-        .map(|f| {
-            let null = if f.required { " NOT NULL" } else { "" };
-            format!("{} {}{null}", quoted(&f.name), column_type(f.kind))
-        })
+        .map(|f| column(f, column_type(f.kind)))
         .collect();
     columns.push("\"rtp_digest\" bytea NOT NULL".into());
     columns.push(format!("PRIMARY KEY ({})", quoted(&dataset.key().name)));

@@ -2,7 +2,7 @@
 //! integers) with a unique index on the key, and are shown through a view `<table>` with readable values. A time-series
 //! table is a view of it.
 
-use crate::dataset::ddl::quoted;
+use crate::dataset::ddl::{column, quoted};
 use crate::dataset::{Dataset, Series};
 use crate::servers::sqlite::types::{column_type, readable};
 
@@ -44,10 +44,7 @@ fn table_and_view(dataset: &Dataset, table: &str, own_columns: &[&str]) -> Vec<S
     let mut columns: Vec<String> = dataset
         .fields
         .iter()
-        .map(|f| {
-            let null = if f.required { " NOT NULL" } else { "" };
-            format!("{} {}{null}", quoted(&f.name), column_type(f.kind))
-        })
+        .map(|f| column(f, column_type(f.kind)))
         .collect();
     columns.extend(own_columns.iter().map(|c| (*c).to_string()));
     let shown: Vec<String> = dataset

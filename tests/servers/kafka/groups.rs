@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::{Kafka, STORE};
 use crate::common::{eventually, user};
@@ -31,24 +30,8 @@ impl<'a> Group<'a> {
         Group { kafka, client }
     }
 
-    /// The members that own a partition, by name, once the group is stable.
     fn owners(&self) -> BTreeSet<String> {
-        let name = &self.kafka.topic;
-        let list = match self.client.fetch_group_list(Some(name), None) {
-            // A broker that has just started reads its groups first.
-            Err(KafkaError::GroupListFetch(Code::CoordinatorLoadInProgress)) => {
-                return BTreeSet::new();
-            }
-            list => list.unwrap(),
-        };
-        let Some(group) = list.groups().iter().find(|g| g.state() == "Stable") else {
-            return BTreeSet::new();
-        };
-        let topic = self.kafka.topic.as_bytes();
-        let owns = |assigned: &[u8]| assigned.windows(topic.len()).any(|part| part == topic);
-        let members = group.members().iter();
-        let owners = members.filter(|m| m.assignment().is_some_and(owns));
-        owners.map(|m| m.client_id().to_string()).collect()
+        super::owners(&self.client, &self.kafka.topic, &self.kafka.topic)
     }
 
     /// None before the group has a coordinator.

@@ -1,12 +1,13 @@
 //! The event log on a real Kafka.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use rtp::error::Result;
 use rtp::ports::conformance::event_log::{CASES, Harness};
@@ -53,6 +54,27 @@ pub fn config_at(address: &str) -> ClientConfig {
     let broker = address.strip_prefix("kafka://").unwrap();
     config.set("bootstrap.servers", broker);
     config
+}
+
+/// The members of a group that own a partition of the topic, by client id, once the group is stable.
+pub fn owners(client: &BaseConsumer, group: &str, topic: &str) -> BTreeSet<String> {
+    let list = match client.fetch_group_list(Some(group), None) {
+        // A broker that has just started reads its groups first.
+        Err(KafkaError::GroupListFetch(RDKafkaErrorCode::CoordinatorLoadInProgress)) => {
+            return BTreeSet::new();
+        }
+        list => list.unwrap(),
+    };
+    let Some(group) = list.groups().iter().find(|g| g.state() == "Stable") else {
+        return BTreeSet::new();
+    };
+    let owns = |assigned: &[u8]| {
+        let mut parts = assigned.windows(topic.len());
+        parts.any(|part| part == topic.as_bytes())
+    };
+    let members = group.members().iter();
+    let owners = members.filter(|m| m.assignment().is_some_and(owns));
+    owners.map(|m| m.client_id().to_string()).collect()
 }
 
 /// All events of a topic, read by a group that commits nothing.
