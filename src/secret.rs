@@ -77,6 +77,10 @@ fn read_file(path: &Path) -> Result<Secret> {
 
 /// One newline at the end comes from an editor; any other is an error.
 fn one_line(mut text: String, place: &str) -> Result<Secret> {
+    if text.starts_with('\u{feff}') {
+        // An editor's byte order mark, which nobody sees and which is not part of the secret.
+        text.drain(..'\u{feff}'.len_utf8());
+    }
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -110,6 +114,8 @@ mod tests {
             (secret.expose(), format!("{secret:?}").as_str()),
             ("s3cret", "***")
         );
+        write("\u{feff}s3cret\r\n", 0o600);
+        assert_eq!(Secret::read(&from).unwrap().expose(), "s3cret");
         for (text, mode, message) in [
             ("s3cret\n", 0o644, "readable by every user"),
             ("a\nb\n", 0o600, "one non-empty line"),

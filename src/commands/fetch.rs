@@ -22,7 +22,7 @@ use crate::time::{parse_duration, parse_time};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Address of the API; file:// reads a saved response, or a folder of *.json [default: the dataset's source.url]
-    #[arg(long, env = "RTP_API_URL", value_name = "URL")]
+    #[arg(long, env = "RTP_API_URL", hide_env_values = true, value_name = "URL")]
     api: Option<String>,
     /// Number of records to fetch [default: one page of an endless source, otherwise all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -78,6 +78,9 @@ pub struct Args {
     /// End with status 1 if there are no records
     #[arg(long)]
     require_records: bool,
+    /// End with status 1 if there is a field that no record has
+    #[arg(long, conflicts_with = "raw")]
+    require_fields: bool,
     #[command(flatten)]
     outage: MaxOutage,
 }
@@ -154,6 +157,7 @@ impl Args {
             out: self.out.clone(),
             trailer: self.trailer,
             require_records: self.require_records,
+            require_fields: self.require_fields,
         }
     }
 }

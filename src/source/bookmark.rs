@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::pagination::{Paging, Position};
+use super::pagination::{Paging, Position, Resume};
 use crate::durable;
 use crate::error::{Error, Result, file_error};
 use crate::run::Run;
@@ -19,6 +19,14 @@ struct Saved {
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<String>,
     next: Position,
+    /// Records of the next page that were taken, from its first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    done: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for it
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Who updates the file once the records before the bookmark are safe.
@@ -37,7 +45,7 @@ pub struct Bookmark {
     dataset: String,
     /// The seed of the walk.
     pub seed: Option<String>,
-    next: Option<Position>,
+    next: Option<Resume>,
     /// Keeps other runs from updating the file.
     _held: Option<File>,
 }
@@ -100,24 +108,28 @@ impl Bookmark {
             let other = saved.seed.as_deref().unwrap_or("none");
             return Err(wrong(format!("it was made with seed {other}, not {seed}")));
         }
-        (self.seed, self.next) = (saved.seed, Some(saved.next));
+        self.seed = saved.seed;
+        self.next = Some(Resume {
+            position: saved.next,
+            done: saved.done,
+        });
         Ok(())
     }
 
     /// Where the walk begins: at the bookmark, or else at this page, numbered as the source numbers its pages.
-    pub fn start(&self, paging: &Paging, page: Option<u64>) -> Result<Position> {
+    pub fn start(&self, paging: &Paging, page: Option<u64>) -> Result<Resume> {
         match (&self.next, &self.path) {
-            (Some(next), _) if paging.fits(next) => Ok(next.clone()),
+            (Some(next), _) if paging.fits(&next.position) => Ok(next.clone()),
             (Some(_), Some(path)) => Err(Error::invalid(format!(
                 "{} does not match the source's pagination style",
                 path.display()
             ))),
-            _ => paging.start(page),
+            _ => paging.start(page).map(Resume::from),
         }
     }
 
     /// Moves on; returns the bookmark as JSON, if one is kept.
-    pub fn move_to(&mut self, next: &Position) -> Result<Option<String>> {
+    pub fn move_to(&mut self, next: &Resume) -> Result<Option<String>> {
         self.next = Some(next.clone());
         self.json()
     }
@@ -138,7 +150,8 @@ impl Bookmark {
             version: 1,
             dataset: self.dataset.clone(),
             seed: self.seed.clone(),
-            next: next.clone(),
+            next: next.position.clone(),
+            done: next.done,
         };
         let json = serde_json::to_string(&saved);
         json.map(Some).map_err(Error::internal)

@@ -121,8 +121,9 @@ impl Landing {
 
     /// Writes the wanted part of a page, and on a pipe also the mark that carries the bookmark.
     pub fn write(&mut self, step: &Step, bookmark: Option<String>) -> Result<Pipe> {
-        let lines = step.page.first(step.take);
-        self.tally.add_lines(step.take, lines);
+        let lines = step.page.lines_of(step.take.clone());
+        let records = step.take.end - step.take.start;
+        self.tally.add_lines(records, lines);
         let pipe = match (&mut self.file, bookmark) {
             (Some(file), _) => {
                 file.write(lines)?;
@@ -135,8 +136,8 @@ impl Landing {
         };
         if pipe == Pipe::Open {
             let counts = &self.run.counts;
-            add(&counts.read, step.take);
-            add(&counts.written, step.take);
+            add(&counts.read, records);
+            add(&counts.written, records);
             add(&counts.bytes, lines.len() as u64);
         }
         Ok(pipe)

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 
 use crate::dataset::{Limit, LimitUnit};
 
+/// Longest pause between two requests, which no clock overflows with.
+const LONGEST_GAP: Duration = Duration::from_secs(365 * 86_400);
+
 /// `--limit N/DURATION` or `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitArg(pub Option<(u64, Duration)>);
@@ -98,7 +101,9 @@ impl Pace {
     pub fn new(limit: Option<Limit>, rps: Option<f64>) -> Self {
         let limit = limit.map(|l| (l.unit, Window::new(l.count, l.per)));
         let rps = rps.map(|rps| {
-            let gap = Duration::from_secs_f64(1.0 / rps);
+            let gap = Duration::try_from_secs_f64(1.0 / rps)
+                .unwrap_or(LONGEST_GAP)
+                .min(LONGEST_GAP);
             (LimitUnit::Requests, Window::new(1, gap))
         });
         Pace {

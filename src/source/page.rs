@@ -1,12 +1,14 @@
 //! Pure: a response becomes a page of lines, or an error that says what is wrong with it.
 
+use std::ops::Range;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Response;
 use super::pagination::Hint;
 use crate::dataset::{Dataset, PageStyle, Pointer, SourceSpec};
 use crate::error::{Error, Result};
-use crate::source::projection::{Pointers, Projection, elements};
+use crate::source::projection::{Pointers, Projection, elements, instead_of};
 
 /// What a record is turned into.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub struct Page {
     pub fingerprint: u64,
     /// Where the next page is, according to the source.
     pub hint: Hint,
+    /// Which of the dataset's fields at least one record has; empty for records as received.
+    pub present: Vec<bool>,
 }
 
 impl Page {
@@ -39,11 +43,13 @@ impl Page {
         self.ends.len() as u64
     }
 
-    /// The lines of the first `records` records.
-    pub fn first(&self, records: u64) -> &[u8] {
-        let last = usize::try_from(records).ok().and_then(|n| n.checked_sub(1));
-        let end = last.map_or(0, |i| self.ends.get(i).copied().unwrap_or(self.lines.len()));
-        &self.lines[..end]
+    /// The lines of these records, counted from 0.
+    pub fn lines_of(&self, records: Range<u64>) -> &[u8] {
+        let start_of = |record: u64| {
+            let before = usize::try_from(record).ok().and_then(|n| n.checked_sub(1));
+            before.map_or(0, |i| self.ends.get(i).copied().unwrap_or(self.lines.len()))
+        };
+        &self.lines[start_of(records.start)..start_of(records.end)]
     }
 }
 
@@ -78,10 +84,12 @@ impl PageReader {
         }
     }
 
-    /// Reads one response. A body that the source itself calls an error, or that is not a page of records, is
-    /// `Unavailable`: APIs respond like that while they are down, even with status 200.
+    /// Reads one response. A body that the source itself calls an error, or that is not JSON, is `Unavailable`: APIs
+    /// respond like that while they are down, even with status 200. JSON without records where the dataset says that
+    /// they are is `Invalid`.
     pub fn read(&self, response: &Response) -> Result<Page> {
-        let body = response.body.trim_ascii();
+        let body = &response.body;
+        let body = body.strip_prefix('\u{feff}').unwrap_or(body).trim_ascii();
         if body.is_empty() {
             return Err(Error::unavailable("the response is empty"));
         }
@@ -95,16 +103,25 @@ impl PageReader {
             )));
         }
         let Some(records) = found.first().copied().flatten() else {
-            return Err(Error::unavailable(format!(
-                "the response has no `{}`",
+            let there = instead_of(&self.records_at, body).map_err(|e| no_json(body, &e))?;
+            return Err(Error::invalid(format!(
+                "the response has no `{}`: {there}",
                 self.records_at
-            )));
+            ))
+            .hint(RECORDS_HINT));
         };
         let mut lines = Vec::with_capacity(records.len() / 2);
         let mut ends = Vec::new();
+        let mut present = match self.shape {
+            Shape::Event { .. } => vec![false; self.projection.fields()],
+            Shape::Raw => Vec::new(),
+        };
         let is_array = elements(records, |record| {
             match &self.shape {
-                Shape::Event { as_of } => self.projection.event(record, as_of, &mut lines)?,
+                Shape::Event { as_of } => {
+                    let present = &mut present;
+                    self.projection.event(record, as_of, present, &mut lines)?;
+                }
                 Shape::Raw => self.projection.raw(record, &mut lines)?,
             }
             ends.push(lines.len());
@@ -112,14 +129,18 @@ impl PageReader {
         })
         .map_err(|e| no_json(body, &e))?;
         if !is_array {
-            return Err(Error::unavailable(format!(
+            return Err(Error::invalid(format!(
                 "`{}` in the response is not an array",
                 self.records_at
-            )));
+            ))
+            .hint(RECORDS_HINT));
         }
         let hint = match &self.style {
-            PageStyle::Cursor { .. } | PageStyle::NextUrl { .. } => {
-                Hint::of_json(found.get(1).copied().flatten())?
+            PageStyle::Cursor { next, .. } | PageStyle::NextUrl { next } => {
+                match found.get(1).copied().flatten() {
+                    Some(raw) => Hint::of_json(raw)?,
+                    None => Hint::Absent(instead_of(next, body).map_err(|e| no_json(body, &e))?),
+                }
             }
             PageStyle::Link => response.next_link.clone().map_or(Hint::None, Hint::Next),
             _ => Hint::None,
@@ -129,9 +150,13 @@ impl PageReader {
             ends,
             fingerprint: xxh3_64(records.as_bytes()),
             hint,
+            present,
         })
     }
 }
+
+const RECORDS_HINT: &str =
+    "`records` in the dataset's [source] says where a response has its records";
 
 fn no_json(body: &str, error: &serde_json::Error) -> Error {
     match body.starts_with('<') {
@@ -157,12 +182,19 @@ mod tests {
     fn a_page_has_a_line_for_each_record() {
         let page = read(r#"{"results":[{"gender":"male"},{"gender":"female"}]}"#).unwrap();
         assert_eq!(page.records(), 2);
-        assert_eq!(page.first(2), page.lines);
-        assert!(page.first(1).ends_with(b"\n") && page.first(1).len() < page.lines.len());
-        assert!(page.first(0).is_empty());
+        assert_eq!(page.lines_of(0..2), page.lines);
+        let (first, second) = (page.lines_of(0..1), page.lines_of(1..2));
+        assert!(first.ends_with(b"\n") && [first, second].concat() == page.lines);
+        assert!(page.lines_of(0..0).is_empty() && page.lines_of(2..2).is_empty());
         let other = read(r#"{"results":[{"gender":"male"}]}"#).unwrap();
         assert_ne!(page.fingerprint, other.fingerprint);
-        assert_eq!(read(r#"{"results":[]}"#).unwrap().records(), 0);
+        for empty in [
+            r#"{"results":[]}"#,
+            r#"{"results":null}"#,
+            "\u{feff}{\"results\":[]}",
+        ] {
+            assert_eq!(read(empty).unwrap().records(), 0);
+        }
     }
 
     #[test]
@@ -174,14 +206,27 @@ mod tests {
             (r#"{"results":[{"a":1}"#, "invalid JSON"),
             (r#"{"results":[]} x"#, "invalid JSON"),
             (r#"{"error":"Uh oh"}"#, "reports an error: \"Uh oh\""),
-            (r#"{"other":[]}"#, "has no `/results`"),
-            (r#"{"results":{}}"#, "is not an array"),
-            (r#"{"results":null}"#, "is not an array"),
         ] {
             let error = read(body).unwrap_err();
             assert!(error.is_retriable(), "{body}");
             assert!(error.to_string().contains(message), "{body}: {error}");
         }
         assert!(read(r#"{"error":null,"results":[]}"#).is_ok());
+    }
+
+    #[test]
+    fn records_in_another_place_are_a_mistake_in_the_dataset() {
+        for (body, message) in [
+            (
+                r#"{"other":[]}"#,
+                "has no `/results`: the response has the keys other",
+            ),
+            ("[]", "has no `/results`: the response has no keys"),
+            (r#"{"results":{}}"#, "is not an array"),
+        ] {
+            let error = read(body).unwrap_err();
+            assert_eq!(error.kind(), crate::error::Kind::Invalid, "{body}");
+            assert!(error.to_string().contains(message), "{body}: {error}");
+        }
     }
 }

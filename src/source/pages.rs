@@ -3,20 +3,26 @@
 //! its own.
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use url::Url;
 
 use super::Source;
 use super::pace::Pace;
 use super::page::{Page, PageReader};
-use super::pagination::{Paging, Position};
-use crate::error::{Context, Error, Result};
+use super::pagination::{Hint, Paging, Position, Resume};
+use crate::error::{Context, Error, Kind, Result};
 use crate::run::retry::{Outage, Retry};
 use crate::run::task::Task;
 
 /// Maximum number of consecutive pages without records that a source with cursors may send.
 const MAX_EMPTY_PAGES: u32 = 100;
+
+/// How often a source is asked before JSON without records is taken for what it always sends: within a second.
+const MISFITS: u32 = 4;
 
 /// Requests and reads single pages, through outages.
 #[derive(Debug)]
@@ -31,17 +37,39 @@ pub struct Fetcher {
     pub pace: Pace,
     /// How outages of the source are handled; none for saved bodies, which waiting does not change.
     pub retry: Option<Retry>,
+    /// Whether a page was read, so that the dataset is right about where the records are.
+    pub has_read: AtomicBool,
 }
 
 impl Fetcher {
     async fn page(&self, position: &Position) -> Result<Page> {
         let address = self.paging.address(position)?;
         let mut outage = self.retry.as_ref().map(Outage::new);
+        let mut misfits = 0;
         loop {
-            match (self.attempt(&address).await, &mut outage) {
-                (Err(error), Some(outage)) => outage.wait(error).await?,
-                (page, _) => return page,
+            let error = match self.attempt(&address).await {
+                Err(error) if error.kind() == Kind::Invalid => {
+                    misfits += 1;
+                    self.judge(error, misfits)
+                }
+                Err(error) => error,
+                Ok(page) => return Ok(page),
+            };
+            match &mut outage {
+                Some(outage) => outage.wait(error).await?,
+                None => return Err(error),
             }
+        }
+    }
+
+    /// JSON without records where they should be is an outage in a source whose pages were read before, and a mistake in
+    /// the dataset if it comes again and again from the beginning.
+    fn judge(&self, error: Error, misfits: u32) -> Error {
+        let may_heal =
+            self.retry.is_some() && (misfits < MISFITS || self.has_read.load(Ordering::Relaxed));
+        match may_heal {
+            true => Error::unavailable(error.to_string()),
+            false => error,
         }
     }
 
@@ -49,6 +77,7 @@ impl Fetcher {
         self.pace.wait(self.paging.size()).await;
         let response = self.source.get(address).await?;
         let page = self.reader.read(&response).context(address)?;
+        self.has_read.store(true, Ordering::Relaxed);
         self.check_size(&page, address)?;
         Ok(page)
     }
@@ -71,11 +100,10 @@ impl Fetcher {
 pub struct Step {
     /// The page.
     pub page: Page,
-    /// Records of it that are wanted, from the first.
-    pub take: u64,
-    /// Where to continue once these are safe: after the page, or at the page itself if it was not
-    /// taken whole or may still grow.
-    pub resume: Position,
+    /// Which of its records are wanted, counted from 0.
+    pub take: Range<u64>,
+    /// Where to continue once these are safe.
+    pub resume: Resume,
 }
 
 /// A walk over a source.
@@ -84,15 +112,21 @@ pub struct Pages {
     fetcher: Arc<Fetcher>,
     /// The next page to hand out; none at the end.
     at: Option<Position>,
+    /// Where to continue after what was handed out.
+    resume: Resume,
     ahead: VecDeque<PageRequest>,
     concurrency: usize,
     /// Records still wanted; none for all.
     wanted: Option<u64>,
-    fingerprints: HashSet<u64>,
-    walked: HashSet<Position>,
+    fingerprints: Recent,
+    walked: Recent,
+    hasher: RandomState,
     empty: u32,
     /// Number of records on the page before, if it had fewer than requested.
     short: Option<u64>,
+    /// What responses have where the next page should be named; none once one of them has named it.
+    unnamed: Option<String>,
+    has_names: bool,
 }
 
 #[derive(Debug)]
@@ -105,21 +139,31 @@ impl Pages {
     /// A walk over `count` records, or all, starting from a position.
     pub fn new(
         fetcher: Arc<Fetcher>,
-        from: Position,
+        from: Resume,
         count: Option<u64>,
         concurrency: usize,
     ) -> Self {
         Pages {
             fetcher,
-            at: Some(from),
+            at: Some(from.position.clone()),
+            resume: from,
             ahead: VecDeque::new(),
             concurrency,
             wanted: count,
-            fingerprints: HashSet::new(),
-            walked: HashSet::new(),
+            fingerprints: Recent::default(),
+            walked: Recent::default(),
+            hasher: RandomState::new(),
             empty: 0,
             short: None,
+            unnamed: None,
+            has_names: false,
         }
+    }
+
+    /// A reason to doubt that the walk saw all pages: no response had the place where the dataset says that the next
+    /// page is named.
+    pub fn doubt(&self) -> Option<String> {
+        self.unnamed.clone().filter(|_| !self.has_names)
     }
 
     /// The next page; none after the last one.
@@ -133,21 +177,63 @@ impl Pages {
         };
         let page = request.page.await?;
         self.check(&position, &page)?;
-
         let records = page.records();
+        let done = self.done(&position, records)?;
+        let taken = self
+            .wanted
+            .map_or(records, |wanted| records.min(done.saturating_add(wanted)));
+        self.wanted = self.wanted.map(|wanted| wanted - (taken - done));
+        self.check_name(&page)?;
+
         let paging = &self.fetcher.paging;
         let next = paging.after(&position, records, &page.hint)?;
         if self.ahead.front().map(|r| &r.position) != next.as_ref() {
             self.ahead.clear(); // an offset that moved by fewer than expected
         }
-        let take = self.wanted.map_or(records, |wanted| wanted.min(records));
-        self.wanted = self.wanted.map(|wanted| wanted - take);
-        let resume = match &next {
-            Some(next) if take == records => next.clone(),
-            _ => position,
-        };
+        if let Some(resume) = paging.resume(&position, records, taken, next.as_ref()) {
+            self.resume = resume;
+        }
         self.at = next;
-        Ok(Some(Step { page, take, resume }))
+        Ok(Some(Step {
+            page,
+            take: done..taken,
+            resume: self.resume.clone(),
+        }))
+    }
+
+    /// How many records of this page earlier walks took.
+    fn done(&self, position: &Position, records: u64) -> Result<u64> {
+        let done = match self.resume.position == *position {
+            true => self.resume.done,
+            false => 0,
+        };
+        if done <= records {
+            return Ok(done);
+        }
+        let address = self.fetcher.paging.address(position)?;
+        Err(Error::missing(format!(
+            "{address}: {records} records, but an earlier run took {done} from this page, so the source has moved some"
+        ))
+        .hint("move the state file away to fetch everything again"))
+    }
+
+    /// An error if this page is full and more are wanted, but no response so far says where the next one is.
+    fn check_name(&mut self, page: &Page) -> Result<()> {
+        match &page.hint {
+            Hint::Absent(there) => self.unnamed = Some(there.clone()),
+            Hint::None | Hint::Next(_) => self.has_names = true,
+        }
+        match self.doubt() {
+            Some(there)
+                if self.fetcher.paging.is_full(page.records()) && self.wanted != Some(0) =>
+            {
+                Err(Error::invalid(format!(
+                    "a full page, but the place of the next one is missing: {there}"
+                ))
+                .hint("`next` in the dataset's [source.pagination] says where a response names the next page"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Keeps as many requests in flight as are allowed, wanted and known.
@@ -171,7 +257,8 @@ impl Pages {
     fn check(&mut self, position: &Position, page: &Page) -> Result<()> {
         let address = || self.fetcher.paging.address(position);
         let records = page.records();
-        if !self.walked.insert(position.clone()) {
+        let is_counted = matches!(position, Position::Page(_) | Position::Offset(_));
+        if !is_counted && !self.walked.insert(self.hasher.hash_one(position)) {
             return Err(Error::refused(format!(
                 "{}: the source named this page twice, so its pages form a loop",
                 address()?
@@ -205,5 +292,58 @@ impl Pages {
         }
         self.short = Some(records).filter(|n| *n < self.fetcher.paging.size());
         Ok(())
+    }
+}
+
+/// The hashes of the pages of a walk. Memory is bounded: the most recent ones are kept, and one milestone, which finds
+/// longer loops, too (Brent's algorithm).
+#[derive(Debug, Default)]
+struct Recent {
+    known: HashSet<u64>,
+    order: VecDeque<u64>,
+    milestone: Option<u64>,
+    seen: u64,
+}
+
+impl Recent {
+    /// Pages that are remembered: 2 MiB of hashes.
+    const MOST: usize = 1 << 16;
+
+    /// False if it is known.
+    fn insert(&mut self, hash: u64) -> bool {
+        if self.milestone == Some(hash) || !self.known.insert(hash) {
+            return false;
+        }
+        self.seen += 1;
+        if self.seen.is_power_of_two() {
+            self.milestone = Some(hash);
+        }
+        self.order.push_back(hash);
+        if self.order.len() > Self::MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loops_of_every_length_are_found_in_bounded_memory() {
+        for length in [1, 2, 100, Recent::MOST as u64 * 3] {
+            let mut recent = Recent::default();
+            let found = (0..length * 5).find(|n| !recent.insert(n % length));
+            assert!(
+                found.is_some_and(|n| n >= length && n < length * 4),
+                "{length}: {found:?}"
+            );
+            assert!(recent.known.len() <= Recent::MOST && recent.order.len() <= Recent::MOST);
+        }
+        let mut recent = Recent::default();
+        assert!((0..Recent::MOST as u64 * 3).all(|n| recent.insert(n)));
     }
 }

@@ -22,29 +22,46 @@ pub enum Position {
     Url(String),
 }
 
+/// Where the next walk continues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// The first page to request.
+    pub position: Position,
+    /// Records of that page that were taken before, from its first: a short last page of a source with numbered pages
+    /// may grow.
+    pub done: u64,
+}
+
+impl From<Position> for Resume {
+    fn from(position: Position) -> Self {
+        Resume { position, done: 0 }
+    }
+}
+
 /// What a response says about the next page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// Nothing: the last page, or a style in which the client counts.
+    /// There is none, or the client counts pages itself.
     None,
+    /// Nothing: the response lacks the place where the next page should be. What it has instead.
+    Absent(String),
     /// A cursor or an address.
     Next(String),
 }
 
 impl Hint {
-    /// From the raw JSON of a cursor or address; absent, null, false and an empty text mean the end.
-    pub fn of_json(raw: Option<&str>) -> Result<Hint> {
-        match raw {
-            None | Some("null" | "false" | "\"\"") => Ok(Hint::None),
-            Some(raw) if raw.starts_with('"') => {
-                serde_json::from_str(raw).map(Hint::Next).map_err(|e| {
-                    Error::unavailable(format!(
-                        "the next page in the response is not a valid string: {e}"
-                    ))
-                })
-            }
-            Some(number) if number.parse::<i64>().is_ok() => Ok(Hint::Next(number.into())),
-            Some(_) => Err(Error::refused(
+    /// From the raw JSON of a cursor or address; null, false and an empty text mean the end. A number goes back to the
+    /// source as it came.
+    pub fn of_json(raw: &str) -> Result<Hint> {
+        match raw.as_bytes() {
+            b"null" | b"false" | b"\"\"" => Ok(Hint::None),
+            [b'"', ..] => serde_json::from_str(raw).map(Hint::Next).map_err(|e| {
+                Error::unavailable(format!(
+                    "the next page in the response is not a valid string: {e}"
+                ))
+            }),
+            [b'-' | b'0'..=b'9', ..] => Ok(Hint::Next(raw.into())),
+            _ => Err(Error::refused(
                 "the next page in the response is neither a string nor a number",
             )),
         }
@@ -84,8 +101,11 @@ impl Paging {
             (_, None) => {}
         }
         let pagination = &source.pagination;
+        if let Some(param) = &key_param {
+            remove_param(&mut base, param);
+        }
         Ok(Paging {
-            base: without_param(base, key_param.as_deref()),
+            base,
             key_param,
             style: pagination.style.clone(),
             size: pagination.size,
@@ -143,6 +163,36 @@ impl Paging {
         }
     }
 
+    /// Where to continue once `taken` of a page's records are safe, those taken by earlier walks included; none if the
+    /// page moves nothing, because it is empty.
+    pub fn resume(
+        &self,
+        position: &Position,
+        records: u64,
+        taken: u64,
+        next: Option<&Position>,
+    ) -> Option<Resume> {
+        let is_whole = taken == records;
+        match (position, next) {
+            (Position::Page(_) | Position::Offset(_), _) if records == 0 => None,
+            (Position::Page(_), Some(next)) if is_whole && self.is_full(records) => {
+                Some(next.clone().into())
+            }
+            (Position::Page(_), _) => Some(Resume {
+                position: position.clone(),
+                done: taken,
+            }),
+            (Position::Offset(n), _) => Some(Position::Offset(n + taken).into()),
+            (_, Some(next)) if is_whole => Some(next.clone().into()),
+            _ => Some(position.clone().into()),
+        }
+    }
+
+    /// Whether a page holds as many records as were requested; false if the source decides.
+    pub fn is_full(&self, records: u64) -> bool {
+        self.size > 0 && records >= self.size
+    }
+
     /// The position after a page of `records` records; none at the end. A source that is not endless
     /// ends with the first page without records: a short page may be due to a page size limit.
     pub fn after(
@@ -193,12 +243,17 @@ impl Paging {
 
     /// Refuses a next page at another origin, which would receive this source's credentials.
     fn same_origin(&self, here: &Url, target: &str) -> Result<Url> {
-        let next = here.join(target).map_err(|e| {
-            Error::refused(format!("invalid address `{target}` of the next page: {e}"))
-        })?;
+        // The address itself is not shown, because it may contain a key.
+        let mut next = here
+            .join(target)
+            .map_err(|e| Error::refused(format!("the address of the next page is invalid: {e}")))?;
         let files = next.scheme() == "file" && self.base.scheme() == "file";
         if files || next.origin() == self.base.origin() {
-            return Ok(without_param(next, self.key_param.as_deref()));
+            without_user(&mut next);
+            if let Some(param) = &self.key_param {
+                remove_param(&mut next, param);
+            }
+            return Ok(next);
         }
         Err(Error::refused(format!(
             "the next page is at {}, not at {}, so it is not requested",
@@ -208,32 +263,31 @@ impl Paging {
     }
 }
 
-/// Sets a query parameter, replacing any of that name.
+/// Sets a query parameter, replacing any of that name. All others stay byte for byte, because `%E9` decoded and encoded
+/// again is another query.
 fn set_param(url: &mut Url, name: &str, value: &str) {
-    let others = pairs_without(url, name);
-    url.query_pairs_mut()
-        .clear()
-        .extend_pairs(others)
-        .append_pair(name, value);
+    remove_param(url, name);
+    url.query_pairs_mut().append_pair(name, value);
 }
 
-fn without_param(mut url: Url, param: Option<&str>) -> Url {
-    let Some(param) = param.filter(|p| url.query_pairs().any(|(name, _)| name == *p)) else {
-        return url;
+fn remove_param(url: &mut Url, name: &str) {
+    let is_other = |pair: &&str| {
+        let mut parsed = url::form_urlencoded::parse(pair.as_bytes());
+        parsed.next().is_none_or(|(found, _)| found != name)
     };
-    let others = pairs_without(&url, param);
-    url.set_query(None);
-    if !others.is_empty() {
-        url.query_pairs_mut().extend_pairs(others);
+    let query = url.query().unwrap_or_default();
+    let others: Vec<&str> = query.split('&').filter(is_other).collect();
+    let others = others.join("&");
+    if others.len() < query.len() {
+        url.set_query((!others.is_empty()).then_some(&others));
     }
-    url
 }
 
-fn pairs_without(url: &Url, name: &str) -> Vec<(String, String)> {
-    url.query_pairs()
-        .filter(|(n, _)| n != name)
-        .map(|(n, v)| (n.into_owned(), v.into_owned()))
-        .collect()
+/// Removes a user and a password, which belong neither into a state file nor into a message.
+pub(super) fn without_user(url: &mut Url) {
+    // An address that cannot have a user, such as that of a file, has none.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
 }
 
 #[cfg(test)]
@@ -305,31 +359,74 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_the_source_repeats_is_left_out() {
-        let url = |text| Url::parse(text).unwrap();
-        let repeated = url("http://h/p?key=old&a=1&key=older");
-        assert_eq!(
-            without_param(repeated, Some("key")).as_str(),
-            "http://h/p?a=1"
-        );
-        let only = without_param(url("http://h/p?key=old"), Some("key"));
-        assert_eq!(only.as_str(), "http://h/p");
-        let kept = without_param(url("http://h/p?a=%20b"), Some("key"));
-        assert_eq!(kept.as_str(), "http://h/p?a=%20b");
+    fn what_the_source_repeats_of_a_secret_is_left_out() {
+        let left = |text: &str| {
+            let mut url = Url::parse(text).unwrap();
+            remove_param(&mut url, "key");
+            without_user(&mut url);
+            url.to_string()
+        };
+        assert_eq!(left("http://h/p?key=old&a=1&key=older"), "http://h/p?a=1");
+        assert_eq!(left("http://h/p?key=old"), "http://h/p");
+        assert_eq!(left("http://h/p?%6Bey=old&b"), "http://h/p?b");
+        assert_eq!(left("http://me:hunter2@h/p?a=%20b"), "http://h/p?a=%20b");
     }
 
     #[test]
-    fn cursors_are_texts_or_numbers() {
+    fn the_other_parameters_stay_byte_for_byte() {
+        let mut url = Url::parse("http://h/p?city=Montr%E9al&page=1&sig=a%20b&&c+d").unwrap();
+        set_param(&mut url, "page", "2 3");
+        assert_eq!(
+            url.as_str(),
+            "http://h/p?city=Montr%E9al&sig=a%20b&&c+d&page=2+3"
+        );
+    }
+
+    #[test]
+    fn a_short_page_may_grow_and_a_full_one_is_done() {
+        let p = paging("style = \"page\"\nparam = \"page\"\nsize_param = \"n\"\nsize = 50");
+        let (here, next) = (Position::Page(3), Position::Page(4));
+        let resume = |records, taken| p.resume(&here, records, taken, Some(&next));
+        let here_after = |done| {
+            Some(Resume {
+                position: here.clone(),
+                done,
+            })
+        };
+        assert_eq!(resume(50, 50), Some(next.clone().into()));
+        assert_eq!(resume(40, 40), here_after(40));
+        assert_eq!(resume(50, 20), here_after(20));
+        assert_eq!(resume(0, 0), None);
+        let p = paging("style = \"offset\"\nparam = \"o\"\nsize = 50");
+        let resume = |records, taken| p.resume(&Position::Offset(100), records, taken, None);
+        assert_eq!(resume(50, 20), Some(Position::Offset(120).into()));
+        assert_eq!(resume(0, 0), None);
+        let p = paging("style = \"link\"");
+        let (here, next) = (Position::Start, Position::Url("http://h:1/2".into()));
+        let resume = |taken, next| p.resume(&here, 9, taken, next);
+        assert_eq!(resume(9, Some(&next)), Some(next.clone().into()));
+        assert_eq!(resume(9, None), Some(here.clone().into()));
+        assert_eq!(resume(4, Some(&next)), Some(here.clone().into()));
+    }
+
+    #[test]
+    fn cursors_are_strings_or_numbers_as_they_stand() {
         for (raw, hint) in [
-            (None, Hint::None),
-            (Some("null"), Hint::None),
-            (Some("\"\""), Hint::None),
-            (Some("\"a\\u0062\""), Hint::Next("ab".into())),
-            (Some("17"), Hint::Next("17".into())),
+            ("null", Hint::None),
+            ("false", Hint::None),
+            ("\"\"", Hint::None),
+            ("\"a\\u0062\"", Hint::Next("ab".into())),
+            ("17", Hint::Next("17".into())),
+            (
+                "17293822569102704640",
+                Hint::Next("17293822569102704640".into()),
+            ),
+            ("1512085950.000216", Hint::Next("1512085950.000216".into())),
+            ("1e3", Hint::Next("1e3".into())),
         ] {
-            assert_eq!(Hint::of_json(raw).unwrap(), hint, "{raw:?}");
+            assert_eq!(Hint::of_json(raw).unwrap(), hint, "{raw}");
         }
-        assert!(Hint::of_json(Some("{}")).is_err());
+        assert!(Hint::of_json("{}").is_err() && Hint::of_json("true").is_err());
     }
 
     #[test]

@@ -67,22 +67,83 @@ fn find<'a>(node: &Node, json: &'a str, found: &mut [Option<&'a str>]) -> serde_
     if node.children.is_empty() {
         return Ok(());
     }
-    members(json, |token, raw| {
-        match node.children.iter().find(|(t, _)| t == token) {
-            Some((_, child)) => find(child, raw, found),
-            None => Ok(()),
-        }
+    members(json, |token, raw| match child(node, token) {
+        Some(child) => find(child, raw, found),
+        None => Ok(()),
     })
 }
 
-/// Calls `each` with the raw JSON of every element of an array; false if `json` is not an array.
+fn child<'n>(node: &'n Node, token: Token<'_>) -> Option<&'n Node> {
+    let text = token.text()?;
+    let mut children = node.children.iter();
+    children.find(|(t, _)| *t == text).map(|(_, child)| child)
+}
+
+/// What a response has where it lacks a pointer's place: the keys beside the first token that is missing.
+pub fn instead_of(pointer: &Pointer, json: &str) -> serde_json::Result<String> {
+    let (mut here, mut place) = (json, String::new());
+    for wanted in pointer.tokens() {
+        let (mut inner, mut keys) = (None, Vec::new());
+        members(here, |token, raw| {
+            if token.text().is_some_and(|text| text == *wanted) {
+                inner = Some(raw);
+            }
+            if let Token::Key(key) = token {
+                keys.push(key.trim_matches('"'));
+            }
+            Ok(())
+        })?;
+        let Some(inner) = inner else {
+            let of = match place.is_empty() {
+                true => "the response".into(),
+                false => format!("`{place}`"),
+            };
+            let (shown, more) = match keys.get(..MAX_KEYS) {
+                Some(first) => (first, ", …"),
+                None => (&keys[..], ""),
+            };
+            return Ok(match keys.is_empty() {
+                true => format!("{of} has no keys"),
+                false => format!("{of} has the keys {}{more}", shown.join(", ")),
+            });
+        };
+        here = inner;
+        place.push_str(&format!("/{wanted}"));
+    }
+    Ok(format!("`{place}` is there"))
+}
+
+/// How many keys a message names.
+const MAX_KEYS: usize = 20;
+
+/// Calls `each` with the raw JSON of every element of an array; null has none, as some languages write an empty array.
+/// False if `json` is neither.
 pub fn elements<'a>(
     json: &'a str,
     mut each: impl FnMut(&'a str) -> serde_json::Result<()>,
 ) -> serde_json::Result<bool> {
     match json.starts_with('[') {
         true => members(json, |_, raw| each(raw)).map(|()| true),
-        false => Ok(false),
+        false => Ok(json == "null"),
+    }
+}
+
+/// The name of a member of an object, or the index of one of an array.
+#[derive(Clone, Copy, Debug)]
+enum Token<'a> {
+    /// As JSON, quotes included: a lone surrogate cannot be decoded, and must not stop the others.
+    Key(&'a str),
+    Index(usize),
+}
+
+impl<'a> Token<'a> {
+    /// None if it is not Unicode text, which no pointer is either.
+    fn text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Token::Key(raw) if raw.contains('\\') => serde_json::from_str(raw).ok(),
+            Token::Key(raw) => Some(Cow::Borrowed(&raw[1..raw.len() - 1])),
+            Token::Index(index) => Some(Cow::Owned(index.to_string())),
+        }
     }
 }
 
@@ -90,7 +151,7 @@ pub fn elements<'a>(
 /// none.
 fn members<'a>(
     json: &'a str,
-    each: impl FnMut(&str, &'a str) -> serde_json::Result<()>,
+    each: impl FnMut(Token<'a>, &'a str) -> serde_json::Result<()>,
 ) -> serde_json::Result<()> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     match json.as_bytes().first() {
@@ -102,7 +163,7 @@ fn members<'a>(
 
 struct Members<F>(F);
 
-impl<'a, F: FnMut(&str, &'a str) -> serde_json::Result<()>> Visitor<'a> for Members<F> {
+impl<'a, F: FnMut(Token<'a>, &'a str) -> serde_json::Result<()>> Visitor<'a> for Members<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,8 +171,8 @@ impl<'a, F: FnMut(&str, &'a str) -> serde_json::Result<()>> Visitor<'a> for Memb
     }
 
     fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some((key, raw)) = map.next_entry::<Cow<'a, str>, &'a RawValue>()? {
-            (self.0)(&key, raw.get()).map_err(serde::de::Error::custom)?;
+        while let Some((key, raw)) = map.next_entry::<&'a RawValue, &'a RawValue>()? {
+            (self.0)(Token::Key(key.get()), raw.get()).map_err(serde::de::Error::custom)?;
         }
         Ok(())
     }
@@ -119,7 +180,7 @@ impl<'a, F: FnMut(&str, &'a str) -> serde_json::Result<()>> Visitor<'a> for Memb
     fn visit_seq<A: SeqAccess<'a>>(mut self, mut seq: A) -> Result<(), A::Error> {
         let mut index = 0_usize;
         while let Some(raw) = seq.next_element::<&'a RawValue>()? {
-            (self.0)(&index.to_string(), raw.get()).map_err(serde::de::Error::custom)?;
+            (self.0)(Token::Index(index), raw.get()).map_err(serde::de::Error::custom)?;
             index += 1;
         }
         Ok(())
@@ -157,6 +218,7 @@ enum AsText {
 
 #[derive(Clone, Debug)]
 enum Part {
+    /// As inside a JSON string.
     Literal(String),
     Slot(usize),
 }
@@ -177,7 +239,7 @@ impl Projection {
                 }
                 From::Template(template) => {
                     let part = |part: &TemplatePart| match part {
-                        TemplatePart::Literal(text) => Part::Literal(text.clone()),
+                        TemplatePart::Literal(text) => Part::Literal(escaped(text)),
                         TemplatePart::Pointer(pointer) => Part::Slot(places.add(pointer)),
                     };
                     ProjectedFrom::Template(template.parts.iter().map(part).collect())
@@ -196,12 +258,24 @@ impl Projection {
         }
     }
 
+    /// The dataset's number of fields.
+    pub fn fields(&self) -> usize {
+        self.fields.len()
+    }
+
     /// Appends the event of one record as a line of JSON. Absent fields are left out; only the dataset's fields
-    /// come through.
-    pub fn event(&self, record: &str, as_of: &str, out: &mut Vec<u8>) -> serde_json::Result<()> {
+    /// come through. Marks in `present`, one for each field, those that are there.
+    pub fn event(
+        &self,
+        record: &str,
+        as_of: &str,
+        present: &mut [bool],
+        out: &mut Vec<u8>,
+    ) -> serde_json::Result<()> {
+        debug_assert_eq!(present.len(), self.fields.len());
         let found = self.places.find(record)?;
         let mut before = b'{';
-        for field in &self.fields {
+        for (field, present) in self.fields.iter().zip(present) {
             let value: Cow<'_, str> = match &field.from {
                 ProjectedFrom::AsOf => Cow::Owned(format!("\"{as_of}\"")),
                 ProjectedFrom::Slot(slot, text) => match (found[*slot], text) {
@@ -212,11 +286,12 @@ impl Projection {
                     }
                     (Some(raw), AsText::Yes) => Cow::Owned(serde_json::to_string(raw)?),
                 },
-                ProjectedFrom::Template(parts) => match fill(parts, &found)? {
+                ProjectedFrom::Template(parts) => match fill(parts, &found) {
                     None => continue,
-                    Some(text) => Cow::Owned(serde_json::to_string(&text)?),
+                    Some(json) => Cow::Owned(json),
                 },
             };
+            *present = true;
             out.push(before);
             before = b',';
             out.extend_from_slice(field.label.as_bytes());
@@ -237,22 +312,28 @@ impl Projection {
     }
 }
 
-/// The text of a template; none if one of its places is absent or null.
-fn fill(parts: &[Part], found: &[Option<&str>]) -> serde_json::Result<Option<String>> {
-    let mut text = String::new();
+/// The text of a template as a JSON string; none if one of its places is absent or null. Strings are copied as they are
+/// escaped, so that one that is not Unicode reaches the checks of its own record.
+fn fill(parts: &[Part], found: &[Option<&str>]) -> Option<String> {
+    let mut json = String::from("\"");
     for part in parts {
         match part {
-            Part::Literal(literal) => text.push_str(literal),
+            Part::Literal(literal) => json.push_str(literal),
             Part::Slot(slot) => match found[*slot] {
-                None | Some("null") => return Ok(None),
-                Some(raw) if raw.starts_with('"') => {
-                    text.push_str(&serde_json::from_str::<Cow<'_, str>>(raw)?);
-                }
-                Some(raw) => text.push_str(raw),
+                None | Some("null") => return None,
+                Some(raw) if raw.starts_with('"') => json.push_str(&raw[1..raw.len() - 1]),
+                Some(raw) => json.push_str(&escaped(raw)),
             },
         }
     }
-    Ok(Some(text))
+    json.push('"');
+    Some(json)
+}
+
+/// A text as it stands inside a JSON string.
+fn escaped(text: &str) -> String {
+    let json = serde_json::Value::from(text).to_string();
+    json[1..json.len() - 1].to_string()
 }
 
 /// Newlines in JSON are always white space between tokens, because inside strings they are escaped.
@@ -274,18 +355,14 @@ fn without(secrets: &Node, json: &str, out: &mut Vec<u8>) -> serde_json::Result<
     };
     let mut before = open;
     members(json, |token, raw| {
-        let child = secrets
-            .children
-            .iter()
-            .find(|(t, _)| t == token)
-            .map(|(_, node)| node);
+        let child = child(secrets, token);
         if child.is_some_and(|node| !node.slots.is_empty()) {
             return Ok(());
         }
         out.push(before);
         before = b',';
-        if open == b'{' {
-            serde_json::to_writer(&mut *out, token)?;
+        if let Token::Key(key) = token {
+            out.extend_from_slice(key.as_bytes());
             out.push(b':');
         }
         without(child.unwrap_or(&Node::default()), raw, out)
@@ -313,8 +390,10 @@ mod tests {
     #[test]
     fn a_record_becomes_an_event_of_its_fields_only() {
         let mut out = Vec::new();
-        projection()
-            .event(RECORD, "2026-11-24T00:00:00.000Z", &mut out)
+        let projection = projection();
+        let mut present = vec![false; projection.fields()];
+        projection
+            .event(RECORD, "2026-11-24T00:00:00.000Z", &mut present, &mut out)
             .unwrap();
         let line = String::from_utf8(out).unwrap();
         assert_eq!(
@@ -331,10 +410,18 @@ mod tests {
     #[test]
     fn a_template_with_a_missing_place_makes_no_half_text() {
         let mut out = Vec::new();
-        projection()
-            .event(r#"{"location":{"city":"Ulm"}}"#, "t", &mut out)
+        let projection = projection();
+        let mut present = vec![false; projection.fields()];
+        projection
+            .event(
+                r#"{"location":{"city":"Ulm"}}"#,
+                "t",
+                &mut present,
+                &mut out,
+            )
             .unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "{\"fetched_at\":\"t\"}\n");
+        assert_eq!(present.iter().filter(|is_there| **is_there).count(), 1);
     }
 
     #[test]
@@ -351,6 +438,53 @@ mod tests {
             serde_json::from_str::<serde_json::Value>(&line).unwrap(),
             expected
         );
+    }
+
+    #[test]
+    fn what_is_not_unicode_stays_in_its_own_place() {
+        let template = crate::dataset::Template::parse("{/n} \"{/k}\"").unwrap();
+        let mut places = Pointers::default();
+        let parts: Vec<Part> = template
+            .parts
+            .iter()
+            .map(|part| match part {
+                TemplatePart::Literal(text) => Part::Literal(escaped(text)),
+                TemplatePart::Pointer(pointer) => Part::Slot(places.add(pointer)),
+            })
+            .collect();
+        let json = r#"{"n":"cut \ud83d","k\ud83d":1,"\u006b":{"a":1}}"#;
+        let found = places.find(json).unwrap();
+        assert_eq!(
+            fill(&parts, &found).unwrap(),
+            r#""cut \ud83d \"{\"a\":1}\"""#
+        );
+        let mut out = Vec::new();
+        without(
+            &Pointers::new([&Pointer::parse("/k").unwrap()]).root,
+            json,
+            &mut out,
+        )
+        .unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            r#"{"n":"cut \ud83d","k\ud83d":1}"#
+        );
+    }
+
+    #[test]
+    fn what_is_there_instead_is_named() {
+        let json = r#"{"items":[],"meta":{"next_cursor":1,"total":2}}"#;
+        for (pointer, said) in [
+            (
+                "/meta/nextCursor",
+                "`/meta` has the keys next_cursor, total",
+            ),
+            ("/data", "the response has the keys items, meta"),
+            ("/items/0", "`/items` has no keys"),
+        ] {
+            let pointer = Pointer::parse(pointer).unwrap();
+            assert_eq!(instead_of(&pointer, json).unwrap(), said);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use url::Url;
 
@@ -12,7 +13,7 @@ use super::pace::{LimitArg, Pace};
 use super::page::{PageReader, Shape};
 use super::pages::{Fetcher, Pages};
 use super::pagination::Paging;
-use crate::dataset::{self, Dataset};
+use crate::dataset::{self, Dataset, From};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::run::retry::Retry;
@@ -47,6 +48,8 @@ pub struct WalkSettings {
     pub trailer: bool,
     /// Whether there must be at least one record.
     pub require_records: bool,
+    /// Whether each field of the dataset must be in at least one record.
+    pub require_fields: bool,
 }
 
 /// Walks until there are enough records, the source ends, the run is told to stop, or nobody reads any more.
@@ -62,12 +65,14 @@ pub async fn walk(
     let mut bookmark = open_bookmark(settings, declared, dataset, run)?;
     let (mut pages, count) = pages(settings, source, declared, dataset, &bookmark, retry)?;
     let mut landing = Landing::open(settings.out.as_deref(), run)?;
+    let mut present = Vec::new();
     loop {
         let step = tokio::select! {
             step = pages.next() => step?,
             signal = run.stop.wait() => return Ok(signal.exit()),
         };
         let Some(step) = step else { break };
+        merge(&mut present, &step.page.present);
         let mark = bookmark.move_to(&step.resume)?;
         // Blocks here if the reader is slow, and never in the middle of a line.
         let pipe = tokio::task::block_in_place(|| landing.write(&step, mark))?;
@@ -75,7 +80,44 @@ pub async fn walk(
             return Ok(Exit::Done);
         }
     }
-    conclude(settings, landing, &bookmark, count, run)
+    if let Some(there) = pages.doubt() {
+        run.warn(format!(
+            "no response says where the next page is, so this was taken for all of them: {there}"
+        ));
+    }
+    let exit = conclude(settings, landing, &bookmark, count, run)?;
+    let lacks_fields = get(&run.counts.written) > 0 && warn_of_absent(&present, dataset, run);
+    Ok(match exit {
+        Exit::Done if lacks_fields && settings.require_fields => Exit::No,
+        exit => exit,
+    })
+}
+
+fn merge(present: &mut Vec<bool>, page: &[bool]) {
+    present.resize(page.len(), false);
+    for (all, page) in present.iter_mut().zip(page) {
+        *all |= page;
+    }
+}
+
+/// Warns of the fields that no record has, which may be a mistake in the dataset; returns whether there are any.
+fn warn_of_absent(present: &[bool], dataset: &Dataset, run: &Run) -> bool {
+    let records = get(&run.counts.written);
+    let fields = dataset.fields.iter().zip(present);
+    let mut is_any = false;
+    for (field, _) in fields.filter(|(_, is_present)| !**is_present) {
+        is_any = true;
+        let place = match &field.from {
+            From::Pointer(pointer) => format!("`{pointer}`"),
+            From::Template(_) => "all places of its template".into(),
+            From::AsOf => continue,
+        };
+        run.warn(format!(
+            "field {} is empty: none of the {records} records has {place}",
+            field.name
+        ));
+    }
+    is_any
 }
 
 fn open_bookmark(
@@ -121,6 +163,7 @@ fn pages(
         pace: Pace::new(limit, settings.rps),
         paging,
         retry: (base.scheme() != "file").then(|| retry.clone()),
+        has_read: AtomicBool::new(false),
     };
     let pages = Pages::new(Arc::new(fetcher), from, count, settings.concurrency);
     Ok((pages, count))

@@ -286,10 +286,9 @@ fn a_bookmark_goes_on_where_the_last_run_ended() {
     );
     assert_eq!(first.status, 0, "{}", first.stderr);
     let saved = std::fs::read_to_string(place.path("s.json")).unwrap();
-    // Only part of the second page was taken, so it comes again.
     assert_eq!(
         saved,
-        "{\"version\":1,\"dataset\":\"users\",\"seed\":\"s\",\"next\":{\"page\":2}}\n"
+        "{\"version\":1,\"dataset\":\"users\",\"seed\":\"s\",\"next\":{\"page\":2},\"done\":200}\n"
     );
     let second = fetch(
         &place,
@@ -297,12 +296,12 @@ fn a_bookmark_goes_on_where_the_last_run_ended() {
         &[&state[..], &["--out", "b.ndjson"]].concat(),
     );
     assert_eq!(second.status, 0, "{}", second.stderr);
-    let whole = fetch(&place, &mock.users(), &["--seed", "s", "--count", "1200"]);
+    let whole = fetch(&place, &mock.users(), &["--seed", "s", "--count", "1400"]);
     let a = std::fs::read_to_string(place.path("a.ndjson")).unwrap();
     let b = std::fs::read_to_string(place.path("b.ndjson")).unwrap();
     let lines: Vec<&str> = whole.stdout.lines().collect();
     assert_eq!(a.lines().collect::<Vec<_>>(), lines[..700]);
-    assert_eq!(b.lines().collect::<Vec<_>>(), lines[500..1200]);
+    assert_eq!(b.lines().collect::<Vec<_>>(), lines[700..1400]);
 
     let other = fetch(
         &place,

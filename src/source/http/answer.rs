@@ -8,9 +8,10 @@ use reqwest::header::{self, HeaderMap};
 
 use super::MAX_BODY;
 use crate::error::{Error, Result};
+use crate::source::pagination::without_user;
 
-/// Longest pause that a source may request.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// A pause that no clock overflows with; `--max-outage` is what limits the pauses that a source asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(365 * 86_400);
 
 /// What a status means for the caller.
 pub(super) fn check_status(response: &reqwest::Response) -> Result<()> {
@@ -18,21 +19,22 @@ pub(super) fn check_status(response: &reqwest::Response) -> Result<()> {
     if status.is_success() {
         return Ok(());
     }
-    let message = format!("HTTP status {status}");
+    let pause = requested_pause(response.headers());
+    let message = match pause {
+        Some(pause) => format!("HTTP status {status}, which asks for a pause of {pause:?}"),
+        None => format!("HTTP status {status}"),
+    };
     Err(match status {
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-            Error::unavailable(message).retry_after(retry_after(response.headers()))
+            Error::unavailable(message).retry_after(pause)
         }
-        s if s.is_server_error() => {
-            Error::unavailable(message).retry_after(retry_after(response.headers()))
-        }
+        s if s.is_server_error() => Error::unavailable(message).retry_after(pause),
+        // A limit that is not about credentials: GitHub answers like this, for example.
+        StatusCode::FORBIDDEN if pause.is_some() => Error::unavailable(message).retry_after(pause),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::refused(message)
             .hint("check [source.auth] in the dataset, which says how to authenticate and where the secret is"),
         s if s.is_redirection() => {
-            let to = response.headers().get(header::LOCATION);
-            let to = to.map_or("nowhere".into(), |to| {
-                String::from_utf8_lossy(to.as_bytes()).into_owned()
-            });
+            let to = location(response).unwrap_or_else(|| "nowhere".into());
             Error::refused(format!("{message} to {to}, which is not followed"))
                 .hint("only redirects within the same origin are followed, and at most ten; if the new address is right, pass it with --api")
         }
@@ -40,54 +42,44 @@ pub(super) fn check_status(response: &reqwest::Response) -> Result<()> {
     })
 }
 
-/// `Retry-After` in seconds or as a date, at most a minute; none if it is neither, negative or in the past.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let pause = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text)
-            .ok()?
-            .duration_since(SystemTime::now())
-            .ok()?,
+/// Where a redirect leads, without what may be secret in it: its query, its fragment, and any user and password.
+fn location(response: &reqwest::Response) -> Option<String> {
+    let to = response.headers().get(header::LOCATION)?;
+    let to = String::from_utf8_lossy(to.as_bytes());
+    let mut to = response.url().join(&to).ok()?;
+    without_user(&mut to);
+    to.set_query(None);
+    to.set_fragment(None);
+    Some(to.into())
+}
+
+/// The pause that a response asks for: `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3; fractions are
+/// rounded up), or the end of a used-up limit (`X-RateLimit-Remaining: 0` with `X-RateLimit-Reset` in Unix seconds).
+/// None if there is neither, or it is over.
+fn requested_pause(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let now = SystemTime::now();
+    let until = |at: SystemTime| at.duration_since(now).ok();
+    let pause = match text("retry-after") {
+        Some(value) => match value.parse::<f64>() {
+            Ok(seconds) => whole_seconds(seconds),
+            Err(_) => until(httpdate::parse_http_date(value).ok()?),
+        },
+        None if text("x-ratelimit-remaining") == Some("0") => {
+            let reset = whole_seconds(text("x-ratelimit-reset")?.parse().ok()?)?;
+            until(SystemTime::UNIX_EPOCH + reset)
+        }
+        None => None,
     };
-    (!pause.is_zero()).then_some(pause.min(MAX_RETRY_AFTER))
+    pause
+        .filter(|pause| !pause.is_zero())
+        .map(|pause| pause.min(LONGEST_PAUSE))
 }
 
-/// The target with `rel="next"` of the `Link` headers (RFC 8288).
-pub(super) fn next_link(headers: &HeaderMap) -> Option<String> {
-    headers
-        .get_all(header::LINK)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(links)
-        .find(|(_, parameters)| {
-            parameters.split(';').any(|parameter| {
-                let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-                name.trim().eq_ignore_ascii_case("rel")
-                    && value
-                        .trim()
-                        .trim_matches('"')
-                        .split_ascii_whitespace()
-                        .any(|rel| rel.eq_ignore_ascii_case("next"))
-            })
-        })
-        .map(|(target, _)| target.to_string())
-}
-
-/// Targets and parameters of one header: `<a>; rel="next", <b>; rel="last"`. A target may contain commas.
-fn links(value: &str) -> Vec<(&str, &str)> {
-    let mut found = Vec::new();
-    let mut rest = value;
-    while let Some((_, from)) = rest.split_once('<') {
-        let Some((target, after)) = from.split_once('>') else {
-            break;
-        };
-        let end = after.find(",<").or_else(|| after.find(", <"));
-        let (parameters, next) = after.split_at(end.unwrap_or(after.len()));
-        found.push((target, parameters));
-        rest = next;
-    }
-    found
+/// Rounded up; none if negative or not a number.
+fn whole_seconds(seconds: f64) -> Option<Duration> {
+    let seconds = (seconds >= 0.0).then(|| seconds.ceil().min(1e11))?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// A failed connection may heal; an invalid certificate will not.
@@ -132,16 +124,30 @@ mod tests {
     use super::super::MAX_WIRE;
     use super::*;
 
-    fn headers(name: HeaderName, value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let value = |text: &str| HeaderValue::from_str(text).unwrap();
+        let fields = fields.iter();
+        fields
+            .map(|(name, text)| (HeaderName::from_static(name), value(text)))
+            .collect()
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date_and_capped() {
-        let read = |value: &str| retry_after(&headers(header::RETRY_AFTER, value));
-        assert_eq!(read("7"), Some(Duration::from_secs(7)));
-        assert_eq!(read("1000000000"), Some(MAX_RETRY_AFTER));
-        for ignored in ["0", "-1", "soon", "", "Wed, 21 Oct 2015 07:28:00 GMT"] {
+    fn the_requested_pause_is_kept_to_the_second() {
+        let read = |value: &str| requested_pause(&headers(&[("retry-after", value)]));
+        let seconds = |n| Some(Duration::from_secs(n));
+        assert_eq!(read("7"), seconds(7));
+        assert_eq!(read(" 64 "), seconds(64));
+        assert_eq!(read("2.5"), seconds(3));
+        assert_eq!(read("1e300"), Some(LONGEST_PAUSE));
+        for ignored in [
+            "0",
+            "-1",
+            "soon",
+            "",
+            "NaN",
+            "Wed, 21 Oct 2015 07:28:00 GMT",
+        ] {
             assert_eq!(read(ignored), None, "{ignored}");
         }
         let soon = SystemTime::now() + Duration::from_secs(20);
@@ -150,14 +156,23 @@ mod tests {
     }
 
     #[test]
-    fn the_next_link_is_found_among_others() {
-        let read = |value: &str| next_link(&headers(header::LINK, value));
-        let both = "<https://a/p?page=1,2>; rel=\"prev\", <https://a/p?page=3,4>; title=x; rel=\"last next\"";
-        assert_eq!(read(both).as_deref(), Some("https://a/p?page=3,4"));
-        assert_eq!(read("</p?page=2>;rel=next").as_deref(), Some("/p?page=2"));
-        for none in ["<https://a>; rel=\"last\"", "<https://a", "", "next"] {
-            assert_eq!(read(none), None, "{none}");
-        }
+    fn a_limit_that_is_used_up_names_its_end() {
+        let reset = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_secs()
+            + 30;
+        let reset = reset.to_string();
+        let read = |left: &str| {
+            let fields = [
+                ("x-ratelimit-remaining", left),
+                ("x-ratelimit-reset", &reset),
+            ];
+            requested_pause(&headers(&fields))
+        };
+        let pause = read("0").unwrap();
+        assert!(pause > Duration::from_secs(20) && pause <= Duration::from_secs(30));
+        assert_eq!(read("1"), None);
     }
 
     #[test]

@@ -17,8 +17,11 @@ use crate::secret::Secret;
 /// A new token is requested this long before the old one expires.
 const TOKEN_MARGIN: Duration = Duration::from_secs(30);
 
-/// Lifetime of a token whose response does not state one.
-const TOKEN_LIFE: u64 = 300;
+/// Lifetime of a token whose response does not state one, in seconds.
+const TOKEN_LIFE: f64 = 300.0;
+
+/// Longest lifetime of a token that is relied on, in seconds: a week.
+const MAX_TOKEN_LIFE: f64 = 604_800.0;
 
 /// How a request is authenticated, its secrets read.
 pub(super) enum Credentials {
@@ -62,7 +65,21 @@ pub(super) struct Token {
 #[derive(Deserialize)]
 struct TokenAnswer {
     access_token: String,
-    expires_in: Option<u64>,
+    expires_in: Option<serde_json::Value>,
+}
+
+/// Seconds until a token expires. RFC 6749 asks for a number; some servers send it as a string.
+fn lifetime(expires_in: Option<&serde_json::Value>) -> Result<Duration> {
+    use serde_json::Value;
+    let seconds = match expires_in {
+        None | Some(Value::Null) => Some(TOKEN_LIFE),
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        Some(other) => other.as_f64(),
+    };
+    let seconds = seconds
+        .filter(|seconds| !seconds.is_nan())
+        .ok_or_else(|| Error::refused("expires_in in the response is not a number of seconds"))?;
+    Ok(Duration::from_secs_f64(seconds.clamp(0.0, MAX_TOKEN_LIFE)))
 }
 
 impl Token {
@@ -70,7 +87,7 @@ impl Token {
     pub(super) fn read(body: &str) -> Result<Token> {
         let answer: TokenAnswer = serde_json::from_str(body)
             .map_err(|_| Error::refused("the response contains no access_token"))?;
-        let life = Duration::from_secs(answer.expires_in.unwrap_or(TOKEN_LIFE));
+        let life = lifetime(answer.expires_in.as_ref())?;
         Ok(Token {
             header: bearer(&answer.access_token)?,
             until: Instant::now() + life.saturating_sub(TOKEN_MARGIN),
@@ -142,4 +159,30 @@ fn sensitive(text: &str) -> Result<HeaderValue> {
 
 fn form_encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_live_as_long_as_said_however_it_is_written() {
+        let life = |text: &str| lifetime(Some(&serde_json::from_str(text).unwrap()));
+        for (text, seconds) in [
+            ("3599", 3_599),
+            ("\"3599\"", 3_599),
+            ("3600.0", 3_600),
+            ("-1", 0),
+            ("null", 300),
+            ("9223372036854775807", 604_800),
+            ("18446744073709551615", 604_800),
+        ] {
+            assert_eq!(life(text).unwrap(), Duration::from_secs(seconds), "{text}");
+        }
+        assert_eq!(lifetime(None).unwrap(), Duration::from_secs(300));
+        for wrong in ["\"soon\"", "[]", "true", "\"NaN\""] {
+            let error = life(wrong).unwrap_err();
+            assert!(error.to_string().contains("expires_in"), "{error}");
+        }
+    }
 }

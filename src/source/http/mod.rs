@@ -2,6 +2,8 @@
 
 mod answer;
 mod credentials;
+mod link;
+mod proxy;
 
 use std::fmt;
 use std::time::Duration;
@@ -11,10 +13,10 @@ use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, StatusCode};
 use url::Url;
 
-use self::answer::{check_status, gunzip, next_link, transport};
+use self::answer::{check_status, gunzip, transport};
 use self::credentials::{Credentials, OAuth2, Token};
 use super::{Response, Source};
-use crate::dataset;
+use crate::dataset::{self, PageStyle};
 use crate::error::{Context, Error, Result};
 
 /// Largest body in bytes on the wire, compressed or not.
@@ -42,6 +44,8 @@ pub struct HttpSource {
     client: Client,
     credentials: Credentials,
     timeouts: Timeouts,
+    /// Whether the next page is named by a `Link` header.
+    reads_links: bool,
 }
 
 impl fmt::Debug for HttpSource {
@@ -67,7 +71,7 @@ impl HttpSource {
             let name: HeaderName = name.parse().map_err(|_| wrong())?;
             headers.insert(name, value.parse().map_err(|_| wrong())?);
         }
-        let client = Client::builder()
+        let client = proxy::checked(Client::builder())?
             .user_agent(concat!("rtp/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
             .connect_timeout(timeouts.connect)
@@ -89,6 +93,7 @@ impl HttpSource {
             client,
             credentials: Credentials::read(&source.auth)?,
             timeouts,
+            reads_links: matches!(source.pagination.style, PageStyle::Link),
         })
     }
 
@@ -98,7 +103,13 @@ impl HttpSource {
             response = self.request(address).await?; // the token may have been revoked
         }
         check_status(&response)?;
-        let next_link = next_link(response.headers());
+        let next_link = match self.reads_links {
+            true => {
+                let values = response.headers().get_all(header::LINK);
+                link::next(values.iter().map(HeaderValue::as_bytes))?
+            }
+            false => None,
+        };
         let body = self.body(response).await?;
         Ok(Response { body, next_link })
     }
@@ -120,7 +131,7 @@ impl HttpSource {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
-        let idle = self.timeouts.connect + self.timeouts.idle;
+        let idle = self.timeouts.connect.saturating_add(self.timeouts.idle);
         match tokio::time::timeout(idle, request.send()).await {
             Ok(sent) => sent.map_err(|e| transport(&e)),
             Err(_) => Err(Error::unavailable(format!("no response within {idle:?}"))),
@@ -150,7 +161,9 @@ impl HttpSource {
             }
             wire.extend_from_slice(&piece);
         }
-        let bytes = match encoding.as_ref().map(HeaderValue::as_bytes) {
+        // Codings have no case (RFC 9110, section 8.4.1).
+        let encoding = encoding.map(|value| value.as_bytes().to_ascii_lowercase());
+        let bytes = match encoding.as_deref() {
             None | Some(b"identity" | b"") => wire,
             Some(b"gzip" | b"x-gzip") => gunzip(&wire)?,
             Some(other) => {
@@ -160,13 +173,7 @@ impl HttpSource {
                 )));
             }
         };
-        match String::from_utf8(bytes) {
-            Ok(text) => Ok(match text.strip_prefix('\u{feff}') {
-                Some(rest) => rest.to_string(),
-                None => text,
-            }),
-            Err(_) => Err(Error::unavailable("the response is not valid UTF-8")),
-        }
+        String::from_utf8(bytes).map_err(|_| Error::unavailable("the response is not valid UTF-8"))
     }
 
     /// The OAuth 2 token; a new one is requested if there is none or it expires soon.
