@@ -94,9 +94,9 @@ pub struct Check {
     pub age_seconds: Option<f64>,
     /// Why it is stale or failed, or any other remark.
     pub detail: Option<String>,
-    /// Whether it failed because of a bug in rtp, rather than because of the server.
+    /// What kind of error it failed with.
     #[serde(skip)]
-    pub is_ours: bool,
+    pub failed: Option<Kind>,
 }
 
 /// All checks of one moment.
@@ -117,10 +117,13 @@ pub struct Round {
 impl Round {
     /// The exit status, if it is the only round.
     pub fn exit(&self) -> Exit {
+        let has = |kind| self.checks.iter().any(|check| check.failed == Some(kind));
         match self.status {
             Status::Ok => Exit::Done,
             Status::Stale => Exit::No,
-            Status::Failed if self.checks.iter().any(|check| check.is_ours) => Exit::Internal,
+            Status::Failed if has(Kind::Internal) => Exit::Internal,
+            // A server that is down may come back; what is missing does not.
+            Status::Failed if has(Kind::Missing) => Exit::Missing,
             Status::Failed => Exit::Dependency,
         }
     }
@@ -157,7 +160,7 @@ impl Check {
             lag_seconds: None,
             age_seconds: None,
             detail: None,
-            is_ours: false,
+            failed: None,
         }
     }
 
@@ -168,7 +171,7 @@ impl Check {
         Check {
             status: Status::Failed,
             detail: Some(format!("{error}{hint}")),
-            is_ours: error.kind() == Kind::Internal,
+            failed: Some(error.kind()),
             ..self
         }
     }
@@ -179,11 +182,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mistake_of_ours_is_not_told_as_the_servers() {
+    fn a_mistake_of_ours_and_missing_data_are_not_told_as_an_outage() {
         let address = "sqlite:x.db";
         let failed = |error| Check::blank("batch-store", &address).failed(&error);
         let table = [
             (vec![failed(Error::refused("no"))], Exit::Dependency),
+            (
+                vec![
+                    failed(Error::missing("gone")),
+                    failed(Error::unavailable("down")),
+                ],
+                Exit::Missing,
+            ),
             (
                 vec![
                     failed(Error::refused("no")),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -168,8 +168,8 @@ pub trait EventLog: Debug + Display + Send + Sync {
     /// A member of a consumer group of a topic.
     async fn consumer(&self, topic: &str, group: &str) -> Result<Box<dyn Consumer>>;
 
-    /// Watches a topic from outside its groups.
-    async fn monitor(&self, topic: &str) -> Result<Box<dyn LogMonitor>>;
+    /// Watches a topic from outside its groups, until this time.
+    async fn monitor(&self, topic: &str, until: Instant) -> Result<Box<dyn LogMonitor>>;
 
     /// The same log, used with these settings of its client library; none if it has no such settings.
     fn with_settings(&self, _settings: &[Setting]) -> Option<Arc<dyn EventLog>> {

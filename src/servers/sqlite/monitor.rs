@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::ports::INIT_FIRST;
-use crate::ports::monitor::{Lag, LogMonitor, StoreMonitor, probe_topic, round_trip};
+use crate::ports::monitor::{Lag, LogMonitor, OutOfRange, StoreMonitor, probe_topic, round_trip};
 use crate::servers::sqlite::ddl::rows_of;
 use crate::servers::sqlite::event_log::{SqliteConsumer, SqliteProducer, events_table};
 use crate::servers::sqlite::{self, Missing};
@@ -17,7 +17,7 @@ use crate::servers::sqlite::{self, Missing};
 /// Page cache; a probe needs next to nothing.
 const CACHE_KIB: u32 = 256;
 
-/// How long a probe of a store waits for a lock before it reports the store as busy.
+/// How long a probe waits for a lock before it reports the log or the store as busy.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Probe events that stay in the log.
@@ -44,10 +44,13 @@ impl SqliteLogMonitor {
     /// Opens a topic and its heartbeat topic.
     pub fn open(path: &Path, topic: &str) -> Result<Self> {
         let probes = probe_topic(topic);
+        let db = sqlite::open(path, Missing::Refuse, CACHE_KIB)?;
+        sqlite::fail(db.busy_timeout(BUSY_TIMEOUT), "watch", path)?;
         Ok(SqliteLogMonitor {
-            producer: SqliteProducer::open(path, &probes)?,
-            consumer: SqliteConsumer::open(path, &probes, "rtp-heartbeat")?,
-            db: sqlite::open(path, Missing::Refuse, CACHE_KIB)?,
+            producer: SqliteProducer::open(path, &probes)?.with_busy_timeout(BUSY_TIMEOUT)?,
+            consumer: SqliteConsumer::open(path, &probes, "rtp-heartbeat")?
+                .with_busy_timeout(BUSY_TIMEOUT)?,
+            db,
             path: path.into(),
             topic: topic.into(),
         })
@@ -92,8 +95,12 @@ impl SqliteLogMonitor {
                 .any(|(_, _, committed)| committed.is_some()),
             partitions: Vec::new(),
             oldest: None,
+            out_of_range: Vec::new(),
         };
         for (partition, end, committed) in partitions {
+            let number = i32::try_from(partition).unwrap_or(i32::MAX);
+            lag.out_of_range
+                .extend(OutOfRange::find(number, committed, 0, end));
             let first = format!(
                 "SELECT offset, timestamp FROM {} WHERE offset >= ?1 ORDER BY offset LIMIT 1",
                 events_table(id, partition)
@@ -104,10 +111,8 @@ impl SqliteLogMonitor {
                 })
                 .optional()?;
             let behind = first.map_or(0, |(offset, _)| end - offset);
-            lag.partitions.push((
-                i32::try_from(partition).unwrap_or(i32::MAX),
-                u64::try_from(behind).unwrap_or(0),
-            ));
+            lag.partitions
+                .push((number, u64::try_from(behind).unwrap_or(0)));
             if let Some((_, timestamp)) = first {
                 lag.oldest = Some(lag.oldest.map_or(timestamp, |t| t.min(timestamp)));
             }

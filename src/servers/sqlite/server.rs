@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 
@@ -74,7 +75,7 @@ impl EventLog for Sqlite {
         Ok(Box::new(SqliteConsumer::open(&self.0, topic, group)?))
     }
 
-    async fn monitor(&self, topic: &str) -> Result<Box<dyn LogMonitor>> {
+    async fn monitor(&self, topic: &str, _until: Instant) -> Result<Box<dyn LogMonitor>> {
         Ok(Box::new(SqliteLogMonitor::open(&self.0, topic)?))
     }
 }

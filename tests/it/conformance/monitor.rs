@@ -128,6 +128,7 @@ impl LogMonitor for Nothing {
             started: false,
             partitions: Vec::new(),
             oldest: None,
+            out_of_range: Vec::new(),
         })
     }
 }
