@@ -29,6 +29,10 @@ pub const KIND: ServerKind = ServerKind {
     roles: &[Role::EventLog, Role::RealtimeStore, Role::BatchStore],
     parse: |path| match path {
         "" => Err("`sqlite:` needs the path of a file, as in sqlite:.rtp/log.db".into()),
+        // Most likely the address of a server, whose password every error about the file would show.
+        path if path.contains("://") || (path.starts_with("//") && path.contains('@')) => {
+            Err("`sqlite:` needs the path of a file, not the address of a server".into())
+        }
         path => Ok(Arc::new(Sqlite(path.into()))),
     },
 };
