@@ -22,6 +22,7 @@ mod pipeline;
 mod produce;
 mod products;
 mod schema;
+mod silence;
 mod stream;
 mod transform;
 mod verify;
