@@ -32,7 +32,8 @@ impl Times {
     }
 }
 
-pub(super) async fn check_log(watched: &Watched, run_id: &str) -> Check {
+/// Also returns how far the group lags, if that is known.
+pub(super) async fn check_log(watched: &Watched, run_id: &str) -> (Check, Option<Lag>) {
     let id = probe_id(run_id);
     let target = watched.clone();
     let seen = within(watched.timeout, &watched.event_log, move |times| {
@@ -49,21 +50,43 @@ pub(super) async fn check_log(watched: &Watched, run_id: &str) -> Check {
     let blank = Check::blank("event-log", &watched.event_log);
     let (latency, lag) = match seen.await {
         Ok(seen) => seen,
-        Err(error) => return blank.failed(&error),
+        Err(error) => return (blank.failed(&error), None),
     };
     let age = lag.oldest.map_or(Duration::ZERO, age_of);
     let (status, detail) = judge_lag(watched, &lag, age);
-    Check {
+    let check = Check {
         status,
         latency_ms: Some(millis(latency)),
         group: Some(watched.group.clone()),
         group_started: Some(lag.started),
         lag_records: Some(lag.records()),
-        lag_by_partition: lag.partitions,
+        lag_by_partition: lag.partitions.clone(),
         lag_seconds: Some(seconds(age)),
         detail: Some(detail),
         failed: (status == Status::Failed).then_some(Kind::Missing),
         ..blank
+    };
+    (check, Some(lag))
+}
+
+/// Judges whose offsets the real-time store keeps: a stream continues there, and not where the log says that the group
+/// is, so they must be those of this topic.
+pub(super) fn judge_topic(
+    check: Check,
+    group: &str,
+    stored: Option<&str>,
+    lag: Option<&Lag>,
+) -> Check {
+    let known = lag.and_then(|lag| lag.topic.as_deref());
+    match (stored, known) {
+        (Some(stored), Some(known)) if stored != known => {
+            let missing = Error::missing(format!(
+                "group {group} cannot continue in this store: its offsets belong to `{stored}`, but this log's topic is `{known}`"
+            ));
+            let way_out = "the log was deleted, restored or replaced; use a new --group";
+            check.failed(&missing.hint(way_out))
+        }
+        _ => check,
     }
 }
 
@@ -98,18 +121,27 @@ fn judge_lag(watched: &Watched, lag: &Lag, age: Duration) -> (Status, String) {
     (Status::Ok, state)
 }
 
-pub(super) async fn check_realtime_store(watched: &Watched, run_id: &str) -> Check {
+/// Also returns the topic that the group's offsets belong to, if the store keeps them.
+pub(super) async fn check_realtime_store(
+    watched: &Watched,
+    run_id: &str,
+) -> (Check, Option<String>) {
     let (id, target) = (probe_id(run_id), watched.clone());
     let seen = within(watched.timeout, &watched.realtime_store, move |times| {
         let (target, id) = (target.clone(), id.clone());
         async move {
             let mut store = target.realtime_store.monitor(&target.dataset).await?;
             store.probe(&writer("realtime", &target.group), &id).await?;
-            look(&mut *store, times.started).await
+            let seen = look(&mut *store, times.started).await?;
+            Ok((seen, store.topic(&target.group).await?))
         }
     });
+    let (seen, topic) = match seen.await {
+        Ok((seen, topic)) => (Ok(seen), topic),
+        Err(error) => (Err(error), None),
+    };
     let blank = Check::blank("realtime-store", &watched.realtime_store);
-    judge_store(blank, seen.await, watched.max_age_realtime)
+    (judge_store(blank, seen, watched.max_age_realtime), topic)
 }
 
 pub(super) async fn check_batch_store(watched: &Watched, run_id: &str) -> Check {
@@ -286,8 +318,7 @@ mod tests {
             let lag = Lag {
                 started,
                 partitions: vec![(0, 0), (1, records)],
-                oldest: None,
-                out_of_range: Vec::new(),
+                ..Lag::default()
             };
             let (got, detail) = judge_lag(&watched(), &lag, Duration::from_secs(age));
             assert_eq!(got, status, "{detail}");
@@ -310,8 +341,7 @@ mod tests {
             let lag = Lag {
                 started,
                 partitions: vec![(0, records)],
-                oldest: None,
-                out_of_range: Vec::new(),
+                ..Lag::default()
             };
             let (got, detail) = judge_lag(&watched, &lag, Duration::ZERO);
             assert_eq!(got, status, "{detail}");
@@ -323,10 +353,10 @@ mod tests {
         let lag = |committed| Lag {
             started: true,
             partitions: vec![(0, 0)],
-            oldest: None,
             out_of_range: OutOfRange::find(0, Some(committed), 10, 20)
                 .into_iter()
                 .collect(),
+            ..Lag::default()
         };
         for (committed, status, text) in [
             (9, Status::Failed, "from offset 9 to 9 were deleted"),
@@ -342,6 +372,33 @@ mod tests {
             assert_eq!(got, status, "{detail}");
             assert!(detail.contains(text), "{detail}");
         }
+    }
+
+    #[test]
+    fn offsets_in_a_store_must_be_those_of_this_topic() {
+        let lag = Lag {
+            topic: Some("this".into()),
+            ..Lag::default()
+        };
+        let judge = |stored, lag| {
+            let blank = Check::blank("realtime-store", &watched().realtime_store);
+            judge_topic(blank, "rtp", stored, lag)
+        };
+        for (stored, lag) in [
+            (Some("this"), Some(&lag)),
+            (None, Some(&lag)),
+            (Some("that"), None), // the log's own check says why it is unknown
+            (Some("that"), Some(&Lag::default())),
+        ] {
+            assert_eq!(judge(stored, lag).status, Status::Ok, "{stored:?} {lag:?}");
+        }
+        let check = judge(Some("that"), Some(&lag));
+        assert_eq!(
+            (check.status, check.failed),
+            (Status::Failed, Some(Kind::Missing))
+        );
+        let detail = check.detail.unwrap_or_default();
+        assert!(detail.contains("belong to `that`"), "{detail}");
     }
 
     #[test]

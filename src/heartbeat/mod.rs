@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use self::alerts::Alerts;
-use self::checks::{check_batch_store, check_log, check_realtime_store};
+use self::checks::{check_batch_store, check_log, check_realtime_store, judge_topic};
 use crate::dataset::Dataset;
 use crate::error::{Error, Kind};
 use crate::exit::Exit;
@@ -131,11 +131,12 @@ impl Round {
 
 /// Checks all three at the same time; a check that fails does not keep the others from reporting.
 pub async fn round(watched: &Watched, run_id: &str) -> Round {
-    let (log, realtime, batch) = tokio::join!(
+    let ((log, lag), (realtime, topic), batch) = tokio::join!(
         check_log(watched, run_id),
         check_realtime_store(watched, run_id),
         check_batch_store(watched, run_id),
     );
+    let realtime = judge_topic(realtime, &watched.group, topic.as_deref(), lag.as_ref());
     let checks = vec![log, realtime, batch];
     Round {
         time: crate::time::format_ms(crate::time::now_ms()),

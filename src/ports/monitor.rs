@@ -27,8 +27,10 @@ pub trait LogMonitor: Send {
 }
 
 /// How far a consumer group lags.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
+    /// The topic's identity, as [`Consumer::identity`] tells it; none if the log does not tell it.
+    pub topic: Option<String>,
     /// Whether the group has ever committed an offset. A group that has not starts at the oldest event.
     pub started: bool,
     /// Events not yet committed, for each partition.
@@ -106,6 +108,12 @@ pub trait StoreMonitor: Send {
     /// Writes a probe row to a separate table, replacing `writer`'s last one, and reads it back. `Unavailable`
     /// if the store is busy.
     async fn probe(&mut self, writer: &str, id: &str) -> Result<()>;
+
+    /// The identity of the topic that the group's offsets belong to which the store keeps with its rows, as
+    /// [`Consumer::identity`] tells it; none if it keeps none.
+    async fn topic(&mut self, _group: &str) -> Result<Option<String>> {
+        Ok(None)
+    }
 
     /// When rows of the dataset were last committed by `stream` or `load-batch`, in milliseconds
     /// since 1970 UTC; none if never.

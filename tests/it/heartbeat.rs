@@ -234,6 +234,28 @@ fn a_group_beyond_the_end_of_its_topic_has_failed() {
 }
 
 #[test]
+fn a_store_that_continues_another_log_has_failed() {
+    let place = Place::ready();
+    fall_behind(&place);
+    place.rtp(&["stream", "--until-end"], b"");
+    for file in [LOG, ".rtp/log.db-wal", ".rtp/log.db-shm"] {
+        std::fs::remove_file(place.path(file)).ok();
+    }
+    place.rtp(&["init"], b"");
+    let streamed = place.rtp(&["stream", "--until-end"], b"");
+    assert_eq!(streamed.status, 5, "{}", streamed.stderr);
+    let (ran, round) = heartbeat(&place, &[]);
+    assert_eq!(ran.status, 5, "{}", ran.stdout);
+    assert_eq!(statuses(&round), ["ok", "failed", "ok"]);
+    let detail = round["checks"][1]["detail"].as_str().unwrap();
+    let told = "but this log's topic is `sqlite topic ";
+    assert!(
+        detail.contains(told) && detail.contains("use a new --group"),
+        "{detail}"
+    );
+}
+
+#[test]
 fn freshness_is_the_age_of_the_last_write_of_this_dataset() {
     let place = Place::ready();
     let (ran, round) = heartbeat(

@@ -15,7 +15,7 @@ use crate::ports::event_log::Producer;
 use crate::ports::monitor::{Lag, LogMonitor, OutOfRange, probe_event, probe_topic};
 use crate::servers::address::Address;
 use crate::servers::kafka::KafkaProducer;
-use crate::servers::kafka::{self, Health, REQUEST_TIMEOUT, SHORT_TIMEOUT, WORDS};
+use crate::servers::kafka::{self, Health, REQUEST_TIMEOUT, SHORT_TIMEOUT, WORDS, queue};
 
 /// How long one attempt to read an event waits.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
@@ -65,12 +65,8 @@ enum Seen<'a> {
     End(i32),
 }
 
-/// The ends of a partition: the offset of its oldest event, and the one that the next event will get.
-struct Ends {
-    partition: i32,
-    low: i64,
-    high: i64,
-}
+/// A partition, the offset of its oldest event, and the one that the next event will get.
+type Ends = (i32, i64, i64);
 
 /// Reads partitions of a topic, independently of the groups that read it.
 struct PartitionReader {
@@ -152,30 +148,22 @@ impl PartitionReader {
         }
     }
 
-    fn ends(&self) -> Result<Vec<Ends>> {
-        let client = self.client.client();
-        let number = kafka::asked(
-            client,
-            &self.health,
-            &self.server,
-            &self.topic,
-            self.patience(),
-        )
-        .map_err(|e| self.explained("watch", e))?;
-        let ends = |partition| {
+    fn partitions(&self) -> Result<Vec<i32>> {
+        let (client, patience) = (self.client.client(), self.patience());
+        let number = kafka::asked(client, &self.health, &self.server, &self.topic, patience)
+            .map_err(|e| self.explained("watch", e))?;
+        Ok((0..i32::try_from(number).unwrap_or(i32::MAX)).collect())
+    }
+
+    fn ends(&self, partitions: &[i32]) -> Result<Vec<Ends>> {
+        let ends = |partition: &i32| {
             let marks = self
                 .client
-                .fetch_watermarks(&self.topic, partition, self.patience());
+                .fetch_watermarks(&self.topic, *partition, self.patience());
             let (low, high) = self.driven("read the ends of", marks)?;
-            Ok(Ends {
-                partition,
-                low,
-                high,
-            })
+            Ok((*partition, low, high))
         };
-        (0..i32::try_from(number).unwrap_or(i32::MAX))
-            .map(ends)
-            .collect()
+        partitions.iter().map(ends).collect()
     }
 
     /// Reads from these offsets until `see` has seen enough. An error that the client may recover from is waited for
@@ -257,10 +245,10 @@ impl PartitionReader {
     }
 
     /// The group's committed offset in each of these partitions that has one.
-    fn committed(&self, ends: &[Ends]) -> Result<BTreeMap<i32, i64>> {
+    fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>> {
         let doing = format!("read the offsets of group {} in", self.group);
         let mut list = TopicPartitionList::new();
-        for Ends { partition, .. } in ends {
+        for partition in partitions {
             list.add_partition(&self.topic, *partition);
         }
         let read = self.client.committed_offsets(list, self.patience());
@@ -274,22 +262,27 @@ impl PartitionReader {
         Ok(committed)
     }
 
+    /// None from brokers that are older than topic ids.
+    fn identity(&self) -> Result<Option<String>> {
+        let id = queue::topic_id(self.client.client(), &self.topic, self.patience());
+        let id = self.driven("ask for the id of", id)?;
+        Ok(id.map(|id| format!("kafka topic {id}")))
+    }
+
     fn lag(&self) -> Result<Lag> {
         let ends = self.ends()?;
         let committed = self.committed(&ends)?;
         let mut lag = Lag {
+            topic: self.identity()?,
+            ends: ends
+                .iter()
+                .map(|(partition, _, high)| (*partition, *high))
+                .collect(),
             started: !committed.is_empty(),
-            partitions: Vec::new(),
-            oldest: None,
-            out_of_range: Vec::new(),
+            ..Lag::default()
         };
         let mut firsts = BTreeMap::new();
-        for Ends {
-            partition,
-            low,
-            high,
-        } in ends
-        {
+        for (partition, low, high) in ends {
             let of = committed.get(&partition).copied();
             lag.out_of_range
                 .extend(OutOfRange::find(partition, of, low, high));
@@ -299,6 +292,12 @@ impl PartitionReader {
             if behind > 0 {
                 firsts.insert(partition, first);
             }
+        }
+        if !lag.out_of_range.is_empty() {
+            // Events that a group has just read may expire at once.
+            let now = self.committed(&partitions)?;
+            lag.out_of_range
+                .retain(|found| now.get(&found.partition) == Some(&found.committed));
         }
         if firsts.is_empty() {
             return Ok(lag);
@@ -357,12 +356,12 @@ fn is_corrupt(code: Code) -> bool {
 impl LogMonitor for KafkaLogMonitor {
     async fn probe(&mut self, id: &str) -> Result<()> {
         let probes = &self.probes;
-        let ends = tokio::task::block_in_place(|| probes.ends())?;
+        let ends = tokio::task::block_in_place(|| probes.ends(&probes.partitions()?))?;
         self.producer.send(&probe_event(id)).await?;
         self.producer.flush().await?;
         let ends = ends
             .iter()
-            .map(|ends| (ends.partition, ends.high))
+            .map(|(partition, _, high)| (*partition, *high))
             .collect();
         tokio::task::block_in_place(|| {
             probes.read_from(

@@ -56,17 +56,17 @@ impl SqliteLogMonitor {
         })
     }
 
-    fn id(&self, topic: &str) -> rusqlite::Result<Option<i64>> {
+    /// The number and the identity of a topic.
+    fn known(&self, topic: &str) -> rusqlite::Result<Option<(i64, String)>> {
+        let select = "SELECT id, identity FROM topics WHERE name = ?1";
         self.db
-            .query_row("SELECT id FROM topics WHERE name = ?1", [topic], |r| {
-                r.get(0)
-            })
+            .query_row(select, [topic], |r| Ok((r.get(0)?, r.get(1)?)))
             .optional()
     }
 
     /// Deletes all but the newest probe events, because nobody reads the others again.
     fn trim(&self, end: i64) -> rusqlite::Result<()> {
-        let Some(id) = self.id(&probe_topic(&self.topic))? else {
+        let Some((id, _)) = self.known(&probe_topic(&self.topic))? else {
             return Ok(());
         };
         let delete = format!("DELETE FROM {} WHERE offset < ?1", events_table(id, 0));
@@ -74,7 +74,7 @@ impl SqliteLogMonitor {
     }
 
     fn read_lag(&self, group: &str) -> rusqlite::Result<Option<Lag>> {
-        let Some(id) = self.id(&self.topic)? else {
+        let Some((id, identity)) = self.known(&self.topic)? else {
             return Ok(None);
         };
         let tx = self.db.unchecked_transaction()?; // offsets and ends at the same moment
@@ -90,12 +90,11 @@ impl SqliteLogMonitor {
             })?
             .collect::<rusqlite::Result<Vec<(i64, i64, Option<i64>)>>>()?;
         let mut lag = Lag {
+            topic: Some(identity),
             started: partitions
                 .iter()
                 .any(|(_, _, committed)| committed.is_some()),
-            partitions: Vec::new(),
-            oldest: None,
-            out_of_range: Vec::new(),
+            ..Lag::default()
         };
         for (partition, end, committed) in partitions {
             let number = i32::try_from(partition).unwrap_or(i32::MAX);
@@ -150,6 +149,8 @@ pub struct SqliteStoreMonitor {
     path: PathBuf,
     last_write: &'static str,
     of: String,
+    /// Whether it is the real-time store.
+    keeps_offsets: bool,
 }
 
 impl SqliteStoreMonitor {
@@ -161,6 +162,10 @@ impl SqliteStoreMonitor {
             "SELECT max(written_at) FROM rtp_offsets WHERE topic = ?1",
             &dataset.event.topic,
         )
+        .map(|store| SqliteStoreMonitor {
+            keeps_offsets: true,
+            ..store
+        })
     }
 
     /// Opens the batch store.
@@ -187,7 +192,17 @@ impl SqliteStoreMonitor {
             path: path.into(),
             last_write,
             of: of.into(),
+            keeps_offsets: false,
         })
+    }
+
+    /// A store that was created before offsets had a topic says nothing of it until the next commit.
+    fn topic_of(&self, group: &str) -> rusqlite::Result<Option<String>> {
+        let select = "SELECT identity FROM rtp_offsets
+             WHERE topic = ?1 AND consumer_group = ?2 AND identity <> '' LIMIT 1";
+        self.db
+            .query_row(select, params![self.of, group], |r| r.get(0))
+            .optional()
     }
 
     /// Whether the row is there; another heartbeat with the same name may have written after us.
@@ -216,6 +231,14 @@ impl StoreMonitor for SqliteStoreMonitor {
                 self.path.display()
             ))),
         }
+    }
+
+    async fn topic(&mut self, group: &str) -> Result<Option<String>> {
+        if !self.keeps_offsets {
+            return Ok(None);
+        }
+        let topic = tokio::task::block_in_place(|| self.topic_of(group));
+        sqlite::fail(topic, "watch", &self.path)
     }
 
     async fn last_write(&mut self) -> Result<Option<i64>> {

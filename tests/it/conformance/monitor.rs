@@ -124,12 +124,7 @@ impl LogMonitor for Nothing {
     }
 
     async fn lag(&mut self, _: &str) -> Result<Lag> {
-        Ok(Lag {
-            started: false,
-            partitions: Vec::new(),
-            oldest: None,
-            out_of_range: Vec::new(),
-        })
+        Ok(Lag::default())
     }
 }
 
