@@ -1,9 +1,12 @@
 //! The command line: the flags that every command takes, and what each of them does.
 
+use std::error::Error as _;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{CommandFactory, Parser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, CommandFactory, Parser};
 
 use crate::commands::Command;
 use crate::dataset::Dataset;
@@ -110,5 +113,158 @@ impl Cli {
             Ok(dataset)
         };
         command.run(dataset, run, Cli::command).await
+    }
+}
+
+/// What the values of these options may contain, by the name of their value, is not repeated in an error: a password
+/// in a mistyped address, a setting, a credential.
+const SECRET_VALUES: [&str; 3] = ["URL", "NAME=VALUE", "KIND:..."];
+
+/// An error about a command line, as users may see it: it names the variable if the value comes from there, and repeats
+/// nothing that may be a password.
+pub fn explained(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else {
+        return without_addresses(error);
+    };
+    let option = shown.split(' ').next().unwrap_or_default().to_string();
+    let Some(arg) = find(&Cli::command(), &option) else {
+        return without_addresses(error);
+    };
+    let place = match arg.get_env() {
+        Some(variable) if !is_given(&option, args) => variable.to_string_lossy().into_owned(),
+        _ => shown.clone(),
+    };
+    let is_secret = |name: &str| SECRET_VALUES.contains(&name);
+    let names = arg.get_value_names().unwrap_or_default();
+    if error.kind() == ErrorKind::ValueValidation && names.iter().any(|name| is_secret(name)) {
+        let reason = error.source().map_or_else(String::new, ToString::to_string);
+        let message = format!("invalid value for {place}: {reason}");
+        return Cli::command().error(ErrorKind::ValueValidation, message);
+    }
+    error.insert(ContextKind::InvalidArg, ContextValue::String(place));
+    error
+}
+
+/// The option of this name, such as `--event-log` or `-X`, of rtp or of one of its commands.
+fn find<'c>(command: &'c clap::Command, option: &str) -> Option<Arg> {
+    let has_name = |arg: &&Arg| {
+        let long = arg.get_long().map(|long| format!("--{long}"));
+        let short = arg.get_short().map(|short| format!("-{short}"));
+        [long, short].iter().flatten().any(|name| name == option)
+    };
+    let own = command.get_arguments().find(has_name).cloned();
+    own.or_else(|| {
+        command
+            .get_subcommands()
+            .find_map(|command| find(command, option))
+    })
+}
+
+/// Whether the command line has this option.
+fn is_given(option: &str, args: &[OsString]) -> bool {
+    let has_it = |arg: &OsString| {
+        let arg = arg.to_string_lossy();
+        arg == option
+            || arg
+                .strip_prefix(option)
+                .is_some_and(|rest| rest.starts_with('='))
+    };
+    args.iter().any(has_it)
+}
+
+/// The same error without any argument that looks like an address.
+fn without_addresses(mut error: clap::Error) -> clap::Error {
+    let is_address = |text: &str| text.contains('@') || text.contains("://");
+    for kind in [
+        ContextKind::InvalidArg,
+        ContextKind::InvalidValue,
+        ContextKind::InvalidSubcommand,
+    ] {
+        if let Some(ContextValue::String(text)) = error.get(kind)
+            && is_address(text)
+        {
+            error.insert(kind, ContextValue::String("***".into()));
+        }
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(args: &[&str]) -> String {
+        let args: Vec<OsString> = [&["rtp"], args]
+            .concat()
+            .iter()
+            .map(OsString::from)
+            .collect();
+        let error = Cli::try_parse_from(&args).unwrap_err();
+        explained(error, &args).to_string()
+    }
+
+    #[test]
+    fn no_error_repeats_what_may_be_a_password() {
+        let addresses = [
+            "kafka://me:hunter2@h:9092",
+            "kafka:/me:hunter2@h",
+            "kafka//me:hunter2@h",
+            "kafka:me:hunter2@h",
+            "postgress://me:hunter2@h/db",
+            "kafka://me:hunter2@x@h",
+            "kafka://me:x@hunter2@h",
+            "kafka://me%3Ahunter2@h",
+            "kafka://me%3ahunter2@h",
+            "kafka://me:hunter2/x@h",
+            "kafka://me:x/hunter2@h",
+            "kafka://me:hunter2?x@h",
+            "kafka://me:x?hunter2@h",
+            "kafka://me:hunter2#h:9092",
+            "kafka://me:hunter2",
+            "kafka://h:9092@me:hunter2",
+            "kafka://me/hunter2@h",
+            "kafka://h?sasl.password=hunter2",
+            "sqlite://me:hunter2@h/db",
+            "sqlite:postgres://me:hunter2@h/db",
+            "hunter2@h:9092",
+            "hunter2@h",
+            "me:hunter2@h",
+        ];
+        for address in addresses {
+            for (command, option) in [
+                ("init", "--event-log"),
+                ("init", "--realtime-store"),
+                ("init", "--batch-store"),
+                ("init", "--event-logs"),
+            ] {
+                for args in [
+                    &[command, option, address][..],
+                    &[command, &format!("{option}={address}")],
+                ] {
+                    let told = told(args);
+                    assert!(!told.contains("hunter2"), "{args:?}: {told}");
+                }
+            }
+            for args in [&["init", address][..], &[address]] {
+                let told = told(args);
+                assert!(!told.contains("hunter2"), "{args:?}: {told}");
+            }
+        }
+        for args in [
+            &["stream", "-X", "sasl.password:hunter2"][..],
+            &["heartbeat", "--alert-url", "htps:/hooks/hunter2"],
+            &["mock-api", "--require-auth", "hunter2"],
+        ] {
+            let told = told(args);
+            assert!(!told.contains("hunter2"), "{args:?}: {told}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_its_option_and_the_reason() {
+        let told = told(&["init", "--event-log", "mysql://h"]);
+        let expected =
+            "invalid value for --event-log <URL>: unknown scheme `mysql`; supported: sqlite";
+        assert!(told.contains(expected), "{told}");
     }
 }

@@ -38,10 +38,18 @@ use crate::run::{Run, Signal, Stop};
 
 /// Runs one command line and returns its exit status.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
-        Err(help_or_error) => return print_usage(&help_or_error),
-    };
+    let args: Vec<OsString> = args.into_iter().collect();
+    match catch(|| Ok(Cli::try_parse_from(&args))) {
+        Ok(Ok(cli)) => run_command(cli),
+        Ok(Err(help_or_error)) => print_usage(&cli::explained(help_or_error, &args)),
+        Err(bug) => {
+            run::to_stderr(&format!("rtp: error: {}", run::printable(&bug.to_string())));
+            Exit::Internal
+        }
+    }
+}
+
+fn run_command(cli: Cli) -> Exit {
     let (stopper, stop) = Stop::channel();
     let id = cli
         .global
@@ -60,13 +68,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     }
     report_panics(&run);
     let metrics_file = cli.global.metrics_file.clone();
-    let exit = conclude(&run, catch(|| execute(cli, &run, stopper)));
+    let kept = cli.command.kept_when_interrupted();
+    let exit = conclude(&run, kept, catch(|| execute(cli, &run, stopper)));
     // The outcome of the run is the same whether or not this can be written.
     if let Some(file) = metrics_file
-        && let Err(e) = run::exposition::write_file(&file, &run, exit)
+        && let Err(e) = catch(|| run::exposition::write_file(&file, &run, exit))
     {
-        run.warn(format!("--metrics-file: {e}"));
+        run.warn(format!(
+            "no metrics (--metrics-file or RTP_METRICS_FILE): {e}"
+        ));
     }
+    let exit = or_bug(&run, exit);
     run.summary(exit);
     exit
 }
@@ -82,12 +94,37 @@ fn print_usage(error: &clap::Error) -> Exit {
     }
 }
 
-/// The status of an outcome; an error is reported.
-fn conclude(run: &Run, outcome: Result<Exit>) -> Exit {
-    outcome.unwrap_or_else(|error| {
-        run.error(&error);
-        error.kind().into()
-    })
+/// The status of an outcome; an error is reported. What failed because a signal ended the wait for a server was
+/// interrupted, and `kept` says what is left of it.
+fn conclude(run: &Run, kept: &str, outcome: Result<Exit>) -> Exit {
+    let signal = run.stop.requested();
+    let (exit, waited) = match (outcome, signal) {
+        (Ok(exit), _) => (exit, String::new()),
+        (Err(error), Some(signal)) if error.is_retriable() => {
+            (signal.exit(), format!(" while waiting ({error})"))
+        }
+        (Err(error), _) => {
+            run.error(&error);
+            (error.kind().into(), String::new())
+        }
+    };
+    if let Some(signal) = signal.filter(|signal| signal.exit() == exit) {
+        run.warn(format!("interrupted by {}{waited}; {kept}", signal.name()));
+    }
+    or_bug(run, exit)
+}
+
+/// The status of a panic, if there was one, even where nobody waited for its outcome.
+fn or_bug(run: &Run, exit: Exit) -> Exit {
+    match run.panics.first() {
+        Some((bug, must_be_told)) if exit != Exit::Internal => {
+            if must_be_told {
+                run.error(&bug);
+            }
+            Exit::Internal
+        }
+        _ => exit,
+    }
 }
 
 /// Runs the command. The first signal asks it to stop; a second one ends the process at once, whatever
@@ -162,8 +199,16 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
     use crate::run::LogFormat;
+
+    fn test_run() -> (tokio::sync::watch::Sender<Option<Signal>>, Run) {
+        let (stopper, stop) = Stop::channel();
+        let run = Run::new("test", "1".into(), stop, LogFormat::Text, false);
+        (stopper, run)
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_command_that_panics_ends_with_the_status_of_a_mistake_of_ours() {
@@ -171,8 +216,70 @@ mod tests {
         let outcome = on_its_own_thread(async || panic!("as planned")).await;
         let text = outcome.as_ref().unwrap_err().to_string();
         assert!(text.ends_with(&place), "{text}");
-        let (_, stop) = Stop::channel();
-        let run = Run::new("test", "1".into(), stop, LogFormat::Text, false);
-        assert_eq!(conclude(&run, outcome).code(), 70);
+        let (_stopper, run) = test_run();
+        assert_eq!(conclude(&run, "", outcome).code(), 70);
+    }
+
+    #[test]
+    fn what_a_signal_ends_while_it_waits_is_interrupted_not_down() {
+        for signal in [Signal::Interrupt, Signal::Terminate] {
+            let (stopper, run) = test_run();
+            let down = || Err(Error::unavailable("down"));
+            assert_eq!(conclude(&run, "", down()), Exit::Dependency);
+            stopper.send_replace(Some(signal));
+            assert_eq!(conclude(&run, "", down()), signal.exit());
+            let refused = Err(Error::refused("no"));
+            assert_eq!(conclude(&run, "", refused), Exit::Dependency);
+            let drained = Ok(Exit::Done);
+            assert_eq!(conclude(&run, "", drained), Exit::Done);
+        }
+    }
+
+    /// The ways to panic where no result of the command shows it.
+    const PANICS: [&str; 4] = ["thread", "task", "unseen", "callback"];
+
+    /// Each in a process of its own, because it belongs to the process: its status, and the last line.
+    #[test]
+    fn a_panic_that_nobody_waits_for_has_its_status_and_the_summary() {
+        if let Ok(how) = std::env::var("RTP_TEST_PANIC") {
+            panic_somewhere(&how);
+        }
+        for how in PANICS {
+            let out = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "--nocapture"])
+                .arg("tests::a_panic_that_nobody_waits_for_has_its_status_and_the_summary")
+                .env("RTP_TEST_PANIC", how)
+                .env_remove("RUST_BACKTRACE")
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert_eq!(out.status.code(), Some(70), "{how}: {said}");
+            let told = format!("internal error, a bug in rtp: in a {how} (src/lib.rs:");
+            assert_eq!(said.matches(&told).count(), 1, "{how}: {said}");
+            let last = said.lines().last().unwrap();
+            assert!(last.ends_with("; exit 70"), "{how}: {said}");
+        }
+    }
+
+    #[expect(clippy::exit, reason = "the test is this process's end")]
+    fn panic_somewhere(how: &str) -> ! {
+        extern "C" fn callback() {
+            panic!("in a callback");
+        }
+        let (_stopper, run) = test_run();
+        report_panics(&run);
+        match how {
+            "thread" => drop(std::thread::spawn(|| panic!("in a thread")).join()),
+            "task" => {
+                let runtime = tokio::runtime::Runtime::new().unwrap();
+                let task = runtime.spawn(async { panic!("in a task") });
+                drop(runtime.block_on(task));
+            }
+            "unseen" => drop(catch::<()>(|| panic!("in a unseen"))),
+            _ => callback(),
+        }
+        let exit = conclude(&run, "", Ok(Exit::Done));
+        run.summary(exit);
+        std::process::exit(exit.code().into())
     }
 }

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+
 use crate::error::{Error, Result};
 use crate::intake::IntakeOptions;
 use crate::intake::rejects::Budget;
@@ -14,6 +17,51 @@ use crate::run::Run;
 use crate::run::retry::Retry;
 use crate::servers;
 
+/// `--api`: the address, if there is one, and where it comes from, for messages.
+#[derive(Clone, Debug)]
+pub(super) struct ApiArg(Option<(String, &'static str)>);
+
+/// How it is declared.
+#[derive(clap::Args)]
+struct DeclaredApi {
+    /// Address of the API; file:// reads a saved response, or a folder of *.json [default: the dataset's source.url]
+    #[arg(long, env = "RTP_API_URL", hide_env_values = true, value_name = "URL")]
+    api: Option<String>,
+}
+
+impl ApiArg {
+    /// The address and its place.
+    pub(super) fn given(&self) -> Option<(&str, &'static str)> {
+        self.0.as_ref().map(|(api, place)| (api.as_str(), *place))
+    }
+}
+
+impl clap::FromArgMatches for ApiArg {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let place = match matches.value_source("api") {
+            Some(ValueSource::EnvVariable) => "RTP_API_URL",
+            _ => "--api",
+        };
+        let DeclaredApi { api } = DeclaredApi::from_arg_matches(matches)?;
+        Ok(ApiArg(api.map(|api| (api, place))))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl clap::Args for ApiArg {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        DeclaredApi::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        DeclaredApi::augment_args_for_update(command)
+    }
+}
+
 /// `--event-log`, and the settings of its client.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct EventLogArgs {
@@ -21,6 +69,7 @@ pub(super) struct EventLogArgs {
     #[arg(
         long,
         env = "RTP_EVENT_LOG",
+        hide_env_values = true,
         value_name = "URL",
         default_value = "sqlite:.rtp/log.db",
         value_parser = servers::event_log
@@ -62,6 +111,7 @@ pub(super) struct RealtimeStoreArg {
     #[arg(
         long,
         env = "RTP_REALTIME_STORE",
+        hide_env_values = true,
         value_name = "URL",
         default_value = "sqlite:.rtp/realtime.db",
         value_parser = servers::realtime_store
@@ -76,6 +126,7 @@ pub(super) struct BatchStoreArg {
     #[arg(
         long,
         env = "RTP_BATCH_STORE",
+        hide_env_values = true,
         value_name = "URL",
         default_value = "sqlite:.rtp/batch.db",
         value_parser = servers::batch_store

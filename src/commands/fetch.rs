@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::commands::args::{MaxOutage, RunsUntil};
+use crate::commands::args::{ApiArg, MaxOutage, RunsUntil};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -21,9 +21,8 @@ use crate::time::{parse_duration, parse_time};
 /// at all. Temporary failures (time-outs, 429, 5xx, broken bodies) are retried.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Address of the API; file:// reads a saved response, or a folder of *.json [default: the dataset's source.url]
-    #[arg(long, env = "RTP_API_URL", hide_env_values = true, value_name = "URL")]
-    api: Option<String>,
+    #[command(flatten)]
+    api: ApiArg,
     /// Number of records to fetch [default: one page of an endless source, otherwise all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -117,12 +116,17 @@ async fn fetch(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     if let Some(Claim::Ends(exit)) = claim {
         return Ok(exit);
     }
-    let api = source::api_address(args.api.as_deref(), dataset)?;
+    let api = source::api_address(args.api.given(), dataset)?;
     let (api, declared) = source::open(&api, dataset, args.timeouts())?;
     walk(&args.settings(), api, &declared, dataset, retry).await
 }
 
 impl Args {
+    /// Whether the records go to a file that appears once it is complete.
+    pub fn has_out(&self) -> bool {
+        self.out.is_some()
+    }
+
     /// Whether the records go to a file, by `--out` or by redirection.
     pub fn writes_a_file(&self) -> bool {
         self.out.is_some() || stdout::is_file()

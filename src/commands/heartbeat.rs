@@ -21,8 +21,11 @@ use crate::time::parse_duration;
 /// topic and tables of their own. The lag in seconds is the age of the first event that the consumer group
 /// has not committed; the age of a store is the time since `stream` or `load-batch` last committed to it.
 ///
-/// A single round ends with the status of the worst check: 0 ok, 1 stale, 4 failed. With --interval the
-/// rounds continue whatever fails, and the command ends with 0 when told to stop. The summary counts checks:
+/// Without limits, no lag is stale, unless the group has never committed and events are waiting. A committed
+/// offset that is not in the topic means failed: the topic was recreated, or has lost events.
+///
+/// A single round ends with the status of the worst check: 0 ok, 1 stale, 4 failed, 5 failed because data is
+/// missing. With --interval the rounds continue whatever fails, and the command ends with 0 when told to stop. The summary counts checks:
 /// those that are ok as written, the others as rejected.
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -65,6 +65,28 @@ impl Command {
         }
     }
 
+    /// What is left when a signal ends it early, for people.
+    pub fn kept_when_interrupted(&self) -> &'static str {
+        match self {
+            Command::Fetch(args) if args.has_out() => "the --out file is unchanged",
+            Command::Fetch(_) => "the pages that were written are complete",
+            Command::Produce(_) => {
+                "the records that were read are kept; send the input again for the others, of which some may be kept, too"
+            }
+            Command::Stream(_) => {
+                "the events that were read are stored; the next run continues after the last commit"
+            }
+            Command::LoadBatch(_) => {
+                "nothing was kept, unless the connection was lost during the commit"
+            }
+            Command::Transform(_) => "the answers that were written are complete",
+            Command::Verify(_) => "there is no verdict",
+            Command::Heartbeat(_) => "the checks are incomplete",
+            Command::Init(_) => "what was created stays; run it again for the rest",
+            Command::MockApi(_) | Command::Completions(_) | Command::Man(_) => "nothing is kept",
+        }
+    }
+
     /// Whether the command itself says when it is ready.
     pub fn tells_when_ready(&self) -> bool {
         matches!(self, Command::Stream(_) | Command::Heartbeat(_))

@@ -211,11 +211,8 @@ impl Checker<'_> {
             time,
             partitions: self.range(raw.partitions.as_ref(), "partitions", 1, 1024, 3)?,
             replication: self.range(raw.replication.as_ref(), "replication", 1, 32, 1)?,
-            retention: raw
-                .retention
-                .as_ref()
-                .map(|d| self.duration(d))
-                .transpose()?,
+            retention: self.duration_if_any(raw.retention.as_ref())?,
+            dead_letter_retention: self.duration_if_any(raw.dead_letter_retention.as_ref())?,
         })
     }
 
@@ -254,7 +251,7 @@ impl Checker<'_> {
         Ok(RealtimeSpec {
             keyspace: self.identifier(&raw.keyspace, "keyspace")?,
             table,
-            ttl: raw.ttl.as_ref().map(|d| self.duration(d)).transpose()?,
+            ttl: self.duration_if_any(raw.ttl.as_ref())?,
             series,
         })
     }
@@ -315,12 +312,29 @@ mod tests {
         assert_eq!(d.key().name, "id");
         assert_eq!(d.time().name, "fetched_at");
         assert_eq!(d.event.dead_letter_topic(), "user_events.dlq");
+        assert_eq!(d.event.dead_letter_retention, None);
         assert_eq!(d.fields.len(), 14);
         assert_eq!(
             d.field_index("registered"),
             d.field_index("registered_date")
         );
         assert_eq!(d.fields[d.digest_order[0]].name, "address");
+    }
+
+    #[test]
+    fn dead_letters_do_not_expire_with_the_events() {
+        use crate::ports::event_log::{Retention, topics};
+        let days = |n: u64| Retention::For(std::time::Duration::from_secs(n * 86_400));
+        let of = |event: &str| {
+            let dataset = with("retention = \"7d\"", event).unwrap();
+            topics(&dataset).map(|topic| topic.retention)
+        };
+        let hour = Retention::For(std::time::Duration::from_secs(3_600));
+        let forever = Retention::Forever;
+        let both = "retention = \"7d\"\ndead_letter_retention = \"90d\"";
+        assert_eq!(of("retention = \"7d\""), [days(7), forever, hour]);
+        assert_eq!(of(both), [days(7), days(90), hour]);
+        assert_eq!(of(""), [forever, forever, hour]);
     }
 
     #[test]

@@ -76,6 +76,13 @@ impl Checker<'_> {
         crate::time::parse_duration(text.get_ref()).map_err(|e| self.error(&text.span(), e))
     }
 
+    pub(super) fn duration_if_any(
+        &self,
+        text: Option<&Spanned<String>>,
+    ) -> Result<Option<Duration>> {
+        text.map(|text| self.duration(text)).transpose()
+    }
+
     pub(super) fn range<T>(
         &self,
         n: Option<&Spanned<T>>,

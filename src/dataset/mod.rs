@@ -72,6 +72,8 @@ pub struct EventSpec {
     pub replication: u16,
     /// How long events are kept; none means forever.
     pub retention: Option<std::time::Duration>,
+    /// How long dead letters are kept; none means forever.
+    pub dead_letter_retention: Option<std::time::Duration>,
 }
 
 impl EventSpec {

@@ -82,6 +82,7 @@ pub(super) struct RawEvent {
     pub(super) partitions: Option<Spanned<u32>>,
     pub(super) replication: Option<Spanned<u16>>,
     pub(super) retention: Option<Spanned<String>>,
+    pub(super) dead_letter_retention: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -189,7 +189,10 @@ impl Checker<'_> {
             Ok(u) if !matches!(u.scheme(), "http" | "https" | "file") => {
                 return Err(self.error(
                     &raw.url.span(),
-                    format!("`{url}`: the scheme must be http, https or file"),
+                    format!(
+                        "unknown scheme `{}` in the URL; expected http, https or file",
+                        u.scheme()
+                    ),
                 ));
             }
             Ok(u) if u.password().is_some() => {
@@ -199,7 +202,8 @@ impl Checker<'_> {
                 ));
             }
             Ok(_) => {}
-            Err(e) => return Err(self.error(&raw.url.span(), format!("invalid URL `{url}`: {e}"))),
+            // Not repeated, because a mistyped one may contain a password.
+            Err(e) => return Err(self.error(&raw.url.span(), format!("invalid URL: {e}"))),
         }
         Ok(SourceSpec {
             url: url.clone(),

@@ -4,52 +4,102 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::{Check, Status, Watched};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ports::monitor::{Lag, StoreMonitor};
 use crate::run::task::Task;
 
 /// Pause between two attempts at a busy server.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// The last attempt of a check must begin at least this long before its time limit.
-const LAST_ATTEMPT_MARGIN: Duration = Duration::from_millis(250);
+/// A check ends this long before its time limit, or after three quarters of it, so that it can still say why it failed.
+const MARGIN: Duration = Duration::from_millis(250);
 
-pub(super) async fn check_log(watched: &Watched, run_id: &str) -> Check {
+/// The time of a check.
+#[derive(Clone, Copy)]
+struct Times {
+    started: Instant,
+    /// When its last attempt must have ended.
+    until: Instant,
+}
+
+impl Times {
+    fn of(limit: Duration) -> Times {
+        let started = Instant::now();
+        Times {
+            started,
+            until: started + limit.saturating_sub(MARGIN.min(limit / 4)),
+        }
+    }
+}
+
+/// Also returns how far the group lags, if that is known.
+pub(super) async fn check_log(watched: &Watched, run_id: &str) -> (Check, Option<Lag>) {
     let id = probe_id(run_id);
     let target = watched.clone();
-    let seen = within(watched.timeout, &watched.event_log, move |started| {
+    let seen = within(watched.timeout, &watched.event_log, move |times| {
         let (target, id) = (target.clone(), id.clone());
         async move {
             let mut log = target
                 .event_log
-                .monitor(&target.dataset.event.topic)
+                .monitor(&target.dataset.event.topic, times.until)
                 .await?;
             log.probe(&id).await?;
-            Ok((started.elapsed(), log.lag(&target.group).await?))
+            Ok((times.started.elapsed(), log.lag(&target.group).await?))
         }
     });
     let blank = Check::blank("event-log", &watched.event_log);
     let (latency, lag) = match seen.await {
         Ok(seen) => seen,
-        Err(error) => return blank.failed(&error),
+        Err(error) => return (blank.failed(&error), None),
     };
     let age = lag.oldest.map_or(Duration::ZERO, age_of);
     let (status, detail) = judge_lag(watched, &lag, age);
-    Check {
+    let check = Check {
         status,
         latency_ms: Some(millis(latency)),
         group: Some(watched.group.clone()),
         group_started: Some(lag.started),
         lag_records: Some(lag.records()),
-        lag_by_partition: lag.partitions,
+        lag_by_partition: lag.partitions.clone(),
         lag_seconds: Some(seconds(age)),
         detail: Some(detail),
+        failed: (status == Status::Failed).then_some(Kind::Missing),
         ..blank
+    };
+    (check, Some(lag))
+}
+
+/// Judges whose offsets the real-time store keeps: a stream continues there, and not where the log says that the group
+/// is, so they must be those of this topic.
+pub(super) fn judge_topic(
+    check: Check,
+    group: &str,
+    stored: Option<&str>,
+    lag: Option<&Lag>,
+) -> Check {
+    let known = lag.and_then(|lag| lag.topic.as_deref());
+    match (stored, known) {
+        (Some(stored), Some(known)) if stored != known => {
+            let missing = Error::missing(format!(
+                "group {group} cannot continue in this store: its offsets belong to `{stored}`, but this log's topic is `{known}`"
+            ));
+            let way_out = "the log was deleted, restored or replaced; use a new --group";
+            check.failed(&missing.hint(way_out))
+        }
+        _ => check,
     }
 }
 
+/// A group that has never committed is not ok once events wait for it, unless a limit allows that: no stream has run,
+/// or it has another group.
+
 fn judge_lag(watched: &Watched, lag: &Lag, age: Duration) -> (Status, String) {
     let group = &watched.group;
+    if !lag.out_of_range.is_empty() {
+        let places: Vec<String> = lag.out_of_range.iter().map(ToString::to_string).collect();
+        let detail = format!("group {group} cannot continue: {}", places.join("; "));
+        return (Status::Failed, detail);
+    }
     let state = match (lag.started, lag.records()) {
         (false, 0) => format!("group {group} has never committed, and there is nothing to read"),
         (false, n) => format!("group {group} has never committed, and {n} events are waiting"),
@@ -63,31 +113,45 @@ fn judge_lag(watched: &Watched, lag: &Lag, age: Duration) -> (Status, String) {
         let detail = format!("{state}, the first one for {age:.0?}, over the limit of {most:?}");
         return (Status::Stale, detail);
     }
+    let is_limited = watched.max_lag.is_some() || watched.max_lag_age.is_some();
+    if !lag.started && lag.records() > 0 && !is_limited {
+        let detail = format!("{state}; a stream with this --group, or --max-lag, is needed");
+        return (Status::Stale, detail);
+    }
     (Status::Ok, state)
 }
 
-pub(super) async fn check_realtime_store(watched: &Watched, run_id: &str) -> Check {
+/// Also returns the topic that the group's offsets belong to, if the store keeps them.
+pub(super) async fn check_realtime_store(
+    watched: &Watched,
+    run_id: &str,
+) -> (Check, Option<String>) {
     let (id, target) = (probe_id(run_id), watched.clone());
-    let seen = within(watched.timeout, &watched.realtime_store, move |started| {
+    let seen = within(watched.timeout, &watched.realtime_store, move |times| {
         let (target, id) = (target.clone(), id.clone());
         async move {
             let mut store = target.realtime_store.monitor(&target.dataset).await?;
             store.probe(&writer("realtime", &target.group), &id).await?;
-            look(&mut *store, started).await
+            let seen = look(&mut *store, times.started).await?;
+            Ok((seen, store.topic(&target.group).await?))
         }
     });
+    let (seen, topic) = match seen.await {
+        Ok((seen, topic)) => (Ok(seen), topic),
+        Err(error) => (Err(error), None),
+    };
     let blank = Check::blank("realtime-store", &watched.realtime_store);
-    judge_store(blank, seen.await, watched.max_age_realtime)
+    (judge_store(blank, seen, watched.max_age_realtime), topic)
 }
 
 pub(super) async fn check_batch_store(watched: &Watched, run_id: &str) -> Check {
     let (id, target) = (probe_id(run_id), watched.clone());
-    let seen = within(watched.timeout, &watched.batch_store, move |started| {
+    let seen = within(watched.timeout, &watched.batch_store, move |times| {
         let (target, id) = (target.clone(), id.clone());
         async move {
             let mut store = target.batch_store.monitor(&target.dataset).await?;
             store.probe(&writer("batch", &target.group), &id).await?;
-            look(&mut *store, started).await
+            look(&mut *store, times.started).await
         }
     });
     let blank = Check::blank("batch-store", &watched.batch_store);
@@ -145,18 +209,18 @@ fn judge_store(blank: Check, seen: Result<StoreSeen>, most: Option<Duration>) ->
 async fn within<T, F>(
     timeout: Duration,
     address: &dyn std::fmt::Display,
-    attempt: impl Fn(Instant) -> F + Send + 'static,
+    attempt: impl Fn(Times) -> F + Send + 'static,
 ) -> Result<T>
 where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send,
 {
-    let started = Instant::now();
+    let times = Times::of(timeout);
     let (says, said) = mpsc::channel();
     let mut task = Task::spawn(async move {
         loop {
-            match attempt(started).await {
-                Err(e) if e.is_retriable() && started.elapsed() + LAST_ATTEMPT_MARGIN < timeout => {
+            match attempt(times).await {
+                Err(e) if e.is_retriable() && Instant::now() < times.until => {
                     says.send(e).ok(); // the time limit may have passed
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
@@ -198,6 +262,7 @@ mod tests {
 
     use super::*;
     use crate::dataset::Dataset;
+    use crate::ports::monitor::OutOfRange;
 
     fn watched() -> Watched {
         let url = "sqlite:x.db";
@@ -253,12 +318,87 @@ mod tests {
             let lag = Lag {
                 started,
                 partitions: vec![(0, 0), (1, records)],
-                oldest: None,
+                ..Lag::default()
             };
             let (got, detail) = judge_lag(&watched(), &lag, Duration::from_secs(age));
             assert_eq!(got, status, "{detail}");
             assert!(detail.contains(text), "{detail}");
         }
+    }
+
+    #[test]
+    fn without_limits_only_a_group_that_never_committed_is_stale() {
+        let watched = Watched {
+            max_lag: None,
+            max_lag_age: None,
+            ..watched()
+        };
+        for (started, records, status) in [
+            (true, 1_000, Status::Ok),
+            (false, 0, Status::Ok),
+            (false, 1, Status::Stale),
+        ] {
+            let lag = Lag {
+                started,
+                partitions: vec![(0, records)],
+                ..Lag::default()
+            };
+            let (got, detail) = judge_lag(&watched, &lag, Duration::ZERO);
+            assert_eq!(got, status, "{detail}");
+        }
+    }
+
+    #[test]
+    fn a_group_outside_of_its_topic_has_failed_whatever_the_limits() {
+        let lag = |committed| Lag {
+            started: true,
+            partitions: vec![(0, 0)],
+            out_of_range: OutOfRange::find(0, Some(committed), 10, 20)
+                .into_iter()
+                .collect(),
+            ..Lag::default()
+        };
+        for (committed, status, text) in [
+            (9, Status::Failed, "from offset 9 to 9 were deleted"),
+            (10, Status::Ok, "is at the end"),
+            (20, Status::Ok, "is at the end"),
+            (
+                21,
+                Status::Failed,
+                "committed offset 21 of partition 0, but the topic ends at 20",
+            ),
+        ] {
+            let (got, detail) = judge_lag(&watched(), &lag(committed), Duration::ZERO);
+            assert_eq!(got, status, "{detail}");
+            assert!(detail.contains(text), "{detail}");
+        }
+    }
+
+    #[test]
+    fn offsets_in_a_store_must_be_those_of_this_topic() {
+        let lag = Lag {
+            topic: Some("this".into()),
+            ..Lag::default()
+        };
+        let judge = |stored, lag| {
+            let blank = Check::blank("realtime-store", &watched().realtime_store);
+            judge_topic(blank, "rtp", stored, lag)
+        };
+        for (stored, lag) in [
+            (Some("this"), Some(&lag)),
+            (None, Some(&lag)),
+            (Some("that"), None), // the log's own check says why it is unknown
+            (Some("that"), Some(&Lag::default())),
+        ] {
+            assert_eq!(judge(stored, lag).status, Status::Ok, "{stored:?} {lag:?}");
+        }
+        let check = judge(Some("that"), Some(&lag));
+        assert_eq!(
+            (check.status, check.failed),
+            (Status::Failed, Some(Kind::Missing))
+        );
+        let detail = check.detail.unwrap_or_default();
+        assert!(detail.contains("belong to `that`"), "{detail}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ const OF_CHECKS: [OfCheck; 4] = [
     (
         "rtp_heartbeat_up",
         "1 if the log or store accepted a probe and returned it",
-        |check| Some(number(check.status != Status::Failed)),
+        |check| Some(number(check.latency_ms.is_some())),
     ),
     (
         "rtp_heartbeat_ok",

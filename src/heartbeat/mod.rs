@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use self::alerts::Alerts;
-use self::checks::{check_batch_store, check_log, check_realtime_store};
+use self::checks::{check_batch_store, check_log, check_realtime_store, judge_topic};
 use crate::dataset::Dataset;
 use crate::error::{Error, Kind};
 use crate::exit::Exit;
@@ -94,9 +94,9 @@ pub struct Check {
     pub age_seconds: Option<f64>,
     /// Why it is stale or failed, or any other remark.
     pub detail: Option<String>,
-    /// Whether it failed because of a bug in rtp, rather than because of the server.
+    /// What kind of error it failed with.
     #[serde(skip)]
-    pub is_ours: bool,
+    pub failed: Option<Kind>,
 }
 
 /// All checks of one moment.
@@ -117,10 +117,13 @@ pub struct Round {
 impl Round {
     /// The exit status, if it is the only round.
     pub fn exit(&self) -> Exit {
+        let has = |kind| self.checks.iter().any(|check| check.failed == Some(kind));
         match self.status {
             Status::Ok => Exit::Done,
             Status::Stale => Exit::No,
-            Status::Failed if self.checks.iter().any(|check| check.is_ours) => Exit::Internal,
+            Status::Failed if has(Kind::Internal) => Exit::Internal,
+            // A server that is down may come back; what is missing does not.
+            Status::Failed if has(Kind::Missing) => Exit::Missing,
             Status::Failed => Exit::Dependency,
         }
     }
@@ -128,11 +131,12 @@ impl Round {
 
 /// Checks all three at the same time; a check that fails does not keep the others from reporting.
 pub async fn round(watched: &Watched, run_id: &str) -> Round {
-    let (log, realtime, batch) = tokio::join!(
+    let ((log, lag), (realtime, topic), batch) = tokio::join!(
         check_log(watched, run_id),
         check_realtime_store(watched, run_id),
         check_batch_store(watched, run_id),
     );
+    let realtime = judge_topic(realtime, &watched.group, topic.as_deref(), lag.as_ref());
     let checks = vec![log, realtime, batch];
     Round {
         time: crate::time::format_ms(crate::time::now_ms()),
@@ -157,7 +161,7 @@ impl Check {
             lag_seconds: None,
             age_seconds: None,
             detail: None,
-            is_ours: false,
+            failed: None,
         }
     }
 
@@ -168,7 +172,7 @@ impl Check {
         Check {
             status: Status::Failed,
             detail: Some(format!("{error}{hint}")),
-            is_ours: error.kind() == Kind::Internal,
+            failed: Some(error.kind()),
             ..self
         }
     }
@@ -179,11 +183,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mistake_of_ours_is_not_told_as_the_servers() {
+    fn a_mistake_of_ours_and_missing_data_are_not_told_as_an_outage() {
         let address = "sqlite:x.db";
         let failed = |error| Check::blank("batch-store", &address).failed(&error);
         let table = [
             (vec![failed(Error::refused("no"))], Exit::Dependency),
+            (
+                vec![
+                    failed(Error::missing("gone")),
+                    failed(Error::unavailable("down")),
+                ],
+                Exit::Missing,
+            ),
             (
                 vec![
                     failed(Error::refused("no")),

@@ -47,7 +47,7 @@ pub fn table(round: &Round) -> String {
         "DETAIL",
     ]);
     for check in &round.checks {
-        let detail = printable(check.detail.as_deref().unwrap_or_default()).replace('\n', " ");
+        let detail = printable(check.detail.as_deref().unwrap_or_default());
         line([
             check.check,
             check.status.name(),

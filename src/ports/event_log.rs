@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -22,8 +22,19 @@ pub struct Topic {
     pub partitions: u32,
     /// On how many brokers each partition is kept, if the log has brokers.
     pub replication: u16,
-    /// How long an event is kept, if the log deletes old ones; none leaves it to the log.
-    pub retention: Option<Duration>,
+    /// How long an event is kept, if the log deletes old ones.
+    pub retention: Retention,
+}
+
+/// How long a log keeps the events of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// As long as it keeps those of any topic, by its own default.
+    LogDefault,
+    /// For this long.
+    For(Duration),
+    /// For ever.
+    Forever,
 }
 
 impl Topic {
@@ -33,7 +44,7 @@ impl Topic {
             name: name.into(),
             partitions,
             replication: 1,
-            retention: None,
+            retention: Retention::LogDefault,
         }
     }
 }
@@ -168,8 +179,8 @@ pub trait EventLog: Debug + Display + Send + Sync {
     /// A member of a consumer group of a topic.
     async fn consumer(&self, topic: &str, group: &str) -> Result<Box<dyn Consumer>>;
 
-    /// Watches a topic from outside its groups.
-    async fn monitor(&self, topic: &str) -> Result<Box<dyn LogMonitor>>;
+    /// Watches a topic from outside its groups, until this time.
+    async fn monitor(&self, topic: &str, until: Instant) -> Result<Box<dyn LogMonitor>>;
 
     /// The same log, used with these settings of its client library; none if it has no such settings.
     fn with_settings(&self, _settings: &[Setting]) -> Option<Arc<dyn EventLog>> {
@@ -199,9 +210,12 @@ impl Setting {
     }
 }
 
-/// The topics of a dataset: its own, its dead letters, and the heartbeat's probes.
+/// The topics of a dataset: its own, its dead letters, and the heartbeat's probes. Dead letters do not expire with the
+/// events, because nothing else has those records.
 pub fn topics(dataset: &Dataset) -> [Topic; 3] {
     let event = &dataset.event;
+    let kept = |retention: Option<Duration>| retention.map_or(Retention::Forever, Retention::For);
+    let (dead_letters, probes) = (event.dead_letter_topic(), probe_topic(&event.topic));
     let topic = |name: String, partitions, retention| Topic {
         name,
         partitions,
@@ -209,9 +223,9 @@ pub fn topics(dataset: &Dataset) -> [Topic; 3] {
         retention,
     };
     [
-        topic(event.topic.clone(), event.partitions, event.retention),
-        topic(event.dead_letter_topic(), 1, event.retention),
-        topic(probe_topic(&event.topic), 1, Some(PROBES_KEPT)),
+        topic(event.topic.clone(), event.partitions, kept(event.retention)),
+        topic(dead_letters, 1, kept(event.dead_letter_retention)),
+        topic(probes, 1, Retention::For(PROBES_KEPT)),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! The monitoring port of the event log and the stores: whether they accept a write and return it, and
 //! how far they lag.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,12 @@ use crate::record::event::{Event, EventBatch};
 /// Watches one topic of an event log.
 ///
 /// Guarantees: nothing is written to the topic itself, to its dead letters or to its groups' offsets;
-/// probes leave a bounded number of events behind; a missing topic is an error (`Invalid`).
+/// probes leave a bounded number of events behind; a missing topic is an error (`Invalid`). What is known about a
+/// failure is told before the time limit that the monitor was opened with, after which nobody listens.
 #[async_trait]
 pub trait LogMonitor: Send {
     /// Appends a probe event to the topic's heartbeat topic, waits for its acknowledgement and reads
-    /// it back. May wait forever; the caller sets the time limit.
+    /// it back. May wait longer than the time limit, which the caller enforces.
     async fn probe(&mut self, id: &str) -> Result<()>;
 
     /// How far a consumer group lags behind the current end of the topic.
@@ -25,8 +27,10 @@ pub trait LogMonitor: Send {
 }
 
 /// How far a consumer group lags.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
+    /// The topic's identity, as [`Consumer::identity`] tells it; none if the log does not tell it.
+    pub topic: Option<String>,
     /// Whether the group has ever committed an offset. A group that has not starts at the oldest event.
     pub started: bool,
     /// Events not yet committed, for each partition.
@@ -34,6 +38,58 @@ pub struct Lag {
     /// When the oldest of them was produced, by its own timestamp, in milliseconds since 1970 UTC;
     /// none if there is none.
     pub oldest: Option<i64>,
+    /// Committed offsets that are not in the topic.
+    pub out_of_range: Vec<OutOfRange>,
+}
+
+/// A committed offset outside of its partition. The group cannot continue there: the topic was recreated, restored,
+/// or has lost events that the group had not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfRange {
+    /// The partition.
+    pub partition: i32,
+    /// What the group has committed there.
+    pub committed: i64,
+    /// Offset of the oldest event that is left.
+    pub low: i64,
+    /// Offset that the next event will get.
+    pub end: i64,
+}
+
+impl OutOfRange {
+    /// The committed offset, if it is outside of the partition.
+    pub fn find(partition: i32, committed: Option<i64>, low: i64, end: i64) -> Option<Self> {
+        let committed = committed.filter(|at| *at < low || *at > end)?;
+        Some(OutOfRange {
+            partition,
+            committed,
+            low,
+            end,
+        })
+    }
+}
+
+impl fmt::Display for OutOfRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let OutOfRange {
+            partition,
+            committed,
+            low,
+            end,
+        } = self;
+        match committed > end {
+            true => write!(
+                f,
+                "it has committed offset {committed} of partition {partition}, but the topic ends at {end}; \
+                 if the topic was deleted and recreated, use a new --group"
+            ),
+            false => write!(
+                f,
+                "the events of partition {partition} from offset {committed} to {} were deleted before it had read them",
+                low - 1
+            ),
+        }
+    }
 }
 
 impl Lag {
@@ -52,6 +108,12 @@ pub trait StoreMonitor: Send {
     /// Writes a probe row to a separate table, replacing `writer`'s last one, and reads it back. `Unavailable`
     /// if the store is busy.
     async fn probe(&mut self, writer: &str, id: &str) -> Result<()>;
+
+    /// The identity of the topic that the group's offsets belong to which the store keeps with its rows, as
+    /// [`Consumer::identity`] tells it; none if it keeps none.
+    async fn topic(&mut self, _group: &str) -> Result<Option<String>> {
+        Ok(None)
+    }
 
     /// When rows of the dataset were last committed by `stream` or `load-batch`, in milliseconds
     /// since 1970 UTC; none if never.

@@ -39,6 +39,12 @@ impl Counts {
             count.store(0, Ordering::Relaxed);
         }
     }
+
+    /// Counts records that were written as skipped, because what they were written to is not kept.
+    pub fn give_up(&self, records: u64) {
+        self.written.fetch_sub(records, Ordering::Relaxed);
+        add(&self.skipped, records);
+    }
 }
 
 /// Adds to a count.

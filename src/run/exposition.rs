@@ -35,11 +35,17 @@ type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
 /// ends.
 pub async fn serve(address: SocketAddr, run: Run) -> Result<()> {
     let fail = |e: std::io::Error| {
-        Error::invalid(format!("--metrics-listen: cannot listen on {address}: {e}"))
+        Error::invalid(format!(
+            "cannot listen on {address} for metrics (--metrics-listen or RTP_METRICS_LISTEN): {e}"
+        ))
     };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(fail)?;
     let bound = listener.local_addr().map_err(fail)?;
-    run.info(format!("metrics at http://{bound}/metrics"));
+    let place = format!("metrics at http://{bound}/metrics");
+    match address.port() {
+        0 => run.notice(place), // nobody else knows the port
+        _ => run.info(place),
+    }
     let (scraped, ready) = (run.clone(), run);
     let router = Router::new()
         .route(

@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::run::metrics::Metrics;
 use crate::run::progress::Progress;
+use crate::run::task::Panics;
 
 /// Format of the messages on stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -47,6 +48,14 @@ impl Signal {
         match self {
             Signal::Interrupt => Exit::Interrupted,
             Signal::Terminate => Exit::Terminated,
+        }
+    }
+
+    /// Its name, for messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Signal::Interrupt => "SIGINT",
+            Signal::Terminate => "SIGTERM",
         }
     }
 }
@@ -98,6 +107,8 @@ pub struct Run {
     pub log_format: LogFormat,
     /// Only warnings, errors and the summary; no progress.
     pub quiet: bool,
+    /// The panics so far.
+    pub panics: Arc<Panics>,
     progress: Progress,
     started: Instant,
 }
@@ -119,6 +130,7 @@ impl Run {
             stop,
             log_format,
             quiet,
+            panics: Arc::default(),
             progress: Progress::default(),
             started: Instant::now(),
         }
@@ -127,8 +139,13 @@ impl Run {
     /// Tells the user something on stderr, unless `--quiet`.
     pub fn info(&self, message: impl AsRef<str>) {
         if !self.quiet {
-            self.log("info", message.as_ref(), None);
+            self.notice(message);
         }
+    }
+
+    /// Tells the user something on stderr that `--quiet` must not hide, because it cannot be known otherwise.
+    pub fn notice(&self, message: impl AsRef<str>) {
+        self.log("info", message.as_ref(), None);
     }
 
     /// Warns the user on stderr.
@@ -171,7 +188,7 @@ impl Run {
                 if let (Some(hint), Some(map)) = (hint, object.as_object_mut()) {
                     map.insert("hint".into(), hint.into());
                 }
-                object.to_string()
+                printable_json(&object)
             }
         };
         self.progress.suspend(|| to_stderr(&line));
@@ -216,6 +233,7 @@ impl Run {
             .to_string(),
         };
         to_stderr(&line);
+        self.panics.hear_no_more();
     }
 }
 
@@ -230,24 +248,46 @@ pub fn to_stderr(line: &str) {
     }
 }
 
-/// Escapes whatever could control a terminal: C0, DEL, C1 and the bidirectional controls.
+/// Escapes whatever could control a terminal, or begin a line that looks like one of rtp's own: the text may come from
+/// a server.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let hostile = (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if hostile {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
+        match c {
+            '\n' => out.push_str("\\n"),
+            c if is_hostile(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
         }
     }
     out
 }
 
+/// The same for JSON, which escapes only some of that on its own.
+fn printable_json(object: &serde_json::Value) -> String {
+    let json = object.to_string();
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match is_hostile(c) {
+            true => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
+/// C0, DEL and C1 but for the tab, the separators of lines and paragraphs, and the bidirectional controls.
+fn is_hostile(c: char) -> bool {
+    (c.is_control() && c != '\t')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a store could say to look like rtp, or to take over the terminal.
+    const HOSTILE: &str =
+        "no\nrtp load-batch: 9 read\r\u{1b}[2J\u{9b}2J\u{202e}x\u{2028}y\u{7f}\u{61c}";
 
     #[test]
     fn hostile_characters_are_escaped() {
@@ -255,6 +295,17 @@ mod tests {
             printable("a\u{1b}]0;x\u{7}\rb"),
             "a\\u{1b}]0;x\\u{7}\\u{d}b"
         );
-        assert_eq!(printable("Zoë\u{202e}x"), "Zoë\\u{202e}x");
+        assert_eq!(printable("Zoë\u{202e}x\ty"), "Zoë\\u{202e}x\ty");
+        let told = printable(HOSTILE);
+        assert!(told.starts_with("no\\nrtp load-batch: 9 read"), "{told}");
+        assert!(!told.contains(is_hostile), "{told}");
+    }
+
+    #[test]
+    fn json_is_one_line_that_reads_back_as_it_was() {
+        let line = printable_json(&serde_json::json!({"message": HOSTILE}));
+        assert!(!line.contains(is_hostile), "{line}");
+        let back: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(back["message"], HOSTILE);
     }
 }

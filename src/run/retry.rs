@@ -13,8 +13,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// See [`FIRST_PAUSE`].
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// A dependency that recovers within two or three attempts is not worth a warning.
-const WARN_FROM_PAUSE: Duration = Duration::from_millis(400);
+/// A dependency that recovers sooner, within two or three attempts, is not worth a warning.
+const WARN_FROM: Duration = Duration::from_millis(400);
 
 /// How a run handles outages.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl<'a> Outage<'a> {
         if is_over || run.stop.requested().is_some() {
             return Err(gave_up(error, *max_outage));
         }
-        if longest >= WARN_FROM_PAUSE && !self.warned {
+        if longest.max(self.started.elapsed()) >= WARN_FROM && !self.warned {
             run.warn(format!("{error}; waiting for it"));
             self.warned = true;
         }

@@ -1,28 +1,70 @@
-//! Work on threads and tasks of its own. A panic there is a bug in rtp: it becomes an error that says what
-//! happened and where, so that nobody mistakes it for the end of the work.
+//! Work on threads and tasks of its own. A panic is a bug in rtp: it becomes an error that says what happened and
+//! where, so that nobody mistakes it for the end of the work. Wherever it is, the run ends with the status for that.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Once, OnceLock};
 use std::task::{self, Poll};
 
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
+use crate::exit::Exit;
 use crate::run::Run;
 
 thread_local! {
     /// `Some` while [`catch`] runs on this thread: the file and line of its last panic.
     static CAUGHT_AT: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether [`guard`] runs on this thread.
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The run that reports uncaught panics.
+/// The run that hears of panics.
 static REPORTER: OnceLock<Run> = OnceLock::new();
 
-/// Reports uncaught panics as errors of this run, instead of by a stack trace.
+/// How a panic begins that Rust cannot unwind, in code that C has called or while another one unwinds. The process is
+/// aborted after it.
+const ABORTS: [&str; 2] = [
+    "panic in a function that cannot unwind",
+    "panic in a destructor",
+];
+
+/// The panics of a run, those included whose error nobody waited for.
+#[derive(Debug, Default)]
+pub struct Panics {
+    /// Message and place of the first one.
+    first: OnceLock<String>,
+    /// Whether one was reported when it happened.
+    is_told: AtomicBool,
+    /// Whether the run has ended.
+    is_over: AtomicBool,
+}
+
+impl Panics {
+    /// Records a panic.
+    fn add(&self, what: String, is_told: bool) {
+        self.first.get_or_init(|| what);
+        self.is_told.fetch_or(is_told, Ordering::Relaxed);
+    }
+
+    /// The first one, and whether it must still be reported; none if there was no panic.
+    pub fn first(&self) -> Option<(Error, bool)> {
+        let error = Error::internal(self.first.get()?);
+        Some((error, !self.is_told.load(Ordering::Relaxed)))
+    }
+
+    /// Panics of what the end of the process cuts short no longer matter: the status is known, and the summary is the
+    /// last line.
+    pub(super) fn hear_no_more(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Reports uncaught panics as errors of this run, instead of by a stack trace, and records all of them.
 pub fn report_panics(run: &Run) {
     REPORTER.get_or_init(|| run.clone());
     set_hook();
@@ -35,6 +77,15 @@ pub fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let outcome = catch_unwind(AssertUnwindSafe(work));
     let place = CAUGHT_AT.replace(outer).unwrap_or_default();
     outcome.unwrap_or_else(|panic| Err(panicked(panic.as_ref(), &place)))
+}
+
+/// Runs code of a library that panics at bad input; none if it does. That is a mistake of the input, not of rtp.
+pub fn guard<T>(work: impl FnOnce() -> T) -> Option<T> {
+    set_hook();
+    let outer = IS_GUARDED.replace(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    IS_GUARDED.set(outer);
+    outcome.ok()
 }
 
 /// Work on a task of its own, which is awaited like any other future, and aborted once nobody awaits it any more.
@@ -76,17 +127,52 @@ fn set_hook() {
     ONCE.call_once(|| {
         let default_hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
+            if IS_GUARDED.try_with(Cell::get).unwrap_or(false) {
+                return;
+            }
             let place = place(panic);
-            match (keep_place(&place), REPORTER.get()) {
-                _ if Backtrace::capture().status() == BacktraceStatus::Captured => {
-                    default_hook(panic); // whoever sets RUST_BACKTRACE wants to see it
-                }
-                (true, _) => {}
-                (false, Some(run)) => run.error(&panicked(panic.payload(), &place)),
-                (false, None) => default_hook(panic),
+            let is_caught = keep_place(&place);
+            // Whoever sets RUST_BACKTRACE wants to see it.
+            let is_traced = Backtrace::capture().status() == BacktraceStatus::Captured;
+            let run = REPORTER.get();
+            if is_traced || (run.is_none() && !is_caught) {
+                default_hook(panic);
+            }
+            if let Some(run) = run {
+                hear(run, &said(panic.payload(), &place), is_caught, is_traced);
             }
         }));
     });
+}
+
+/// Records a panic, and reports it unless it is caught or was shown.
+fn hear(run: &Run, what: &str, is_caught: bool, is_shown: bool) {
+    if run.panics.is_over.load(Ordering::Relaxed) {
+        return;
+    }
+    let aborts = ABORTS.iter().any(|start| what.starts_with(start));
+    let is_told = !is_caught || is_shown;
+    if !aborts {
+        run.panics.add(what.into(), is_told);
+        if !is_caught && !is_shown {
+            run.error(&Error::internal(what));
+        }
+        return;
+    }
+    if let Some((error, true)) = run.panics.first() {
+        run.error(&error);
+    }
+    run.summary(Exit::Internal);
+    end(Exit::Internal);
+}
+
+/// Ends the process with a status, where it would otherwise be aborted without one.
+#[expect(
+    clippy::exit,
+    reason = "the stack is not unwound, so main is never reached"
+)]
+fn end(exit: Exit) -> ! {
+    std::process::exit(exit.code().into())
 }
 
 fn place(panic: &PanicHookInfo<'_>) -> String {
@@ -107,10 +193,14 @@ fn keep_place(place: &str) -> bool {
 }
 
 fn panicked(payload: &(dyn Any + Send), place: &str) -> Error {
+    Error::internal(said(payload, place))
+}
+
+fn said(payload: &(dyn Any + Send), place: &str) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("a panic without a message");
-    Error::internal(format!("{text} ({place})"))
+    format!("{text} ({place})")
 }
 
 #[cfg(test)]
@@ -130,6 +220,14 @@ mod tests {
         let caught = catch::<()>(|| panic!("as planned, {}", 1));
         assert_says(&caught.unwrap_err(), "as planned, 1", line);
         assert_eq!(catch(|| Ok(7)).unwrap(), 7);
+    }
+
+    #[test]
+    fn a_guarded_panic_is_no_error() {
+        let caught = catch(|| Ok(guard(|| panic!("at bad input"))));
+        assert_eq!(caught.unwrap(), None::<()>);
+        assert_eq!(guard(|| 7), Some(7));
+        assert!(!IS_GUARDED.get());
     }
 
     #[test]

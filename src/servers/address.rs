@@ -48,7 +48,8 @@ pub struct Form {
     pub parameters: &'static [&'static str],
 }
 
-/// Parses what follows the scheme and its colon; an error says what is wrong and shows no password.
+/// Parses what follows the scheme and its colon. An error says what is wrong, and repeats nothing that could belong to
+/// a password, wherever the typing error is: only names that are known or plain.
 pub fn parse(rest: &str, form: &Form) -> Result<Address, String> {
     let (scheme, shown) = (form.scheme, form.shown);
     let rest = rest
@@ -68,12 +69,16 @@ fn parse_server(text: &str, form: &Form) -> Result<Address, String> {
         Some((user, hosts)) => (Some(user), hosts),
         None => (None, authority),
     };
-    if user.is_some_and(|user| user.contains(':')) {
+    let has_password = |user: &str| user.contains(':') || user.to_ascii_lowercase().contains("%3a");
+    if user.is_some_and(has_password) {
         let upper = form.scheme.to_ascii_uppercase();
         // Not repeated in the message, which everybody on the machine could read.
         return Err(format!(
             "an address must not contain a password; set RTP_{upper}_PASSWORD_FILE or RTP_{upper}_PASSWORD instead"
         ));
+    }
+    if path.as_ref().is_some_and(|path| path.contains('@')) {
+        return Err("there is an `@` after the `/`, but a user stands before the host".into());
     }
     let hosts = hosts
         .split(',')
@@ -82,8 +87,15 @@ fn parse_server(text: &str, form: &Form) -> Result<Address, String> {
     let mut parameters = Vec::new();
     for (name, value) in ::url::form_urlencoded::parse(query.as_bytes()) {
         if !form.parameters.contains(&&*name) {
+            let shown = match name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+            {
+                true => format!(" `{name}`"),
+                false => String::new(),
+            };
             return Err(format!(
-                "unknown parameter `{name}`; supported: {}",
+                "unknown parameter{shown}; supported: {}",
                 form.parameters.join(", ")
             ));
         }
@@ -103,9 +115,9 @@ fn parse_host(text: &str, default_port: u16) -> Result<(String, u16), String> {
         Some(rest) => {
             let (host, port) = rest
                 .split_once(']')
-                .ok_or_else(|| format!("`{text}` has a `[` without a `]`"))?;
+                .ok_or("the host has a `[` without a `]`")?;
             host.parse::<Ipv6Addr>()
-                .map_err(|_| format!("`{host}` is not an IPv6 address"))?;
+                .map_err(|_| "what is between `[` and `]` is not an IPv6 address")?;
             (host, port.strip_prefix(':'))
         }
         None => match text.split_once(':') {
@@ -120,7 +132,7 @@ fn parse_host(text: &str, default_port: u16) -> Result<(String, u16), String> {
         None => default_port,
         Some(port) => match port.parse() {
             Ok(port) if port > 0 => port,
-            _ => return Err(format!("invalid port `{port}`; expected 1 to 65535")),
+            _ => return Err("the port must be a number from 1 to 65535".into()),
         },
     };
     Ok((host.to_string(), port))

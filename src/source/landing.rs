@@ -98,7 +98,10 @@ pub fn check_replaced(path: &Path) -> Result<()> {
 
 /// Where the lines are written.
 pub struct Landing {
+    /// Dropped before it is published, it leaves nothing behind.
     file: Option<Aside>,
+    /// Number of records in the file.
+    held: u64,
     tally: Tally,
     run: Run,
 }
@@ -114,6 +117,7 @@ impl Landing {
     pub fn open(file: Option<&Path>, run: &Run) -> Result<Self> {
         Ok(Landing {
             file: file.map(Aside::create).transpose()?,
+            held: 0,
             tally: Tally::default(),
             run: run.clone(),
         })
@@ -127,6 +131,7 @@ impl Landing {
         let pipe = match (&mut self.file, bookmark) {
             (Some(file), _) => {
                 file.write(lines)?;
+                self.held += step.take;
                 Pipe::Open
             }
             (None, None) => stdout::write(lines)?,
@@ -153,7 +158,16 @@ impl Landing {
     }
 
     /// Makes the file appear, complete and durable.
-    pub fn publish(self) -> Result<()> {
-        self.file.map_or(Ok(()), Aside::publish)
+    pub fn publish(mut self) -> Result<()> {
+        self.file.take().map_or(Ok(()), Aside::publish)?;
+        self.held = 0;
+        Ok(())
+    }
+}
+
+/// What is in a file that never appears was not written.
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.run.counts.give_up(self.held);
     }
 }

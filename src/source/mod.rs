@@ -62,23 +62,23 @@ pub fn open(
     Ok((Box::new(files), declared))
 }
 
-/// The address of the API: the one given, or the dataset's. It must not contain a password, which every list of
-/// processes would show.
-pub fn api_address(given: Option<&str>, dataset: &Dataset) -> Result<Url> {
-    let text = given.unwrap_or(&dataset.source.url);
+/// The address of the API: the one given, with the place that it comes from, or the dataset's. It must not contain a
+/// password, which every list of processes would show. Errors do not repeat it, because a mistyped one may.
+pub fn api_address(given: Option<(&str, &str)>, dataset: &Dataset) -> Result<Url> {
+    let (text, place) = given.unwrap_or((&dataset.source.url, "source.url of the dataset"));
     let allowed = "supported: http://, https:// and file://";
     let url = Url::parse(text)
-        .map_err(|e| Error::invalid(format!("invalid API address `{text}`: {e}")).hint(allowed))?;
-    if url.password().is_some() {
-        return Err(
-            Error::invalid("the API address (--api) must not contain a password")
-                .hint("[source.auth] in the dataset reads it from the environment or a file"),
-        );
+        .map_err(|e| Error::invalid(format!("{place} is not an address: {e}")).hint(allowed))?;
+    // A colon that is percent-encoded does not separate the password from the user for everybody.
+    let user = url.username().to_ascii_lowercase();
+    if url.password().is_some() || user.contains("%3a") {
+        return Err(Error::invalid(format!(
+            "the address in {place} must not contain a password"
+        ))
+        .hint("[source.auth] in the dataset reads it from the environment or a file"));
     }
     match url.scheme() {
         "http" | "https" | "file" => Ok(url),
-        other => Err(
-            Error::invalid(format!("unknown scheme `{other}` in the API address")).hint(allowed),
-        ),
+        other => Err(Error::invalid(format!("unknown scheme `{other}` in {place}")).hint(allowed)),
     }
 }

@@ -174,7 +174,7 @@ fn shape(settings: &WalkSettings) -> Result<Shape> {
     let as_of = settings.as_of.map_or(now, jiff::Timestamp::as_millisecond);
     if as_of > now {
         return Err(Error::invalid(format!(
-            "--as-of {} is in the future",
+            "the event time {} (--as-of or RTP_AS_OF) is in the future",
             format_ms(as_of)
         )));
     }

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufReader, Chain, Cursor, ErrorKind, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +14,7 @@ use arrow_ipc::reader::StreamReader;
 use arrow_schema::{ArrowError, DataType};
 
 use crate::error::{Error, Result, file_error};
+use crate::run::task::guard;
 
 /// The mark at the end of a stream. Arrow readers also accept a stream without it, so a pipe that was cut off
 /// between two batches would pass for a complete one.
@@ -148,8 +148,7 @@ impl ArrowStreams {
 
 /// The Arrow reader checks most of what it reads, but panics at other faults of a broken stream.
 fn guarded<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, ArrowError> {
-    catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err(ArrowError::ParseError("invalid message".into())))
+    guard(read).unwrap_or_else(|| Err(ArrowError::ParseError("invalid message".into())))
 }
 
 /// The events of a batch.

@@ -1,6 +1,10 @@
 //! The command line as users see it: the real binary, in its own folder, with a clean environment.
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use crate::common::{Mock, Place, Ran, eventually, users};
 
 fn rtp(folder: &std::path::Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_rtp"))
@@ -68,7 +72,10 @@ fn init_dry_run_prints_what_the_addresses_take() {
     assert_eq!(topics.len(), 3, "{script}");
     assert!(topics.iter().all(|line| line.starts_with("-- ")));
     assert!(topics[0].contains("--topic user_events --partitions 3 --replication-factor 1"));
-    assert!(topics[2].ends_with("--config retention.ms=3600000"));
+    for (topic, retention) in topics.iter().zip(["604800000", "-1", "3600000"]) {
+        let expected = format!("--config retention.ms={retention}");
+        assert!(topic.ends_with(&expected), "{topic}");
+    }
     for file in ["cassandra.cql", "postgres.sql"] {
         let schema = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
         let derived = std::fs::read_to_string(schema.join(file)).unwrap();
@@ -174,4 +181,298 @@ fn completions_and_man_pages_are_printed() {
     assert!(text(&rtp(folder.path(), &["completions", "bash"]).stdout).contains("_rtp()"));
     assert!(text(&rtp(folder.path(), &["man"]).stdout).contains(".TH rtp 1"));
     assert!(text(&rtp(folder.path(), &["man", "init"]).stdout).contains("dry\\-run"));
+}
+
+/// Runs rtp in a folder with these variables set.
+fn rtp_with(folder: &Path, variables: &[(&str, &str)], args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rtp"))
+        .args(args)
+        .current_dir(folder)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn an_error_names_the_variable_that_its_value_comes_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = "mysql://me:hunter2@h/d";
+    for (variable, command) in [
+        ("RTP_EVENT_LOG", "init"),
+        ("RTP_REALTIME_STORE", "init"),
+        ("RTP_BATCH_STORE", "init"),
+        ("RTP_API_URL", "fetch"),
+        ("RTP_ALERT_URL", "heartbeat"),
+    ] {
+        let out = rtp_with(folder.path(), &[(variable, bad)], &[command]);
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{said}");
+        assert!(said.contains(variable), "{said}");
+        assert!(
+            !said.contains("--event-log") && !said.contains("--api"),
+            "{said}"
+        );
+        assert!(!said.contains("hunter2"), "{said}");
+        let help = rtp_with(folder.path(), &[(variable, bad)], &[command, "--help"]);
+        assert_eq!(help.status.code(), Some(0));
+        let help = text(&help.stdout);
+        assert!(
+            help.contains(variable) && !help.contains("hunter2"),
+            "{help}"
+        );
+    }
+    // The flag wins, and is then the one to name.
+    let both = [
+        ("RTP_EVENT_LOG", "sqlite:log.db"),
+        ("RTP_API_URL", "http://h"),
+    ];
+    for (args, flag) in [
+        (["init", "--event-log", bad], "--event-log"),
+        (["fetch", "--api", bad], "--api"),
+    ] {
+        let said = text(&rtp_with(folder.path(), &both, &args).stderr);
+        assert!(said.contains(flag), "{said}");
+        assert!(
+            !said.contains("RTP_") && !said.contains("hunter2"),
+            "{said}"
+        );
+    }
+    let out = rtp_with(folder.path(), &[("RTP_LOG_FORMAT", "xml")], &["init"]);
+    let said = text(&out.stderr);
+    assert!(said.contains("'xml' for 'RTP_LOG_FORMAT'"), "{said}");
+}
+
+#[test]
+fn a_password_in_a_mistyped_api_address_is_not_shown() {
+    let place = Place::new();
+    for api in [
+        "https//me:hunter2@h/",
+        "https://me:hunter2@h/",
+        "https:/me:hunter2@h/",
+        "https://me%3Ahunter2@h/",
+        "https://h@me:hunter2",
+        "htps://me:hunter2@h/",
+        "https://me:hunter2@x@h/",
+    ] {
+        let ran = place.rtp(&["fetch", "--max-outage", "0", "--api", api], b"");
+        assert_eq!(ran.status, 2, "{api}: {}", ran.stderr);
+        assert!(ran.stderr.contains("--api"), "{api}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
+        let built_in = rtp::dataset::BUILT_IN;
+        let url = built_in.lines().find(|l| l.starts_with("url = ")).unwrap();
+        place.write("d.toml", built_in.replace(url, &format!("url = \"{api}\"")));
+        let ran = place.rtp(&["fetch", "--max-outage", "0", "--dataset", "d.toml"], b"");
+        assert_eq!(ran.status, 2, "{api}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn quiet_still_tells_the_port_that_was_picked() {
+    let folder = tempfile::tempdir().unwrap();
+    let listen = |address: &str, args: &[&str]| {
+        let args = [args, &["init", "--metrics-listen", address]].concat();
+        text(&rtp(folder.path(), &args).stderr)
+    };
+    let told = listen("127.0.0.1:0", &["--quiet"]);
+    assert!(told.contains("metrics at http://127.0.0.1:"), "{told}");
+    assert!(!told.contains("tables ready"), "{told}");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let known = port.local_addr().unwrap().to_string();
+    drop(port);
+    let told = listen(&known, &["--quiet"]);
+    assert!(!told.contains("metrics at"), "{told}");
+}
+
+/// A command in the background, whose messages are read line by line.
+struct Watched {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    said: String,
+}
+
+impl Watched {
+    fn start(place: &Place, args: &[&str]) -> Watched {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rtp"))
+            .args(["--log-format", "json"])
+            .args(args)
+            .current_dir(place.root())
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Watched {
+            stderr: BufReader::new(child.stderr.take().unwrap()),
+            child,
+            said: String::new(),
+        }
+    }
+
+    /// Reads until a message contains these words.
+    fn until(&mut self, words: &str) {
+        while !self.said.contains(words) {
+            let read = self.stderr.read_line(&mut self.said).unwrap();
+            assert!(read > 0, "it ended without {words:?}: {}", self.said);
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let kill = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(kill.unwrap().success());
+    }
+
+    fn end(mut self) -> Ran {
+        self.stderr.read_to_string(&mut self.said).unwrap();
+        Ran {
+            status: self.child.wait().unwrap().code().unwrap_or(-1),
+            stdout: String::new(),
+            stderr: self.said,
+        }
+    }
+}
+
+#[test]
+fn what_is_interrupted_while_it_waits_for_a_server_says_so_and_does_not_blame_it() {
+    let place = Place::ready();
+    place.write("u.ndjson", users(3));
+    let kafka = ["--event-log", "kafka://127.0.0.1:1"];
+    let cassandra = ["--realtime-store", "cassandra://127.0.0.1:1"];
+    let postgres = ["--batch-store", "postgres://me@127.0.0.1:1/db"];
+    let cases: [(&[&str], [&str; 2], &str, i32); 9] = [
+        (&["init"], kafka, "INT", 130),
+        (&["init"], postgres, "TERM", 143),
+        (&["produce", "u.ndjson"], kafka, "TERM", 143),
+        (&["stream"], kafka, "INT", 130),
+        (&["stream", "--until-end"], cassandra, "TERM", 143),
+        (&["load-batch", "u.ndjson"], postgres, "INT", 130),
+        (&["verify"], cassandra, "TERM", 143),
+        (&["verify"], postgres, "INT", 130),
+        (&["fetch"], ["--api", "http://127.0.0.1:1/"], "TERM", 143),
+    ];
+    let started = cases.map(|(args, server, signal, status)| {
+        let args = [args, &server, &["--max-outage", "1h"]].concat();
+        let watched = Watched::start(&place, &args);
+        (args, watched, signal, status)
+    });
+    for (args, mut watched, signal, status) in started {
+        watched.until("waiting for it");
+        watched.signal(signal);
+        let ran = watched.end();
+        assert_eq!(
+            (ran.status, ran.counts()),
+            (status, [0; 5]),
+            "{args:?}: {}",
+            ran.stderr
+        );
+        let told = format!("interrupted by SIG{signal} while waiting (");
+        assert!(ran.stderr.contains(&told), "{args:?}: {}", ran.stderr);
+        assert!(
+            !ran.stderr.contains("\"level\":\"error\""),
+            "{args:?}: {}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn the_summary_of_an_interrupted_wait_balances_and_counts_only_what_is_kept() {
+    let place = Place::ready();
+    place.write("u.ndjson", users(30));
+    place.rtp(&["produce", "u.ndjson"], b"");
+    let cases: [(&str, &[&str], [u64; 5]); 3] = [
+        (".rtp/log.db", &["produce", "u.ndjson"], [0; 5]),
+        (".rtp/realtime.db", &["stream", "--until-end"], [0; 5]),
+        (
+            ".rtp/batch.db",
+            &["load-batch", "u.ndjson"],
+            [30, 0, 0, 0, 30],
+        ),
+    ];
+    let started = cases.map(|(file, args, counts)| {
+        let lock = rusqlite::Connection::open(place.path(file)).unwrap();
+        lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+        (lock, Watched::start(&place, args), args, counts)
+    });
+    for (lock, mut watched, args, counts) in started {
+        watched.until("waiting for it");
+        watched.signal("TERM");
+        let ran = watched.end();
+        assert_eq!(
+            (ran.status, ran.counts()),
+            (143, counts),
+            "{args:?}: {}",
+            ran.stderr
+        );
+        let told = "interrupted by SIGTERM while waiting (";
+        assert!(ran.stderr.contains(told), "{args:?}: {}", ran.stderr);
+        drop(lock);
+    }
+    for (_, args, _) in cases {
+        let again = place.rtp(args, b"");
+        assert_eq!(again.status, 0, "{args:?}: {}", again.stderr);
+        assert!(again.counts()[1] >= 30, "{args:?}: {}", again.stderr);
+    }
+}
+
+#[test]
+fn records_of_a_file_that_never_appears_are_not_counted_as_written() {
+    let place = Place::new();
+    let mock = Mock::start(&[]);
+    let api = mock.users();
+    let out = ["--count", "1000000", "--rps", "2", "--out", "big.ndjson"];
+    let args = [&["fetch", "--limit", "none", "--api", &api][..], &out].concat();
+    let watched = Watched::start(&place, &args);
+    eventually("a page is in the file", || {
+        let files = std::fs::read_dir(place.root()).unwrap();
+        let mut files = files.map(|file| file.unwrap());
+        files.any(|file| file.metadata().is_ok_and(|there| there.len() > 0))
+    });
+    watched.signal("TERM");
+    let ran = watched.end();
+    let [read, written, _, _, skipped] = ran.counts();
+    assert_eq!((ran.status, written), (143, 0), "{}", ran.stderr);
+    assert!(read > 0 && skipped == read, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("the --out file is unchanged"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(std::fs::read_dir(place.root()).unwrap().count(), 0);
+}
+
+/// Its reading thread used to panic while the runtime shut down.
+#[test]
+fn a_following_stream_that_ends_by_an_error_ends_without_a_panic() {
+    let place = Place::ready();
+    let bad = users(1).replace("\"email\"", "\"dob\":\"no\",\"email\"");
+    for _ in 0..15 {
+        let streaming = place.start(&["stream", "--max-dead-letters", "0"]);
+        append(&place, &bad);
+        let ran = streaming.end();
+        assert_eq!(ran.status, 3, "{}", ran.stderr);
+        let errors = ran.stderr.matches("\"level\":\"error\"").count();
+        assert_eq!(errors, 1, "{}", ran.stderr);
+        for line in ran.stderr.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_ne!(line["exit"], 70);
+        }
+    }
+}
+
+/// Appends an event that no producer of ours would.
+fn append(place: &Place, event: &str) {
+    let db = rusqlite::Connection::open(place.path(".rtp/log.db")).unwrap();
+    db.execute_batch(&format!(
+        "BEGIN IMMEDIATE;
+         INSERT INTO events_1_0 SELECT next_offset, 0, NULL, '{event}', NULL
+           FROM partitions WHERE topic = 1 AND partition = 0;
+         UPDATE partitions SET next_offset = next_offset + 1 WHERE topic = 1 AND partition = 0;
+         COMMIT"
+    ))
+    .unwrap();
 }

@@ -503,7 +503,7 @@ fn wrong_usage_is_explained() {
         (vec!["--limit", "5"], "invalid limit"),
         (vec!["--out", "/no/such/folder/f"], "/no/such/folder/f"),
         (vec!["--api", "ftp://x"], "unknown scheme"),
-        (vec!["--api", "x"], "invalid API address"),
+        (vec!["--api", "x"], "--api is not an address"),
     ] {
         let ran = place.rtp(&[&["fetch"], &args[..]].concat(), b"");
         assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);

@@ -182,6 +182,80 @@ fn lag_is_exact_in_records_and_in_seconds() {
 }
 
 #[test]
+fn a_group_that_never_committed_is_stale_once_events_wait() {
+    let place = Place::ready();
+    assert_eq!(heartbeat(&place, &[]).0.status, 0, "nothing waits");
+    fall_behind(&place);
+    let (ran, round) = heartbeat(&place, &[]);
+    assert_eq!((ran.status, ran.counts()), (1, [3, 2, 1, 0, 0]));
+    assert_eq!(statuses(&round), ["stale", "ok", "ok"]);
+    let detail = round["checks"][0]["detail"].as_str().unwrap();
+    let told = "group rtp has never committed, and 20 events are waiting";
+    assert!(detail.contains(told), "{detail}");
+    place.rtp(&["stream", "--until-end", "--group", "another"], b"");
+    assert_eq!(
+        heartbeat(&place, &[]).0.status,
+        1,
+        "another group read them"
+    );
+    place.rtp(&["stream", "--until-end"], b"");
+    fall_behind(&place);
+    assert_eq!(
+        heartbeat(&place, &[]).0.status,
+        0,
+        "it lags, without a limit"
+    );
+}
+
+#[test]
+fn a_group_beyond_the_end_of_its_topic_has_failed() {
+    let place = Place::ready();
+    fall_behind(&place);
+    place.rtp(&["stream", "--until-end"], b"");
+    let db = Connection::open(place.path(LOG)).unwrap();
+    db.execute_batch("UPDATE group_offsets SET offset = 100 WHERE topic = 1 AND partition = 1")
+        .unwrap();
+    let end = place.query(
+        LOG,
+        "SELECT next_offset FROM partitions WHERE topic = 1 AND partition = 1",
+    );
+    for limits in [&[][..], &["--max-lag", "1000"]] {
+        let (ran, round) = heartbeat(&place, limits);
+        assert_eq!(ran.status, 5, "{}", ran.stdout);
+        let log = &round["checks"][0];
+        assert_eq!(log["status"], "failed");
+        let told = format!(
+            "group rtp cannot continue: it has committed offset 100 of partition 1, but the topic ends at {end}"
+        );
+        let detail = log["detail"].as_str().unwrap();
+        assert!(detail.starts_with(&told), "{detail}");
+        assert!(log["latency_ms"].as_f64().is_some(), "the log itself is up");
+    }
+}
+
+#[test]
+fn a_store_that_continues_another_log_has_failed() {
+    let place = Place::ready();
+    fall_behind(&place);
+    place.rtp(&["stream", "--until-end"], b"");
+    for file in [LOG, ".rtp/log.db-wal", ".rtp/log.db-shm"] {
+        std::fs::remove_file(place.path(file)).ok();
+    }
+    place.rtp(&["init"], b"");
+    let streamed = place.rtp(&["stream", "--until-end"], b"");
+    assert_eq!(streamed.status, 5, "{}", streamed.stderr);
+    let (ran, round) = heartbeat(&place, &[]);
+    assert_eq!(ran.status, 5, "{}", ran.stdout);
+    assert_eq!(statuses(&round), ["ok", "failed", "ok"]);
+    let detail = round["checks"][1]["detail"].as_str().unwrap();
+    let told = "but this log's topic is `sqlite topic ";
+    assert!(
+        detail.contains(told) && detail.contains("use a new --group"),
+        "{detail}"
+    );
+}
+
+#[test]
 fn freshness_is_the_age_of_the_last_write_of_this_dataset() {
     let place = Place::ready();
     let (ran, round) = heartbeat(
@@ -250,9 +324,10 @@ fn a_check_that_fails_does_not_hide_the_others() {
     let (ran, round) = heartbeat(&place, &["--timeout", "3s"]);
     assert_eq!(ran.status, 4);
     assert_eq!(statuses(&round), ["failed", "ok", "ok"]);
-    assert_eq!(
-        round["checks"][0]["detail"],
-        "no answer from sqlite:.rtp/log.db within 3s"
+    let detail = round["checks"][0]["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("user_events.heartbeat in .rtp/log.db: database is locked"),
+        "{detail}"
     );
     drop(lock);
     std::fs::remove_file(place.path(BATCH)).unwrap();

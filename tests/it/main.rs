@@ -22,6 +22,7 @@ mod pipeline;
 mod produce;
 mod products;
 mod schema;
+mod silence;
 mod sources;
 mod stream;
 mod transform;

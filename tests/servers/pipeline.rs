@@ -87,7 +87,7 @@ fn another_dataset_needs_no_line_of_code_on_any_server() {
          rtp stream --until-end --group products
          rtp load-batch --require-complete p.ndjson
          rtp verify
-         rtp heartbeat --once",
+         rtp heartbeat --once --group products",
         mock.url
     ));
     assert_eq!(ran.status, 0, "{}", ran.stderr);

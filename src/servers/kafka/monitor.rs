@@ -1,40 +1,54 @@
 //! Watches a topic on Kafka, without joining the groups that it watches.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::ports::event_log::Producer;
-use crate::ports::monitor::{Lag, LogMonitor, probe_event, probe_topic};
+use crate::ports::monitor::{Lag, LogMonitor, OutOfRange, probe_event, probe_topic};
 use crate::servers::address::Address;
 use crate::servers::kafka::KafkaProducer;
-use crate::servers::kafka::{self, Health, REQUEST_TIMEOUT};
+use crate::servers::kafka::{self, Health, REQUEST_TIMEOUT, SHORT_TIMEOUT, WORDS, queue};
 
 /// How long one attempt to read an event waits.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// How long a client that has not found its topic listens for the reason.
+const LISTEN_TIMEOUT: Duration = Duration::from_millis(5);
+
+/// The shortest wait for an answer, at the end of the time limit.
+const LAST_WAIT: Duration = Duration::from_millis(10);
 
 /// A topic and its heartbeat topic.
 #[derive(Debug)]
 pub struct KafkaLogMonitor {
     server: Address,
     topic: String,
+    until: Instant,
     producer: KafkaProducer,
+    probes: PartitionReader,
 }
 
 impl KafkaLogMonitor {
-    /// Opens a topic and its heartbeat topic.
-    pub async fn open(server: &Address, topic: &str) -> Result<Self> {
+    /// Opens a topic and its heartbeat topic, to watch them until this time.
+    pub async fn open(server: &Address, topic: &str, until: Instant) -> Result<Self> {
+        let probes = probe_topic(topic);
+        let reader = PartitionReader::open(server, &probes, "rtp-heartbeat", until)?;
+        // A producer waits longer for its topic than a check may take, and would keep the reason to itself.
+        tokio::task::block_in_place(|| reader.find_topic())?;
         Ok(KafkaLogMonitor {
-            producer: KafkaProducer::open(server, &probe_topic(topic)).await?,
+            producer: KafkaProducer::open(server, &probes).await?,
+            probes: reader,
             server: server.clone(),
             topic: topic.into(),
+            until,
         })
     }
 }
@@ -43,32 +57,45 @@ impl KafkaLogMonitor {
 enum Seen<'a> {
     Event {
         partition: i32,
-        /// In milliseconds since 1970 UTC.
-        timestamp: i64,
+        /// In milliseconds since 1970 UTC, if the event has a time.
+        timestamp: Option<i64>,
         value: Option<&'a [u8]>,
     },
     /// This partition has no more events now.
     End(i32),
 }
 
+/// A partition, the offset of its oldest event, and the one that the next event will get.
+type Ends = (i32, i64, i64);
+
 /// Reads partitions of a topic, independently of the groups that read it.
-struct PartitionReader<'a> {
+struct PartitionReader {
     client: BaseConsumer<Health>,
     health: Health,
-    server: &'a Address,
-    topic: &'a str,
+    server: Address,
+    topic: String,
+    group: String,
+    until: Instant,
 }
 
-impl<'a> PartitionReader<'a> {
+impl std::fmt::Debug for PartitionReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PartitionReader({})", self.topic)
+    }
+}
+
+impl PartitionReader {
     /// `group` is the group whose offsets are queried.
-    fn open(server: &'a Address, topic: &'a str, group: &str) -> Result<Self> {
+    fn open(server: &Address, topic: &str, group: &str, until: Instant) -> Result<Self> {
         let mut config = kafka::config(server)?;
         config
             .set("group.id", group)
             .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "earliest")
+            // An offset that expires between two requests is no reason to read from elsewhere.
+            .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
+            .set("check.crcs", "true")
             .set("queued.min.messages", "1")
             .set("fetch.wait.max.ms", "50");
         let health = Health::default();
@@ -77,117 +104,221 @@ impl<'a> PartitionReader<'a> {
         Ok(PartitionReader {
             client,
             health,
-            server,
-            topic,
+            server: server.clone(),
+            topic: topic.into(),
+            group: group.into(),
+            until,
         })
     }
 
-    fn driven<T>(&self, result: Result<T, KafkaError>) -> Result<T> {
-        result.map_err(|e| {
-            let known = kafka::error(self.server, &e);
-            self.health
-                .explain(self.server, known)
-                .context(format_args!("cannot watch topic {}", self.topic))
-        })
+    /// How long the next request may take, so that its failure is still told in time.
+    fn patience(&self) -> Duration {
+        let left = self.until.saturating_duration_since(Instant::now());
+        left.clamp(LAST_WAIT, REQUEST_TIMEOUT)
     }
 
-    fn ends(&self) -> Result<Vec<(i32, i64, i64)>> {
-        let number =
-            kafka::partitions(self.client.client(), &self.health, self.server, self.topic)?;
-        (0..i32::try_from(number).unwrap_or(i32::MAX))
-            .map(|partition| {
-                let marks = self
-                    .client
-                    .fetch_watermarks(self.topic, partition, REQUEST_TIMEOUT);
-                self.driven(marks).map(|(low, high)| (partition, low, high))
-            })
-            .collect()
+    fn driven<T>(&self, doing: &str, result: Result<T, KafkaError>) -> Result<T> {
+        result.map_err(|e| self.explained(doing, kafka::error(&self.server, &e)))
     }
 
-    /// Reads from these offsets until `see` has seen enough.
+    fn explained(&self, doing: &str, error: Error) -> Error {
+        self.health
+            .explain(&self.server, error)
+            .context(format_args!("cannot {doing} topic {}", self.topic))
+    }
+
+    /// Waits until a broker knows the topic; after the time limit, or if that cannot help, the reason.
+    fn find_topic(&self) -> Result<()> {
+        loop {
+            let (client, patience) = (self.client.client(), self.patience().min(SHORT_TIMEOUT));
+            let known = kafka::asked(client, &self.health, &self.server, &self.topic, patience);
+            for _ in 0..WORDS {
+                if self.client.poll(LISTEN_TIMEOUT).is_none() {
+                    break;
+                }
+            }
+            match known {
+                Ok(_) => return Ok(()),
+                Err(e)
+                    if e.is_retriable()
+                        && !self.health.is_down()
+                        && Instant::now() < self.until => {}
+                Err(e) => return Err(self.explained("watch", e)),
+            }
+        }
+    }
+
+    fn partitions(&self) -> Result<Vec<i32>> {
+        let (client, patience) = (self.client.client(), self.patience());
+        let number = kafka::asked(client, &self.health, &self.server, &self.topic, patience)
+            .map_err(|e| self.explained("watch", e))?;
+        Ok((0..i32::try_from(number).unwrap_or(i32::MAX)).collect())
+    }
+
+    fn ends(&self, partitions: &[i32]) -> Result<Vec<Ends>> {
+        let ends = |partition: &i32| {
+            let marks = self
+                .client
+                .fetch_watermarks(&self.topic, *partition, self.patience());
+            let (low, high) = self.driven("read the ends of", marks)?;
+            Ok((*partition, low, high))
+        };
+        partitions.iter().map(ends).collect()
+    }
+
+    /// Reads from these offsets until `see` has seen enough. An error that the client may recover from is waited for
+    /// until the time limit, and told then.
     fn read_from(
         &self,
-        offsets: &[(i32, i64)],
+        offsets: &BTreeMap<i32, i64>,
         mut see: impl FnMut(Seen<'_>) -> bool,
     ) -> Result<()> {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in offsets {
-            self.driven(list.add_partition_offset(
-                self.topic,
-                *partition,
-                Offset::Offset(*offset),
-            ))?;
+            let added = list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset));
+            self.driven("read", added)?;
         }
-        self.driven(self.client.assign(&list))?;
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
-        while Instant::now() < deadline {
-            let is_enough = match self.client.poll(POLL_TIMEOUT) {
-                Some(Ok(message)) => see(Seen::Event {
-                    partition: message.partition(),
-                    timestamp: message.timestamp().to_millis().unwrap_or(0),
-                    value: message.payload(),
-                }),
-                Some(Err(KafkaError::PartitionEOF(partition))) => see(Seen::End(partition)),
-                _ => false,
+        self.driven("read", self.client.assign(&list))?;
+        let mut unread = offsets.clone();
+        let mut last = None;
+        while Instant::now() < self.until {
+            let is_enough = match self.client.poll(POLL_TIMEOUT.min(self.patience())) {
+                Some(Ok(message)) => {
+                    unread.remove(&message.partition());
+                    see(Seen::Event {
+                        partition: message.partition(),
+                        timestamp: message.timestamp().to_millis(),
+                        value: message.payload(),
+                    })
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    unread.remove(&partition);
+                    see(Seen::End(partition))
+                }
+                Some(Err(error)) => {
+                    last = Some(self.unreadable(&error, &unread)?);
+                    false
+                }
+                None => false,
             };
             if is_enough {
                 return Ok(());
             }
         }
-        let at = kafka::address(self.server);
-        let silent = format!(
-            "{at} returned no event of topic {} within {REQUEST_TIMEOUT:?}",
-            self.topic
-        );
-        Err(self.health.explain(self.server, Error::unavailable(silent)))
+        let silent = || {
+            let at = kafka::address(&self.server);
+            Error::unavailable(format!("{at} returned no event in time"))
+                .context(format_args!("cannot read {}", self.places(&unread)))
+        };
+        Err(self
+            .health
+            .explain(&self.server, last.unwrap_or_else(silent)))
+    }
+
+    /// What an error says that came in place of an event: `Err` if waiting cannot help.
+    fn unreadable(&self, error: &KafkaError, unread: &BTreeMap<i32, i64>) -> Result<Error> {
+        let known = match error.rdkafka_error_code() {
+            Some(code) if is_corrupt(code) => {
+                let at = kafka::address(&self.server);
+                Error::missing(format!("{at}: {code}; the events there are damaged"))
+            }
+            _ => kafka::error(&self.server, error),
+        };
+        let known = self
+            .health
+            .explain(&self.server, known)
+            .context(format_args!("cannot read {}", self.places(unread)));
+        match known.is_retriable() {
+            true => Ok(known),
+            false => Err(known),
+        }
+    }
+
+    /// The partitions that nothing was read from, with the offset; all of the topic if there are none.
+    fn places(&self, unread: &BTreeMap<i32, i64>) -> String {
+        let place = |(partition, offset): (&i32, &i64)| format!("{partition} from offset {offset}");
+        let places: Vec<String> = unread.iter().map(place).collect();
+        match places.is_empty() {
+            true => format!("topic {}", self.topic),
+            false => format!("topic {} partition {}", self.topic, places.join(", ")),
+        }
+    }
+
+    /// The group's committed offset in each of these partitions that has one.
+    fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>> {
+        let doing = format!("read the offsets of group {} in", self.group);
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.topic, *partition);
+        }
+        let read = self.client.committed_offsets(list, self.patience());
+        let mut committed = BTreeMap::new();
+        for element in self.driven(&doing, read)?.elements() {
+            self.driven(&doing, element.error())?;
+            if let Offset::Offset(offset) = element.offset() {
+                committed.insert(element.partition(), offset);
+            }
+        }
+        Ok(committed)
+    }
+
+    /// None from brokers that are older than topic ids.
+    fn identity(&self) -> Result<Option<String>> {
+        let id = queue::topic_id(self.client.client(), &self.topic, self.patience());
+        let id = self.driven("ask for the id of", id)?;
+        Ok(id.map(|id| format!("kafka topic {id}")))
     }
 
     fn lag(&self) -> Result<Lag> {
         let ends = self.ends()?;
-        let mut list = TopicPartitionList::new();
-        for (partition, ..) in &ends {
-            list.add_partition(self.topic, *partition);
-        }
-        let committed = self.driven(self.client.committed_offsets(list, REQUEST_TIMEOUT))?;
-        let of = |partition| {
-            let found = committed.find_partition(self.topic, partition);
-            match found.map(|element| element.offset()) {
-                Some(Offset::Offset(offset)) => Some(offset),
-                _ => None,
-            }
-        };
+        let committed = self.committed(&ends)?;
         let mut lag = Lag {
-            started: ends.iter().any(|(partition, ..)| of(*partition).is_some()),
-            partitions: Vec::new(),
-            oldest: None,
+            topic: self.identity()?,
+            ends: ends
+                .iter()
+                .map(|(partition, _, high)| (*partition, *high))
+                .collect(),
+            started: !committed.is_empty(),
+            ..Lag::default()
         };
-        let mut firsts = Vec::new();
+        let mut firsts = BTreeMap::new();
         for (partition, low, high) in ends {
-            let first = of(partition).unwrap_or(low).max(low);
+            let of = committed.get(&partition).copied();
+            lag.out_of_range
+                .extend(OutOfRange::find(partition, of, low, high));
+            let first = of.unwrap_or(low).max(low);
             let behind = u64::try_from(high - first).unwrap_or(0);
             lag.partitions.push((partition, behind));
             if behind > 0 {
-                firsts.push((partition, first));
+                firsts.insert(partition, first);
             }
+        }
+        if !lag.out_of_range.is_empty() {
+            // Events that a group has just read may expire at once.
+            let now = self.committed(&partitions)?;
+            lag.out_of_range
+                .retain(|found| now.get(&found.partition) == Some(&found.committed));
         }
         if firsts.is_empty() {
             return Ok(lag);
         }
-        let (oldest, empty) = self.oldest_from(&firsts)?;
+        let (oldest, has_events) = self.oldest_from(&firsts)?;
         lag.oldest = oldest;
         for (partition, behind) in &mut lag.partitions {
-            if empty.contains(partition) {
+            if has_events.get(partition) == Some(&false) {
                 *behind = 0; // what a transaction left there is not an event
             }
         }
         Ok(lag)
     }
 
-    /// The timestamp of the oldest event from these offsets on, and the partitions without one.
-    fn oldest_from(&self, firsts: &[(i32, i64)]) -> Result<(Option<i64>, BTreeSet<i32>)> {
-        let mut unseen: BTreeSet<i32> = firsts.iter().map(|(partition, _)| *partition).collect();
+    /// The timestamp of the oldest event from these offsets on, and which of the partitions have one.
+    fn oldest_from(
+        &self,
+        firsts: &BTreeMap<i32, i64>,
+    ) -> Result<(Option<i64>, BTreeMap<i32, bool>)> {
         let mut oldest: Option<i64> = None;
-        let mut empty = BTreeSet::new();
+        let mut has_events = BTreeMap::new();
         self.read_from(firsts, |seen| {
             match seen {
                 Seen::Event {
@@ -195,41 +326,166 @@ impl<'a> PartitionReader<'a> {
                     timestamp,
                     ..
                 } => {
-                    if unseen.remove(&partition) {
-                        oldest = Some(oldest.map_or(timestamp, |oldest| oldest.min(timestamp)));
+                    if has_events.insert(partition, true).is_none() {
+                        oldest = oldest.into_iter().chain(timestamp).min();
                     }
                 }
                 Seen::End(partition) => {
-                    if unseen.remove(&partition) {
-                        empty.insert(partition);
-                    }
+                    has_events.entry(partition).or_insert(false);
                 }
             }
-            unseen.is_empty()
+            has_events.len() == firsts.len()
         })?;
-        Ok((oldest, empty))
+        Ok((oldest, has_events))
     }
+}
+
+/// Whether this error says that events are damaged where they are stored.
+fn is_corrupt(code: Code) -> bool {
+    matches!(
+        code,
+        Code::BadMessage
+            | Code::BadCompression
+            | Code::InvalidMessage
+            | Code::InvalidMessageSize
+            | Code::InvalidRecord
+    )
 }
 
 #[async_trait]
 impl LogMonitor for KafkaLogMonitor {
     async fn probe(&mut self, id: &str) -> Result<()> {
-        let probes = probe_topic(&self.topic);
-        let reader = PartitionReader::open(&self.server, &probes, "rtp-heartbeat")?;
-        let ends = tokio::task::block_in_place(|| reader.ends())?;
+        let probes = &self.probes;
+        let ends = tokio::task::block_in_place(|| probes.ends(&probes.partitions()?))?;
         self.producer.send(&probe_event(id)).await?;
         self.producer.flush().await?;
-        let ends: Vec<(i32, i64)> = ends.iter().map(|(p, _, high)| (*p, *high)).collect();
+        let ends = ends
+            .iter()
+            .map(|(partition, _, high)| (*partition, *high))
+            .collect();
         tokio::task::block_in_place(|| {
-            reader.read_from(
+            probes.read_from(
                 &ends,
                 |seen| matches!(seen, Seen::Event { value, .. } if value == Some(id.as_bytes())),
             )
         })
+        .context("a probe that was accepted cannot be read back")
     }
 
     async fn lag(&mut self, group: &str) -> Result<Lag> {
-        let reader = PartitionReader::open(&self.server, &self.topic, group)?;
-        tokio::task::block_in_place(|| reader.lag())
+        let reader = PartitionReader::open(&self.server, &self.topic, group, self.until)?;
+        tokio::task::block_in_place(|| {
+            reader.find_topic()?;
+            reader.lag()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+    use rdkafka::types::{RDKafkaApiKey as Request, RDKafkaRespErr as Answer};
+
+    use super::*;
+    use crate::error::Kind;
+
+    const TOPIC: &str = "events";
+
+    /// Longer than any test takes.
+    const LONG: Duration = Duration::from_secs(120);
+
+    /// A broker in this process, with a topic of one partition that has this many events.
+    struct Broker(MockCluster<'static, DefaultProducerContext>);
+
+    impl Broker {
+        fn with(events: usize) -> Broker {
+            let cluster = MockCluster::new(1).unwrap();
+            cluster.create_topic(TOPIC, 1, 1).unwrap();
+            let mut config = ClientConfig::new();
+            config.set("bootstrap.servers", cluster.bootstrap_servers());
+            let producer: BaseProducer = config.create().unwrap();
+            for _ in 0..events {
+                let event = BaseRecord::<[u8], [u8]>::to(TOPIC).payload(b"x");
+                producer.send(event).map_err(|(e, _)| e).unwrap();
+            }
+            producer.flush(LONG).unwrap();
+            Broker(cluster)
+        }
+
+        fn reader(&self, limit: Duration) -> PartitionReader {
+            let address = self.0.bootstrap_servers();
+            let (host, port) = address.split_once(':').unwrap();
+            let server = Address {
+                hosts: vec![(host.into(), port.parse().unwrap())],
+                ..Address::default()
+            };
+            PartitionReader::open(&server, TOPIC, "rtp", Instant::now() + limit).unwrap()
+        }
+    }
+
+    fn commit(reader: &PartitionReader, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(TOPIC, 0, Offset::Offset(offset))
+            .unwrap();
+        reader
+            .client
+            .commit(&list, rdkafka::consumer::CommitMode::Sync)
+            .unwrap();
+    }
+
+    #[test]
+    fn a_commit_beyond_the_end_of_the_topic_is_told() {
+        let broker = Broker::with(20);
+        let reader = broker.reader(LONG);
+        commit(&reader, 15);
+        let lag = reader.lag().unwrap();
+        assert_eq!(
+            (lag.partitions, lag.out_of_range),
+            (vec![(0, 5)], Vec::new())
+        );
+        commit(&reader, 100);
+        let lag = reader.lag().unwrap();
+        let told: Vec<String> = lag.out_of_range.iter().map(ToString::to_string).collect();
+        assert_eq!((lag.started, told.len()), (true, 1), "{told:?}");
+        let expected = "it has committed offset 100 of partition 0, but the topic ends at 20";
+        assert!(told[0].starts_with(expected), "{told:?}");
+    }
+
+    #[test]
+    fn what_the_broker_says_is_told_before_the_time_limit() {
+        let broker = Broker::with(1);
+        let reader = broker.reader(Duration::ZERO);
+        let error = reader.read_from(&BTreeMap::from([(0, 0)]), |_| true);
+        let told = error.unwrap_err().to_string();
+        assert!(
+            told.contains("cannot read topic events partition 0 from offset 0"),
+            "{told}"
+        );
+
+        let refused = Answer::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
+        broker
+            .0
+            .request_errors(Request::OffsetFetch, &[refused; 100]);
+        let error = broker.reader(LONG).lag().unwrap_err();
+        let told = (error.kind(), error.to_string());
+        assert_eq!(told.0, Kind::Refused, "{}", told.1);
+        assert!(
+            told.1.contains("cannot read the offsets of group rtp"),
+            "{}",
+            told.1
+        );
+    }
+
+    #[test]
+    fn an_error_in_place_of_an_event_is_not_passed_over() {
+        let broker = Broker::with(1);
+        let refused = Answer::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+        broker.0.request_errors(Request::Fetch, &[refused; 100]);
+        let error = broker.reader(LONG).lag().unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused, "{error}");
+        let place = "cannot read topic events partition 0 from offset 0";
+        assert!(error.to_string().contains(place), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 
@@ -63,8 +64,10 @@ impl EventLog for Kafka {
         Ok(Box::new(KafkaConsumer::open(&self.0, topic, group).await?))
     }
 
-    async fn monitor(&self, topic: &str) -> Result<Box<dyn LogMonitor>> {
-        Ok(Box::new(KafkaLogMonitor::open(&self.0, topic).await?))
+    async fn monitor(&self, topic: &str, until: Instant) -> Result<Box<dyn LogMonitor>> {
+        Ok(Box::new(
+            KafkaLogMonitor::open(&self.0, topic, until).await?,
+        ))
     }
 
     fn with_settings(&self, settings: &[Setting]) -> Option<Arc<dyn EventLog>> {

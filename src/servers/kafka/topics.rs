@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::error::{Error, Kind, Result};
-use crate::ports::event_log::Topic;
+use crate::ports::event_log::{Retention, Topic};
 use crate::servers::address::Address;
 use crate::servers::kafka::{self, Health, REQUEST_TIMEOUT};
 
@@ -18,14 +18,21 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How Kafka's own tool creates a topic, as a comment of a script for the stores.
 pub(super) fn statement(topic: &Topic) -> String {
-    let retention = topic
-        .retention
-        .map(|kept| format!(" --config retention.ms={}", kept.as_millis()))
-        .unwrap_or_default();
+    let retention =
+        retention_ms(topic).map_or_else(String::new, |ms| format!(" --config retention.ms={ms}"));
     format!(
         "-- kafka-topics.sh --create --if-not-exists --topic {} --partitions {} --replication-factor {}{retention}",
         topic.name, topic.partitions, topic.replication
     )
+}
+
+/// Kafka's property, unless the brokers' default is to apply; they delete events after seven days unless told otherwise.
+fn retention_ms(topic: &Topic) -> Option<String> {
+    match topic.retention {
+        Retention::LogDefault => None,
+        Retention::For(kept) => Some(kept.as_millis().to_string()),
+        Retention::Forever => Some("-1".into()),
+    }
 }
 
 /// Creates the topics where they are missing, and waits until the brokers report them.
@@ -46,10 +53,7 @@ pub(super) async fn create(server: &Address, topics: &[Topic]) -> Result<()> {
         Err(e) if e.kind() != Kind::Invalid => return Err(e),
         _ => {}
     }
-    let retentions: Vec<Option<String>> = topics
-        .iter()
-        .map(|t| t.retention.map(|kept| kept.as_millis().to_string()))
-        .collect();
+    let retentions: Vec<Option<String>> = topics.iter().map(retention_ms).collect();
     let new = topics.iter().zip(&retentions).map(|(topic, retention)| {
         let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
         let replication = TopicReplication::Fixed(i32::from(topic.replication));

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::ports::INIT_FIRST;
-use crate::ports::monitor::{Lag, LogMonitor, StoreMonitor, probe_topic, round_trip};
+use crate::ports::monitor::{Lag, LogMonitor, OutOfRange, StoreMonitor, probe_topic, round_trip};
 use crate::servers::sqlite::ddl::rows_of;
 use crate::servers::sqlite::event_log::{SqliteConsumer, SqliteProducer, events_table};
 use crate::servers::sqlite::{self, Missing};
@@ -17,7 +17,7 @@ use crate::servers::sqlite::{self, Missing};
 /// Page cache; a probe needs next to nothing.
 const CACHE_KIB: u32 = 256;
 
-/// How long a probe of a store waits for a lock before it reports the store as busy.
+/// How long a probe waits for a lock before it reports the log or the store as busy.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Probe events that stay in the log.
@@ -44,26 +44,29 @@ impl SqliteLogMonitor {
     /// Opens a topic and its heartbeat topic.
     pub fn open(path: &Path, topic: &str) -> Result<Self> {
         let probes = probe_topic(topic);
+        let db = sqlite::open(path, Missing::Refuse, CACHE_KIB)?;
+        sqlite::fail(db.busy_timeout(BUSY_TIMEOUT), "watch", path)?;
         Ok(SqliteLogMonitor {
-            producer: SqliteProducer::open(path, &probes)?,
-            consumer: SqliteConsumer::open(path, &probes, "rtp-heartbeat")?,
-            db: sqlite::open(path, Missing::Refuse, CACHE_KIB)?,
+            producer: SqliteProducer::open(path, &probes)?.with_busy_timeout(BUSY_TIMEOUT)?,
+            consumer: SqliteConsumer::open(path, &probes, "rtp-heartbeat")?
+                .with_busy_timeout(BUSY_TIMEOUT)?,
+            db,
             path: path.into(),
             topic: topic.into(),
         })
     }
 
-    fn id(&self, topic: &str) -> rusqlite::Result<Option<i64>> {
+    /// The number and the identity of a topic.
+    fn known(&self, topic: &str) -> rusqlite::Result<Option<(i64, String)>> {
+        let select = "SELECT id, identity FROM topics WHERE name = ?1";
         self.db
-            .query_row("SELECT id FROM topics WHERE name = ?1", [topic], |r| {
-                r.get(0)
-            })
+            .query_row(select, [topic], |r| Ok((r.get(0)?, r.get(1)?)))
             .optional()
     }
 
     /// Deletes all but the newest probe events, because nobody reads the others again.
     fn trim(&self, end: i64) -> rusqlite::Result<()> {
-        let Some(id) = self.id(&probe_topic(&self.topic))? else {
+        let Some((id, _)) = self.known(&probe_topic(&self.topic))? else {
             return Ok(());
         };
         let delete = format!("DELETE FROM {} WHERE offset < ?1", events_table(id, 0));
@@ -71,7 +74,7 @@ impl SqliteLogMonitor {
     }
 
     fn read_lag(&self, group: &str) -> rusqlite::Result<Option<Lag>> {
-        let Some(id) = self.id(&self.topic)? else {
+        let Some((id, identity)) = self.known(&self.topic)? else {
             return Ok(None);
         };
         let tx = self.db.unchecked_transaction()?; // offsets and ends at the same moment
@@ -87,13 +90,16 @@ impl SqliteLogMonitor {
             })?
             .collect::<rusqlite::Result<Vec<(i64, i64, Option<i64>)>>>()?;
         let mut lag = Lag {
+            topic: Some(identity),
             started: partitions
                 .iter()
                 .any(|(_, _, committed)| committed.is_some()),
-            partitions: Vec::new(),
-            oldest: None,
+            ..Lag::default()
         };
         for (partition, end, committed) in partitions {
+            let number = i32::try_from(partition).unwrap_or(i32::MAX);
+            lag.out_of_range
+                .extend(OutOfRange::find(number, committed, 0, end));
             let first = format!(
                 "SELECT offset, timestamp FROM {} WHERE offset >= ?1 ORDER BY offset LIMIT 1",
                 events_table(id, partition)
@@ -104,10 +110,8 @@ impl SqliteLogMonitor {
                 })
                 .optional()?;
             let behind = first.map_or(0, |(offset, _)| end - offset);
-            lag.partitions.push((
-                i32::try_from(partition).unwrap_or(i32::MAX),
-                u64::try_from(behind).unwrap_or(0),
-            ));
+            lag.partitions
+                .push((number, u64::try_from(behind).unwrap_or(0)));
             if let Some((_, timestamp)) = first {
                 lag.oldest = Some(lag.oldest.map_or(timestamp, |t| t.min(timestamp)));
             }
@@ -145,6 +149,8 @@ pub struct SqliteStoreMonitor {
     path: PathBuf,
     last_write: &'static str,
     of: String,
+    /// Whether it is the real-time store.
+    keeps_offsets: bool,
 }
 
 impl SqliteStoreMonitor {
@@ -156,6 +162,10 @@ impl SqliteStoreMonitor {
             "SELECT max(written_at) FROM rtp_offsets WHERE topic = ?1",
             &dataset.event.topic,
         )
+        .map(|store| SqliteStoreMonitor {
+            keeps_offsets: true,
+            ..store
+        })
     }
 
     /// Opens the batch store.
@@ -182,7 +192,17 @@ impl SqliteStoreMonitor {
             path: path.into(),
             last_write,
             of: of.into(),
+            keeps_offsets: false,
         })
+    }
+
+    /// A store that was created before offsets had a topic says nothing of it until the next commit.
+    fn topic_of(&self, group: &str) -> rusqlite::Result<Option<String>> {
+        let select = "SELECT identity FROM rtp_offsets
+             WHERE topic = ?1 AND consumer_group = ?2 AND identity <> '' LIMIT 1";
+        self.db
+            .query_row(select, params![self.of, group], |r| r.get(0))
+            .optional()
     }
 
     /// Whether the row is there; another heartbeat with the same name may have written after us.
@@ -211,6 +231,14 @@ impl StoreMonitor for SqliteStoreMonitor {
                 self.path.display()
             ))),
         }
+    }
+
+    async fn topic(&mut self, group: &str) -> Result<Option<String>> {
+        if !self.keeps_offsets {
+            return Ok(None);
+        }
+        let topic = tokio::task::block_in_place(|| self.topic_of(group));
+        sqlite::fail(topic, "watch", &self.path)
     }
 
     async fn last_write(&mut self) -> Result<Option<i64>> {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 
@@ -28,6 +29,10 @@ pub const KIND: ServerKind = ServerKind {
     roles: &[Role::EventLog, Role::RealtimeStore, Role::BatchStore],
     parse: |path| match path {
         "" => Err("`sqlite:` needs the path of a file, as in sqlite:.rtp/log.db".into()),
+        // Most likely the address of a server, whose password every error about the file would show.
+        path if path.contains("://") || (path.starts_with("//") && path.contains('@')) => {
+            Err("`sqlite:` needs the path of a file, not the address of a server".into())
+        }
         path => Ok(Arc::new(Sqlite(path.into()))),
     },
 };
@@ -74,7 +79,7 @@ impl EventLog for Sqlite {
         Ok(Box::new(SqliteConsumer::open(&self.0, topic, group)?))
     }
 
-    async fn monitor(&self, topic: &str) -> Result<Box<dyn LogMonitor>> {
+    async fn monitor(&self, topic: &str, _until: Instant) -> Result<Box<dyn LogMonitor>> {
         Ok(Box::new(SqliteLogMonitor::open(&self.0, topic)?))
     }
 }

@@ -124,11 +124,7 @@ impl LogMonitor for Nothing {
     }
 
     async fn lag(&mut self, _: &str) -> Result<Lag> {
-        Ok(Lag {
-            started: false,
-            partitions: Vec::new(),
-            oldest: None,
-        })
+        Ok(Lag::default())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The event log on a real Kafka.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
@@ -143,7 +143,10 @@ impl Harness for Log {
 #[async_trait]
 impl conformance::log::Harness for Log {
     async fn monitor(&self, topic: &str) -> Result<Box<dyn LogMonitor>> {
-        Ok(Box::new(KafkaLogMonitor::open(&self.0, topic).await?))
+        let until = Instant::now() + self.patience();
+        Ok(Box::new(
+            KafkaLogMonitor::open(&self.0, topic, until).await?,
+        ))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reads a topic of the embedded log.
 
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::types::ValueRef;
@@ -45,6 +46,12 @@ impl SqliteConsumer {
         };
         consumer.rewind()?;
         Ok(consumer)
+    }
+
+    /// The same, waiting no longer than this for another process's lock.
+    pub(crate) fn with_busy_timeout(self, longest: Duration) -> Result<Self> {
+        self.topic.set_busy_timeout(longest)?;
+        Ok(self)
     }
 
     /// Goes to the committed offsets.

@@ -5,6 +5,7 @@ mod consumer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
@@ -190,6 +191,11 @@ impl OpenTopic {
         }
     }
 
+    /// Sets how long a statement waits for another process's lock.
+    fn set_busy_timeout(&self, longest: Duration) -> Result<()> {
+        self.fail(self.db.busy_timeout(longest), "use")
+    }
+
     fn fail<T>(&self, result: rusqlite::Result<T>, doing: &str) -> Result<T> {
         let doing = format!("{doing} topic {} in", self.name);
         sqlite::fail(result, &doing, &self.path)
@@ -217,6 +223,12 @@ impl SqliteProducer {
             topic: OpenTopic::open(path, topic)?,
             acknowledged: 0,
         })
+    }
+
+    /// The same, waiting no longer than this for another process's lock.
+    pub(crate) fn with_busy_timeout(self, longest: Duration) -> Result<Self> {
+        self.topic.set_busy_timeout(longest)?;
+        Ok(self)
     }
 
     fn append(&mut self, batch: &EventBatch) -> rusqlite::Result<()> {
