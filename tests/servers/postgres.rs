@@ -148,6 +148,12 @@ impl conformance::batch_store::Harness for Database {
         let check = format!("ALTER TABLE {table} ADD CHECK (title <> '{title}')");
         self.psql(&check).map(|_| ())
     }
+
+    async fn make_titles_unique(&self, dataset: &Dataset) -> Result<()> {
+        let table = quoted(&dataset.batch.table);
+        let unique = format!("ALTER TABLE {table} ADD UNIQUE (title)");
+        self.psql(&unique).map(|_| ())
+    }
 }
 
 #[async_trait]
