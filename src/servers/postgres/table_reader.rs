@@ -17,7 +17,7 @@ use crate::ports::table_reader::{Foreign, StoredRow, TableReader, Visitor};
 use crate::ports::table_schema::{ColumnSchema, TableSchema};
 use crate::record::value::Value;
 use crate::servers::address::Address;
-use crate::servers::postgres::types::{column_type, describe, value};
+use crate::servers::postgres::types::{between, column_type, describe, value};
 use crate::servers::postgres::{
     ANSWER_TIMEOUT, Failure, Session, Target, Watch, columns, missing_table,
 };
@@ -134,7 +134,12 @@ impl PostgresTable {
                 };
                 values.push(value.unwrap_or_else(|| {
                     let found = describe(field, cell.unwrap_or_default());
-                    foreign.push(Foreign { field: i, found });
+                    let between = cell.and_then(|bytes| between(field, bytes));
+                    foreign.push(Foreign {
+                        field: i,
+                        found,
+                        between,
+                    });
                     Value::Null
                 }));
             }
@@ -144,6 +149,7 @@ impl PostgresTable {
                 Value::Null => foreign.push(Foreign {
                     field: self.key,
                     found: "null".into(),
+                    between: None,
                 }),
                 key if visitor.wants(key) => {}
                 _ => continue,

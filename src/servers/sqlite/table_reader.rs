@@ -164,6 +164,7 @@ impl SqliteTable {
                 foreign.push(Foreign {
                     field: key,
                     found: "null".into(),
+                    between: None,
                 });
             }
             let row = StoredRow {
@@ -252,7 +253,11 @@ impl Foreign {
             ValueRef::Text(text) => format!("text {:?}", String::from_utf8_lossy(text)),
             ValueRef::Blob(bytes) => format!("blob of {} bytes", bytes.len()),
         };
-        Foreign { field, found }
+        Foreign {
+            field,
+            found,
+            between: None,
+        }
     }
 }
 
