@@ -85,6 +85,12 @@ impl Error {
         .hint("please report it with this message and the command line")
     }
 
+    /// The same error with another kind, where the caller knows what it means for the whole command.
+    pub fn as_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
     /// Adds what the user can do about it, shown on a separate line.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

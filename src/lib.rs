@@ -167,6 +167,9 @@ where
     ran.await.unwrap_or_else(|lost| Err(Error::internal(lost)))
 }
 
+/// The signal for a file that grows beyond the process's limit, on Linux and macOS.
+const SIGXFSZ: i32 = 25;
+
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
@@ -177,6 +180,9 @@ impl Signals {
         let listen = |kind| {
             signal(kind).map_err(|e| Error::refused(format!("cannot listen for signals: {e}")))
         };
+        // A file that may not grow further (`ulimit -f`) is an error of the write, which says what was kept, and not the
+        // end of the process: from now on, this signal is taken and means nothing.
+        drop(listen(SignalKind::from_raw(SIGXFSZ))?);
         Ok(Signals {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,

@@ -1,6 +1,6 @@
 //! Flags that several commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,6 +134,38 @@ pub(super) struct BatchStoreArg {
     pub(super) batch_store: Arc<dyn BatchStores>,
 }
 
+/// An error if the log and the real-time store are one file: the stream sends dead letters while it holds the store's
+/// write lock, so it would wait for itself.
+pub(super) fn apart(log: &dyn EventLog, store: &dyn RealtimeStores) -> Result<()> {
+    match (log.file(), store.file()) {
+        (Some(a), Some(b)) if is_same_file(a, b) => Err(Error::invalid(format!(
+            "the event log and the real-time store are the same file, {}",
+            a.display()
+        ))
+        .hint("give each a file of its own, with --event-log and --realtime-store")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether two paths name one file, which may not exist yet.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let number = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    match (number(a), number(b)) {
+        (Ok(a), Ok(b)) => a == b,
+        (Err(_), Err(_)) => place(a) == place(b),
+        _ => false,
+    }
+}
+
+/// A path whose folder is written as the file system sees it, if it is there.
+fn place(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let (folder, name) = (path.parent()?, path.file_name()?);
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.into());
+    Some(folder.join(name))
+}
+
 /// All three servers.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ServerArgs {
@@ -211,5 +243,24 @@ impl IntakeArgs {
             require_records: self.require_records,
             commit_state: self.commit_state.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_file_is_known_by_whatever_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir(path("sub")).unwrap();
+        let is_one = |a: &str, b: &str| is_same_file(&path(a), &path(b));
+        assert!(is_one("a.db", "./a.db") && is_one("a.db", "sub/../a.db"));
+        assert!(!is_one("a.db", "b.db") && !is_one("a.db", "sub/a.db"));
+        std::fs::write(path("a.db"), "").unwrap();
+        assert!(!is_one("a.db", "b.db"));
+        std::os::unix::fs::symlink(path("a.db"), path("b.db")).unwrap();
+        assert!(is_one("a.db", "b.db") && is_one("sub/../b.db", "a.db"));
     }
 }

@@ -1,6 +1,6 @@
-//! `rtp init`: creates the topics and tables of a dataset where they are missing.
+//! `rtp init`: creates the topics and tables of a dataset where they are missing, and checks those that are there.
 
-use crate::commands::args::{MaxOutage, RunsUntil, ServerArgs};
+use crate::commands::args::{MaxOutage, RunsUntil, ServerArgs, apart};
 use crate::dataset::{Dataset, ddl};
 use crate::error::Result;
 use crate::exit::Exit;
@@ -9,7 +9,8 @@ use crate::run::Run;
 
 /// Create the dataset's topics and tables where they are missing
 ///
-/// Running it again changes nothing.
+/// Running it again changes nothing. A table or topic that exists and does not fit the dataset stays as it is; the
+/// message lists the differences, and the status is 2.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -35,6 +36,13 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         ];
         crate::run::stdout::write(ddl::script(dataset, &statements.concat()).as_bytes())?;
         return Ok(Exit::Done);
+    }
+    apart(log.as_ref(), realtime.as_ref())?;
+    for says in log.without_effect(dataset) {
+        run.warn(format!("{log}: {says}"));
+    }
+    for says in realtime.without_effect(dataset) {
+        run.warn(format!("{realtime}: {says}"));
     }
     let retry = args.outage.retry(run, RunsUntil::Done);
     retry

@@ -15,8 +15,8 @@ use crate::run::Run;
 /// Load NDJSON or CSV into the batch store, in one transaction or not at all
 ///
 /// Bad records go to the --rejects file, and the command ends with status 1; without --rejects, the first bad
-/// record ends it with status 3. If anything stops the load, nothing is kept. The header of a CSV file names
-/// the fields.
+/// record ends it with status 3, as does one that the table refuses, and an input whose records are all bad. If
+/// anything stops the load, nothing is kept. The header of a CSV file names the fields.
 ///
 /// With --mode replace, input that is empty, or truncated because its writer failed, does not empty the table:
 /// each file must have a record, a pipe must end with the trailer that `fetch --trailer` writes, and at least

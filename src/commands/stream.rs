@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::commands::args::{EventLogArgs, MaxOutage, RealtimeStoreArg, RunsUntil};
+use crate::commands::args::{EventLogArgs, MaxOutage, RealtimeStoreArg, RunsUntil, apart};
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::exit::Exit;
@@ -67,6 +67,10 @@ impl Args {
 
 /// Streams until the end, or until told to stop.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
+    apart(
+        args.event_log.with(None)?.as_ref(),
+        args.realtime_store.realtime_store.as_ref(),
+    )?;
     run.metrics.set_in_flight(0);
     let retry = &args.outage.retry(run, args.runs_until());
     let (ports, end) = open(args, dataset, retry).await?;

@@ -23,6 +23,7 @@ impl Checker<'_> {
         let event = self.event(&raw.event, &fields)?;
         let realtime = self.realtime(&raw.realtime, &fields)?;
         let batch_table = self.identifier(&raw.batch.table, "table")?;
+        self.no_history(raw.batch.history.as_ref())?;
         let nulls = match &raw.null {
             None => Nulls::Write,
             Some(null) => self.choice(
@@ -46,10 +47,7 @@ impl Checker<'_> {
             fields,
             event,
             realtime,
-            batch: BatchSpec {
-                table: batch_table,
-                history: raw.batch.history,
-            },
+            batch: BatchSpec { table: batch_table },
             nulls,
             digest_order,
         })
@@ -254,6 +252,17 @@ impl Checker<'_> {
             ttl: self.duration_if_any(raw.ttl.as_ref())?,
             series,
         })
+    }
+
+    /// A key that promised something and did nothing would be worse than one that is refused.
+    fn no_history(&self, history: Option<&Spanned<bool>>) -> Result<()> {
+        match history {
+            Some(history) if *history.get_ref() => Err(self.error(
+                &history.span(),
+                "`history = true` is not supported yet, because the batch store keeps only the current row of each key; remove the line",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// No field may be taken from a secret place, or from a place that contains one.

@@ -139,8 +139,6 @@ impl Bucket {
 pub struct BatchSpec {
     /// Table.
     pub table: String,
-    /// Whether the store also keeps what was current on each day.
-    pub history: bool,
 }
 
 impl Dataset {

@@ -107,8 +107,7 @@ pub(super) struct RawSeries {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawBatch {
     pub(super) table: Spanned<String>,
-    #[serde(default)]
-    pub(super) history: bool,
+    pub(super) history: Option<Spanned<bool>>,
 }
 
 #[derive(Debug, Deserialize)]

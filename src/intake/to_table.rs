@@ -88,7 +88,8 @@ impl Load<'_> {
         let merged = self
             .retry
             .through_outage(async || store.merge(self.mode, &run.id).await)
-            .await?;
+            .await
+            .map_err(nothing_kept)?;
         let counts = &run.counts;
         add(&counts.written, merged.written);
         add(&counts.deduplicated, merged.deduplicated);
@@ -111,7 +112,8 @@ impl Load<'_> {
             self.refuse_bad(&chunk)?;
             self.retry
                 .through_outage(async || store.stage(&chunk.good).await)
-                .await?;
+                .await
+                .map_err(nothing_kept)?;
             staged += chunk.good.len();
         }
         let interrupted = intake.close()?;
@@ -172,15 +174,15 @@ impl Load<'_> {
         if intake.lacks_records() {
             return Err(Error::data("there are no records in the input"));
         }
-        if !self.mode.clears() {
-            return Ok(());
-        }
         let records: u64 = ended.iter().map(|i| i.records).sum();
         if records > 0 && staged == 0 {
             return Err(Error::budget(format!(
                 "every record in the input is bad ({records} read)"
             ))
             .hint("the --rejects file says why"));
+        }
+        if !self.mode.clears() {
+            return Ok(());
         }
         let is_empty = |i: &&Ended| i.records == 0 && (records == 0 || !i.is_complete);
         match ended.iter().find(is_empty) {
@@ -213,5 +215,13 @@ impl Load<'_> {
             "nothing was loaded, {} keeps its {rows}",
             self.dataset.batch.table
         ))
+    }
+}
+
+/// A row that the store refuses is one bad record, but it ends the load, so that nothing is kept.
+fn nothing_kept(error: Error) -> Error {
+    match error.kind() {
+        Kind::Data => error.as_kind(Kind::Budget),
+        _ => error,
     }
 }

@@ -13,7 +13,8 @@ use crate::record::row::Rows;
 /// A server in the role of the batch store.
 #[async_trait]
 pub trait BatchStores: Debug + Display + Send + Sync {
-    /// Creates a dataset's tables where they are missing.
+    /// Creates a dataset's tables where they are missing. One that is there but cannot take the dataset's rows is an
+    /// error (`Invalid`) that lists the differences, here and whenever the store is opened.
     async fn create(&self, dataset: &Dataset) -> Result<()>;
 
     /// The statements that create them.
@@ -65,6 +66,32 @@ impl Mode {
         matches!(self, Mode::Replace | Mode::ReplaceOrEmpty)
     }
 
+    /// The error of a load whose record `record`, by its number among the staged ones, is refused by the table; `other` is
+    /// the record of the same load that it conflicts with, if it is that and not the table.
+    pub(crate) fn refused(
+        self,
+        table: &str,
+        objection: Error,
+        record: i64,
+        other: Option<i64>,
+    ) -> Error {
+        if let Some(other) = other {
+            let (first, second) = (record.min(other), record.max(other));
+            return objection.context(format_args!(
+                "records {first} and {second} exclude each other in {table}, nothing was kept"
+            ));
+        }
+        let error = objection.context(format_args!(
+            "record {record} is refused by {table}, nothing was kept"
+        ));
+        match self {
+            Mode::Insert => {
+                error.hint("--mode update-if-newer accepts keys that are already in the table")
+            }
+            _ => error,
+        }
+    }
+
     /// An error if this many rows cannot replace the stored ones. Every adapter asks before it commits, with the
     /// number of rows written, not the number staged.
     pub(crate) fn check_written(self, written: u64, table: &str) -> Result<()> {
@@ -84,7 +111,7 @@ impl Mode {
 /// (event time, canonical digest) counts, in every mode; staging does not lock the table; values come
 /// back as they were given, an absent field is NULL even where there was a value, and keys are equal
 /// only if their bytes are; a row that the store refuses fails the load as `Data` and is named by its
-/// number among the staged ones; a load by [`Mode::Replace`] that writes no row fails as `Missing` and
+/// number among the staged ones, with the other one if two rows of the load exclude each other; a load by [`Mode::Replace`] that writes no row fails as `Missing` and
 /// leaves the stored ones. After an error the staged rows are still there, so that a merge can be
 /// retried, unless [`BatchStore::has_lost_stage`]; after a merge none are.
 #[async_trait]

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
 use crate::dataset::Dataset;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ports::monitor::{LogMonitor, PROBES_KEPT, probe_topic};
 use crate::record::event::EventBatch;
 
@@ -46,6 +47,24 @@ impl Topic {
             replication: 1,
             retention: Retention::LogDefault,
         }
+    }
+}
+
+impl Topic {
+    /// An error if the topic is there with fewer partitions than this. More are how a topic grows.
+    pub(crate) fn check_partitions(&self, there: u32, log: &dyn Display) -> Result<()> {
+        let Topic {
+            name, partitions, ..
+        } = self;
+        if there >= *partitions {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "topic {name} in {log} does not fit the dataset: it has {there} partitions, but the dataset needs {partitions}"
+        ))
+        .hint(format!(
+            "rtp changes no topic that exists: set `partitions = {there}` in the dataset, or add partitions with Kafka's own tool"
+        )))
     }
 }
 
@@ -167,7 +186,8 @@ pub struct Polled {
 /// A server in the role of the event log.
 #[async_trait]
 pub trait EventLog: Debug + Display + Send + Sync {
-    /// Creates topics where they are missing.
+    /// Creates topics where they are missing. One that is there with fewer partitions is an error (`Invalid`); more do no
+    /// harm, because adding partitions is how a topic grows.
     async fn create(&self, topics: &[Topic]) -> Result<()>;
 
     /// How topics are created there, for people: statements, or comments if there are no statements.
@@ -181,6 +201,16 @@ pub trait EventLog: Debug + Display + Send + Sync {
 
     /// Watches a topic from outside its groups, until this time.
     async fn monitor(&self, topic: &str, until: Instant) -> Result<Box<dyn LogMonitor>>;
+
+    /// What the dataset asks for that has no effect in this log, as sentences for people.
+    fn without_effect(&self, _dataset: &Dataset) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    /// The file that the log is, if it is one.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 
     /// The same log, used with these settings of its client library; none if it has no such settings.
     fn with_settings(&self, _settings: &[Setting]) -> Option<Arc<dyn EventLog>> {

@@ -8,6 +8,7 @@ pub mod event_log;
 pub mod monitor;
 pub mod realtime_store;
 pub mod table_reader;
+pub mod table_schema;
 
 /// The hint if something is missing that `rtp init` creates.
 pub(crate) const INIT_FIRST: &str = "run `rtp init` first, with the same dataset and addresses";

@@ -1,6 +1,7 @@
 //! The real-time store port: the newest row of each key.
 
 use std::fmt::{Debug, Display};
+use std::path::Path;
 
 use async_trait::async_trait;
 
@@ -14,11 +15,22 @@ use crate::record::row::Rows;
 /// A server in the role of the real-time store.
 #[async_trait]
 pub trait RealtimeStores: Debug + Display + Send + Sync {
-    /// Creates a dataset's tables where they are missing.
+    /// Creates a dataset's tables where they are missing. One that is there but cannot take the dataset's rows is an
+    /// error (`Invalid`) that lists the differences, here and whenever the store is opened.
     async fn create(&self, dataset: &Dataset) -> Result<()>;
 
     /// The statements that create them.
     fn statements(&self, dataset: &Dataset) -> Vec<String>;
+
+    /// What the dataset asks for that has no effect in this store, as sentences for people.
+    fn without_effect(&self, _dataset: &Dataset) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    /// The file that the store is, if it is one.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 
     /// The store for what a consumer group reads from the dataset's topic.
     async fn open(

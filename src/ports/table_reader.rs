@@ -80,13 +80,16 @@ pub struct StoredRow<'a> {
     pub foreign: &'a [Foreign],
 }
 
-/// A value that does not fit its column's type, which a store without strict types accepts.
+/// A value that does not fit its column's type, which a store without strict types accepts, or a finer one than the
+/// dataset's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
     /// Index of the field.
     pub field: usize,
     /// What is there instead, for people: `text "abc"`.
     pub found: String,
+    /// The nearest values below and above it, if only its precision does not fit: a time with microseconds.
+    pub between: Option<[Value<'static>; 2]>,
 }
 
 /// Encodes rows on their way to a visitor.

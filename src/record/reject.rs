@@ -31,7 +31,7 @@ pub enum Rule {
     Required,
     /// The key is empty.
     EmptyKey,
-    /// The key is longer than 65,535 bytes, Cassandra's limit.
+    /// The key is longer than [`MAX_KEY_BYTES`](crate::record::transform::MAX_KEY_BYTES).
     KeyTooLong,
     /// A value of the wrong type.
     Type,

@@ -149,15 +149,27 @@ impl Rows {
         self.meta.clear();
     }
 
-    /// Indices of the newest row of each key, sorted by key; the others are superseded.
-    pub fn newest_by_key(&self, key: usize) -> Vec<usize> {
+    /// Indices of all rows, sorted by key, and the newest version of each key first: the others are superseded, unless
+    /// a store refuses it.
+    pub fn versions_by_key(&self, key: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.len()).collect();
         order.sort_unstable_by(|a, b| {
             compare_keys(&self.value(*a, key), &self.value(*b, key))
                 .then_with(|| self.meta(*b).version().cmp(&self.meta(*a).version()))
         });
-        order.dedup_by(|a, b| self.value(*a, key) == self.value(*b, key));
         order
+    }
+
+    /// The newest of them only.
+    pub fn newest_by_key(&self, key: usize) -> Vec<usize> {
+        let mut order = self.versions_by_key(key);
+        order.dedup_by(|a, b| self.have_same_key(key, *a, *b));
+        order
+    }
+
+    /// Whether two rows have the same key.
+    pub fn have_same_key(&self, key: usize, a: usize, b: usize) -> bool {
+        self.value(a, key) == self.value(b, key)
     }
 }
 
@@ -209,10 +221,12 @@ mod tests {
             ("a", 1, 255),
             ("b", 1, 0),
         ]);
-        let newest = rows.newest_by_key(0);
-        let offsets: Vec<i64> = newest.iter().map(|i| rows.meta(*i).origin.offset).collect();
-        assert_eq!(offsets.len(), 2);
-        assert_eq!(offsets[0], 2);
+        let order = rows.versions_by_key(0);
+        let mut keys = order.chunk_by(|a, b| rows.have_same_key(0, *a, *b));
+        assert_eq!(keys.next(), Some(&[2, 1, 3][..]));
+        assert_eq!(keys.next().map(<[usize]>::len), Some(2));
+        assert_eq!(keys.next(), None);
+        assert_eq!(rows.newest_by_key(0), [order[0], order[3]]);
     }
 
     #[test]

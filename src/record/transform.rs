@@ -6,8 +6,9 @@ use crate::record::reject::{Fault, Reject, Rule};
 use crate::record::row::{self, Origin, RowMeta, Rows};
 use crate::record::value::Value;
 
-/// Longest key in bytes: Cassandra's limit for a partition key.
-pub const MAX_KEY_BYTES: usize = 65_535;
+/// Longest key in bytes, the same for every store, so that none refuses what another one holds. The smallest limit is
+/// that of PostgreSQL's indexes: 2,704 bytes with the headers. Cassandra's is 65,535.
+pub const MAX_KEY_BYTES: usize = 2_600;
 
 /// How far in the future an event time may be, in milliseconds: Kafka's own bound (KIP-1030). A later
 /// one would win over every correct event forever.
@@ -81,11 +82,8 @@ impl<'d> Transform<'d> {
                 return Err(fault(d.event.key, Rule::EmptyKey, "the key is empty"));
             }
             Value::Text(key) if key.len() > MAX_KEY_BYTES => {
-                return Err(fault(
-                    d.event.key,
-                    Rule::KeyTooLong,
-                    "a key can have at most 65535 bytes",
-                ));
+                let detail = format!("a key can have at most {MAX_KEY_BYTES} bytes");
+                return Err(fault(d.event.key, Rule::KeyTooLong, &detail));
             }
             _ => {}
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use super::{Class, Compared, Comparison, Content, Difference, Report, Side, Table};
+use super::{Class, Compared, Comparison, Content, Difference, Report, Side, Table, Tolerances};
 use crate::error::{Error, Result};
 use crate::ports::table_reader::{Foreign, StoredRow, Visitor};
 use crate::record::value::Value;
@@ -191,16 +191,27 @@ fn judge(
 
 /// The columns in which two rows differ by more than is tolerated.
 fn differing(comparison: &Comparison, a: &OwnedRow, b: &OwnedRow) -> Vec<usize> {
-    let is_foreign = |i: usize| a.foreign.iter().chain(&b.foreign).any(|f| f.field == i);
+    let tolerances = &comparison.tolerances;
     (0..a.values.len())
-        .filter(|i| !comparison.tolerances.ignores(*i))
-        .filter(|i| {
-            is_foreign(*i)
-                || !comparison
-                    .tolerances
-                    .allow(*i, &a.values[*i], &b.values[*i])
-        })
+        .filter(|i| !tolerances.ignores(*i) && !are_close(tolerances, *i, a, b))
         .collect()
+}
+
+/// Whether a column of two rows counts as equal. A value between two others is as far away as the farther of them, when
+/// it is compared with one that is not between them.
+fn are_close(tolerances: &Tolerances, column: usize, a: &OwnedRow, b: &OwnedRow) -> bool {
+    let foreign = |row: &OwnedRow| {
+        let found = row.foreign.iter().find(|f| f.field == column);
+        found.map(|foreign| foreign.between.clone())
+    };
+    let allow = |a: &Value<'_>, b: &Value<'_>| tolerances.allow(column, a, b);
+    let (one, other) = (&a.values[column], &b.values[column]);
+    match (foreign(a), foreign(b)) {
+        (None, None) => allow(one, other),
+        (Some(Some(between)), None) => between.iter().all(|value| allow(value, other)),
+        (None, Some(Some(between))) => between.iter().all(|value| allow(one, value)),
+        _ => false,
+    }
 }
 
 fn content(row: &OwnedRow, column: usize) -> Content<'_> {
@@ -214,4 +225,57 @@ fn encoded(key: &Value<'_>) -> Vec<u8> {
     let mut encoding = Vec::new();
     key.encode(&mut encoding);
     encoding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Dataset;
+
+    #[test]
+    fn a_finer_value_is_within_the_tolerance_or_not() {
+        let dataset = Dataset::load(None).unwrap();
+        let dob = dataset.field_index("dob").unwrap();
+        let row = |value: Value<'static>, foreign: Vec<Foreign>| {
+            let mut values = vec![Value::Null; dataset.fields.len()];
+            values[dob] = value;
+            OwnedRow { values, foreign }
+        };
+        let finer = Foreign {
+            field: dob,
+            found: "timestamp 1970-01-01T00:00:00.005001Z".into(),
+            between: Some([5, 6].map(Value::Timestamp)),
+        };
+        let infinite = Foreign {
+            between: None,
+            ..finer.clone()
+        };
+        for (given, ms, foreign, is_close) in [
+            (&["dob=1ms"][..], 5, &finer, true),
+            (&["dob=1ms"], 6, &finer, true),
+            (&["dob=1ms"], 4, &finer, false), // 1.001 ms
+            (&["dob=1ms"], 7, &finer, false),
+            (&["dob=2ms"], 4, &finer, true),
+            (&[], 5, &finer, false),
+            (&["dob=1d"], 5, &infinite, false),
+            (&["dob=ignore"], 5, &infinite, true),
+        ] {
+            let given: Vec<String> = given.iter().map(ToString::to_string).collect();
+            let tolerances = Tolerances::parse(&dataset, &given).unwrap();
+            let comparison = Comparison::new(&dataset, tolerances, crate::run::Stop::channel().1);
+            let exact = row(Value::Timestamp(ms), Vec::new());
+            let other = row(Value::Null, vec![foreign.clone()]);
+            let expected: &[usize] = if is_close { &[] } else { &[dob] };
+            assert_eq!(
+                differing(&comparison, &exact, &other),
+                expected,
+                "{given:?} {ms}"
+            );
+            assert_eq!(
+                differing(&comparison, &other, &exact),
+                expected,
+                "{given:?} {ms}"
+            );
+        }
+    }
 }

@@ -47,7 +47,7 @@ fn modes_differ_in_what_they_do_with_a_known_key() {
     let old = user(1, 10, "stored");
     let input = [user(1, 5, "older"), user(1, 7, "old"), user(2, 0, "other")].join("\n");
     let table = [
-        ("insert", 1, "stored", [3, 0, 0, 0, 3]),
+        ("insert", 3, "stored", [3, 0, 0, 0, 3]),
         ("upsert", 0, "old,other", [3, 2, 0, 1, 0]),
         ("ignore", 0, "stored,other", [3, 1, 0, 1, 1]),
         ("update-if-newer", 0, "stored,other", [3, 1, 0, 1, 1]),
@@ -119,7 +119,7 @@ fn a_row_that_the_table_refuses_fails_the_whole_load() {
     let ran = load(&place, &[], &[user(1, 0, "a"), user(2, 0, "b")].join("\n"));
     assert_eq!(
         (ran.status, ran.counts()),
-        (1, [2, 0, 0, 0, 2]),
+        (3, [2, 0, 0, 0, 2]),
         "{}",
         ran.stderr
     );
@@ -129,6 +129,69 @@ fn a_row_that_the_table_refuses_fails_the_whole_load() {
         ran.stderr
     );
     assert_eq!(stored(&place), "NULL");
+}
+
+#[test]
+fn records_that_exclude_each_other_are_both_named() {
+    let place = Place::ready();
+    rusqlite::Connection::open(place.path(STORE))
+        .unwrap()
+        .execute_batch("CREATE UNIQUE INDEX emails ON batch_users_rows (email)")
+        .unwrap();
+    let emails = ["a", "twin", "c", "d", "e", "f", "twin", "h"];
+    let lines: Vec<String> = (1..).zip(emails).map(|(n, e)| user(n, 0, e)).collect();
+    let ran = load(&place, &[], &lines.join("\n"));
+    assert_eq!(ran.status, 3, "{}", ran.stderr);
+    let said = "records 2 and 7 exclude each other in batch_users, nothing was kept";
+    assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    assert_eq!(stored(&place), "NULL");
+}
+
+/// Status 1 would let the other stages of a DAG go on, as if the day had been loaded.
+#[test]
+fn a_load_whose_records_are_all_bad_ends_with_3_in_every_mode() {
+    for mode in ["insert", "upsert", "ignore", "update-if-newer", "replace"] {
+        let place = Place::ready();
+        place.write("bad.ndjson", "not json\n{}\n");
+        let args = ["--mode", mode, "--rejects", "rejects", "bad.ndjson"];
+        let ran = load(&place, &args, "");
+        assert_eq!(
+            (ran.status, ran.counts()),
+            (3, [2, 0, 2, 0, 0]),
+            "{mode}: {}",
+            ran.stderr
+        );
+        let rejects = std::fs::read_to_string(place.path("rejects")).unwrap();
+        assert_eq!(rejects.lines().count(), 2, "{mode}");
+    }
+}
+
+#[test]
+fn a_key_is_no_longer_than_every_store_can_index() {
+    let place = Place::ready();
+    place.write(
+        "t.toml",
+        "name = \"t\"\n[source]\nurl = \"http://127.0.0.1:9/\"\nrecords = \"\"\n\
+         [event]\ntopic = \"t\"\nkey = \"id\"\ntime = \"at\"\n\
+         [realtime]\nkeyspace = \"t\"\ntable = \"t\"\n[batch]\ntable = \"b\"\n\
+         [[field]]\nname = \"id\"\ntype = \"text\"\nfrom = \"/id\"\nrequired = true\n\
+         [[field]]\nname = \"at\"\ntype = \"timestamp\"\nfrom = \"as-of\"\nrequired = true\n",
+    );
+    place.rtp(&["init", "--dataset", "t.toml"], b"");
+    let line = |length: usize| {
+        let key = "k".repeat(length);
+        format!("{{\"id\":\"{key}\",\"at\":\"2026-05-01T00:00:00Z\"}}\n")
+    };
+    let input = line(2_600) + &line(2_601) + &line(3_000);
+    let ran = load(&place, &["--dataset", "t.toml", "--rejects", "bad"], &input);
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (1, [3, 1, 2, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+    let rejects = std::fs::read_to_string(place.path("bad")).unwrap();
+    assert_eq!(rejects.matches("key_too_long").count(), 2, "{rejects}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod docs;
 mod fetch;
 mod heartbeat;
 mod help;
+mod init;
 mod layers;
 mod load_batch;
 mod logs;

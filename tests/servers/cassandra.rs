@@ -231,6 +231,71 @@ async fn a_row_that_cassandra_refuses_is_a_dead_letter() {
     assert_eq!(count(&session, "refusals.users").await, 1_000);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_row_that_cassandra_takes_wins() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    let place = place(cassandra, "older");
+    let session = session(cassandra).await;
+    let index = "CREATE INDEX ON older.users (email)";
+    session.query_unpaged(index, ()).await.unwrap();
+    let long = "x".repeat(70_000);
+    let events = [user(1, 2, "good"), user(1, 3, &long), user(1, 1, "older")].join("\n");
+    let sent = rtp(&place, cassandra, &["produce"], events.as_bytes());
+    assert_eq!(sent.status, 0, "{}", sent.stderr);
+    let ran = rtp(&place, cassandra, &["stream", "--until-end"], b"");
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (1, [3, 1, 1, 1, 0]),
+        "{}",
+        ran.stderr
+    );
+    let select = "SELECT email FROM older.users";
+    let rows = session.query_unpaged(select, ()).await.unwrap();
+    let rows = rows.into_rows_result().unwrap();
+    assert_eq!(rows.single_row::<(String,)>().unwrap().0, "good");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_do_not_fit_are_told_by_every_command() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    let place = place(cassandra, "misfit");
+    let session = session(cassandra).await;
+    let told = |why: &str| {
+        for args in [&["init"][..], &["stream", "--until-end"]] {
+            let ran = rtp(&place, cassandra, args, b"");
+            assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);
+            assert!(ran.stderr.contains(why), "{args:?}: {}", ran.stderr);
+        }
+    };
+    let drop = "ALTER TABLE misfit.users DROP phone";
+    session.query_unpaged(drop, ()).await.unwrap();
+    told("table misfit.users in ");
+    told("does not fit the dataset: it has no column phone");
+    for statement in [
+        "ALTER TABLE misfit.users ADD phone text",
+        "DROP TABLE misfit.users_by_hour",
+        "CREATE TABLE misfit.users_by_hour (hour timestamp, shard int, fetched_at timestamp, id uuid, PRIMARY KEY (hour, shard, id))",
+    ] {
+        session.query_unpaged(statement, ()).await.unwrap();
+    }
+    told("its key is (hour, shard, id), but the dataset needs ((hour, shard), fetched_at, id)");
+    // How long rows live is no reason for the stream to stop, but init must not say that all is as declared.
+    for statement in [
+        "DROP TABLE misfit.users_by_hour",
+        "ALTER TABLE misfit.users WITH default_time_to_live = 60",
+    ] {
+        session.query_unpaged(statement, ()).await.unwrap();
+    }
+    let ran = rtp(&place, cassandra, &["init"], b"");
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    let why = "its default_time_to_live is 60 s, but the dataset's ttl is 0 s";
+    assert!(ran.stderr.contains(why), "{}", ran.stderr);
+}
+
 #[test]
 fn tls_and_a_password_are_asked_for_and_checked() {
     let Some(cassandra) = server("cassandra", Access::Guarded) else {

@@ -148,6 +148,12 @@ impl conformance::batch_store::Harness for Database {
         let check = format!("ALTER TABLE {table} ADD CHECK (title <> '{title}')");
         self.psql(&check).map(|_| ())
     }
+
+    async fn make_titles_unique(&self, dataset: &Dataset) -> Result<()> {
+        let table = quoted(&dataset.batch.table);
+        let unique = format!("ALTER TABLE {table} ADD UNIQUE (title)");
+        self.psql(&unique).map(|_| ())
+    }
 }
 
 #[async_trait]
@@ -602,6 +608,76 @@ fn columns_have_the_types_of_the_fields() {
         database.psql(types).unwrap(),
         "uuid,text,timestamp(3) with time zone,bytea"
     );
+}
+
+#[test]
+fn a_time_with_microseconds_is_shown_and_tolerated() {
+    let Some(database) = Database::new("microseconds") else {
+        return;
+    };
+    let place = database.place();
+    let events = users(3);
+    for args in [&["produce"][..], &["stream", "--until-end"]] {
+        let ran = place.rtp(args, events.as_bytes());
+        assert_eq!(ran.status, 0, "{args:?}: {}", ran.stderr);
+    }
+    let finer = "ALTER TABLE batch_users ALTER COLUMN dob TYPE timestamp(6) with time zone";
+    database.psql(finer).unwrap();
+    for args in [&["init"][..], &["load-batch"], &["verify"]] {
+        let ran = database.rtp(&place, args, events.as_bytes());
+        assert_eq!(ran.status, 0, "{args:?}: {}", ran.stderr);
+    }
+    let later = "UPDATE batch_users SET dob = dob + interval '1 microsecond'";
+    database.psql(later).unwrap();
+    let ran = database.rtp(&place, &["verify", "--sample", "5"], b"");
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("001Z"), "{}", ran.stderr);
+    let ran = database.rtp(&place, &["verify", "--tolerance", "dob=1ms"], b"");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+}
+
+#[test]
+fn a_table_that_does_not_fit_is_told_by_every_command() {
+    let Some(database) = Database::new("misfit") else {
+        return;
+    };
+    let place = database.place();
+    database
+        .psql("ALTER TABLE batch_users DROP COLUMN phone, ADD COLUMN age int NOT NULL")
+        .unwrap();
+    let why = "does not fit the dataset: it has no column phone; its column age needs a value, but the dataset has no such field";
+    for args in [&["init"][..], &["load-batch"]] {
+        let ran = database.rtp(&place, args, user(1, 0, "a").as_bytes());
+        assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(why), "{args:?}: {}", ran.stderr);
+    }
+}
+
+/// PostgreSQL's indexes take 2.7 kB; what can be compressed takes less, so the text is random.
+#[test]
+fn a_value_that_is_too_long_for_an_index_is_one_bad_record() {
+    let Some(database) = Database::new("too_long") else {
+        return;
+    };
+    let place = database.place();
+    database
+        .psql("CREATE INDEX ON batch_users (email)")
+        .unwrap();
+    let mut state = 1_u64;
+    let long: String = (0..9_000)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            char::from(b'0' + (state >> 33) as u8 % 75)
+        })
+        .map(|c| if c == '\\' { '_' } else { c })
+        .collect();
+    let lines = [user(1, 0, "a"), user(2, 0, &long), user(3, 0, "b")].join("\n");
+    let ran = database.rtp(&place, &["load-batch"], lines.as_bytes());
+    assert_eq!(ran.status, 3, "{}", ran.stderr);
+    let said = "record 2 is refused by batch_users, nothing was kept";
+    assert!(ran.stderr.contains(said), "{}", ran.stderr);
 }
 
 #[test]

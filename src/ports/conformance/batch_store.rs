@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ports::batch_store::{BatchStore, Merged, Mode};
 use crate::ports::conformance::{
     Abilities, Checked, HARD_KEYS, Verdict, cases, dataset, equal, event, fine, fresh, hard_events,
-    holds, holds_rows, keyed_events, newer_first, rows,
+    holds, holds_rows, is_told, keyed_events, misfits, newer_first, rows, smaller,
 };
 use crate::ports::table_reader::TableReader;
 
@@ -28,10 +28,14 @@ pub trait Harness: Abilities + Send + Sync {
 
     /// Makes the store refuse every row with this title from now on.
     async fn refuse(&self, dataset: &Dataset, title: &str) -> Result<()>;
+
+    /// Makes the store refuse a title that another row already has.
+    async fn make_titles_unique(&self, dataset: &Dataset) -> Result<()>;
 }
 
 cases! {
     dyn Harness;
+    a_table_that_does_not_fit_is_told,
     staged_rows_are_not_visible,
     a_load_survives_a_crash,
     insert_fails_on_a_stored_key_and_keeps_nothing,
@@ -46,6 +50,7 @@ cases! {
     the_newest_of_a_key_counts_in_every_mode,
     counts_add_up_in_every_mode,
     a_refused_row_fails_the_load_and_is_named needs RefusesRows,
+    rows_that_exclude_each_other_are_both_named needs RefusesRows,
     a_load_is_recorded_with_its_run_id,
     a_failed_merge_can_be_tried_again,
     the_next_load_starts_empty,
@@ -126,6 +131,21 @@ impl<'h> Loader<'h> {
 /// An event for each of the ids, all at one second.
 fn events(ids: std::ops::Range<i64>, second: u8, title: &str) -> Vec<String> {
     ids.map(|id| event(id, second, title)).collect()
+}
+
+async fn a_table_that_does_not_fit_is_told(harness: &dyn Harness) -> Verdict {
+    let mut loader = Loader::new(harness).await?;
+    for (dataset, word) in misfits(&loader.dataset) {
+        let created = harness.create(&dataset).await;
+        is_told(created, harness.open(&dataset).await.map(|_| ()), word)?;
+    }
+    // The table is still the first one's, and one that needs less may use it, too.
+    let fewer = smaller(&loader.dataset);
+    fine("creating for fewer fields", harness.create(&fewer).await)?;
+    fine("opening for fewer fields", harness.open(&fewer).await)?;
+    let events = [event(1, 1, "a")];
+    loader.load(Mode::Insert, &events).await?;
+    loader.holds("in the end", &events).await
 }
 
 async fn staged_rows_are_not_visible(harness: &dyn Harness) -> Verdict {
@@ -345,6 +365,47 @@ async fn a_refused_row_fails_the_load_and_is_named(harness: &dyn Harness) -> Ver
         message.contains("record 7 "),
     )?;
     loader.holds("after the error", &[]).await
+}
+
+async fn rows_that_exclude_each_other_are_both_named(harness: &dyn Harness) -> Verdict {
+    for mode in [Mode::Insert, Mode::UpdateIfNewer, Mode::Replace] {
+        let mut loader = Loader::new(harness).await?;
+        let dataset = loader.dataset.clone();
+        fine(
+            "arranging titles",
+            harness.make_titles_unique(&dataset).await,
+        )?;
+        let stored = [event(100, 0, "stored")];
+        loader.load(Mode::Insert, &stored).await?;
+        // Neither the order of lines nor that of keys has both ends of a pair at an end of the load.
+        let mut batch: Vec<String> = (0..12)
+            .map(|i| event(i * 5 % 12, 1, &format!("t{i}")))
+            .collect();
+        batch[1] = event(5, 1, "twin");
+        batch[6] = event(6, 1, "twin");
+        loader.stage(&batch).await?;
+        let told = loader.fails(mode).await?.to_string();
+        let both = told.contains("records 2 and 7 ");
+        holds(format_args!("`{told}` names the records 2 and 7"), both)?;
+        loader.holds("after the failure", &stored).await?;
+    }
+    let mut loader = Loader::new(harness).await?;
+    let dataset = loader.dataset.clone();
+    fine(
+        "arranging titles",
+        harness.make_titles_unique(&dataset).await,
+    )?;
+    loader
+        .load(Mode::Insert, &[event(100, 0, "stored")])
+        .await?;
+    let mut batch: Vec<String> = (0..5).map(|i| event(i, 1, &format!("t{i}"))).collect();
+    batch[3] = event(3, 1, "stored");
+    loader.stage(&batch).await?;
+    let told = loader.fails(Mode::UpdateIfNewer).await?.to_string();
+    holds(
+        format_args!("`{told}` names record 4 alone"),
+        told.contains("record 4 "),
+    )
 }
 
 async fn a_load_is_recorded_with_its_run_id(harness: &dyn Harness) -> Verdict {

@@ -41,6 +41,7 @@ cases! {
     acknowledged_events_survive_a_crash,
     a_missing_topic_is_an_error_and_is_not_made,
     creating_a_topic_again_changes_nothing,
+    a_topic_with_fewer_partitions_is_told,
     two_producers_at_once_lose_nothing,
     a_new_group_starts_at_the_oldest_event,
     partitions_are_read_in_order_without_gaps,
@@ -430,6 +431,23 @@ async fn creating_a_topic_again_changes_nothing(harness: &dyn Harness) -> Verdic
     let mut consumer = open(harness, &name, &fresh("group")).await?;
     let end = consumer.end().await?;
     equal("number of partitions", end.len(), 3)
+}
+
+async fn a_topic_with_fewer_partitions_is_told(harness: &dyn Harness) -> Verdict {
+    let name = topic(harness, 2).await?;
+    match harness.create(&[Topic::new(&name, 3)]).await {
+        Ok(()) => return Err("creating it with more partitions than it has succeeds".into()),
+        Err(e) => {
+            equal(format_args!("kind of {e}"), e.kind(), Kind::Invalid)?;
+            let has_both = ["has 2 partitions", "needs 3"]
+                .iter()
+                .all(|n| e.to_string().contains(n));
+            holds(format_args!("`{e}` gives both numbers"), has_both)?;
+        }
+    }
+    // Partitions may be added to a topic, so it may have more than it was created with.
+    let fewer = harness.create(&[Topic::new(&name, 1)]).await;
+    fine("creating it with fewer partitions than it has", fewer)
 }
 
 async fn two_producers_at_once_lose_nothing(harness: &dyn Harness) -> Verdict {

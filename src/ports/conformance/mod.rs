@@ -12,8 +12,8 @@ use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 
-use crate::dataset::Dataset;
-use crate::error::Result;
+use crate::dataset::{Dataset, FieldType};
+use crate::error::{Kind, Result};
 use crate::ports::table_reader::{Foreign, StoredRow, TableReader, Visitor};
 use crate::record::row::{Origin, RowMeta, Rows};
 use crate::record::transform::Transform;
@@ -165,6 +165,78 @@ pub(crate) fn dataset(key: &str) -> std::result::Result<Dataset, String> {
         ));
     }
     fine("the suite's dataset", Dataset::parse(&text, "conformance"))
+}
+
+/// Datasets whose rows the tables of this one cannot take, each with a word of the difference.
+pub(crate) fn misfits(dataset: &Dataset) -> [(Dataset, &'static str); 4] {
+    let changed = |change: &dyn Fn(&mut Dataset)| {
+        let mut dataset = dataset.clone();
+        change(&mut dataset);
+        sort_columns(&mut dataset);
+        dataset
+    };
+    let at = |name: &str| dataset.field_index(name).unwrap_or_default();
+    let (title, small, seen) = (at("title"), at("small"), at("seen"));
+    [
+        (
+            changed(&|d| {
+                let mut more = d.fields[title].clone();
+                more.name = "subtitle".into();
+                d.fields.push(more);
+            }),
+            "subtitle",
+        ),
+        (
+            changed(&|d| d.fields[small].kind = FieldType::Text),
+            "small",
+        ),
+        // In a store without types of its own for times, both are whole numbers.
+        (changed(&|d| d.fields[seen].kind = FieldType::Date), "seen"),
+        (
+            changed(&|d| {
+                d.event.key = small;
+            }),
+            "small",
+        ),
+    ]
+}
+
+/// The dataset without its field `title`, which is not required.
+pub(crate) fn smaller(dataset: &Dataset) -> Dataset {
+    let mut dataset = dataset.clone();
+    if let Some(title) = dataset.field_index("title") {
+        dataset.fields.remove(title);
+        for index in [&mut dataset.event.key, &mut dataset.event.time] {
+            *index -= usize::from(*index > title);
+        }
+        sort_columns(&mut dataset);
+    }
+    dataset
+}
+
+fn sort_columns(dataset: &mut Dataset) {
+    let fields = &dataset.fields;
+    dataset.digest_order = (0..fields.len()).collect();
+    dataset
+        .digest_order
+        .sort_by(|a, b| fields[*a].name.cmp(&fields[*b].name));
+}
+
+/// What creating and opening a table that does not fit must answer: the same message twice, which names the difference.
+pub(crate) fn is_told(created: Result<()>, opened: Result<()>, word: &str) -> Verdict {
+    let told = |doing: &str, result: Result<()>| match result {
+        Ok(()) => Err(format!("{doing} a table without a fitting {word} succeeds")),
+        Err(e) => {
+            equal(format_args!("kind of {e}"), e.kind(), Kind::Invalid)?;
+            holds(
+                format_args!("`{e}` names {word}"),
+                e.to_string().contains(word),
+            )?;
+            Ok(e.to_string())
+        }
+    };
+    let created = told("creating", created)?;
+    equal("the message of opening", told("opening", opened)?, created)
 }
 
 /// An event with key `id` at `second` that has no other field but a title.

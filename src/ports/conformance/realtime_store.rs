@@ -7,7 +7,7 @@ use crate::dataset::Dataset;
 use crate::error::{Kind, Result};
 use crate::ports::conformance::{
     Abilities, Checked, HARD_KEYS, Verdict, cases, dataset, equal, event, fine, fresh, hard_events,
-    holds, holds_rows, keyed_events, newer_first, rows,
+    holds, holds_rows, is_told, keyed_events, misfits, newer_first, rows, smaller,
 };
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::realtime_store::{Backlog, RealtimeStore, Upsert, Upserted, Upstream};
@@ -38,6 +38,7 @@ pub trait Harness: Abilities + Send + Sync {
 
 cases! {
     dyn Harness;
+    a_table_that_does_not_fit_is_told,
     committed_rows_survive_a_crash,
     rows_come_with_the_commit needs Transactions,
     an_error_leaves_nothing_behind needs Transactions FailsInTheMiddle,
@@ -49,6 +50,7 @@ cases! {
     every_type_round_trips,
     keys_are_told_apart_by_their_bytes,
     a_refused_row_is_named_and_leaves_the_others needs RefusesRows,
+    the_newest_row_that_is_not_refused_wins needs RefusesRows,
     offsets_are_told_if_they_are_kept,
     offsets_come_with_the_commit needs Transactions,
     an_upsert_that_is_not_committed_moves_no_offsets needs Transactions,
@@ -181,6 +183,30 @@ fn span(from: i64, to: i64) -> Span {
 /// An event for each of the ids, all at one second.
 fn events(ids: std::ops::Range<i64>, second: u8, title: &str) -> Vec<String> {
     ids.map(|id| event(id, second, title)).collect()
+}
+
+async fn a_table_that_does_not_fit_is_told(harness: &dyn Harness) -> Verdict {
+    let mut member = Writer::new(harness).await?;
+    let upstream = Upstream {
+        group: "group",
+        topic: "topic",
+    };
+    for (dataset, word) in misfits(&member.dataset) {
+        let created = harness.create(&dataset).await;
+        let opened = harness.open(&dataset, upstream).await;
+        is_told(created, opened.map(|_| ()), word)?;
+    }
+    // The table is still the first one's, and one that needs less may use it, too.
+    let fewer = smaller(&member.dataset);
+    fine("creating for fewer fields", harness.create(&fewer).await)?;
+    fine(
+        "opening for fewer fields",
+        harness.open(&fewer, upstream).await,
+    )?;
+    member.write(&events(0..1, 0, "a")).await?;
+    member
+        .holds(harness, "in the end", &events(0..1, 0, "a"))
+        .await
 }
 
 async fn committed_rows_survive_a_crash(harness: &dyn Harness) -> Verdict {
@@ -355,6 +381,30 @@ async fn a_refused_row_is_named_and_leaves_the_others(harness: &dyn Harness) -> 
     batch.remove(3);
     member
         .holds(harness, "besides the refused one", &batch)
+        .await
+}
+
+async fn the_newest_row_that_is_not_refused_wins(harness: &dyn Harness) -> Verdict {
+    let mut member = Writer::new(harness).await?;
+    let refuse = harness.refuse(&member.dataset, "poison").await;
+    fine("arranging a refusal", refuse)?;
+    let batch = [
+        event(1, 3, "good"),
+        event(2, 1, "good"),
+        event(1, 9, "poison"),
+        event(1, 1, "older"),
+        event(3, 5, "poison"),
+        event(1, 7, "poison"),
+    ];
+    let upserted = member.write(&batch).await?;
+    let mut refused: Vec<usize> = upserted.refused.iter().map(|(i, _)| *i).collect();
+    refused.sort_unstable();
+    equal("indices of the refused rows", refused, vec![2, 4, 5])?;
+    equal("written", upserted.written, 2)?;
+    equal("deduplicated", upserted.deduplicated, 1)?;
+    let expected = [event(1, 3, "good"), event(2, 1, "good")];
+    member
+        .holds(harness, "as if they had come one by one", &expected)
         .await
 }
 

@@ -4,6 +4,7 @@ pub mod ddl;
 mod decimal;
 pub mod monitor;
 pub mod realtime_store;
+mod schema;
 mod server;
 pub mod table_reader;
 mod types;
@@ -382,7 +383,8 @@ pub(crate) async fn create(server: &Address, dataset: &Dataset) -> Result<()> {
             Err(error) => return Err(cluster.error(&error)),
         }
     }
-    Ok(())
+    schema::check(&cluster, dataset).await?;
+    schema::check_ttl(&cluster, dataset).await
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The real-time store in Cassandra: upserts whose write timestamps follow the order of versions, so that
 //! rows converge even if events arrive twice, late, or out of order.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use crate::ports::realtime_store::{RealtimeStore, Upsert, Upserted};
 use crate::record::row::{self, Origin, Rows};
 use crate::record::value::Value;
 use crate::servers::address::Address;
-use crate::servers::cassandra::{self, Cluster, Fate, TIMEOUT, types};
+use crate::servers::cassandra::{self, Cluster, Fate, TIMEOUT, schema, types};
 
 /// Maximum number of requests in flight.
 const IN_FLIGHT: usize = 256;
@@ -61,6 +62,7 @@ impl CassandraStore {
     /// Connects, and prepares what it writes.
     pub async fn open(server: &Address, dataset: &Dataset) -> Result<Self> {
         let cluster = Cluster::connect(server, &dataset.realtime.keyspace).await?;
+        schema::check(&cluster, dataset).await?;
         let mut targets = vec![TargetTable::prepare(&cluster, dataset, None).await?];
         for series in &dataset.realtime.series {
             targets.push(TargetTable::prepare(&cluster, dataset, Some(series)).await?);
@@ -161,6 +163,35 @@ impl CassandraStore {
         (part, sent.map(|_| ()))
     }
 
+    /// Writes the newest row of each key, or the next one if the server refuses it, as if they had come one by one;
+    /// returns those that were written.
+    async fn write_newest(
+        &self,
+        target: &TargetTable,
+        rows: &Rows,
+        refused: &mut Vec<(usize, String)>,
+    ) -> Result<Vec<usize>> {
+        let order = rows.versions_by_key(self.key);
+        let same_key = |a: &usize, b: &usize| rows.have_same_key(self.key, *a, *b);
+        let mut left: Vec<&[usize]> = order.chunk_by(same_key).collect();
+        let mut stored = Vec::with_capacity(left.len());
+        while !left.is_empty() {
+            let known = refused.len();
+            let newest: Vec<usize> = left.iter().map(|versions| versions[0]).collect();
+            self.write(target, rows, &newest, refused).await?;
+            stored.extend(newest);
+            if refused.len() == known {
+                break;
+            }
+            let bad: HashSet<usize> = refused[known..].iter().map(|(i, _)| *i).collect();
+            left.retain(|versions| bad.contains(&versions[0]));
+            left = left.into_iter().map(|versions| &versions[1..]).collect();
+            left.retain(|versions| !versions.is_empty());
+        }
+        remove(&mut stored, refused);
+        Ok(stored)
+    }
+
     /// Records when rows were last written, for whoever watches.
     async fn note_progress(&mut self) -> Result<()> {
         if self.noted.is_some_and(|noted| noted.elapsed() < PROGRESS) {
@@ -178,6 +209,14 @@ impl CassandraStore {
     }
 }
 
+/// Removes the rows that were refused.
+fn remove(rows: &mut Vec<usize>, refused: &[(usize, String)]) {
+    if !refused.is_empty() {
+        let refused: HashSet<usize> = refused.iter().map(|(i, _)| *i).collect();
+        rows.retain(|i| !refused.contains(i));
+    }
+}
+
 #[async_trait]
 impl RealtimeStore for CassandraStore {
     async fn offsets(&mut self) -> Result<Option<Offsets>> {
@@ -185,24 +224,21 @@ impl RealtimeStore for CassandraStore {
     }
 
     async fn upsert(&mut self, _span: &Span, rows: &Rows) -> Result<Upsert> {
-        let newest = rows.newest_by_key(self.key);
         let mut refused = Vec::new();
+        let mut stored = Vec::new();
         for target in &self.targets {
-            let is_refused = |i: &usize| refused.iter().any(|(refused, _)| refused == i);
-            let order = match &target.series {
-                None => newest.clone(),
-                // Every version has its own timestamp, so the result does not depend on the batches.
-                Some(series) => {
-                    let mut order: Vec<usize> = (0..rows.len()).collect();
-                    order.retain(|i| !is_refused(i));
-                    order.sort_by_cached_key(|i| series.partition(rows, *i));
-                    order
-                }
+            let Some(series) = &target.series else {
+                stored = self.write_newest(target, rows, &mut refused).await?;
+                continue;
             };
+            // Every version has its own timestamp, so the result does not depend on the batches.
+            let mut order: Vec<usize> = (0..rows.len()).collect();
+            remove(&mut order, &refused);
+            order.sort_by_cached_key(|i| series.partition(rows, *i));
             self.write(target, rows, &order, &mut refused).await?;
         }
-        let is_written = |i: &&usize| !refused.iter().any(|(refused, _)| refused == *i);
-        let written = newest.iter().filter(is_written).count();
+        remove(&mut stored, &refused);
+        let written = stored.len();
         if written > 0 {
             self.note_progress().await?;
         }

@@ -110,6 +110,7 @@ impl CassandraTable {
                     foreign.push(Foreign {
                         field: i,
                         found: format!("{} bytes", stored.map_or(0, <[u8]>::len)),
+                        between: None,
                     });
                     Value::Null
                 }));

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode as Code;
@@ -53,6 +53,40 @@ pub(super) async fn create(server: &Address, topics: &[Topic]) -> Result<()> {
         Err(e) if e.kind() != Kind::Invalid => return Err(e),
         _ => {}
     }
+    let mut was_there = Vec::new();
+    for result in request(&admin, &health, server, topics).await? {
+        match result {
+            Ok(_) => {}
+            Err((name, Code::TopicAlreadyExists)) => was_there.push(name),
+            Err((name, code)) => {
+                return Err(kafka::coded(&kafka::address(server), code)
+                    .context(format_args!("cannot create the topic {name}")));
+            }
+        }
+    }
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    for topic in topics {
+        let partitions = loop {
+            match partitions(&admin, &health, server, topic) {
+                Ok(partitions) => break partitions,
+                Err(e) if Instant::now() > deadline => return Err(e),
+                Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
+            }
+        };
+        if was_there.contains(&topic.name) {
+            topic.check_partitions(partitions, &kafka::address(server))?;
+        }
+    }
+    Ok(())
+}
+
+/// Asks for all topics at once; the answer says for each whether it was created, or why not.
+async fn request(
+    admin: &AdminClient<Health>,
+    health: &Health,
+    server: &Address,
+    topics: &[Topic],
+) -> Result<Vec<TopicResult>> {
     let retentions: Vec<Option<String>> = topics.iter().map(retention_ms).collect();
     let new = topics.iter().zip(&retentions).map(|(topic, retention)| {
         let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
@@ -67,38 +101,17 @@ pub(super) async fn create(server: &Address, topics: &[Topic]) -> Result<()> {
     let options = AdminOptions::new()
         .request_timeout(Some(REQUEST_TIMEOUT))
         .operation_timeout(Some(REQUEST_TIMEOUT));
-    let created = admin
-        .create_topics(&new, &options)
-        .await
-        .map_err(|e| health.explain(server, kafka::error(server, &e)))?;
-    for result in created {
-        match result {
-            Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
-            Err((name, code)) => {
-                return Err(kafka::coded(&kafka::address(server), code)
-                    .context(format_args!("cannot create the topic {name}")));
-            }
-        }
-    }
-    let deadline = Instant::now() + REQUEST_TIMEOUT;
-    for topic in topics {
-        while let Err(e) = is_known(&admin, &health, server, topic) {
-            match Instant::now() > deadline {
-                true => return Err(e),
-                false => tokio::time::sleep(RETRY_PAUSE).await,
-            }
-        }
-    }
-    Ok(())
+    let created = admin.create_topics(&new, &options).await;
+    created.map_err(|e| health.explain(server, kafka::error(server, &e)))
 }
 
-/// Whether the brokers have partitions of a topic.
-fn is_known(
+/// The number of a topic's partitions; an error while the brokers report none.
+fn partitions(
     admin: &AdminClient<Health>,
     health: &Health,
     server: &Address,
     topic: &Topic,
-) -> Result<()> {
+) -> Result<u32> {
     let ask = || kafka::partitions(admin.inner(), health, server, &topic.name);
     match tokio::task::block_in_place(ask)? {
         0 => {
@@ -109,6 +122,6 @@ fn is_known(
             );
             Err(Error::unavailable(silent))
         }
-        _ => Ok(()),
+        partitions => Ok(partitions),
     }
 }

@@ -2,22 +2,21 @@
 //! statement, so that loads of the same keys lock them in the same order.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use ::postgres::error::Severity;
-use ::postgres::{Client, Transaction};
+use ::postgres::Client;
 use async_trait::async_trait;
 
 use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, FieldType};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::ports::batch_store::{BatchStore, Merged, Mode};
 use crate::record::row::Rows;
 use crate::servers::address::Address;
-use crate::servers::postgres::ddl;
+use crate::servers::postgres::merge::{Done, InDoubt, Plan};
 use crate::servers::postgres::monitor::PROBES;
 use crate::servers::postgres::types::{column_type, encode_value, field};
-use crate::servers::postgres::{Session, Target, create_tables, error, is_conflict, open_tables};
+use crate::servers::postgres::{Session, Target, create_tables, ddl, open_tables, schema};
 
 const LOADS: &str = "CREATE TABLE IF NOT EXISTS rtp_loads (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -28,14 +27,8 @@ const LOADS: &str = "CREATE TABLE IF NOT EXISTS rtp_loads (
   written bigint NOT NULL
 )";
 
-const RECORD: &str = "INSERT INTO rtp_loads (run_id, target, mode, loaded_at, written)
-  VALUES ($1, $2, $3, clock_timestamp(), $4)";
-
 /// Bytes in one piece of a copy.
 const COPY_PIECE_BYTES: usize = 256 << 10;
-
-/// How often a merge is attempted while another transaction conflicts with it.
-const ATTEMPTS: u32 = 5;
 
 /// The header of a binary copy: signature, no flags, no extension.
 const COPY_HEAD: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -49,7 +42,9 @@ pub fn statements(dataset: &Dataset) -> Vec<String> {
 
 /// Creates the tables where they are missing.
 pub async fn create(server: &Address, dataset: &Dataset) -> Result<()> {
-    create_tables(&Target::new(server)?, &statements(dataset)).await
+    let target = Target::new(server)?;
+    let mut session = create_tables(&target, &statements(dataset)).await?;
+    schema::check(&mut session, &target, dataset).await
 }
 
 /// A store and its staged rows, which are lost when the connection is.
@@ -61,22 +56,6 @@ pub struct PostgresBatchStore {
     staged: u64,
     is_lost: bool,
     in_doubt: InDoubt,
-}
-
-/// A load whose commit was sent but not answered: the number of its transaction on the server, and the result
-/// if it was committed.
-#[derive(Clone, Debug, Default)]
-struct InDoubt(Arc<Mutex<Option<(String, Merged)>>>);
-
-impl InDoubt {
-    fn get(&self) -> Option<(String, Merged)> {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.clone()
-    }
-
-    fn set(&self, load: Option<(String, Merged)>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = load;
-    }
 }
 
 impl PostgresBatchStore {
@@ -107,6 +86,7 @@ impl PostgresBatchStore {
             _ => {
                 let tables = [&*self.dataset.batch.table, "rtp_loads"];
                 let mut session = open_tables(&self.target, &tables).await?;
+                schema::check(&mut session, &self.target, &self.dataset).await?;
                 let stage = stage_table(&self.dataset);
                 session
                     .run(move |client| client.batch_execute(&stage))
@@ -276,198 +256,4 @@ fn encode(rows: &Rows, kinds: &[FieldType], staged: u64) -> Vec<Vec<u8>> {
     out.extend_from_slice(&(-1_i16).to_be_bytes());
     pieces.push(out);
     pieces
-}
-
-/// How a merge ended.
-enum Done {
-    Merged(Merged),
-    Refused(Error),
-}
-
-/// What a merge does, for the session's thread.
-struct Plan {
-    mode: Mode,
-    run_id: String,
-    table: String,
-    staged: u64,
-    /// Makes room for the rows.
-    clear: Option<String>,
-    /// The newest staged row of each key, in the order of keys.
-    newest: String,
-    insert: String,
-    /// What to do with a key that is already in the table.
-    conflict: String,
-    keys: String,
-    in_doubt: InDoubt,
-}
-
-impl Plan {
-    fn new(dataset: &Dataset, mode: Mode, run_id: &str, staged: u64) -> Plan {
-        let (key, time) = (quoted(&dataset.key().name), quoted(&dataset.time().name));
-        let table = quoted(&dataset.batch.table);
-        let columns: Vec<String> = dataset
-            .fields
-            .iter()
-            .map(|f| quoted(&f.name))
-            .chain(["\"rtp_digest\"".into()])
-            .collect();
-        let updates: Vec<String> = columns
-            .iter()
-            .filter(|c| **c != key)
-            .map(|c| format!("{c} = excluded.{c}"))
-            .collect();
-        let update = format!("ON CONFLICT ({key}) DO UPDATE SET {}", updates.join(", "));
-        let conflict = match mode {
-            Mode::Insert | Mode::Replace | Mode::ReplaceOrEmpty => String::new(),
-            Mode::Upsert => update,
-            Mode::Ignore => format!("ON CONFLICT ({key}) DO NOTHING"),
-            Mode::UpdateIfNewer => format!(
-                "{update} WHERE (excluded.{time}, excluded.\"rtp_digest\") > (t.{time}, t.\"rtp_digest\")"
-            ),
-        };
-        let values: Vec<String> = dataset
-            .fields
-            .iter()
-            .map(|f| match f.kind {
-                FieldType::Decimal => format!("{}::numeric", quoted(&f.name)),
-                _ => quoted(&f.name),
-            })
-            .chain(["\"rtp_digest\"".into()])
-            .collect();
-        Plan {
-            mode,
-            run_id: run_id.into(),
-            table: dataset.batch.table.clone(),
-            staged,
-            // Readers continue with the old rows; other loads wait.
-            clear: mode.clears().then(|| {
-                format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; DELETE FROM {table}")
-            }),
-            newest: format!(
-                "SELECT DISTINCT ON ({key}) * FROM pg_temp.rtp_stage ORDER BY {key}, {time} DESC, rtp_digest DESC"
-            ),
-            insert: format!(
-                "INSERT INTO {table} AS t ({}) SELECT {}",
-                columns.join(", "),
-                values.join(", ")
-            ),
-            conflict,
-            keys: format!("SELECT count(DISTINCT {key}) FROM pg_temp.rtp_stage"),
-            in_doubt: InDoubt::default(),
-        }
-    }
-
-    fn run(&self, client: &mut Client) -> Result<Done, ::postgres::Error> {
-        let mut merged = self.merge(client);
-        for _ in 1..ATTEMPTS {
-            if merged.as_ref().err().is_none_or(|e| !is_conflict(e)) {
-                break;
-            }
-            merged = self.merge(client);
-        }
-        match merged {
-            Ok(done) => Ok(done),
-            Err(e) if is_bad_row(&e) => self.find_bad_row(client, &e).map(Done::Refused),
-            Err(e) => Err(e),
-        }
-    }
-
-    fn merge(&self, client: &mut Client) -> Result<Done, ::postgres::Error> {
-        let mut transaction = client.transaction()?;
-        let written = self.insert(&mut transaction, None)?;
-        if let Err(refused) = self.mode.check_written(written, &self.table) {
-            transaction.rollback()?;
-            return Ok(Done::Refused(refused));
-        }
-        let keys = match self.conflict.starts_with("ON") && written < self.staged {
-            true => {
-                let keys: i64 = transaction.query_one(&self.keys, &[])?.try_get(0)?;
-                u64::try_from(keys).unwrap_or(0)
-            }
-            false => written,
-        };
-        let count = i64::try_from(written).unwrap_or(i64::MAX);
-        transaction.execute(
-            RECORD,
-            &[&self.run_id, &self.table, &self.mode.name(), &count],
-        )?;
-        transaction.batch_execute("TRUNCATE pg_temp.rtp_stage")?;
-        let merged = Merged {
-            written,
-            deduplicated: self.staged - keys,
-            skipped: keys - written,
-        };
-        let number = "SELECT pg_current_xact_id()::text";
-        let number: String = transaction.query_one(number, &[])?.try_get(0)?;
-        self.in_doubt.set(Some((number, merged)));
-        let committed = transaction.commit();
-        if committed.as_ref().err().is_none_or(says_what_became) {
-            self.in_doubt.set(None);
-        }
-        committed.map(|()| Done::Merged(merged))
-    }
-
-    /// Inserts the newest rows, or those among them of a range of lines.
-    fn insert(
-        &self,
-        transaction: &mut Transaction<'_>,
-        lines: Option<(i64, i64)>,
-    ) -> Result<u64, ::postgres::Error> {
-        if let Some(clear) = &self.clear {
-            transaction.batch_execute(clear)?;
-        }
-        let filter = match lines {
-            None => String::new(),
-            Some((from, to)) => format!("WHERE rtp_line >= {from} AND rtp_line < {to}"),
-        };
-        let insert = format!(
-            "{} FROM ({}) AS s {filter} {}",
-            self.insert, self.newest, self.conflict
-        );
-        transaction.execute(&insert, &[])
-    }
-
-    /// Bisects the rows until one is left that the table rejects, because the server does not say which one it is.
-    fn find_bad_row(
-        &self,
-        client: &mut Client,
-        first: &::postgres::Error,
-    ) -> Result<Error, ::postgres::Error> {
-        let mut objection = error(first);
-        let (mut from, mut to) = (1, i64::try_from(self.staged).unwrap_or(i64::MAX) + 1);
-        while to - from > 1 {
-            let middle = from + (to - from) / 2;
-            let mut transaction = client.transaction()?;
-            let tried = self.insert(&mut transaction, Some((from, middle)));
-            transaction.rollback()?;
-            match tried {
-                Ok(_) => from = middle,
-                Err(e) if is_bad_row(&e) => {
-                    objection = error(&e);
-                    to = middle;
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        let refused = objection.context(format_args!(
-            "record {from} is refused by {}, nothing was kept",
-            self.table
-        ));
-        Ok(match self.mode {
-            Mode::Insert => {
-                refused.hint("--mode update-if-newer accepts keys that are already in the table")
-            }
-            _ => refused,
-        })
-    }
-}
-
-/// Whether the error of a commit is the server's verdict on it, rather than the end of a connection.
-fn says_what_became(e: &::postgres::Error) -> bool {
-    let severity = e.as_db_error().and_then(|e| e.parsed_severity());
-    severity == Some(Severity::Error)
-}
-
-fn is_bad_row(e: &::postgres::Error) -> bool {
-    e.as_db_error().is_some() && error(e).kind() == Kind::Data
 }

@@ -8,7 +8,9 @@
 
 pub mod batch_store;
 pub mod ddl;
+mod merge;
 pub mod monitor;
+mod schema;
 mod server;
 pub mod table_reader;
 mod types;
@@ -21,7 +23,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use ::postgres::config::SslMode;
-use ::postgres::error::{Severity, SqlState};
+use ::postgres::error::Severity;
 use ::postgres::{Client, Config};
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use postgres_openssl::MakeTlsConnector;
@@ -433,25 +435,14 @@ pub fn error(e: &::postgres::Error) -> Error {
     let message = format!("{} (SQLSTATE {code})", answer.message());
     match (&code[..2], code) {
         ("08" | "40" | "53" | "57" | "58", _) | (_, "55P03") => Error::unavailable(message),
-        ("22" | "23", _) | (_, "P0001") => Error::data(message),
+        ("22" | "23", _) | (_, "P0001" | "54000") => Error::data(message), // 54000: too long for an index
         ("28" | "3D" | "3F" | "42", _) => Error::invalid(message),
         _ => Error::refused(message),
     }
 }
 
-/// Whether another transaction conflicted, so that the same work may succeed now.
-pub fn is_conflict(e: &::postgres::Error) -> bool {
-    e.code().is_some_and(|code| {
-        [
-            SqlState::T_R_DEADLOCK_DETECTED,
-            SqlState::T_R_SERIALIZATION_FAILURE,
-        ]
-        .contains(code)
-    })
-}
-
-/// Creates tables in one transaction; two concurrent runs wait for each other.
-pub async fn create_tables(target: &Arc<Target>, statements: &[String]) -> Result<()> {
+/// Creates tables in one transaction, and returns the session; two concurrent runs wait for each other.
+pub async fn create_tables(target: &Arc<Target>, statements: &[String]) -> Result<Session> {
     let script = format!(
         "BEGIN; SELECT pg_advisory_xact_lock(hashtext('rtp init'));\n{};\nCOMMIT",
         statements.join(";\n")
@@ -460,7 +451,8 @@ pub async fn create_tables(target: &Arc<Target>, statements: &[String]) -> Resul
     session
         .run(move |client| client.batch_execute(&script))
         .await
-        .context(format_args!("cannot create tables in {}", target.address))
+        .context(format_args!("cannot create tables in {}", target.address))?;
+    Ok(session)
 }
 
 /// The names and types of a table's columns; none if there is no such table.

@@ -14,9 +14,10 @@ use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, Field, FieldType};
 use crate::error::{Context, Error, Result};
 use crate::ports::table_reader::{Foreign, StoredRow, TableReader, Visitor};
+use crate::ports::table_schema::{ColumnSchema, TableSchema};
 use crate::record::value::Value;
 use crate::servers::address::Address;
-use crate::servers::postgres::types::{column_type, describe, value};
+use crate::servers::postgres::types::{between, column_type, describe, value};
 use crate::servers::postgres::{
     ANSWER_TIMEOUT, Failure, Session, Target, Watch, columns, missing_table,
 };
@@ -54,21 +55,14 @@ impl PostgresTable {
         if there.is_empty() {
             return Err(missing_table(&target, table));
         }
-        for field in &dataset.fields {
-            let expected = match field.kind {
-                FieldType::Timestamp => "timestamp with time zone",
-                other => column_type(other),
-            };
-            let wrong = match there.iter().find(|(name, _)| *name == field.name) {
-                None => format!("has no column {}", field.name),
-                Some((_, kind)) if kind != expected => {
-                    format!("has a column {} of type {kind}, not {expected}", field.name)
-                }
-                Some(_) => continue,
-            };
-            let place = target.address();
-            return Err(Error::invalid(format!("table {table} in {place} {wrong}")));
-        }
+        let there = TableSchema {
+            columns: there
+                .iter()
+                .map(|(name, kind)| ColumnSchema::new(name, kind, false))
+                .collect(),
+            keys: Vec::new(),
+        };
+        there.check(&readable(dataset), table, &target.address())?;
         let columns: Vec<String> = dataset
             .fields
             .iter()
@@ -140,7 +134,12 @@ impl PostgresTable {
                 };
                 values.push(value.unwrap_or_else(|| {
                     let found = describe(field, cell.unwrap_or_default());
-                    foreign.push(Foreign { field: i, found });
+                    let between = cell.and_then(|bytes| between(field, bytes));
+                    foreign.push(Foreign {
+                        field: i,
+                        found,
+                        between,
+                    });
                     Value::Null
                 }));
             }
@@ -150,6 +149,7 @@ impl PostgresTable {
                 Value::Null => foreign.push(Foreign {
                     field: self.key,
                     found: "null".into(),
+                    between: None,
                 }),
                 key if visitor.wants(key) => {}
                 _ => continue,
@@ -211,6 +211,21 @@ impl TableReader for PostgresTable {
             }
         }
         Ok(())
+    }
+}
+
+/// What reading needs: columns of the right types, of whatever precision.
+fn readable(dataset: &Dataset) -> TableSchema {
+    let columns = dataset.fields.iter().map(|field| {
+        let kind = match field.kind {
+            FieldType::Timestamp => "timestamp with time zone",
+            other => column_type(other),
+        };
+        ColumnSchema::new(&field.name, kind, false)
+    });
+    TableSchema {
+        columns: columns.collect(),
+        keys: Vec::new(),
     }
 }
 

@@ -67,11 +67,10 @@ pub(super) fn value<'p>(field: &Field, bytes: &'p [u8]) -> Option<Value<'p>> {
             [b @ (0 | 1)] => Some(Value::Boolean(*b == 1)),
             _ => None,
         },
+        // A row written by rtp has no finer digits than milliseconds.
         FieldType::Timestamp => {
-            let micros = i64::from_be_bytes(bytes.try_into().ok()?).checked_add(EPOCH_MICROS)?;
-            // Infinity overflows; a row written by rtp has no finer digits than milliseconds.
-            (micros % 1_000 == 0 && micros > i64::MIN + EPOCH_MICROS)
-                .then_some(Value::Timestamp(micros / 1_000))
+            let micros = micros(bytes)?;
+            (micros % 1_000 == 0).then_some(Value::Timestamp(micros / 1_000))
         }
         FieldType::Date => {
             let days = i32::from_be_bytes(bytes.try_into().ok()?);
@@ -80,6 +79,21 @@ pub(super) fn value<'p>(field: &Field, bytes: &'p [u8]) -> Option<Value<'p>> {
                 .map(Value::Date)
         }
     }
+}
+
+/// A stored time in microseconds since 1970; none if it is infinite.
+fn micros(bytes: &[u8]) -> Option<i64> {
+    let micros = i64::from_be_bytes(bytes.try_into().ok()?).checked_add(EPOCH_MICROS)?;
+    (micros > i64::MIN + EPOCH_MICROS).then_some(micros)
+}
+
+/// The milliseconds below and above a stored time that is finer.
+pub(super) fn between(field: &Field, bytes: &[u8]) -> Option<[Value<'static>; 2]> {
+    if field.kind != FieldType::Timestamp {
+        return None;
+    }
+    let below = micros(bytes)?.div_euclid(1_000);
+    Some([below, below + 1].map(Value::Timestamp))
 }
 
 /// Describes a value that does not fit the field's type, for people.
@@ -91,8 +105,47 @@ pub(super) fn describe(field: &Field, bytes: &[u8]) -> String {
             Ok(bytes) => format!("{kind} {}", f64::from_be_bytes(bytes)),
             Err(_) => kind.into(),
         },
-        FieldType::Timestamp => format!("{kind} that is infinite or finer than a millisecond"),
+        FieldType::Timestamp => match micros(bytes) {
+            None => format!("{kind} that is infinite"),
+            Some(micros) => {
+                let below = Value::Timestamp(micros.div_euclid(1_000)).to_string();
+                let digits = micros.rem_euclid(1_000);
+                format!("{kind} {}{digits:03}Z", below.trim_end_matches('Z'))
+            }
+        },
         FieldType::Date => format!("{kind} that is infinite"),
         _ => format!("{kind} of {} bytes", bytes.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Dataset;
+
+    #[test]
+    fn a_time_with_microseconds_lies_between_two_values_and_is_shown_whole() {
+        let dataset = Dataset::load(None).unwrap();
+        let dob = dataset.field_index("dob").unwrap();
+        let field = &dataset.fields[dob];
+        let stored = |micros: i64| (micros - EPOCH_MICROS).to_be_bytes();
+        assert_eq!(value(field, &stored(5_000)), Some(Value::Timestamp(5)));
+        for (micros, below, shown) in [
+            (5_001, 5, "timestamp 1970-01-01T00:00:00.005001Z"),
+            (-1, -1, "timestamp 1969-12-31T23:59:59.999999Z"),
+        ] {
+            let bytes = stored(micros);
+            assert_eq!(value(field, &bytes), None);
+            assert_eq!(
+                between(field, &bytes),
+                Some([below, below + 1].map(Value::Timestamp))
+            );
+            assert_eq!(describe(field, &bytes), shown);
+        }
+        for infinite in [i64::MIN, i64::MAX] {
+            let bytes = infinite.to_be_bytes();
+            assert_eq!((value(field, &bytes), between(field, &bytes)), (None, None));
+            assert_eq!(describe(field, &bytes), "timestamp that is infinite");
+        }
     }
 }

@@ -8,10 +8,11 @@ use rusqlite::{Connection, params};
 
 use crate::dataset::Dataset;
 use crate::dataset::ddl::quoted;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::ports::batch_store::{BatchStore, Merged, Mode};
 use crate::record::row::Rows;
 use crate::servers::sqlite::monitor::PROBES;
+use crate::servers::sqlite::schema::DatasetTable;
 use crate::servers::sqlite::{self, MergeError, OnConflict, ddl};
 
 /// Page cache, for the table and for the sort each.
@@ -30,7 +31,15 @@ const LOADS: &str = "CREATE TABLE IF NOT EXISTS rtp_loads (
 pub fn create(path: &Path, dataset: &Dataset) -> Result<()> {
     let mut statements = ddl::batch(dataset);
     statements.extend([LOADS.into(), PROBES.into()]);
-    sqlite::create_tables(path, &statements)
+    table(dataset).create(path, &statements)
+}
+
+fn table(dataset: &Dataset) -> DatasetTable<'_> {
+    DatasetTable {
+        dataset,
+        name: &dataset.batch.table,
+        own: 1,
+    }
 }
 
 /// An open store.
@@ -45,13 +54,14 @@ pub struct SqliteBatchStore {
 impl SqliteBatchStore {
     /// Opens the store with an empty staging table.
     pub fn open(path: &Path, dataset: &Dataset) -> Result<Self> {
-        let table = ddl::rows_of(&dataset.batch.table);
-        let db = sqlite::open_tables(path, &[&table, "rtp_loads"], CACHE_KIB)?;
+        let rows = ddl::rows_of(&dataset.batch.table);
+        let db = sqlite::open_tables(path, &[&rows, "rtp_loads"], CACHE_KIB)?;
+        table(dataset).check(&db, path)?;
         let store = SqliteBatchStore {
             db,
             path: path.into(),
             dataset: dataset.clone(),
-            table,
+            table: rows,
         };
         sqlite::fail(
             sqlite::create_stage(&store.db, dataset),
@@ -84,20 +94,10 @@ impl SqliteBatchStore {
 
     fn load_open(&self, mode: Mode, run_id: &str) -> Result<Merged> {
         let plain = |e: rusqlite::Error| sqlite::error(&e);
-        let table = quoted(&self.table);
-        if mode.clears() {
-            self.db
-                .execute_batch(&format!("DELETE FROM {table}"))
-                .map_err(plain)?;
-        }
-        let conflict = match mode {
-            Mode::Insert | Mode::Replace | Mode::ReplaceOrEmpty => OnConflict::Fail,
-            Mode::Upsert => OnConflict::Overwrite,
-            Mode::Ignore => OnConflict::Keep,
-            Mode::UpdateIfNewer => OnConflict::KeepNewest,
+        let merged = match self.merge_after(None, mode) {
+            Ok(merged) => merged,
+            Err(e) => return Err(self.refused(&e, mode)?),
         };
-        let merged = sqlite::merge_stage(&self.db, &self.dataset, &self.table, 1, conflict);
-        let merged = merged.map_err(|e| self.refused(&e, mode))?;
         mode.check_written(merged.written, &self.dataset.batch.table)?;
         let record = "INSERT INTO rtp_loads (run_id, target, mode, loaded_at, written) VALUES (?1, ?2, ?3, ?4, ?5)";
         self.db
@@ -115,20 +115,36 @@ impl SqliteBatchStore {
         Ok(merged)
     }
 
-    /// Names the record that the table rejects, by its number among the good ones.
-    fn refused(&self, e: &MergeError, mode: Mode) -> Error {
-        let error = sqlite::error(&e.error);
-        let Some(record) = e.record else { return error };
-        let error = error.context(format_args!(
-            "record {record} is refused by {}, nothing was kept",
-            self.dataset.batch.table
-        ));
-        match mode {
-            Mode::Insert => {
-                error.hint("--mode update-if-newer accepts keys that are already in the table")
-            }
-            _ => error,
+    /// Merges the staged rows, one of them before the others.
+    fn merge_after(&self, first: Option<i64>, mode: Mode) -> Result<Merged, MergeError> {
+        if mode.clears() {
+            let clear = format!("DELETE FROM {}", quoted(&self.table));
+            self.db.execute_batch(&clear)?;
         }
+        let conflict = match mode {
+            Mode::Insert | Mode::Replace | Mode::ReplaceOrEmpty => OnConflict::Fail,
+            Mode::Upsert => OnConflict::Overwrite,
+            Mode::Ignore => OnConflict::Keep,
+            Mode::UpdateIfNewer => OnConflict::KeepNewest,
+        };
+        sqlite::merge_stage(&self.db, &self.dataset, &self.table, 1, conflict, first)
+    }
+
+    /// Names the record that the table refuses; and if it does not refuse that record alone, the other record of the
+    /// load that is then refused after it.
+    fn refused(&self, e: &MergeError, mode: Mode) -> Result<Error> {
+        let error = sqlite::error(&e.error);
+        let Some(record) = e.record.filter(|_| error.kind() == Kind::Data) else {
+            return Ok(error);
+        };
+        let again =
+            sqlite::rollback_open(&self.db).and_then(|()| self.db.execute_batch("BEGIN IMMEDIATE"));
+        again.map_err(|e| sqlite::error(&e))?;
+        let other = match self.merge_after(Some(record), mode) {
+            Err(MergeError { record: other, .. }) => other.filter(|other| *other != record),
+            Ok(_) => None, // it depends on the order of the rows, as a trigger may
+        };
+        Ok(mode.refused(&self.dataset.batch.table, error, record, other))
     }
 }
 

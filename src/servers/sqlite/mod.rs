@@ -5,6 +5,7 @@ pub mod ddl;
 pub mod event_log;
 pub mod monitor;
 pub mod realtime_store;
+mod schema;
 mod server;
 pub mod table_reader;
 mod types;
@@ -49,12 +50,7 @@ pub fn open(path: &Path, missing: Missing, cache_kib: u32) -> Result<Connection>
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
             create_folder(path)?;
         }
-        Missing::Refuse if !path.exists() => {
-            return Err(
-                Error::invalid(format!("{} does not exist", path.display())).hint(INIT_FIRST)
-            );
-        }
-        Missing::Refuse => {}
+        Missing::Refuse => must_exist(path)?,
     }
     let connection = Connection::open_with_flags(path, flags)
         .and_then(|c| {
@@ -68,6 +64,18 @@ pub fn open(path: &Path, missing: Missing, cache_kib: u32) -> Result<Connection>
         .map_err(|e| error(&e))
         .context(format_args!("cannot open {}", path.display()))?;
     Ok(connection)
+}
+
+/// An error if the file is missing, or if nobody lets us see whether it is: those are different mistakes.
+fn must_exist(path: &Path) -> Result<()> {
+    let found = std::fs::metadata(path);
+    match found {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::invalid(format!("{} does not exist", path.display())).hint(INIT_FIRST))
+        }
+        Err(e) => Err(file_error("open", path, &e)),
+    }
 }
 
 /// The folder contains personal data, so nobody else may read it.
@@ -90,12 +98,17 @@ fn create_folder(path: &Path) -> Result<()> {
 pub fn error(error: &rusqlite::Error) -> Error {
     let message = error.to_string();
     match error.sqlite_error_code() {
-        Some(
-            ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::DiskFull
-            | ErrorCode::SystemIoFailure,
-        ) => Error::unavailable(message),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull) => {
+            Error::unavailable(message)
+        }
+        Some(ErrorCode::SystemIoFailure) => match file_size_limit() {
+            None => Error::unavailable(message),
+            // Waiting makes room on a full disk, but raises no limit.
+            Some(limit) => Error::refused(format!(
+                "{message}; no file of this process may grow beyond {limit} bytes"
+            ))
+            .hint("raise the limit with `ulimit -f`"),
+        },
         Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
             Error::data(message)
         }
@@ -109,20 +122,18 @@ pub fn error(error: &rusqlite::Error) -> Error {
     }
 }
 
+/// The number of bytes beyond which no file of this process may grow, if there is a limit and the system tells it.
+fn file_size_limit() -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let limits = limits.lines().find_map(|l| l.strip_prefix("Max file size"));
+    limits?.split_whitespace().next()?.parse().ok() // `unlimited` is not a number
+}
+
 /// The result, or an error that says what failed for which file.
 pub fn fail<T>(result: rusqlite::Result<T>, doing: &str, path: &Path) -> Result<T> {
     result
         .map_err(|e| error(&e))
         .context(format_args!("cannot {doing} {}", path.display()))
-}
-
-/// Creates tables in one transaction, and the file if it is missing.
-pub fn create_tables(path: &Path, statements: &[String]) -> Result<()> {
-    let db = open(path, Missing::Create, 2_048)?;
-    let script = format!("BEGIN IMMEDIATE;\n{};\nCOMMIT;", statements.join(";\n"));
-    db.execute_batch(&script)
-        .map_err(|e| error(&e))
-        .context(format_args!("cannot create tables in {}", path.display()))
 }
 
 /// Adds a column to a table that was created before it had one.
@@ -281,18 +292,28 @@ impl From<rusqlite::Error> for MergeError {
 
 /// Writes the newest staged row of each key into a table with the first `own` of [`OWN_COLUMNS`],
 /// inside the open transaction. In key order, the index is traversed once; rows in arrival order would write all
-/// over it.
+/// over it. The row of record `first`, which must be the newest of its key, goes before all others.
 pub fn merge_stage(
     db: &Connection,
     dataset: &Dataset,
     table: &str,
     own: usize,
     conflict: OnConflict,
+    first: Option<i64>,
 ) -> Result<Merged, MergeError> {
     let mut upsert = db.prepare_cached(&upsert(dataset, table, &OWN_COLUMNS[..own], conflict))?;
     let (key, time) = (quoted(&dataset.key().name), quoted(&dataset.time().name));
+    let (those, before) = match first {
+        None => (String::new(), String::new()),
+        Some(first) => (
+            format!(
+                "WHERE rtp_record = {first} OR {key} <> (SELECT {key} FROM temp.rtp_stage WHERE rtp_record = {first})"
+            ),
+            format!("rtp_record = {first} DESC, "),
+        ),
+    };
     let mut select = db.prepare_cached(&format!(
-        "SELECT * FROM temp.rtp_stage ORDER BY {key}, {time} DESC, rtp_digest DESC"
+        "SELECT * FROM temp.rtp_stage {those} ORDER BY {before}{key}, {time} DESC, rtp_digest DESC"
     ))?;
     let key_column = 1 + dataset.event.key;
     let columns = dataset.fields.len() + own;

@@ -18,6 +18,7 @@ use crate::ports::realtime_store::{Backlog, RealtimeStore, Upsert, Upserted, Ups
 use crate::record::row::Rows;
 use crate::servers::sqlite::ddl;
 use crate::servers::sqlite::monitor::PROBES;
+use crate::servers::sqlite::schema::DatasetTable;
 use crate::servers::sqlite::{self, OWN_COLUMNS, OnConflict};
 
 /// Page cache, for the table and for the sort each. Rows pass through the index once, in the order of
@@ -38,9 +39,17 @@ const OFFSETS: &str = "CREATE TABLE IF NOT EXISTS rtp_offsets (
 pub fn create(path: &Path, dataset: &Dataset) -> Result<()> {
     let mut statements = ddl::realtime(dataset);
     statements.extend([OFFSETS.into(), PROBES.into()]);
-    sqlite::create_tables(path, &statements)?;
+    table(dataset).create(path, &statements)?;
     // For a store that was created before offsets had it: the next commit of each partition sets the topic.
     sqlite::add_column(path, "rtp_offsets", "identity TEXT NOT NULL DEFAULT ''")
+}
+
+fn table(dataset: &Dataset) -> DatasetTable<'_> {
+    DatasetTable {
+        dataset,
+        name: &dataset.realtime.table,
+        own: OWN_COLUMNS.len(),
+    }
 }
 
 /// An open store.
@@ -62,6 +71,7 @@ impl SqliteRealtimeStore {
     pub fn open(path: &Path, dataset: &Dataset, upstream: Upstream<'_>) -> Result<Self> {
         let rows = ddl::rows_of(&dataset.realtime.table);
         let db = sqlite::open_tables(path, &[&rows, "rtp_offsets"], CACHE_KIB)?;
+        table(dataset).check(&db, path)?;
         let upsert = sqlite::upsert(dataset, &rows, &OWN_COLUMNS, OnConflict::KeepNewest);
         let store = SqliteRealtimeStore {
             db,
@@ -85,19 +95,25 @@ impl SqliteRealtimeStore {
         if !self.begin(span)? {
             return Ok(Upsert::Superseded);
         }
-        let newest = rows.newest_by_key(self.dataset.event.key);
-        let mut outcome = Upserted {
-            deduplicated: (rows.len() - newest.len()) as u64,
-            ..Upserted::default()
-        };
+        let key = self.dataset.event.key;
+        let order = rows.versions_by_key(key);
+        let mut outcome = Upserted::default();
         let mut statement = self.db.prepare_cached(&self.upsert)?;
-        for i in newest {
-            sqlite::bind_row(&mut statement, rows, i, OWN_COLUMNS.len())?;
-            match statement.raw_execute() {
-                Ok(0) => outcome.skipped += 1,
-                Ok(_) => outcome.written += 1,
-                Err(e) if sqlite::is_bad_row(&e) => outcome.refused.push((i, e.to_string())),
-                Err(e) => return Err(e),
+        for versions in order.chunk_by(|a, b| rows.have_same_key(key, *a, *b)) {
+            // If the newest is refused, the row is that of the next one, as if they had come one by one.
+            for (older, &i) in (0..versions.len()).rev().zip(versions) {
+                sqlite::bind_row(&mut statement, rows, i, OWN_COLUMNS.len())?;
+                match statement.raw_execute() {
+                    Ok(0) => outcome.skipped += 1,
+                    Ok(_) => outcome.written += 1,
+                    Err(e) if sqlite::is_bad_row(&e) => {
+                        outcome.refused.push((i, e.to_string()));
+                        continue;
+                    }
+                    Err(e) => return Err(e),
+                }
+                outcome.deduplicated += older as u64;
+                break;
             }
         }
         self.store_offsets(span)?;
@@ -109,7 +125,7 @@ impl SqliteRealtimeStore {
             return Ok(Upsert::Superseded);
         }
         let (own, newest) = (OWN_COLUMNS.len(), OnConflict::KeepNewest);
-        let merged = sqlite::merge_stage(&self.db, &self.dataset, &self.table, own, newest);
+        let merged = sqlite::merge_stage(&self.db, &self.dataset, &self.table, own, newest, None);
         let merged = merged.map_err(|e| e.error)?;
         self.store_offsets(span)?;
         Ok(Upsert::Done(Upserted {

@@ -1,7 +1,7 @@
 //! A SQLite file in all three roles.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use super::event_log::{self, SqliteConsumer, SqliteProducer};
 use super::monitor::{SqliteLogMonitor, SqliteStoreMonitor};
 use super::realtime_store::{self, SqliteRealtimeStore};
 use super::table_reader::SqliteTable;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Nulls};
 use crate::error::Result;
 use crate::ports::batch_store::{BatchStore, BatchStores};
 use crate::ports::event_log::{Consumer, EventLog, Producer, Topic};
@@ -71,6 +71,27 @@ impl EventLog for Sqlite {
         Vec::new()
     }
 
+    fn without_effect(&self, dataset: &Dataset) -> Vec<&'static str> {
+        let event = &dataset.event;
+        [
+            (
+                event.retention.is_some(),
+                "the dataset's `retention` has no effect here, because this log keeps every event",
+            ),
+            (
+                event.replication > 1,
+                "the dataset's `replication` has no effect here, because this log is one file",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(asked, says)| asked.then_some(says))
+        .collect()
+    }
+
+    fn file(&self) -> Option<&Path> {
+        Some(&self.0)
+    }
+
     async fn producer(&self, topic: &str) -> Result<Box<dyn Producer>> {
         Ok(Box::new(SqliteProducer::open(&self.0, topic)?))
     }
@@ -92,6 +113,26 @@ impl RealtimeStores for Sqlite {
 
     fn statements(&self, dataset: &Dataset) -> Vec<String> {
         ddl::realtime(dataset)
+    }
+
+    fn without_effect(&self, dataset: &Dataset) -> Vec<&'static str> {
+        [
+            (
+                dataset.realtime.ttl.is_some(),
+                "the dataset's `ttl` has no effect here, because this store keeps every row",
+            ),
+            (
+                dataset.nulls == Nulls::Unset,
+                "the dataset's `null = \"unset\"` has no effect here, because this store writes null for an absent field",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(asked, says)| asked.then_some(says))
+        .collect()
+    }
+
+    fn file(&self) -> Option<&Path> {
+        Some(&self.0)
     }
 
     async fn open(

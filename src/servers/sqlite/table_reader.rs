@@ -15,6 +15,7 @@ use crate::ports::INIT_FIRST;
 use crate::ports::table_reader::{
     EncodedRow, EncodedVisitor, Foreign, StoredRow, TableReader, Visitor,
 };
+use crate::ports::table_schema::does_not_fit;
 use crate::record::value::Value;
 use crate::servers::sqlite;
 use crate::servers::sqlite::ddl::rows_of;
@@ -43,10 +44,7 @@ pub struct SqliteTable {
 impl SqliteTable {
     /// Opens the rows behind the view `table`, which must have a column for every field.
     pub fn open(path: &Path, dataset: &Dataset, table: &str) -> Result<Self> {
-        if !path.exists() {
-            let missing = Error::invalid(format!("{} does not exist", path.display()));
-            return Err(missing.hint(INIT_FIRST));
-        }
+        sqlite::must_exist(path)?;
         let db = sqlite::fail(open_read_only(path), "open", path)?;
         let rows = rows_of(table);
         let shape = shape(&db, &rows, &dataset.key().name);
@@ -56,11 +54,8 @@ impl SqliteTable {
             return Err(missing.hint(INIT_FIRST));
         }
         if let Some(field) = dataset.fields.iter().find(|f| !columns.contains(&f.name)) {
-            return Err(Error::invalid(format!(
-                "table {rows} in {} has no column {}",
-                path.display(),
-                field.name
-            )));
+            let lacks = format!("it has no column {}", field.name);
+            return Err(does_not_fit(&rows, &path.display(), &lacks));
         }
         let names: Vec<String> = dataset.fields.iter().map(|f| quoted(&f.name)).collect();
         let scan = format!("SELECT {} FROM {}", names.join(", "), quoted(&rows));
@@ -169,6 +164,7 @@ impl SqliteTable {
                 foreign.push(Foreign {
                     field: key,
                     found: "null".into(),
+                    between: None,
                 });
             }
             let row = StoredRow {
@@ -257,7 +253,11 @@ impl Foreign {
             ValueRef::Text(text) => format!("text {:?}", String::from_utf8_lossy(text)),
             ValueRef::Blob(bytes) => format!("blob of {} bytes", bytes.len()),
         };
-        Foreign { field, found }
+        Foreign {
+            field,
+            found,
+            between: None,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rtp::dataset::Dataset;
+use rtp::dataset::ddl::quoted;
 use rtp::error::{Error, Result};
 use rtp::ports::batch_store::{BatchStore, Merged, Mode};
 use rtp::ports::conformance::batch_store::{CASES, Harness};
@@ -12,6 +13,7 @@ use rtp::ports::conformance::{Abilities, Stored, stored};
 use rtp::ports::table_reader::TableReader;
 use rtp::record::row::{RowMeta, Rows};
 use rtp::servers::sqlite::batch_store::{SqliteBatchStore, create};
+use rtp::servers::sqlite::ddl::rows_of;
 use rtp::servers::sqlite::table_reader::SqliteTable;
 
 use super::rows::{CONSTRAINT, Mangle, Mangler, object};
@@ -36,10 +38,16 @@ enum Break {
     StagesUnderALock,
     EmptiesFirst,
     CountsStagedRows,
+    TakesAnyTable,
 }
 
 const BREAKERS: &[(Break, &str)] = &[
+    (Break::TakesAnyTable, "a_table_that_does_not_fit_is_told"),
     (Break::ShowsStagedRows, "staged_rows_are_not_visible"),
+    (
+        Break::HidesWhichRowIsRefused,
+        "rows_that_exclude_each_other_are_both_named",
+    ),
     (Break::LoadsNothing, "a_load_survives_a_crash"),
     (
         Break::Takes(Mode::Insert, Mode::Ignore),
@@ -202,7 +210,10 @@ fn sql<T>(result: rusqlite::Result<T>) -> Result<T> {
 #[async_trait]
 impl Harness for Store {
     async fn create(&self, dataset: &Dataset) -> Result<()> {
-        create(&self.path(), dataset)
+        match self.broken {
+            Some(Break::TakesAnyTable) => Ok(create(&self.path(), dataset).unwrap_or(())),
+            _ => create(&self.path(), dataset),
+        }
     }
 
     async fn open(&self, dataset: &Dataset) -> Result<Box<dyn BatchStore>> {
@@ -240,6 +251,14 @@ impl Harness for Store {
             title,
             CONSTRAINT,
         ))
+    }
+
+    async fn make_titles_unique(&self, dataset: &Dataset) -> Result<()> {
+        let table = &dataset.batch.table;
+        let rows = quoted(&rows_of(table));
+        let index = quoted(&format!("{table}_titles"));
+        let unique = format!("CREATE UNIQUE INDEX {index} ON {rows} (title)");
+        sql(rusqlite::Connection::open(self.path()).and_then(|db| db.execute_batch(&unique)))
     }
 }
 

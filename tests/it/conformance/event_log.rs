@@ -36,6 +36,7 @@ pub(crate) enum Break {
     LosesTheLastEvent,
     MakesMissingTopics,
     ForgetsTopicsThatAreCreatedAgain,
+    TakesTopicsOfAnySize,
     LosesEventsOfProducersAtOnce,
     // Consumers.
     StartsAtTheEnd,
@@ -107,6 +108,10 @@ const BREAKERS: &[(Break, &str)] = &[
     (
         Break::ForgetsTopicsThatAreCreatedAgain,
         "creating_a_topic_again_changes_nothing",
+    ),
+    (
+        Break::TakesTopicsOfAnySize,
+        "a_topic_with_fewer_partitions_is_told",
     ),
     (
         Break::LosesEventsOfProducersAtOnce,
@@ -235,7 +240,11 @@ impl Abilities for Log {}
 #[async_trait]
 impl Harness for Log {
     async fn create(&self, topics: &[Topic]) -> Result<()> {
-        create(&self.path(), topics)?;
+        let created = create(&self.path(), topics);
+        if self.broken == Some(Break::TakesTopicsOfAnySize) {
+            return Ok(());
+        }
+        created?;
         if self.broken != Some(Break::ForgetsTopicsThatAreCreatedAgain) {
             return Ok(());
         }

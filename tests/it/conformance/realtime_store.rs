@@ -7,7 +7,7 @@ use rtp::dataset::Dataset;
 use rtp::dataset::ddl::quoted;
 use rtp::error::{Error, Result};
 use rtp::ports::conformance::realtime_store::{CASES, Harness};
-use rtp::ports::conformance::{Abilities, Ability, Outcome};
+use rtp::ports::conformance::{Abilities, Ability, Outcome, stored};
 use rtp::ports::event_log::{Offsets, Span};
 use rtp::ports::realtime_store::{Backlog, RealtimeStore, Upsert, Upserted, Upstream};
 use rtp::ports::table_reader::TableReader;
@@ -45,9 +45,18 @@ enum Break {
     MergesAgain,
     ForgetsNothing,
     MergesPastRefusals,
+    TakesAnyTable,
+    OpensAnyTable,
+    ForgetsOlderVersions,
 }
 
 const BREAKERS: &[(Break, &str)] = &[
+    (Break::TakesAnyTable, "a_table_that_does_not_fit_is_told"),
+    (Break::OpensAnyTable, "a_table_that_does_not_fit_is_told"),
+    (
+        Break::ForgetsOlderVersions,
+        "the_newest_row_that_is_not_refused_wins",
+    ),
     (Break::CommitsNothing, "committed_rows_survive_a_crash"),
     (Break::CommitsWithTheUpsert, "rows_come_with_the_commit"),
     (Break::WritesHalfABatchFirst, "rows_come_with_the_commit"),
@@ -185,7 +194,10 @@ fn sql<T>(result: rusqlite::Result<T>) -> Result<T> {
 #[async_trait]
 impl Harness for Store {
     async fn create(&self, dataset: &Dataset) -> Result<()> {
-        create(&self.path(), dataset)
+        match self.broken {
+            Some(Break::TakesAnyTable) => Ok(create(&self.path(), dataset).unwrap_or(())),
+            _ => create(&self.path(), dataset),
+        }
     }
 
     async fn open(
@@ -198,7 +210,15 @@ impl Harness for Store {
             Some(Break::TakesAnyTopic) => upstream.topic = "any",
             _ => {}
         }
-        let inner = SqliteRealtimeStore::open(&self.path(), dataset, upstream)?;
+        let inner = match SqliteRealtimeStore::open(&self.path(), dataset, upstream) {
+            Err(_) if self.broken == Some(Break::OpensAnyTable) => {
+                let elsewhere = self.folder.path().join("elsewhere.db");
+                std::fs::remove_file(&elsewhere).unwrap_or(());
+                create(&elsewhere, dataset)?;
+                SqliteRealtimeStore::open(&elsewhere, dataset, upstream)?
+            }
+            opened => opened?,
+        };
         Ok(match self.broken {
             None => Box::new(inner),
             Some(broken) => Box::new(BrokenStore {
@@ -342,6 +362,13 @@ impl RealtimeStore for BrokenStore {
                 Ok(change(upsert, &|u| {
                     u.refused.iter_mut().for_each(|(i, _)| *i = 9 - *i);
                 }))
+            }
+            Break::ForgetsOlderVersions => {
+                let mut newest = Rows::new(self.dataset.fields.len());
+                for i in rows.newest_by_key(self.dataset.event.key) {
+                    newest.push(&stored(rows.values(i)), *rows.meta(i));
+                }
+                self.plain(span, &newest).await
             }
             Break::RowsWithoutOffsets => self.plain(&Span::default(), rows).await,
             Break::OffsetsBeforeRows => {

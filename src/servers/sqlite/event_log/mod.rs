@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 pub use consumer::SqliteConsumer;
 
-use crate::error::{Context, Error, Result, file_error};
+use crate::error::{Error, Result, file_error};
 use crate::ports::INIT_FIRST;
 use crate::ports::event_log::{Producer, Topic, partition_of};
 use crate::record::event::EventBatch;
@@ -55,9 +55,14 @@ pub fn create(path: &Path, topics: &[Topic]) -> Result<()> {
         }
         db.execute_batch("COMMIT")
     };
-    script()
-        .map_err(|e| sqlite::error(&e))
-        .context(format_args!("cannot create topics in {}", path.display()))
+    sqlite::fail(script(), "create topics in", path)?;
+    for topic in topics {
+        let there = "SELECT partitions FROM topics WHERE name = ?1";
+        let there = db.query_row(there, [&topic.name], |row| row.get(0));
+        let there = sqlite::fail(there, "read the topics in", path)?;
+        topic.check_partitions(there, &path.display())?;
+    }
+    Ok(())
 }
 
 /// Gives an identity to the topics of a log that was created before topics had one.
