@@ -131,7 +131,7 @@ impl Landing {
         let pipe = match (&mut self.file, bookmark) {
             (Some(file), _) => {
                 file.write(lines)?;
-                self.held += step.take;
+                self.held += records;
                 Pipe::Open
             }
             (None, None) => stdout::write(lines)?,
