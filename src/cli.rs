@@ -146,7 +146,7 @@ pub fn explained(mut error: clap::Error, args: &[OsString]) -> clap::Error {
 }
 
 /// The option of this name, such as `--event-log` or `-X`, of rtp or of one of its commands.
-fn find<'c>(command: &'c clap::Command, option: &str) -> Option<Arg> {
+fn find(command: &clap::Command, option: &str) -> Option<Arg> {
     let has_name = |arg: &&Arg| {
         let long = arg.get_long().map(|long| format!("--{long}"));
         let short = arg.get_short().map(|short| format!("-{short}"));

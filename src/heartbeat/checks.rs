@@ -92,7 +92,6 @@ pub(super) fn judge_topic(
 
 /// A group that has never committed is not ok once events wait for it, unless a limit allows that: no stream has run,
 /// or it has another group.
-
 fn judge_lag(watched: &Watched, lag: &Lag, age: Duration) -> (Status, String) {
     let group = &watched.group;
     if !lag.out_of_range.is_empty() {

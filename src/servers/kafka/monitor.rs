@@ -270,14 +270,12 @@ impl PartitionReader {
     }
 
     fn lag(&self) -> Result<Lag> {
-        let ends = self.ends()?;
-        let committed = self.committed(&ends)?;
+        let partitions = self.partitions()?;
+        // In this order, because the group goes on meanwhile, and so does the end.
+        let committed = self.committed(&partitions)?;
+        let ends = self.ends(&partitions)?;
         let mut lag = Lag {
             topic: self.identity()?,
-            ends: ends
-                .iter()
-                .map(|(partition, _, high)| (*partition, *high))
-                .collect(),
             started: !committed.is_empty(),
             ..Lag::default()
         };

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
+
 use super::Kafka;
 use crate::common::{Place, Ran, eventually, user, users};
 use crate::stack::{Access, own_server, server};
@@ -105,6 +108,44 @@ fn events_that_are_gone_before_they_were_read_are_named() {
         );
         assert_eq!(ran.counts(), [0; 5]);
     }
+}
+
+#[test]
+fn a_heartbeat_tells_of_a_group_that_is_outside_of_its_topic_or_has_never_read_it() {
+    let Some(server) = server("kafka", Access::Open) else {
+        return;
+    };
+    let kafka = Kafka::ready(server, 1);
+    let beat = |status: i32, words: &str| {
+        let ran = kafka.rtp(&["heartbeat", "--group", &kafka.topic], b"");
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert_eq!(ran.status, status, "{said}");
+        assert!(said.contains(words), "{said}");
+    };
+    let commit = |offset| {
+        let mut config = kafka.config();
+        let client: BaseConsumer = config.set("group.id", &kafka.topic).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&kafka.topic, 0, Offset::Offset(offset))
+            .unwrap();
+        client.commit(&list, CommitMode::Sync).unwrap();
+    };
+    kafka.rtp(&["produce"], users(20).as_bytes());
+    beat(1, "has never committed, and 20 events are waiting");
+    commit(20);
+    beat(0, "is at the end");
+    commit(100);
+    beat(
+        5,
+        "committed offset 100 of partition 0, but the topic ends at 20",
+    );
+    commit(10);
+    beat(0, "is 10 events behind");
+    kafka.delete_records(1);
+    beat(
+        5,
+        "from offset 10 to 19 were deleted before it had read them",
+    );
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn one_broker_of_several_is_enough() {
     assert_eq!(ran.counts(), [10, 10, 0, 0, 0], "{}", ran.stderr);
     let ran = kafka.rtp(&["stream", "--until-end"], b"");
     assert_eq!(ran.counts(), [10, 10, 0, 0, 0], "{}", ran.stderr);
-    let ran = kafka.rtp(&["heartbeat"], b"");
+    let ran = kafka.rtp(&["heartbeat", "--group", &kafka.topic], b"");
     assert_eq!(ran.status, 0, "{}", ran.stderr);
 }
 
