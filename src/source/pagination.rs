@@ -286,8 +286,8 @@ fn remove_param(url: &mut Url, name: &str) {
 /// Removes a user and a password, which belong neither into a state file nor into a message.
 pub(super) fn without_user(url: &mut Url) {
     // An address that cannot have a user, such as that of a file, has none.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
+    url.set_username("").ok();
+    url.set_password(None).ok();
 }
 
 #[cfg(test)]

@@ -113,6 +113,9 @@ impl Api {
                         _ => break,
                     }
                 }
+                if head.is_empty() {
+                    continue; // a page requested ahead that nobody wants any more
+                }
                 let head = String::from_utf8(head).unwrap();
                 let target = head.split(' ').nth(1).unwrap_or_default().to_string();
                 let request = Request { target, head };

@@ -14,15 +14,16 @@ use crate::common::{Place, Running, eventually, user};
 use crate::kafka;
 use crate::stack::{Access, Server, server};
 
-/// Events per second, and how many at once.
+/// Events per second.
 const RATE: u64 = 4_000;
+/// Events that are written at once.
 const AT_ONCE: u64 = 20;
 
 const PARTITIONS: u32 = 4;
 const JOINS: usize = 2;
 
 /// One load at a time: two at once are more than a small machine carries, and a store that answers too late is an outage.
-static LOAD: Mutex<()> = Mutex::new(());
+pub(crate) static LOAD: Mutex<()> = Mutex::new(());
 
 /// How the second member leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,20 +35,21 @@ enum Departure {
 }
 
 /// A separate topic, keyspace and group.
-struct Pipeline {
+pub(crate) struct Pipeline {
     place: Place,
-    log: String,
+    pub(crate) log: String,
     store: String,
-    keyspace: String,
+    /// Name of the keyspace, the topic and the group.
+    pub(crate) keyspace: String,
 }
 
 impl Pipeline {
-    fn ready(kafka: &Server, store: &str) -> Pipeline {
+    pub(crate) fn ready(kafka: &Server, store: &str, partitions: u32) -> Pipeline {
         let place = Place::new();
         let name = format!("joins_{:016x}", rand::random::<u64>());
         let dataset = include_str!("../../schema/users.toml")
             .replace("topic = \"user_events\"", &format!("topic = \"{name}\""))
-            .replace("partitions = 3", &format!("partitions = {PARTITIONS}"))
+            .replace("partitions = 3", &format!("partitions = {partitions}"))
             .replace("keyspace = \"realtime\"", &format!("keyspace = \"{name}\""));
         place.write("dataset.toml", dataset);
         let pipeline = Pipeline {
@@ -66,23 +68,23 @@ impl Pipeline {
         self.place.start(&[args, &more].concat())
     }
 
-    fn stream(&self, more: &[&str]) -> Running {
+    pub(crate) fn stream(&self, more: &[&str]) -> Running {
         let group = ["--group", &self.keyspace, "--realtime-store", &self.store];
         self.start(&[&["stream"], &group[..], more].concat())
     }
 
-    /// Produces at a steady rate until `is_over`; returns how many events were acknowledged.
-    fn load(&self, is_over: &dyn Fn() -> bool) -> u64 {
+    /// Produces at a steady rate until `is_over` of the number of events sent; returns how many were acknowledged.
+    pub(crate) fn load(&self, rate: u64, is_over: &dyn Fn(u64) -> bool) -> u64 {
         let mut produce = self.start(&["produce"]);
         let started = Instant::now();
         let mut sent = 0;
-        while !is_over() {
+        while !is_over(sent) {
             let lines: String = (sent..sent + AT_ONCE)
                 .map(|n| user(n, 0, "a@example.com") + "\n")
                 .collect();
             produce.write(lines.as_bytes());
             sent += AT_ONCE;
-            let due = Duration::from_secs(sent) / u32::try_from(RATE).unwrap();
+            let due = Duration::from_secs(sent) / u32::try_from(rate).unwrap();
             std::thread::sleep(due.saturating_sub(started.elapsed()));
         }
         produce.close_input();
@@ -133,7 +135,7 @@ impl Pipeline {
         std::thread::sleep(Duration::from_secs(4));
         let sent = std::thread::scope(|scope| {
             let joins = scope.spawn(|| self.come_and_go(departure));
-            let sent = self.load(&|| joins.is_finished());
+            let sent = self.load(RATE, &|_| joins.is_finished());
             joins
                 .join()
                 .unwrap_or_else(|failed| std::panic::resume_unwind(failed));
@@ -160,7 +162,7 @@ async fn nothing_is_lost_in_cassandra(departure: Departure) {
         return;
     };
     let store = cassandra.address("RTP_REALTIME_STORE");
-    let pipeline = Pipeline::ready(kafka, store);
+    let pipeline = Pipeline::ready(kafka, store, PARTITIONS);
     let sent = tokio::task::block_in_place(|| pipeline.run(departure));
     let node = store.strip_prefix("cassandra://").unwrap();
     let session = SessionBuilder::new()
@@ -201,7 +203,7 @@ fn a_member_that_joins_and_leaves_costs_no_event_of_a_store_with_offsets() {
     let Some(kafka) = server("kafka", Access::Open) else {
         return;
     };
-    let pipeline = Pipeline::ready(kafka, "sqlite:.rtp/realtime.db");
+    let pipeline = Pipeline::ready(kafka, "sqlite:.rtp/realtime.db", PARTITIONS);
     let sent = pipeline.run(Departure::Leaves);
     let count = "SELECT count(*) FROM users";
     let stored = pipeline.place.query(".rtp/realtime.db", count);

@@ -11,6 +11,7 @@ mod pipeline;
 mod postgres;
 mod spark;
 mod stack;
+mod storm;
 
 use rtp::ports::conformance::{Abilities, Case, Outcome};
 
