@@ -41,10 +41,13 @@ const HANG: Duration = Duration::from_secs(15);
 struct Topic(BTreeMap<i32, Vec<Uuid>>);
 
 impl Topic {
-    /// Reads what is there; returns whether anything new came.
+    /// Reads what is there, for a moment; returns whether anything new came.
     fn read_on(&mut self, reader: &BaseConsumer) -> bool {
         let mut is_new = false;
-        while let Some(message) = reader.poll(Duration::from_millis(5)) {
+        let until = Instant::now() + Duration::from_millis(200);
+        while Instant::now() < until
+            && let Some(message) = reader.poll(Duration::from_millis(5))
+        {
             let message = message.unwrap();
             let event: serde_json::Value =
                 serde_json::from_slice(message.payload().unwrap()).unwrap();
@@ -116,10 +119,9 @@ fn watch(
             }
             let ids = &events[to.saturating_sub(LOOKED_UP)..to];
             let answer = session.query_unpaged(select.as_str(), (ids,));
-            let Ok(Ok(found)) = runtime
-                .block_on(async { tokio::time::timeout(Duration::from_secs(2), answer).await })
-            else {
-                continue;
+            let answer = async { tokio::time::timeout(Duration::from_millis(400), answer).await };
+            let Ok(Ok(found)) = runtime.block_on(answer) else {
+                break;
             };
             let found = found.into_rows_result().unwrap().rows_num();
             assert_eq!(
