@@ -63,7 +63,9 @@ pub struct Upstream<'a> {
 /// was a value, and keys are equal only if their bytes are; rows count as stored only after
 /// [`RealtimeStore::commit`], and then survive a crash; a store that keeps offsets commits them with
 /// the rows, all or nothing, separately for each group; a row that the store itself refuses does not
-/// prevent the others from being stored.
+/// prevent the others from being stored, and an older version of its key in the same upsert takes its place; a
+/// series has the newest row of each key, in the bucket of its event time, and may have older ones in theirs: a store
+/// that only shows its current rows by time has none.
 #[async_trait]
 pub trait RealtimeStore: Send {
     /// The offsets kept with the rows, 0 for a partition without one; none from a store that keeps none. `Missing` if

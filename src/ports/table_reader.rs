@@ -82,7 +82,7 @@ pub struct StoredRow<'a> {
 
 /// A value that does not fit its column's type, which a store without strict types accepts, or a finer one than the
 /// dataset's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Foreign {
     /// Index of the field.
     pub field: usize,

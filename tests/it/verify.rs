@@ -397,8 +397,9 @@ fn tables_that_are_not_there_or_empty() {
     let ran = verify(&place, &[]);
     assert_eq!(ran.status, 2, "{}", ran.stderr);
     assert!(
-        ran.stderr
-            .contains("batch_items_rows in .rtp/batch.db has no column note"),
+        ran.stderr.contains(
+            "batch_items_rows in .rtp/batch.db does not fit the dataset: it has no column note"
+        ),
         "{}",
         ran.stderr
     );

@@ -16,6 +16,7 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::response::PagingState;
 use scylla::statement::unprepared::Statement;
+use scylla::value::CqlTimestamp;
 
 use super::common::{Place, Ran, Running, eventually, user, users};
 use super::keeps;
@@ -60,6 +61,19 @@ impl conformance::realtime_store::Harness for Tables {
 
     async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
         self.0.table(dataset).await
+    }
+
+    async fn series(&self, dataset: &Dataset) -> Result<Vec<(i64, i64, String)>> {
+        let server = server("cassandra", Access::Open).unwrap();
+        let (keyspace, series) = (&dataset.realtime.keyspace, &dataset.realtime.series[0]);
+        let select = format!("SELECT hour, id, title FROM {keyspace}.{}", series.table);
+        let rows = session(server).await.query_unpaged(select, ()).await;
+        let rows = rows.unwrap().into_rows_result().unwrap();
+        let rows = rows.rows::<(CqlTimestamp, i64, String)>().unwrap();
+        Ok(rows
+            .map(|row| row.unwrap())
+            .map(|(hour, id, title)| (hour.0, id, title))
+            .collect())
     }
 
     async fn refuse(&self, _: &Dataset, _: &str) -> Result<()> {

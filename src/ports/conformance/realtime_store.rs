@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use crate::dataset::Dataset;
+use crate::dataset::{Bucket, Dataset, Series};
 use crate::error::{Kind, Result};
 use crate::ports::conformance::{
     Abilities, Checked, HARD_KEYS, Verdict, cases, dataset, equal, event, fine, fresh, hard_events,
@@ -29,6 +29,9 @@ pub trait Harness: Abilities + Send + Sync {
     /// The dataset's table, through another connection.
     async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>>;
 
+    /// The rows of the dataset's first series: start of the bucket in milliseconds since 1970, key and title.
+    async fn series(&self, dataset: &Dataset) -> Result<Vec<(i64, i64, String)>>;
+
     /// Makes the store refuse every row with this title from now on.
     async fn refuse(&self, dataset: &Dataset, title: &str) -> Result<()>;
 
@@ -51,6 +54,7 @@ cases! {
     keys_are_told_apart_by_their_bytes,
     a_refused_row_is_named_and_leaves_the_others needs RefusesRows,
     the_newest_row_that_is_not_refused_wins needs RefusesRows,
+    a_series_has_the_newest_row_of_each_key_in_its_bucket,
     offsets_are_told_if_they_are_kept,
     offsets_come_with_the_commit needs Transactions,
     an_upsert_that_is_not_committed_moves_no_offsets needs Transactions,
@@ -78,7 +82,10 @@ impl Writer {
     }
 
     async fn with_key(harness: &dyn Harness, key: &str) -> Checked<Writer> {
-        let dataset = dataset(key)?;
+        Writer::of(harness, dataset(key)?).await
+    }
+
+    async fn of(harness: &dyn Harness, dataset: Dataset) -> Checked<Writer> {
         fine("creating tables", harness.create(&dataset).await)?;
         let group = fresh("group");
         let store = open(harness, &dataset, &group).await?;
@@ -406,6 +413,57 @@ async fn the_newest_row_that_is_not_refused_wins(harness: &dyn Harness) -> Verdi
     member
         .holds(harness, "as if they had come one by one", &expected)
         .await
+}
+
+async fn a_series_has_the_newest_row_of_each_key_in_its_bucket(harness: &dyn Harness) -> Verdict {
+    const HOUR: i64 = 3_600_000;
+    let mut dataset = dataset("id")?;
+    dataset.realtime.series.push(Series {
+        table: fresh("series"),
+        bucket: Bucket::Hour,
+        shards: 2,
+    });
+    let mut member = Writer::of(harness, dataset).await?;
+    // Versions of three keys, in hours that begin at these times; the second half is written later.
+    let versions = [
+        (1, "2026-01-01T00:10:00Z", "1, first", 1_767_225_600_000),
+        (
+            1,
+            "2026-01-01T00:59:59.999Z",
+            "1, same hour",
+            1_767_225_600_000,
+        ),
+        (2, "1969-12-31T23:30:00Z", "2, before 1970", -HOUR),
+        (3, "1969-12-31T23:00:00Z", "3, on the hour", -HOUR),
+        (
+            1,
+            "2026-01-01T01:00:00Z",
+            "1, next hour",
+            1_767_225_600_000 + HOUR,
+        ),
+        (2, "1969-12-31T22:59:59.999Z", "2, late", -2 * HOUR),
+        (3, "1970-01-01T00:00:00Z", "3, from 1970 on", 0),
+    ];
+    let events = versions
+        .map(|(id, at, title, _)| format!(r#"{{"id":{id},"title":"{title}","at":"{at}"}}"#));
+    for batch in [&events[..4], &events[4..], &events[..2]] {
+        member.write(batch).await?;
+    }
+    let mut found = fine("reading the series", harness.series(&member.dataset).await)?;
+    found.sort_unstable();
+    for newest in [4, 2, 6] {
+        let (id, _, title, bucket) = versions[newest];
+        let is_there = found.contains(&(bucket, id, title.into()));
+        holds(format_args!("`{title}` is in {found:?}"), is_there)?;
+    }
+    for row in &found {
+        let mut versions = versions.iter();
+        let is_one = versions.any(|(id, _, title, bucket)| *row == (*bucket, *id, (*title).into()));
+        holds(format_args!("{row:?} is a version in its bucket"), is_one)?;
+    }
+    let rows = found.len();
+    found.dedup();
+    equal("rows without repetitions", found.len(), rows)
 }
 
 async fn offsets_are_told_if_they_are_kept(harness: &dyn Harness) -> Verdict {

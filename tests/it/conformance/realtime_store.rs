@@ -1,6 +1,6 @@
 //! The embedded real-time store, intact and broken.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use rtp::dataset::Dataset;
@@ -45,12 +45,27 @@ enum Break {
     MergesAgain,
     ForgetsNothing,
     MergesPastRefusals,
+    LosesTheSeries,
+    RoundsTowardsZero,
+    ShowsVersionsTwice,
     TakesAnyTable,
     OpensAnyTable,
     ForgetsOlderVersions,
 }
 
 const BREAKERS: &[(Break, &str)] = &[
+    (
+        Break::LosesTheSeries,
+        "a_series_has_the_newest_row_of_each_key_in_its_bucket",
+    ),
+    (
+        Break::RoundsTowardsZero,
+        "a_series_has_the_newest_row_of_each_key_in_its_bucket",
+    ),
+    (
+        Break::ShowsVersionsTwice,
+        "a_series_has_the_newest_row_of_each_key_in_its_bucket",
+    ),
     (Break::TakesAnyTable, "a_table_that_does_not_fit_is_told"),
     (Break::OpensAnyTable, "a_table_that_does_not_fit_is_told"),
     (
@@ -237,6 +252,21 @@ impl Harness for Store {
         Ok(Box::new(SqliteTable::open(&self.path(), dataset, table)?))
     }
 
+    async fn series(&self, dataset: &Dataset) -> Result<Vec<(i64, i64, String)>> {
+        let table = quoted(&dataset.realtime.series[0].table);
+        let mut rows = sql(series(&self.path(), &table))?;
+        match self.broken {
+            Some(Break::LosesTheSeries) => rows.clear(),
+            Some(Break::RoundsTowardsZero) => rows
+                .iter_mut()
+                .filter(|(bucket, ..)| *bucket < 0)
+                .for_each(|(bucket, ..)| *bucket += 3_600_000),
+            Some(Break::ShowsVersionsTwice) => rows.extend(rows.clone()),
+            _ => {}
+        }
+        Ok(rows)
+    }
+
     async fn refuse(&self, dataset: &Dataset, title: &str) -> Result<()> {
         sql(object(
             &self.path(),
@@ -254,6 +284,14 @@ impl Harness for Store {
             FAILURE,
         ))
     }
+}
+
+fn series(path: &Path, table: &str) -> rusqlite::Result<Vec<(i64, i64, String)>> {
+    let db = rusqlite::Connection::open(path)?;
+    let select = format!("SELECT strftime('%s', hour) * 1000, id, title FROM {table}");
+    let mut select = db.prepare(&select)?;
+    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    rows.collect()
 }
 
 struct BrokenStore {

@@ -3,6 +3,7 @@
 
 mod consumer;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,7 +170,7 @@ impl OpenTopic {
                 id,
                 partitions,
                 identity,
-                file: file_number(path)?,
+                file: file_number(path).map_err(|e| file_error("read", path, &e))?,
             }),
             Ok(None) => Err(no_topic()),
             Err(e) if e.to_string().contains("no such table") => Err(no_topic()),
@@ -192,7 +193,10 @@ impl OpenTopic {
                 self.name
             ))
             .hint("restart the command to continue with the new file")),
-            Err(e) => Err(Error::missing(format!("{path} no longer exists: {e}"))),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                Err(Error::missing(format!("{path} no longer exists: {e}")))
+            }
+            Err(e) => Err(file_error("read", &self.path, &e)),
         }
     }
 
@@ -208,9 +212,9 @@ impl OpenTopic {
 }
 
 /// Device and inode number of a file, which identify it among others with the same name.
-fn file_number(path: &Path) -> Result<(u64, u64)> {
+fn file_number(path: &Path) -> std::io::Result<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
-    let file = std::fs::metadata(path).map_err(|e| file_error("read", path, &e))?;
+    let file = std::fs::metadata(path)?;
     Ok((file.dev(), file.ino()))
 }
 
