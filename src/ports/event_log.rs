@@ -60,7 +60,8 @@ impl Topic {
             return Ok(());
         }
         Err(Error::invalid(format!(
-            "topic {name} in {log} does not fit the dataset: it has {there} partitions, but the dataset needs {partitions}"
+            "topic {name} in {log} does not fit the dataset: it has {there} partition{}, but the dataset needs {partitions}",
+            if there == 1 { "" } else { "s" }
         ))
         .hint(format!(
             "rtp changes no topic that exists: set `partitions = {there}` in the dataset, or add partitions with Kafka's own tool"

@@ -129,7 +129,7 @@ fn a_topic_with_fewer_partitions_is_told() {
     place.write("t.toml", dataset("text", "partitions = 2", "", ""));
     let ran = rtp(&place, &["init"], "");
     assert_eq!(ran.status, 2, "{}", ran.stderr);
-    let said = "topic t in .rtp/log.db does not fit the dataset: it has 1 partitions, but the dataset needs 2";
+    let said = "topic t in .rtp/log.db does not fit the dataset: it has 1 partition, but the dataset needs 2";
     assert!(ran.stderr.contains(said), "{}", ran.stderr);
 }
 

@@ -9,7 +9,7 @@ use crate::dataset::{Dataset, FieldType};
 use crate::error::{Context, Error, Kind, Result};
 use crate::ports::table_schema::{ColumnSchema, TableSchema};
 use crate::servers::sqlite::ddl::rows_of;
-use crate::servers::sqlite::types::{column_type, readable};
+use crate::servers::sqlite::types::{column_type, readable, unit};
 use crate::servers::sqlite::{self, Missing, OWN_COLUMNS};
 
 /// The types of [`OWN_COLUMNS`].
@@ -151,21 +151,6 @@ impl DatasetTable<'_> {
         };
         let created = db.execute_batch(&format!("{replace}{statement}"));
         sqlite::fail(created, "create views in", path)
-    }
-}
-
-/// The unit of the numbers in an INTEGER column, if they are not plain numbers.
-fn unit(kind: FieldType) -> &'static str {
-    match kind {
-        FieldType::Timestamp => " (milliseconds)",
-        FieldType::Date => " (days)",
-        FieldType::Text
-        | FieldType::Uuid
-        | FieldType::Int
-        | FieldType::BigInt
-        | FieldType::Double
-        | FieldType::Decimal
-        | FieldType::Boolean => "",
     }
 }
 

@@ -19,6 +19,21 @@ pub(super) fn column_type(kind: FieldType) -> &'static str {
     }
 }
 
+/// The unit of the numbers in an INTEGER column, if they are not plain numbers.
+pub(super) fn unit(kind: FieldType) -> &'static str {
+    match kind {
+        FieldType::Timestamp => " (milliseconds)",
+        FieldType::Date => " (days)",
+        FieldType::Text
+        | FieldType::Uuid
+        | FieldType::Int
+        | FieldType::BigInt
+        | FieldType::Double
+        | FieldType::Decimal
+        | FieldType::Boolean => "",
+    }
+}
+
 /// A column of the readable view.
 pub(super) fn readable(column: &str, kind: FieldType) -> String {
     match kind {
