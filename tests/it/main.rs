@@ -13,6 +13,7 @@ mod docs;
 mod fetch;
 mod heartbeat;
 mod help;
+mod kafka;
 mod layers;
 mod load_batch;
 mod logs;

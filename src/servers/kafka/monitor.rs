@@ -120,6 +120,7 @@ impl<'a> PartitionReader<'a> {
         }
         self.driven(self.client.assign(&list))?;
         let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let mut told = None;
         while Instant::now() < deadline {
             let is_enough = match self.client.poll(POLL_TIMEOUT) {
                 Some(Ok(message)) => see(Seen::Event {
@@ -128,11 +129,22 @@ impl<'a> PartitionReader<'a> {
                     value: message.payload(),
                 }),
                 Some(Err(KafkaError::PartitionEOF(partition))) => see(Seen::End(partition)),
-                _ => false,
+                Some(Err(e)) => {
+                    let known = self.driven(Err::<(), _>(e)).err();
+                    match known {
+                        Some(e) if !e.is_retriable() => return Err(e),
+                        known => told = known,
+                    }
+                    false
+                }
+                None => false,
             };
             if is_enough {
                 return Ok(());
             }
+        }
+        if let Some(why) = told {
+            return Err(why);
         }
         let at = kafka::address(self.server);
         let silent = format!(

@@ -7,7 +7,7 @@ use rdkafka::consumer::Consumer as _;
 
 use super::KafkaConsumer;
 use crate::error::Result;
-use crate::ports::event_log::{Epoch, Offsets};
+use crate::ports::event_log::{Epoch, Offsets, Span};
 use crate::servers::kafka::REQUEST_TIMEOUT;
 use crate::servers::kafka::membership::{self, Change};
 
@@ -51,11 +51,7 @@ impl KafkaConsumer {
         let mut starts = BTreeMap::new();
         for (partition, committed) in committed {
             let (low, high) = self.watermarks(partition)?;
-            let wanted = match &self.sought {
-                Some(sought) => sought.get(partition).filter(|at| *at > 0),
-                None => committed,
-            };
-            let position = wanted.unwrap_or(low);
+            let position = self.start_of(partition, committed, low);
             self.check_range(partition, position, low, high)?;
             let owned = Owned {
                 position,
@@ -69,7 +65,32 @@ impl KafkaConsumer {
         let list = self.list(starts.iter().map(|(p, owned)| (*p, owned.position)))?;
         self.driven("read", membership::assign(self.client()?, &list))?;
         self.owned.extend(starts);
+        self.is_sought_new = false;
         Ok(())
+    }
+
+    /// Where to start in a partition: what the store said may be older than what other members have stored since, and the
+    /// events between deleted. If that is wrong, the store refuses what comes next, and is asked again.
+    fn start_of(&self, partition: i32, committed: Option<i64>, low: i64) -> i64 {
+        let Some(sought) = &self.sought else {
+            return committed.unwrap_or(low);
+        };
+        match (sought.get(partition).filter(|at| *at > 0), committed) {
+            (None, _) => low,
+            (Some(at), Some(committed)) if at < low && !self.is_sought_new => committed.max(at),
+            (Some(at), _) => at,
+        }
+    }
+
+    /// A store that keeps offsets has this span: a partition that comes back after a lost session continues there.
+    pub(super) fn remember(&mut self, span: &Span) {
+        let Some(sought) = &mut self.sought else {
+            return;
+        };
+        for (partition, range) in span.ranges() {
+            let known = sought.get(partition).unwrap_or(0);
+            sought.set(partition, known.max(range.end));
+        }
     }
 
     /// These partitions move to other members, which get them once what was polled is committed.
@@ -103,7 +124,14 @@ impl KafkaConsumer {
         let list = self.list(leaving().map(|(p, owned)| (*p, owned.position)))?;
         let given_up = membership::unassign(self.client()?, &list);
         self.driven("give up partitions of", given_up)?;
-        self.owned.retain(|_, owned| owned.leaves.is_none());
+        let troubles = &mut self.troubles;
+        self.owned.retain(|partition, owned| {
+            let stays = owned.leaves.is_none();
+            if !stays {
+                troubles.partition_is_well(*partition);
+            }
+            stays
+        });
         Ok(())
     }
 
