@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::bindings::rd_kafka_resp_err_t as Fault;
 use rdkafka::config::ClientConfig;
-use rdkafka::mocking::MockCluster;
+use rdkafka::mocking::{MockCluster, MockCoordinator};
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use rdkafka::types::RDKafkaApiKey;
 use rtp::error::{Error, Kind};
@@ -20,11 +20,12 @@ const TOPIC: &str = "events";
 /// Longer than anything here takes on a slow machine.
 const LONG: Duration = Duration::from_secs(60);
 
-fn cluster(partitions: i32) -> (Cluster, Address) {
-    let cluster = MockCluster::new(1).unwrap();
+fn cluster(brokers: i32, partitions: i32) -> (Cluster, Address) {
+    let cluster = MockCluster::new(brokers).unwrap();
     cluster.create_topic(TOPIC, partitions, 1).unwrap();
     let servers = cluster.bootstrap_servers();
-    let (host, port) = servers.split_once(':').unwrap();
+    let first = servers.split(',').next().unwrap();
+    let (host, port) = first.split_once(':').unwrap();
     let server = Address {
         hosts: vec![(host.into(), port.parse().unwrap())],
         ..Address::default()
@@ -113,7 +114,7 @@ fn trouble(polled: &Polled) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_the_broker_calls_corrupt_is_missing_data_at_its_place() {
-    let (cluster, server) = cluster(1);
+    let (cluster, server) = cluster(1, 1);
     produce(&cluster, 0, 0..3);
     let mut member = Member::of(&server).await;
     member.until("events", |_, read| read.len() == 3).await;
@@ -139,7 +140,7 @@ async fn a_batch_that_the_broker_calls_corrupt_is_missing_data_at_its_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_of_the_broker_is_told_until_it_is_over() {
-    let (cluster, server) = cluster(1);
+    let (cluster, server) = cluster(1, 1);
     produce(&cluster, 0, 0..1);
     let mut member = Member::of(&server).await;
     member.until("events", |_, read| read.len() == 1).await;
@@ -168,7 +169,7 @@ async fn an_error_of_the_broker_is_told_until_it_is_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_does_not_admit_a_member_is_told_until_it_does() {
-    let (cluster, server) = cluster(1);
+    let (cluster, server) = cluster(1, 1);
     produce(&cluster, 0, 0..1);
     let inconsistent = Fault::RD_KAFKA_RESP_ERR_INCONSISTENT_GROUP_PROTOCOL;
     always(&cluster, RDKafkaApiKey::JoinGroup, inconsistent);
@@ -188,11 +189,69 @@ async fn a_group_that_does_not_admit_a_member_is_told_until_it_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_the_broker_refuses_ends_the_run() {
-    let (cluster, server) = cluster(1);
+    let (cluster, server) = cluster(1, 1);
     let refused = Fault::RD_KAFKA_RESP_ERR_INVALID_SESSION_TIMEOUT;
     always(&cluster, RDKafkaApiKey::JoinGroup, refused);
     let failed = Member::of(&server).await.failure().await;
     assert_eq!(failed.kind(), Kind::Refused, "{failed}");
     assert!(failed.to_string().contains("session timeout"), "{failed}");
     assert!(failed.hint_text().unwrap().contains("session.timeout.ms"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_whose_leader_is_gone_is_told_while_the_others_go_on() {
+    let (cluster, server) = cluster(2, 2);
+    let group = MockCoordinator::Group("group".into());
+    cluster.coordinator(group, 1).unwrap();
+    for (partition, broker) in [(0, 1), (1, 2)] {
+        cluster
+            .partition_leader(TOPIC, partition, Some(broker))
+            .unwrap();
+    }
+    produce(&cluster, 0, 0..1);
+    produce(&cluster, 1, 1..2);
+    let mut member = Member::of(&server).await;
+    member.until("events", |_, read| read.len() == 2).await;
+    cluster.broker_down(2).unwrap();
+    let polled = member
+        .until("trouble", |polled, _| polled.trouble.is_some())
+        .await;
+    let said = trouble(&polled);
+    assert!(said.contains("partition 1"), "{said}");
+    assert_eq!(polled.trouble.unwrap().kind(), Kind::Unavailable);
+    produce(&cluster, 0, 2..3);
+    member.until("the others", |_, read| read.len() == 3).await;
+    cluster.broker_up(2).unwrap();
+    produce(&cluster, 1, 3..4);
+    let polled = member.until("the rest", |_, read| read.len() == 4).await;
+    assert!(polled.trouble.is_none(), "{polled:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_the_client_cannot_receive_is_missing_data_at_its_place() {
+    let (cluster, mut server) = cluster(1, 1);
+    produce(&cluster, 0, 0..1);
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", cluster.bootstrap_servers());
+    let producer: BaseProducer = config.create().unwrap();
+    let large = "x".repeat(50_000);
+    let record = BaseRecord::<[u8], str>::to(TOPIC)
+        .partition(0)
+        .payload(&large);
+    producer.send(record).unwrap();
+    producer.flush(LONG).unwrap();
+    for (name, value) in [
+        ("message.max.bytes", "1000"),
+        ("fetch.max.bytes", "1000"),
+        ("fetch.message.max.bytes", "1000"),
+        ("receive.message.max.bytes", "9000"),
+    ] {
+        server.settings.push((name.into(), value.into()));
+    }
+    let failed = Member::of(&server).await.failure().await;
+    assert_eq!(failed.kind(), Kind::Missing, "{failed}");
+    let said = failed.to_string();
+    for told in ["partition 0", "cannot be read", "receive.message.max.bytes"] {
+        assert!(said.contains(told), "no {told:?} in: {said}");
+    }
 }

@@ -46,6 +46,10 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(7);
 /// Longest time between two reminders to a client which brokers to ask first.
 const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 
+/// What the client says of an answer that is larger than it accepts (librdkafka 2.12, rd_kafka_transport_framed_recv and
+/// rd_kafka_recv). It disconnects, and asks the same again.
+const TOO_LARGE: [&str; 2] = ["Invalid frame size", "Invalid response size"];
+
 /// A client that cannot connect reports it within this many events.
 const WORDS: usize = 8;
 
@@ -166,6 +170,8 @@ struct State {
     down: Option<(Code, String)>,
     /// When a broker last answered anything.
     heard: Option<Instant>,
+    /// What the client said of an answer that was larger than it accepts.
+    too_large: Option<String>,
     /// When the client was last reminded which brokers to ask first, or first failed, and when that is due again.
     told: Option<(Instant, Duration)>,
 }
@@ -218,6 +224,11 @@ impl Health {
         }
     }
 
+    /// What the client has said of an answer that was larger than it accepts, since the last call.
+    pub(crate) fn too_large(&self) -> Option<String> {
+        self.state().too_large.take()
+    }
+
     /// Whether no broker is known to be reachable.
     pub(crate) fn is_down(&self) -> bool {
         self.state().down.is_some()
@@ -250,6 +261,11 @@ impl ClientContext for Health {
             return;
         };
         let mut state = self.state();
+        if TOO_LARGE.iter().any(|said| reason.contains(said)) {
+            state.too_large = Some(format!(
+                "{reason}; the limit is -X receive.message.max.bytes"
+            ));
+        }
         let is_worse = match (&state.down, code) {
             // The error of each broker says more than the summary.
             (Some(_), Code::AllBrokersDown) => false,

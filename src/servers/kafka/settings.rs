@@ -235,9 +235,7 @@ fn may_be_set(name: &str) -> Result<()> {
         Some(_) => name.starts_with(known),
         None => name == *known,
     };
-    let found = REFUSED
-        .iter()
-        .find(|(_, names)| names.iter().any(|known| is_meant(&known)));
+    let found = REFUSED.iter().find(|(_, names)| names.iter().any(is_meant));
     Err(match found {
         Some((reason, _)) => Error::invalid(format!("-X cannot set {name}: {reason}")),
         None => Error::invalid(format!("-X cannot set {name}"))

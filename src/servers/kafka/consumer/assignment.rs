@@ -31,6 +31,8 @@ pub(super) struct Owned {
     pub(super) committed: i64,
     /// Set if it moves to another member: nothing more is read of it, and it is given up at this time at the latest.
     pub(super) leaves: Option<Instant>,
+    /// When there was last an event or the end of it, or none was expected.
+    pub(super) heard: Instant,
 }
 
 impl KafkaConsumer {
@@ -59,6 +61,7 @@ impl KafkaConsumer {
                 done: position,
                 committed: committed.unwrap_or(low),
                 leaves: None,
+                heard: Instant::now(),
             };
             starts.insert(partition, owned);
         }
@@ -162,7 +165,10 @@ impl KafkaConsumer {
             for element in sought.iter().flat_map(|list| list.elements()) {
                 match (element.error(), self.owned.get_mut(&element.partition())) {
                     (Err(e), _) => failed = Some(e),
-                    (Ok(()), Some(owned)) => owned.is_set_back = false,
+                    (Ok(()), Some(owned)) => {
+                        owned.is_set_back = false;
+                        owned.heard = Instant::now();
+                    }
                     (Ok(()), None) => {}
                 }
             }

@@ -3,11 +3,12 @@
 mod assignment;
 mod lookup;
 mod poll;
+mod silence;
 mod troubles;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rdkafka::config::FromClientConfigAndContext;
@@ -49,6 +50,8 @@ pub struct KafkaConsumer {
     /// The error that the next poll must return, because this one had events that came before it.
     failed: Option<Error>,
     troubles: Troubles,
+    /// When it last looked for events.
+    looked: Option<Instant>,
 }
 
 impl std::fmt::Debug for KafkaConsumer {
@@ -109,6 +112,7 @@ impl KafkaConsumer {
             is_sought_new: false,
             failed: None,
             troubles: Troubles::default(),
+            looked: None,
         };
         tokio::task::block_in_place(|| {
             let client = consumer.client()?;

@@ -30,7 +30,8 @@ impl KafkaConsumer {
         self.carry_out()?;
         self.go_back()?;
         polled.span.from = self.position();
-        if let Err(failed) = self.fetch(limits, &mut polled.events) {
+        let fetched = self.fetch(limits, &mut polled.events);
+        if let Err(failed) = fetched.and_then(|is_drained| self.ask_if_silent(is_drained)) {
             match self.position() == polled.span.from {
                 true => return Err(failed),
                 false => self.failed = Some(failed), // what came before it is not lost
@@ -47,8 +48,8 @@ impl KafkaConsumer {
         Ok(polled)
     }
 
-    /// Adds what arrives to a batch, until it is full or nothing more arrives.
-    pub(super) fn fetch(&mut self, limits: Limits, batch: &mut EventBatch) -> Result<()> {
+    /// Adds what arrives to a batch, until it is full or nothing more arrives, which it returns.
+    pub(super) fn fetch(&mut self, limits: Limits, batch: &mut EventBatch) -> Result<bool> {
         let started = Instant::now();
         while batch.len() < limits.events && batch.size() < limits.bytes {
             let wait = match batch.is_empty() {
@@ -57,7 +58,7 @@ impl KafkaConsumer {
             };
             let queue = match &self.queue {
                 Some(queue) => queue,
-                None => return Ok(()),
+                None => return Ok(false),
             };
             let (owned, troubles) = (&mut self.owned, &mut self.troubles);
             let taken = queue.next(wait, |heard| take(heard, owned, troubles, batch));
@@ -66,7 +67,7 @@ impl KafkaConsumer {
                 Some(Taken::Change(change)) => {
                     self.troubles.group_is_well();
                     self.membership.push(change);
-                    return Ok(()); // the next poll applies it, and starts from there
+                    return Ok(false); // the next poll applies it, and starts from there
                 }
                 Some(Taken::Failure(failure)) => self.heed(failure)?,
                 Some(Taken::Malformed(partition, offset, e)) => {
@@ -74,11 +75,11 @@ impl KafkaConsumer {
                     let what = format!("{place}: the event at offset {offset} is malformed: {e}");
                     return Err(Error::refused(what));
                 }
-                None if started.elapsed() >= limits.wait || !batch.is_empty() => return Ok(()),
+                None if started.elapsed() >= limits.wait || !batch.is_empty() => return Ok(true),
                 None => {}
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Handles an error that came in place of a message. It ends the run, or is told as trouble until it is over, or
@@ -116,7 +117,7 @@ impl KafkaConsumer {
     }
 
     /// The error for a record batch that cannot be read, unless others will read it. Nothing may skip it.
-    fn stop_at(&mut self, partition: i32, batch: i64, reason: &str) -> Result<()> {
+    pub(super) fn stop_at(&mut self, partition: i32, batch: i64, reason: &str) -> Result<()> {
         let is_read = |o: &&mut Owned| o.leaves.is_none() && !o.is_set_back;
         let Some(owned) = self.owned.get_mut(&partition).filter(is_read) else {
             return Ok(());
@@ -181,6 +182,7 @@ fn take(
             let is_read = |o: &&mut Owned| o.leaves.is_none() && !o.is_set_back;
             if let Some(owned) = owned.get_mut(&partition).filter(is_read) {
                 owned.position = owned.position.max(offset);
+                owned.heard = Instant::now();
             }
             Taken::Event
         }
@@ -214,5 +216,6 @@ fn add(message: &Message<'_>, owned: &mut BTreeMap<i32, Owned>, batch: &mut Even
         headers: headers.bytes(),
     });
     owned.position = offset + 1;
+    owned.heard = Instant::now();
     Taken::Event
 }
