@@ -14,7 +14,7 @@ use crate::servers::kafka::SHORT_TIMEOUT;
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// A member that does not look for this long cannot know what it would have heard.
-const LOOKS_AWAY: Duration = Duration::from_secs(1);
+const LOOKS_AWAY: Duration = Duration::from_secs(3);
 
 impl KafkaConsumer {
     /// Called after each poll: asks about a partition that is silent. Only if nothing more was waiting, because what waits
