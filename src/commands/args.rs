@@ -76,22 +76,26 @@ pub(super) struct EventLogArgs {
     )]
     event_log: Arc<dyn EventLog>,
     /// Set a property of the Kafka client, librdkafka, for example linger.ms=1; repeatable (Kafka only)
-    #[arg(short = 'X', value_name = "NAME=VALUE", value_parser = setting)]
-    settings: Vec<Setting>,
+    #[arg(short = 'X', value_name = "NAME=VALUE")]
+    settings: Vec<String>,
 }
 
-fn setting(text: &str) -> std::result::Result<Setting, String> {
+/// Parsed only after the command line, whose errors repeat the text: it may be a secret.
+fn setting(text: &str) -> Result<Setting> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok(Setting::new("-X", name, value)),
-        _ => Err("expected NAME=VALUE".into()),
+        _ => Err(Error::invalid(
+            "-X: expected NAME=VALUE, for example linger.ms=1",
+        )),
     }
 }
 
 impl EventLogArgs {
     /// The address, with the settings of its client: those of `-X` after those of the command's own options.
     pub(super) fn with(&self, own: impl IntoIterator<Item = Setting>) -> Result<Arc<dyn EventLog>> {
-        let settings = own.into_iter().chain(self.settings.iter().cloned());
-        let settings: Vec<Setting> = settings.collect();
+        let own = own.into_iter().map(Ok);
+        let given = self.settings.iter().map(|text| setting(text));
+        let settings = own.chain(given).collect::<Result<Vec<Setting>>>()?;
         let Some(last) = settings.last() else {
             return Ok(Arc::clone(&self.event_log));
         };

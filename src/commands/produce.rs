@@ -87,7 +87,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
 async fn open(args: &Args, dataset: &Dataset, run: &Run) -> Result<Log> {
     let retry = args.outage.retry(run, RunsUntil::Done);
     let codec = args.compression.map(Compression::name);
-    let codec = codec.map(|name| Setting::new("--compression", "compression.codec", name));
+    let codec = codec.map(|name| Setting::new("--compression", "compression.type", name));
     let log = args.event_log.with(codec)?;
     let open = async |topic: &str| {
         retry

@@ -7,6 +7,7 @@ pub mod chunk;
 pub mod csv;
 pub mod input;
 pub mod marks;
+mod oversized;
 pub mod rejects;
 pub mod to_log;
 pub mod to_table;

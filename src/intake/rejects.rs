@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 
+use super::oversized;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, file_error};
 use crate::ports::event_log::Producer;
@@ -76,16 +77,17 @@ pub fn push_dead_letter(
     batch.push(Event::new(rejected.key, rejected.value, headers.bytes()));
 }
 
-/// Sends dead letters and waits until they are acknowledged, through outages: none is sent twice. If one is too
-/// large for its topic, only its first bytes are kept, and a header gives its full size.
+/// Sends dead letters and waits until they are acknowledged, through outages: none is sent twice. One that is too large
+/// for its topic is shortened; a header gives its full size.
 pub async fn send(retry: &Retry, producer: &mut dyn Producer, batch: &EventBatch) -> Result<()> {
     if batch.is_empty() {
         return Ok(());
     }
+    let letters = batch.len() as u64;
     let max_size = producer.max_size().unwrap_or(usize::MAX);
     let batch = &Arc::new(match batch.iter().all(|letter| letter.size() <= max_size) {
         true => batch.clone(),
-        false => shortened(batch, max_size),
+        false => oversized::fitting(batch, max_size),
     });
     // Two steps, so that an outage during the flush does not send again what is still in flight.
     retry
@@ -94,37 +96,14 @@ pub async fn send(retry: &Retry, producer: &mut dyn Producer, batch: &EventBatch
     let acknowledged = retry
         .through_outage(async || producer.flush().await)
         .await?;
-    add(&retry.run.counts.dead_letters, acknowledged);
     if acknowledged == batch.len() as u64 {
+        add(&retry.run.counts.dead_letters, letters);
         return Ok(());
     }
     Err(Error::refused(format!(
         "only {acknowledged} of {} dead letters were acknowledged",
         batch.len()
     )))
-}
-
-fn shortened(batch: &EventBatch, max_size: usize) -> EventBatch {
-    let mut fitting = EventBatch::default();
-    for letter in batch.iter() {
-        let mut headers = letter.headers.to_vec();
-        let mut value = letter.value;
-        if letter.size() > max_size
-            && let Some(whole) = value
-        {
-            let mut size = Headers::default();
-            size.push("rtp.value_bytes", whole.len().to_string().as_bytes());
-            headers.extend_from_slice(size.bytes());
-            let rest = letter.size() - whole.len() + size.bytes().len();
-            value = Some(&whole[..max_size.saturating_sub(rest).min(whole.len())]);
-        }
-        fitting.push(Event {
-            value,
-            headers: &headers,
-            ..letter
-        });
-    }
-    fitting
 }
 
 /// Appends a rejected record as a line of a reject file: line, byte offset, field, rule, reason, and

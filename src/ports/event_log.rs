@@ -101,6 +101,27 @@ impl Offsets {
         self.0.is_empty()
     }
 
+    /// Whether each partition with an end is here, and not before its end.
+    pub fn cover(&self, end: &Offsets) -> bool {
+        end.iter()
+            .all(|(partition, end)| self.get(partition).is_some_and(|at| at >= end))
+    }
+
+    /// Sets each partition to the larger of its offset here and there.
+    pub fn raise_to(&mut self, other: &Offsets) {
+        for (partition, offset) in other.iter() {
+            let known = self.get(partition).unwrap_or(offset);
+            self.set(partition, known.max(offset));
+        }
+    }
+
+    /// Takes the offsets of the partitions that have none here.
+    pub fn set_missing(&mut self, other: &Offsets) {
+        for (partition, offset) in other.iter() {
+            self.0.entry(partition).or_insert(offset);
+        }
+    }
+
     /// Whether none of these partitions is before its end; true for those without an end.
     pub fn have_reached(&self, end: &Offsets) -> bool {
         self.iter()
@@ -182,6 +203,9 @@ pub struct Polled {
     pub span: Span,
     /// The events in that range; empty if there are none now.
     pub events: EventBatch,
+    /// Why something is not being read at the moment that should be: some partitions, or all that a group would assign.
+    /// The rest goes on; each poll says it again while it lasts.
+    pub trouble: Option<Error>,
 }
 
 /// A server in the role of the event log.
@@ -342,6 +366,9 @@ pub trait Consumer: Send {
     /// Leaves the group: the others take over at once what this member has not committed. Polls are
     /// empty from then on.
     async fn leave(&mut self) -> Result<()>;
+
+    /// The offset of the oldest event in each partition now, or of the next one if it is empty.
+    async fn start(&mut self) -> Result<Offsets>;
 
     /// The end of each partition now: the offset that the next event will get, or the first event of
     /// a transaction that is still open.

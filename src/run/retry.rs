@@ -42,6 +42,47 @@ impl Retry {
     }
 }
 
+/// Trouble with a part of the work while the rest goes on, so that nobody waits for it: told once it lasts, and an error
+/// once it lasts longer than an outage may.
+#[derive(Debug, Default)]
+pub struct Trouble(Option<Lasting>);
+
+#[derive(Debug)]
+struct Lasting {
+    lasted: Duration,
+    seen: Instant,
+    is_told: bool,
+}
+
+impl Trouble {
+    /// Takes what is known now: the trouble, or that there is none. The time between two calls counts only up to
+    /// [`LONGEST_PAUSE`], because whoever does not look does not know whether it is over.
+    pub fn look(&mut self, retry: &Retry, now: Option<Error>) -> Result<()> {
+        let Some(error) = now else {
+            self.0 = None;
+            return Ok(());
+        };
+        let state = self.0.get_or_insert_with(|| Lasting {
+            lasted: Duration::ZERO,
+            seen: Instant::now(),
+            is_told: false,
+        });
+        state.lasted += state.seen.elapsed().min(LONGEST_PAUSE);
+        state.seen = Instant::now();
+        if !error.is_retriable() {
+            return Err(error);
+        }
+        if state.lasted >= retry.max_outage {
+            return Err(gave_up(error, retry.max_outage));
+        }
+        if state.lasted >= WARN_FROM_PAUSE && !state.is_told {
+            retry.run.warn(format!("{error}; waiting for it"));
+            state.is_told = true;
+        }
+        Ok(())
+    }
+}
+
 /// The pauses between attempts, with full jitter and never shorter than the dependency asked for.
 #[derive(Debug)]
 pub struct Outage<'a> {

@@ -185,7 +185,8 @@ impl Group {
     }
 
     /// Whether the whole group is done, according to the log and to a store that keeps offsets: the work of a member
-    /// that died falls to this one. `position` is stored and committed.
+    /// that died falls to this one. `position` is stored and committed. A partition of which the store has nothing is
+    /// stored up to its oldest event.
     pub(super) async fn has_reached(
         &self,
         end: &Offsets,
@@ -196,17 +197,19 @@ impl Group {
         self.retry
             .through_outage(async || {
                 let committed = consumer.lock().await.committed().await?;
-                let stored = sink.store.offsets().await?;
-                Ok(end.iter().all(|(partition, end)| {
-                    let is_stored = stored.as_ref().is_none_or(|stored| {
-                        stored
-                            .get(partition)
-                            .max(position.get(partition))
-                            .unwrap_or(0)
-                            >= end
-                    });
-                    is_stored && committed.get(partition).is_some_and(|at| at >= end)
-                }))
+                if !committed.cover(end) {
+                    return Ok(false);
+                }
+                let Some(mut stored) = sink.store.offsets().await? else {
+                    return Ok(true);
+                };
+                stored.raise_to(position);
+                if stored.cover(end) {
+                    return Ok(true);
+                }
+                let start = consumer.lock().await.start().await?;
+                stored.set_missing(&start);
+                Ok(stored.cover(end))
             })
             .await
     }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::ports::event_log::{Consumer, FIRST_EVENT_WAIT, Limits, Offsets, Polled};
 use crate::record::row::Rows;
 use crate::run::read_ahead::Ahead;
-use crate::run::retry::Retry;
+use crate::run::retry::{Retry, Trouble};
 use crate::run::{Run, Stop};
 
 /// Minimum number of events for a micro-batch to be worth setting aside while more are waiting.
@@ -51,6 +51,7 @@ impl ReadAhead {
             made: 0,
             was_full: false,
             failed: None,
+            trouble: Trouble::default(),
         };
         let runtime = tokio::runtime::Handle::current();
         ReadAhead {
@@ -93,6 +94,8 @@ struct Reading {
     was_full: bool,
     /// The error to return after the last micro-batch.
     failed: Option<Error>,
+    /// What keeps the log from being read as a whole.
+    trouble: Trouble,
 }
 
 impl Reading {
@@ -109,7 +112,11 @@ impl Reading {
             // A batch that is ready does not wait for the commit of the one before.
             if batch.is_empty() || self.consumer.try_lock().is_ok() {
                 match self.poll(self.room(&batch)).await {
-                    Ok(polled) => batch.add(polled, &self.dataset),
+                    Ok(mut polled) => {
+                        let trouble = polled.trouble.take();
+                        batch.add(polled, &self.dataset);
+                        self.failed = self.trouble.look(&self.retry, trouble).err();
+                    }
                     Err(failed) if batch.is_empty() => return Err(failed),
                     Err(failed) => self.failed = Some(failed), // what was read before that is kept
                 }

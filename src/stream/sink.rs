@@ -141,13 +141,16 @@ impl<'a> Sink<'a> {
                 let aside = store.backlog().ok_or_else(no_backlog)?;
                 let upserted = match aside.merge(&backlog.span).await? {
                     Upsert::Done(upserted) => upserted,
-                    Upsert::Superseded => return Ok(None),
+                    Upsert::Superseded => return Ok(Ok(None)),
                 };
-                send(dead_letters, retry, &backlog.letters).await?;
+                if let Err(waited) = send(dead_letters, retry, &backlog.letters).await {
+                    return Ok(Err(waited));
+                }
                 store.commit().await?;
-                Ok(Some(upserted))
+                Ok(Ok(Some(upserted)))
             })
-            .await;
+            .await
+            .flatten();
         match merged {
             Ok(Some(upserted)) => {
                 self.enter(backlog.counted, &upserted);
@@ -192,14 +195,17 @@ impl<'a> Sink<'a> {
             .through_outage(async || {
                 let upserted = match store.upsert(&batch.span, &batch.rows).await? {
                     Upsert::Done(upserted) => upserted,
-                    Upsert::Superseded => return Ok(None),
+                    Upsert::Superseded => return Ok(Ok(None)),
                 };
                 let letters = letters(batch, &upserted, dataset, retry);
-                send(dead_letters, retry, &letters).await?;
+                if let Err(waited) = send(dead_letters, retry, &letters).await {
+                    return Ok(Err(waited));
+                }
                 store.commit().await?;
-                Ok(Some(upserted))
+                Ok(Ok(Some(upserted)))
             })
-            .await?;
+            .await
+            .flatten()?;
         let Some(upserted) = upserted else {
             return Ok(Written::Nothing);
         };
@@ -276,6 +282,7 @@ fn push(
     rejects::push_dead_letter(letters, dataset, "stream", &retry.run.id, &rejected);
 }
 
+/// Waits for an outage of the dead letters' log by itself; its error must not be waited for again.
 async fn send(
     dead_letters: &mut Box<dyn Producer>,
     retry: &Retry,

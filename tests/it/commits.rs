@@ -51,6 +51,11 @@ struct State {
     /// What a store that keeps offsets has.
     stored: Option<i64>,
     letters: usize,
+    upserts: u64,
+    /// Whether dead letters cannot be sent.
+    letters_are_down: bool,
+    /// What the log cannot read, told with each poll.
+    trouble: Option<&'static str>,
     /// Dead letters that were not acknowledged yet.
     sent: u64,
 }
@@ -110,6 +115,7 @@ impl Consumer for Memory {
             state.position += 1;
         }
         polled.span.to.set(0, state.position);
+        polled.trouble = state.trouble.map(Error::unavailable);
         Ok(polled)
     }
 
@@ -156,6 +162,10 @@ impl Consumer for Memory {
         Ok(())
     }
 
+    async fn start(&mut self) -> Result<Offsets> {
+        Ok([(0, 0)].into())
+    }
+
     async fn end(&mut self) -> Result<Offsets> {
         Ok([(0, self.state().events.len() as i64)].into())
     }
@@ -172,6 +182,7 @@ impl RealtimeStore for Memory {
         let to = span.to.get(0).unwrap();
         {
             let mut state = self.state();
+            state.upserts += 1;
             for i in 0..rows.len() {
                 state.written.push(rows.meta(i).origin.offset);
             }
@@ -194,6 +205,9 @@ impl RealtimeStore for Memory {
 impl Producer for Memory {
     async fn send(&mut self, batch: &Arc<EventBatch>) -> Result<()> {
         let mut state = self.state();
+        if state.letters_are_down {
+            return Err(Error::unavailable("the dead letters are down"));
+        }
         state.letters += batch.len();
         state.sent += batch.len() as u64;
         Ok(())
@@ -212,17 +226,28 @@ async fn stream(
     budget: Option<Budget>,
     is_done: impl Fn(&State) -> bool,
 ) -> (Memory, Run, Result<()>) {
-    let memory = Memory(Arc::new(Mutex::new(State {
+    let state = State {
         events: events.to_vec(),
         answers: answers.iter().copied().collect(),
         stored: keeps_offsets.then_some(0),
         ..State::default()
-    })));
+    };
+    stream_from(state, Duration::from_secs(60), budget, is_done).await
+}
+
+/// The same from this state, with outages of this length allowed.
+async fn stream_from(
+    state: State,
+    max_outage: Duration,
+    budget: Option<Budget>,
+    is_done: impl Fn(&State) -> bool,
+) -> (Memory, Run, Result<()>) {
+    let memory = Memory(Arc::new(Mutex::new(state)));
     let (stopper, stop) = Stop::channel();
     let run = Run::new("stream", "test".into(), stop, LogFormat::Text, true);
     let retry = Retry {
         run: run.clone(),
-        max_outage: Duration::from_secs(60),
+        max_outage,
     };
     let settings = Settings {
         end: None,
@@ -338,4 +363,39 @@ async fn the_reader_goes_on_while_a_commit_waits_for_the_log() {
     let state = memory.state();
     assert_eq!((state.attempts, state.committed), (5, 1));
     assert!(state.polls > 2 * state.attempts, "{} polls", state.polls);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_the_dead_letters_is_not_waited_for_once_more_by_the_store() {
+    let state = State {
+        events: vec!["{}".into()],
+        letters_are_down: true,
+        ..State::default()
+    };
+    let max_outage = Duration::from_millis(300);
+    let (memory, _, streamed) = stream_from(state, max_outage, None, |_| false).await;
+    let failed = streamed.unwrap_err();
+    assert!(failed.to_string().contains("the dead letters are down"));
+    assert_eq!(memory.state().upserts, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_of_the_log_lets_the_rest_go_on_and_ends_the_stream_if_it_lasts() {
+    let state = || State {
+        events: vec![good(0), good(1)],
+        trouble: Some("partition 7 has no leader"),
+        ..State::default()
+    };
+    let is_done = |state: &State| state.committed == 2;
+    let long = Duration::from_secs(60);
+    let (memory, _, streamed) = stream_from(state(), long, None, is_done).await;
+    streamed.unwrap();
+    assert_eq!(memory.state().committed, 2);
+    let (memory, _, streamed) = stream_from(state(), PAUSE, None, |_| false).await;
+    let failed = streamed.unwrap_err();
+    assert_eq!(failed.kind(), Kind::Unavailable);
+    assert_eq!(failed.to_string(), "partition 7 has no leader");
+    assert!(failed.hint_text().unwrap().contains("--max-outage"));
+    // What was read before that is kept.
+    assert_eq!(memory.state().committed, 2);
 }

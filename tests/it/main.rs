@@ -14,6 +14,7 @@ mod fetch;
 mod heartbeat;
 mod help;
 mod init;
+mod kafka;
 mod layers;
 mod load_batch;
 mod logs;

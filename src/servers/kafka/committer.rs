@@ -80,3 +80,44 @@ impl Committer {
         self.thread.join()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::Offset;
+    use rdkafka::config::FromClientConfigAndContext;
+    use rdkafka::error::RDKafkaErrorCode as Code;
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::servers::address::Address;
+    use crate::servers::kafka;
+
+    #[test]
+    fn a_commit_that_is_refused_for_one_partition_is_a_failure() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("events", 2, 1).unwrap();
+        let mut config = kafka::config(&Address::default()).unwrap();
+        config
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .set("group.id", "group");
+        let client = BaseConsumer::from_config_and_context(&config, Membership::default());
+        let mut committer = Committer::start(Arc::new(client.unwrap()));
+        let mut commit = |partitions: &[i32]| {
+            let mut list = TopicPartitionList::new();
+            for partition in partitions {
+                list.add_partition_offset("events", *partition, Offset::Offset(1))
+                    .unwrap();
+            }
+            let offsets = partitions.iter().map(|p| (*p, 1)).collect();
+            committer.commit(&offsets, &list, Duration::from_secs(60))
+        };
+        assert!(commit(&[0, 1]).unwrap().is_ok());
+        for partitions in [[0, 7], [7, 0]] {
+            let refused = commit(&partitions).unwrap().unwrap_err();
+            let code = refused.rdkafka_error_code();
+            assert_eq!(code, Some(Code::UnknownTopicOrPartition), "{refused:?}");
+        }
+        assert!(commit(&[1]).unwrap().is_ok());
+        committer.end().unwrap();
+    }
+}

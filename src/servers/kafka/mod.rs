@@ -10,24 +10,25 @@ mod native;
 mod producer;
 mod queue;
 mod server;
+mod settings;
 mod topics;
 
 pub use consumer::KafkaConsumer;
 pub use producer::KafkaProducer;
 pub use server::{KIND, Kafka};
+pub(crate) use settings::config;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::client::Client;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use crate::error::{Error, Kind, Result};
 use crate::ports::INIT_FIRST;
-use crate::secret::Secret;
 use crate::servers::address::Address;
 
 /// How long one request may take before the brokers count as unavailable.
@@ -45,137 +46,12 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(7);
 /// Longest time between two reminders to a client which brokers to ask first.
 const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 
+/// What the client says of an answer that is larger than it accepts (librdkafka 2.12, rd_kafka_transport_framed_recv and
+/// rd_kafka_recv). It disconnects, and asks the same again.
+const TOO_LARGE: [&str; 2] = ["Invalid frame size", "Invalid response size"];
+
 /// A client that cannot connect reports it within this many events.
 const WORDS: usize = 8;
-
-/// Settings that the adapters rely on, and why.
-const KEPT: &[(&str, &str)] = &[
-    ("bootstrap.servers", "the address sets it"),
-    ("security.protocol", "the address sets it"),
-    ("sasl.mechanism", "the address sets it"),
-    ("sasl.mechanisms", "the address sets it"),
-    ("sasl.username", "the address sets it"),
-    (
-        "sasl.password",
-        "everybody could read it; use RTP_KAFKA_PASSWORD_FILE",
-    ),
-    ("group.id", "--group sets it"),
-    (
-        "enable.auto.commit",
-        "offsets are committed only after the rows are durable",
-    ),
-    (
-        "enable.auto.offset.store",
-        "offsets are committed only after the rows are durable",
-    ),
-    (
-        "auto.offset.reset",
-        "a lost range of offsets must be an error",
-    ),
-    (
-        "partition.assignment.strategy",
-        "all members of a group must agree on it",
-    ),
-    (
-        "partitioner",
-        "an event's partition must be the same on every log",
-    ),
-    ("acks", "an event counts only once all replicas have it"),
-    (
-        "request.required.acks",
-        "an event counts only once all replicas have it",
-    ),
-    (
-        "enable.idempotence",
-        "events must be neither lost nor duplicated",
-    ),
-    ("allow.auto.create.topics", "a missing topic is an error"),
-    (
-        "message.copy.max.bytes",
-        "a request must not outlive the memory that it points to",
-    ),
-];
-
-/// The configuration that every client has.
-pub(crate) fn config(server: &Address) -> Result<ClientConfig> {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", server.authority())
-        .set("client.id", "rtp")
-        .set("socket.timeout.ms", REQUEST_TIMEOUT.as_millis().to_string())
-        .set("socket.connection.setup.timeout.ms", "5000")
-        // A new client also waits half of this between its first two connections: to the given address, and to
-        // the broker that it learns of there (librdkafka 2.12, sparse_connect_intvl).
-        .set("reconnect.backoff.ms", "22")
-        .set("reconnect.backoff.max.ms", "1000")
-        .set("allow.auto.create.topics", "false")
-        .set_log_level(RDKafkaLogLevel::Warning);
-    secure(server, &mut config)?;
-    for (name, value) in &server.settings {
-        if let Some((_, reason)) = KEPT.iter().find(|(kept, _)| kept == name) {
-            return Err(Error::invalid(format!("{name} cannot be set: {reason}")));
-        }
-        config.set(name, value);
-    }
-    Ok(config)
-}
-
-/// TLS and SASL, as the address requests them.
-fn secure(server: &Address, config: &mut ClientConfig) -> Result<()> {
-    let is_on = match server.parameter("tls") {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(other) => return Err(not_allowed("tls", other, "true, false")),
-    };
-    let mechanism = match server.parameter("sasl") {
-        None => None,
-        Some("plain") => Some("PLAIN"),
-        Some("scram-sha-256") => Some("SCRAM-SHA-256"),
-        Some("scram-sha-512") => Some("SCRAM-SHA-512"),
-        Some(other) => {
-            return Err(not_allowed(
-                "sasl",
-                other,
-                "plain, scram-sha-256, scram-sha-512",
-            ));
-        }
-    };
-    config.set(
-        "security.protocol",
-        match (is_on, mechanism) {
-            (false, None) => "plaintext",
-            (true, None) => "ssl",
-            (false, Some(_)) => "sasl_plaintext",
-            (true, Some(_)) => "sasl_ssl",
-        },
-    );
-    if let Some(file) = server.parameter("ca") {
-        config.set("ssl.ca.location", file);
-    }
-    if let Some(mechanism) = mechanism {
-        let user = server.user.as_deref().ok_or_else(|| {
-            Error::invalid(
-                "sasl needs a user in the address, as in kafka://USER@HOST:PORT?sasl=plain",
-            )
-        })?;
-        let password = Secret::of_server("KAFKA")?.ok_or_else(|| {
-            Error::invalid(format!(
-                "there is no password for {user} at {}",
-                address(server)
-            ))
-            .hint("set RTP_KAFKA_PASSWORD_FILE or RTP_KAFKA_PASSWORD")
-        })?;
-        config
-            .set("sasl.mechanism", mechanism)
-            .set("sasl.username", user)
-            .set("sasl.password", password.expose());
-    }
-    Ok(())
-}
-
-fn not_allowed(parameter: &str, value: &str, allowed: &str) -> Error {
-    Error::invalid(format!("invalid {parameter}={value}; supported: {allowed}"))
-}
 
 /// The address without its parameters, for messages.
 pub(crate) fn address(server: &Address) -> String {
@@ -186,8 +62,8 @@ pub(crate) fn address(server: &Address) -> String {
 pub(crate) fn error(server: &Address, error: &KafkaError) -> Error {
     let at = address(server);
     match error {
-        KafkaError::ClientConfig(_, reason, name, value) => {
-            return Error::invalid(format!("invalid setting {name}={value}: {reason}"));
+        KafkaError::ClientConfig(_, reason, name, _) => {
+            return settings::not_accepted(name, reason);
         }
         KafkaError::ClientCreation(reason) => {
             return Error::invalid(format!("cannot create a client for {at}: {reason}"));
@@ -210,7 +86,12 @@ fn code(error: &KafkaError) -> Option<Code> {
 
 /// Like [`error`], for an error code of librdkafka or of a broker.
 pub(crate) fn coded(at: &str, code: Code) -> Error {
-    let message = format!("{at}: {code}");
+    said(at, code, &code.to_string())
+}
+
+/// Like [`coded`], in other words than the code's.
+pub(crate) fn said(at: &str, code: Code, words: &str) -> Error {
+    let message = format!("{at}: {words}");
     match code {
         _ if is_unknown(code) => Error::invalid(message)
             .hint(INIT_FIRST),
@@ -229,6 +110,13 @@ pub(crate) fn coded(at: &str, code: Code) -> Error {
         | Code::InvalidArgument => Error::invalid(message),
         Code::FencedInstanceId => Error::refused(message)
             .hint("another process uses the same --instance-id; give each process its own"),
+        Code::InconsistentGroupProtocol => Error::unavailable(message).hint(
+            "another member of the group uses another partition assignor; all must use cooperative-sticky, or take another --group",
+        ),
+        Code::InvalidSessionTimeout => Error::refused(message).hint(
+            "set -X session.timeout.ms within the broker's group.min.session.timeout.ms and group.max.session.timeout.ms",
+        ),
+        Code::InvalidGroupId => Error::invalid(message).hint("--group sets it"),
         Code::Authentication
         | Code::SaslAuthenticationFailed
         | Code::UnsupportedSASLMechanism
@@ -254,6 +142,19 @@ pub(crate) fn is_unknown(code: Code) -> bool {
     )
 }
 
+/// Whether this error is about reaching a broker; [`Health`] keeps it until one answers.
+pub(crate) fn is_about_connections(code: Code) -> bool {
+    matches!(
+        code,
+        Code::AllBrokersDown
+            | Code::BrokerTransportFailure
+            | Code::Resolve
+            | Code::SSL
+            | Code::Authentication
+            | Code::SaslAuthenticationFailed
+    )
+}
+
 /// Like [`is_unknown`], for an error.
 pub(crate) fn is_unknown_topic(error: &KafkaError) -> bool {
     code(error).is_some_and(is_unknown)
@@ -269,6 +170,8 @@ struct State {
     down: Option<(Code, String)>,
     /// When a broker last answered anything.
     heard: Option<Instant>,
+    /// What the client said of an answer that was larger than it accepts.
+    too_large: Option<String>,
     /// When the client was last reminded which brokers to ask first, or first failed, and when that is due again.
     told: Option<(Instant, Duration)>,
 }
@@ -321,6 +224,11 @@ impl Health {
         }
     }
 
+    /// What the client has said of an answer that was larger than it accepts, since the last call.
+    pub(crate) fn too_large(&self) -> Option<String> {
+        self.state().too_large.take()
+    }
+
     /// Whether no broker is known to be reachable.
     pub(crate) fn is_down(&self) -> bool {
         self.state().down.is_some()
@@ -353,19 +261,15 @@ impl ClientContext for Health {
             return;
         };
         let mut state = self.state();
+        if TOO_LARGE.iter().any(|said| reason.contains(said)) {
+            state.too_large = Some(format!(
+                "{reason}; the limit is -X receive.message.max.bytes"
+            ));
+        }
         let is_worse = match (&state.down, code) {
             // The error of each broker says more than the summary.
             (Some(_), Code::AllBrokersDown) => false,
-            (
-                _,
-                Code::AllBrokersDown
-                | Code::BrokerTransportFailure
-                | Code::Resolve
-                | Code::SSL
-                | Code::Authentication
-                | Code::SaslAuthenticationFailed,
-            ) => true,
-            _ => false,
+            (_, code) => is_about_connections(code),
         };
         if is_worse {
             state.down = Some((code, reason.into()));

@@ -213,8 +213,11 @@ pub(super) struct Failures {
 /// A client that appends to one topic.
 ///
 /// What it is handed, the values and the headers that events share, points into the batches here, each of which
-/// stays until all its events are reported. The headers are taken from each event before librdkafka, which would
-/// otherwise own them, frees it with them.
+/// stays until all its events are reported. Requests point there, too, where their own memory has no room; librdkafka
+/// reports an event only after the last request with it was answered or given up, and reads neither from then on
+/// (2.12: rd_kafka_handle_Produce, and rd_kafka_broker_handle_purge_queues, which disconnects if a request was half sent).
+/// The headers are taken from each event before librdkafka, which would otherwise own them, frees it with them; so each
+/// event must be reported, also those that were accepted.
 pub(super) struct TopicProducer<C: ClientContext> {
     /// Both live as long as this: they are given back in `drop`, before the client ends.
     topic: *mut rd_kafka_topic_t,
@@ -234,7 +237,7 @@ pub(super) struct TopicProducer<C: ClientContext> {
 unsafe impl<C: ClientContext> Send for TopicProducer<C> {}
 
 impl<C: ClientContext> TopicProducer<C> {
-    /// A client with these settings, which must not ask for acknowledgements by callbacks.
+    /// A client with these settings, which must ask for a report of every event, and not by callbacks.
     pub(super) fn new(config: &ClientConfig, context: C, topic: &str) -> KafkaResult<Self> {
         let no_topic = || KafkaError::Global(Code::InvalidTopic);
         let name = CString::new(topic).map_err(|_| no_topic())?;
@@ -368,8 +371,8 @@ impl<C: ClientContext> TopicProducer<C> {
         while let Some(sent) = self.sent.back().filter(|sent| !sent.is_taken()) {
             sent.next(messages);
             // SAFETY: the topic and the messages live. Their keys are copied before the call returns; their
-            // values, and the headers that `on_send` gives them, are in a batch that nobody changes, and
-            // that is kept until they are reported. Its address comes back with the reports.
+            // values, to which requests may point, and the headers that `on_send` gives them, belong to a batch that
+            // nobody changes, and that is kept until they are reported. Its address comes back with the reports.
             unsafe {
                 let count = i32::try_from(messages.len()).unwrap_or(i32::MAX);
                 let own = RD_KAFKA_MSG_F_PARTITION; // each has its own; values are neither copied nor freed

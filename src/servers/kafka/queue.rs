@@ -1,6 +1,6 @@
 //! What a consumer receives from librdkafka, event by event. The `rdkafka` crate does not report at which offset a
-//! partition ends, which is the only sign of what a transaction leaves there, and panics at a header whose name
-//! is not UTF-8. Also the id of a topic, which the crate does not ask for.
+//! partition ends, which is the only sign of what a transaction leaves there, nor where an error is, and panics at a
+//! header whose name is not UTF-8. Also the id of a topic, which the crate does not ask for.
 
 #![expect(unsafe_code, reason = "the C interface of librdkafka")]
 
@@ -17,9 +17,9 @@ use rdkafka::bindings::{
     rd_kafka_TopicCollection_of_topic_names, rd_kafka_TopicDescription_error,
     rd_kafka_TopicDescription_topic_id, rd_kafka_Uuid_least_significant_bits,
     rd_kafka_Uuid_most_significant_bits, rd_kafka_error_code, rd_kafka_event_DescribeTopics_result,
-    rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_event_error_is_fatal,
-    rd_kafka_event_error_string, rd_kafka_event_message_next, rd_kafka_event_t,
-    rd_kafka_event_topic_partition, rd_kafka_event_topic_partition_list, rd_kafka_event_type,
+    rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_event_error_string,
+    rd_kafka_event_message_next, rd_kafka_event_t, rd_kafka_event_topic_partition,
+    rd_kafka_event_topic_partition_list, rd_kafka_event_type, rd_kafka_fatal_error,
     rd_kafka_header_get_all, rd_kafka_message_headers, rd_kafka_message_t,
     rd_kafka_message_timestamp, rd_kafka_queue_destroy, rd_kafka_queue_get_consumer,
     rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t, rd_kafka_resp_err_t,
@@ -53,9 +53,19 @@ pub(super) enum Heard<'a> {
     Given(Vec<i32>),
     Taken(Vec<i32>),
     /// An error, in place of a message or from the client.
-    Failed(KafkaError),
+    Failed(Failure),
     /// Something that does not matter here.
     Other,
+}
+
+/// An error of the client.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) code: Code,
+    /// The client's own words.
+    pub(super) reason: String,
+    /// The partition that it is about, and the offset; none if it is about the group or the client.
+    pub(super) place: Option<(i32, i64)>,
 }
 
 impl<C: ConsumerContext> Queue<C> {
@@ -122,24 +132,47 @@ impl<C: ConsumerContext> Queue<C> {
         // SAFETY: the event lives; its reason ends with a null byte. What partition it is about is ours to end.
         unsafe {
             let error = rd_kafka_event_error(event.0);
-            if error == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF {
-                let place = rd_kafka_event_topic_partition(event.0);
-                if place.is_null() {
+            let place = rd_kafka_event_topic_partition(event.0);
+            let at = (!place.is_null()).then(|| ((*place).partition, (*place).offset));
+            if !place.is_null() {
+                rd_kafka_topic_partition_destroy(place);
+            }
+            match (error, at) {
+                (rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF, Some((partition, end))) => {
+                    return Heard::End(partition, end);
+                }
+                (rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF, None) => {
                     return Heard::Other;
                 }
-                let end = Heard::End((*place).partition, (*place).offset);
-                rd_kafka_topic_partition_destroy(place);
-                return end;
+                _ => {}
             }
             let reason = CStr::from_ptr(rd_kafka_event_error_string(event.0)).to_string_lossy();
+            let reason = reason.trim().to_string();
             let context = self.client.client().context();
-            context.error(KafkaError::Global(error.into()), reason.trim());
-            let is_fatal = rd_kafka_event_error_is_fatal(event.0) != 0;
-            match (error.is_error(), is_fatal) {
-                (false, _) => Heard::Other,
-                (true, false) => Heard::Failed(KafkaError::MessageConsumption(error.into())),
-                (true, true) => Heard::Failed(KafkaError::MessageConsumptionFatal(error.into())),
+            context.error(KafkaError::Global(error.into()), &reason);
+            match error.is_error() {
+                false => Heard::Other,
+                true => Heard::Failed(Failure {
+                    code: self.cause(error).into(),
+                    reason,
+                    place: at,
+                }),
             }
+        }
+    }
+
+    /// The error that made the client unusable, in place of the one that only says so.
+    fn cause(&self, error: rd_kafka_resp_err_t) -> rd_kafka_resp_err_t {
+        match error {
+            rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__FATAL => {
+                let client = self.client.client().native_ptr();
+                // SAFETY: the client lives. No text is asked for.
+                match unsafe { rd_kafka_fatal_error(client, ptr::null_mut(), 0) } {
+                    rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => error,
+                    cause => cause,
+                }
+            }
+            other => other,
         }
     }
 }

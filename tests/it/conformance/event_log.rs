@@ -608,6 +608,10 @@ impl Consumer for BrokenConsumer {
         self.inner.leave().await
     }
 
+    async fn start(&mut self) -> Result<Offsets> {
+        self.inner.start().await
+    }
+
     async fn end(&mut self) -> Result<Offsets> {
         let end = self.inner.end().await?;
         Ok(match self.broken {

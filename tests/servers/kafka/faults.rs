@@ -7,7 +7,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::Kafka;
-use crate::common::{Place, Ran, eventually, user, users};
+use crate::common::{Place, Ran, Running, eventually, user, users};
 use crate::stack::{Access, own_server, server};
 
 #[test]
@@ -168,6 +168,61 @@ fn events_that_vanish_while_a_stream_is_behind_are_named() {
         assert_eq!((read, written), (kafka.stored(), read), "{}", ran.stderr);
         let next = format!("the events from offset {read} to 99999");
         is_missing(&ran, &[&next]);
+    }
+}
+
+#[test]
+fn what_a_follower_has_read_may_be_deleted_while_it_loses_its_session() {
+    let Some(server) = server("kafka", Access::Open) else {
+        return;
+    };
+    let kafka = Kafka::ready(server, 1);
+    let produce = |from: u64| {
+        let lines = (from..from + 20).map(|n| user(n, 0, "a@example.com") + "\n");
+        kafka.rtp(&["produce"], lines.collect::<String>().as_bytes());
+    };
+    produce(0);
+    let ran = kafka.rtp(&["stream", "--until-end"], b"");
+    assert_eq!(ran.counts()[0], 20, "{}", ran.stderr);
+    // It starts at offset 20, by what the store says.
+    let following = kafka.start(&["stream"]);
+    produce(20);
+    let client: BaseConsumer = kafka
+        .config()
+        .set("group.id", &kafka.topic)
+        .create()
+        .unwrap();
+    eventually("it has committed all", || {
+        let committed = super::committed(&client, &kafka.topic, 1);
+        committed == Some(BTreeMap::from([(0, 40)]))
+    });
+    following.signal("STOP");
+    kafka.delete_records(1);
+    eventually("its session is over", || {
+        let list = client.fetch_group_list(Some(&kafka.topic), None);
+        list.is_ok_and(|list| list.groups().iter().all(|g| g.members().is_empty()))
+    });
+    following.signal("CONT");
+    produce(40);
+    eventually("it goes on", || kafka.stored() == 60);
+    following.signal("TERM");
+    let ran = following.end();
+    assert_eq!((ran.status, ran.counts()[0]), (0, 40), "{}", ran.stderr);
+}
+
+#[test]
+fn members_end_though_all_events_of_a_partition_were_deleted() {
+    let Some(server) = server("kafka", Access::Open) else {
+        return;
+    };
+    let kafka = Kafka::ready(server, 2);
+    kafka.rtp(&["produce"], users(100).as_bytes());
+    kafka.delete_records(2);
+    let until_end = ["stream", "--until-end", "--max-outage", "60s"];
+    // Each waits until the other one has reached the end of its partition.
+    let members = [kafka.start(&until_end), kafka.start(&until_end)];
+    for ran in members.map(Running::end) {
+        assert_eq!((ran.status, ran.counts()), (0, [0; 5]), "{}", ran.stderr);
     }
 }
 

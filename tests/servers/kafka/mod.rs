@@ -28,6 +28,7 @@ mod faults;
 mod foreign;
 mod groups;
 mod options;
+mod unreadable;
 
 const STORE: &str = ".rtp/realtime.db";
 
@@ -290,6 +291,30 @@ fn settings_of_the_client_are_for_kafka_and_not_those_we_rely_on() {
             "nonsense",
         ),
         (
+            &["produce", "--event-log", "kafka://h", "-X", "hunter2"],
+            "-X: expected NAME=VALUE",
+        ),
+        (
+            &[
+                "produce",
+                "--event-log",
+                "kafka://h",
+                "-X",
+                "sasl.password=hunter2",
+            ],
+            "RTP_KAFKA_PASSWORD_FILE",
+        ),
+        (
+            &[
+                "stream",
+                "--event-log",
+                "kafka://h",
+                "-X",
+                "linger.ms=hunter2",
+            ],
+            "invalid setting linger.ms",
+        ),
+        (
             &["produce", "--event-log", "kafka://h?sasl=plain"],
             "needs a user",
         ),
@@ -297,5 +322,6 @@ fn settings_of_the_client_are_for_kafka_and_not_those_we_rely_on() {
         let ran = place.rtp(args, b"");
         assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(message), "{args:?}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("hunter2"), "{args:?}: {}", ran.stderr);
     }
 }

@@ -1,8 +1,12 @@
 //! Options of the client: codecs, member names, sizes.
 
-use rtp::record::event::Headers;
+use std::sync::Arc;
 
-use super::Kafka;
+use rtp::ports::event_log::Producer as _;
+use rtp::record::event::{Event, EventBatch, Headers};
+use rtp::servers::kafka::KafkaProducer;
+
+use super::{Kafka, block_on, server_at};
 use crate::common::{eventually, user, users};
 use crate::stack::{Access, server};
 
@@ -128,4 +132,34 @@ fn padded(n: u64, bytes: usize) -> String {
     let user = user(n, 0, "a@example.com");
     let event = user.strip_suffix('}').unwrap();
     format!("{event},\"padding\":\"{}\"}}\n", "x".repeat(bytes))
+}
+
+#[test]
+fn a_dead_letter_whose_key_leaves_no_room_is_kept_in_parts_and_passed() {
+    let Some(server) = server("kafka", Access::Open) else {
+        return;
+    };
+    let kafka = Kafka::ready(server, 1);
+    let key = "k".repeat(1_048_300);
+    let mut batch = EventBatch::default();
+    batch.push(Event::new(Some(key.as_bytes()), Some(b"{}"), &[]));
+    let good = user(1, 0, "a@example.com");
+    batch.push(Event::new(None, Some(good.as_bytes()), &[]));
+    block_on(async {
+        let log = server_at(kafka.address);
+        let mut producer = KafkaProducer::open(&log, &kafka.topic).await.unwrap();
+        producer.send(&Arc::new(batch)).await.unwrap();
+        assert_eq!(producer.flush().await.unwrap(), 2);
+    });
+    let ran = kafka.rtp(&["stream", "--until-end"], b"");
+    let ended = (ran.status, ran.counts());
+    assert_eq!(ended, (1, [2, 1, 1, 0, 0]), "{}", ran.stderr);
+    let letters = kafka.dead_letters();
+    let values: Vec<&[u8]> = letters.iter().map(|letter| letter.value.unwrap()).collect();
+    assert_eq!(
+        (values[0], values[1..].concat()),
+        (&b"{}"[..], key.into_bytes())
+    );
+    let ran = kafka.rtp(&["stream", "--until-end"], b"");
+    assert_eq!((ran.status, ran.counts()), (0, [0; 5]), "{}", ran.stderr);
 }

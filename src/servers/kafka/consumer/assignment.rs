@@ -7,7 +7,7 @@ use rdkafka::consumer::Consumer as _;
 
 use super::KafkaConsumer;
 use crate::error::Result;
-use crate::ports::event_log::{Epoch, Offsets};
+use crate::ports::event_log::{Epoch, Offsets, Span};
 use crate::servers::kafka::REQUEST_TIMEOUT;
 use crate::servers::kafka::membership::{self, Change};
 
@@ -31,6 +31,8 @@ pub(super) struct Owned {
     pub(super) committed: i64,
     /// Set if it moves to another member: nothing more is read of it, and it is given up at this time at the latest.
     pub(super) leaves: Option<Instant>,
+    /// When there was last an event or the end of it, or none was expected.
+    pub(super) heard: Instant,
 }
 
 impl KafkaConsumer {
@@ -51,11 +53,7 @@ impl KafkaConsumer {
         let mut starts = BTreeMap::new();
         for (partition, committed) in committed {
             let (low, high) = self.watermarks(partition)?;
-            let wanted = match &self.sought {
-                Some(sought) => sought.get(partition).filter(|at| *at > 0),
-                None => committed,
-            };
-            let position = wanted.unwrap_or(low);
+            let position = self.start_of(partition, committed, low);
             self.check_range(partition, position, low, high)?;
             let owned = Owned {
                 position,
@@ -63,13 +61,39 @@ impl KafkaConsumer {
                 done: position,
                 committed: committed.unwrap_or(low),
                 leaves: None,
+                heard: Instant::now(),
             };
             starts.insert(partition, owned);
         }
         let list = self.list(starts.iter().map(|(p, owned)| (*p, owned.position)))?;
         self.driven("read", membership::assign(self.client()?, &list))?;
         self.owned.extend(starts);
+        self.is_sought_new = false;
         Ok(())
+    }
+
+    /// Where to start in a partition: what the store said may be older than what other members have stored since, and the
+    /// events between deleted. If that is wrong, the store refuses what comes next, and is asked again.
+    fn start_of(&self, partition: i32, committed: Option<i64>, low: i64) -> i64 {
+        let Some(sought) = &self.sought else {
+            return committed.unwrap_or(low);
+        };
+        match (sought.get(partition).filter(|at| *at > 0), committed) {
+            (None, _) => low,
+            (Some(at), Some(committed)) if at < low && !self.is_sought_new => committed.max(at),
+            (Some(at), _) => at,
+        }
+    }
+
+    /// A store that keeps offsets has this span: a partition that comes back after a lost session continues there.
+    pub(super) fn remember(&mut self, span: &Span) {
+        let Some(sought) = &mut self.sought else {
+            return;
+        };
+        for (partition, range) in span.ranges() {
+            let known = sought.get(partition).unwrap_or(0);
+            sought.set(partition, known.max(range.end));
+        }
     }
 
     /// These partitions move to other members, which get them once what was polled is committed.
@@ -103,7 +127,14 @@ impl KafkaConsumer {
         let list = self.list(leaving().map(|(p, owned)| (*p, owned.position)))?;
         let given_up = membership::unassign(self.client()?, &list);
         self.driven("give up partitions of", given_up)?;
-        self.owned.retain(|_, owned| owned.leaves.is_none());
+        let troubles = &mut self.troubles;
+        self.owned.retain(|partition, owned| {
+            let stays = owned.leaves.is_none();
+            if !stays {
+                troubles.partition_is_well(*partition);
+            }
+            stays
+        });
         Ok(())
     }
 
@@ -134,7 +165,10 @@ impl KafkaConsumer {
             for element in sought.iter().flat_map(|list| list.elements()) {
                 match (element.error(), self.owned.get_mut(&element.partition())) {
                     (Err(e), _) => failed = Some(e),
-                    (Ok(()), Some(owned)) => owned.is_set_back = false,
+                    (Ok(()), Some(owned)) => {
+                        owned.is_set_back = false;
+                        owned.heard = Instant::now();
+                    }
                     (Ok(()), None) => {}
                 }
             }

@@ -149,6 +149,12 @@ impl KafkaConsumer {
         Ok(offsets)
     }
 
+    pub(super) fn starts(&mut self) -> Result<Offsets> {
+        (0..self.partitions()?)
+            .map(|p| self.watermarks(p).map(|(low, _)| (p, low)))
+            .collect()
+    }
+
     pub(super) fn ends(&mut self) -> Result<Offsets> {
         (0..self.partitions()?)
             .map(|p| self.watermarks(p).map(|(_, high)| (p, high)))

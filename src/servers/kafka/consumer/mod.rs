@@ -3,10 +3,12 @@
 mod assignment;
 mod lookup;
 mod poll;
+mod silence;
+mod troubles;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rdkafka::config::FromClientConfigAndContext;
@@ -14,6 +16,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use self::assignment::Owned;
+use self::troubles::Troubles;
 use super::committer::{Committer, Silent};
 use super::membership::Membership;
 use super::queue::Queue;
@@ -40,10 +43,15 @@ pub struct KafkaConsumer {
     owned: BTreeMap<i32, Owned>,
     /// The last known end of each partition. Only a topic that was recreated ends before it.
     ends: BTreeMap<i32, i64>,
-    /// Where a store that keeps offsets told us to continue.
+    /// Where a store that keeps offsets told us to continue, and what was stored there since.
     sought: Option<Offsets>,
+    /// Whether no partition was assigned since the store told us.
+    is_sought_new: bool,
     /// The error that the next poll must return, because this one had events that came before it.
     failed: Option<Error>,
+    troubles: Troubles,
+    /// When it last looked for events.
+    looked: Option<Instant>,
 }
 
 impl std::fmt::Debug for KafkaConsumer {
@@ -101,7 +109,10 @@ impl KafkaConsumer {
             owned: BTreeMap::new(),
             ends: BTreeMap::new(),
             sought: None,
+            is_sought_new: false,
             failed: None,
+            troubles: Troubles::default(),
+            looked: None,
         };
         tokio::task::block_in_place(|| {
             let client = consumer.client()?;
@@ -139,6 +150,7 @@ impl KafkaConsumer {
             }
             done.set(partition, owned.done.max(range.end));
         }
+        self.remember(span);
         // What a store reports as done is committed, too.
         let news = self.owned.iter().filter_map(|(partition, owned)| {
             let done = done.get(*partition).unwrap_or(owned.done);
@@ -206,6 +218,7 @@ impl KafkaConsumer {
             owned.done = starts.get(partition).copied().unwrap_or(owned.done);
         }
         self.sought = Some(sought.clone());
+        self.is_sought_new = true;
         Ok(self.set_back(|_, owned| owned.done))
     }
 
@@ -263,6 +276,10 @@ impl Consumer for KafkaConsumer {
     async fn leave(&mut self) -> Result<()> {
         tokio::task::block_in_place(|| self.say_goodbye());
         Ok(())
+    }
+
+    async fn start(&mut self) -> Result<Offsets> {
+        tokio::task::block_in_place(|| self.starts())
     }
 
     async fn end(&mut self) -> Result<Offsets> {

@@ -7,12 +7,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::KafkaConsumer;
 use super::assignment::Owned;
-use crate::error::{Error, Kind, Result};
+use super::troubles::Troubles;
+use crate::error::{Error, Result};
 use crate::ports::event_log::{Limits, Polled};
 use crate::record::event::{Event, EventBatch};
 use crate::servers::kafka;
 use crate::servers::kafka::membership::Change;
-use crate::servers::kafka::queue::{Heard, Message};
+use crate::servers::kafka::queue::{Failure, Heard, Message};
 
 impl KafkaConsumer {
     pub(super) fn read(&mut self, limits: Limits) -> Result<Polled> {
@@ -29,7 +30,8 @@ impl KafkaConsumer {
         self.carry_out()?;
         self.go_back()?;
         polled.span.from = self.position();
-        if let Err(failed) = self.fetch(limits, &mut polled.events) {
+        let fetched = self.fetch(limits, &mut polled.events);
+        if let Err(failed) = fetched.and_then(|is_drained| self.ask_if_silent(is_drained)) {
             match self.position() == polled.span.from {
                 true => return Err(failed),
                 false => self.failed = Some(failed), // what came before it is not lost
@@ -41,11 +43,13 @@ impl KafkaConsumer {
             true => {}
             false => self.membership.health.heard(),
         }
+        let trouble = self.troubles.first().cloned();
+        polled.trouble = trouble.map(|failure| self.known(&failure));
         Ok(polled)
     }
 
-    /// Adds what arrives to a batch, until it is full or nothing more arrives.
-    pub(super) fn fetch(&mut self, limits: Limits, batch: &mut EventBatch) -> Result<()> {
+    /// Adds what arrives to a batch, until it is full or nothing more arrives, which it returns.
+    pub(super) fn fetch(&mut self, limits: Limits, batch: &mut EventBatch) -> Result<bool> {
         let started = Instant::now();
         while batch.len() < limits.events && batch.size() < limits.bytes {
             let wait = match batch.is_empty() {
@@ -54,54 +58,102 @@ impl KafkaConsumer {
             };
             let queue = match &self.queue {
                 Some(queue) => queue,
-                None => return Ok(()),
+                None => return Ok(false),
             };
-            let owned = &mut self.owned;
-            let taken = queue.next(wait, |heard| take(heard, owned, batch));
+            let (owned, troubles) = (&mut self.owned, &mut self.troubles);
+            let taken = queue.next(wait, |heard| take(heard, owned, troubles, batch));
             match taken {
                 Some(Taken::Event) => {}
                 Some(Taken::Change(change)) => {
+                    self.troubles.group_is_well();
                     self.membership.push(change);
-                    return Ok(()); // the next poll applies it, and starts from there
+                    return Ok(false); // the next poll applies it, and starts from there
                 }
-                Some(Taken::Failure(e)) => self.heed(&e)?,
+                Some(Taken::Failure(failure)) => self.heed(failure)?,
                 Some(Taken::Malformed(partition, offset, e)) => {
                     let place = self.place(partition);
                     let what = format!("{place}: the event at offset {offset} is malformed: {e}");
                     return Err(Error::refused(what));
                 }
-                None if started.elapsed() >= limits.wait || !batch.is_empty() => return Ok(()),
+                None if started.elapsed() >= limits.wait || !batch.is_empty() => return Ok(true),
                 None => {}
             }
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// Handles an error that came in place of a message; errors that the client recovers from are ignored.
-    pub(super) fn heed(&mut self, error: &KafkaError) -> Result<()> {
-        if kafka::is_unknown_topic(error) {
-            return self.partitions().map(|_| ());
-        }
-        match error.rdkafka_error_code() {
-            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
-                for (partition, position) in self.position().iter() {
-                    let (low, high) = self.watermarks(partition)?;
-                    self.check_range(partition, position, low, high)?;
-                }
-                for owned in self.owned.values_mut() {
-                    owned.is_set_back = true; // the client has stopped there
-                }
-                self.go_back()
+    /// Handles an error that came in place of a message. It ends the run, or is told as trouble until it is over, or
+    /// else it is about connections: then the brokers are asked whether they are there.
+    pub(super) fn heed(&mut self, failure: Failure) -> Result<()> {
+        match (failure.code, failure.place) {
+            (code, _) if kafka::is_unknown(code) => self.partitions().map(|_| ()),
+            (Code::AutoOffsetReset | Code::OffsetOutOfRange, _) => self.check_positions(),
+            (code, Some((partition, offset))) if is_unreadable(code) => {
+                self.stop_at(partition, offset, &failure.reason)
             }
-            _ => {
-                let known = kafka::error(&self.server, error);
-                match known.is_retriable() || known.kind() == Kind::Data {
-                    true => Ok(()),
-                    false => Err(self.membership.health.explain(&self.server, known)),
+            (code, _) => match self.known(&failure) {
+                known if !known.is_retriable() => {
+                    Err(self.membership.health.explain(&self.server, known))
                 }
-            }
+                _ if kafka::is_about_connections(code) => Ok(()),
+                _ => {
+                    self.troubles.add(failure);
+                    Ok(())
+                }
+            },
         }
     }
+
+    /// The client has stopped in a partition where it found no event at its position: finds out why.
+    fn check_positions(&mut self) -> Result<()> {
+        for (partition, position) in self.position().iter() {
+            let (low, high) = self.watermarks(partition)?;
+            self.check_range(partition, position, low, high)?;
+        }
+        for owned in self.owned.values_mut() {
+            owned.is_set_back = true; // the client has stopped there
+        }
+        self.go_back()
+    }
+
+    /// The error for a record batch that cannot be read, unless others will read it. Nothing may skip it.
+    pub(super) fn stop_at(&mut self, partition: i32, batch: i64, reason: &str) -> Result<()> {
+        let is_read = |o: &&mut Owned| o.leaves.is_none() && !o.is_set_back;
+        let Some(owned) = self.owned.get_mut(&partition).filter(is_read) else {
+            return Ok(());
+        };
+        owned.is_set_back = true;
+        // A batch may begin before the offset where we continue in it.
+        let offset = owned.position.max(batch);
+        let place = self.place(partition);
+        Err(Error::missing(format!(
+            "{place}: the events from offset {offset} on cannot be read: {reason}"
+        ))
+        .hint("the record batch is damaged or too large; repair the topic or raise the limit, or move the group's offset to continue after it"))
+    }
+
+    /// What a failure means, and where.
+    fn known(&self, failure: &Failure) -> Error {
+        let at = match failure.place {
+            Some((partition, _)) => self.place(partition),
+            None => format!("topic {} in {}", self.topic, kafka::address(&self.server)),
+        };
+        kafka::said(&at, failure.code, &failure.reason)
+    }
+}
+
+/// Whether an error says that what is in the log cannot be read, which no waiting heals.
+fn is_unreadable(code: Code) -> bool {
+    matches!(
+        code,
+        Code::BadMessage
+            | Code::BadCompression
+            | Code::InvalidMessage
+            | Code::InvalidMessageSize
+            | Code::InvalidRecord
+            | Code::MessageSizeTooLarge
+            | Code::NotImplemented
+    )
 }
 
 /// The outcome of an event of the client.
@@ -109,24 +161,34 @@ enum Taken {
     /// It is in the batch, or can be ignored.
     Event,
     Change(Change),
-    Failure(KafkaError),
+    Failure(Failure),
     /// It cannot be read: its partition, offset, and why.
     Malformed(i32, i64, KafkaError),
 }
 
-fn take(heard: Heard<'_>, owned: &mut BTreeMap<i32, Owned>, batch: &mut EventBatch) -> Taken {
+fn take(
+    heard: Heard<'_>,
+    owned: &mut BTreeMap<i32, Owned>,
+    troubles: &mut Troubles,
+    batch: &mut EventBatch,
+) -> Taken {
     match heard {
-        Heard::Message(message) => add(&message, owned, batch),
+        Heard::Message(message) => {
+            troubles.partition_is_well(message.partition());
+            add(&message, owned, batch)
+        }
         Heard::End(partition, offset) => {
+            troubles.partition_is_well(partition);
             let is_read = |o: &&mut Owned| o.leaves.is_none() && !o.is_set_back;
             if let Some(owned) = owned.get_mut(&partition).filter(is_read) {
                 owned.position = owned.position.max(offset);
+                owned.heard = Instant::now();
             }
             Taken::Event
         }
         Heard::Given(partitions) => Taken::Change(Change::Given(partitions)),
         Heard::Taken(partitions) => Taken::Change(Change::Taken(partitions)),
-        Heard::Failed(error) => Taken::Failure(error),
+        Heard::Failed(failure) => Taken::Failure(failure),
         Heard::Other => Taken::Event,
     }
 }
@@ -154,5 +216,6 @@ fn add(message: &Message<'_>, owned: &mut BTreeMap<i32, Owned>, batch: &mut Even
         headers: headers.bytes(),
     });
     owned.position = offset + 1;
+    owned.heard = Instant::now();
     Taken::Event
 }

@@ -1,0 +1,127 @@
+//! What keeps a member from reading although the brokers answer: the client reports it in place of events, tries again by
+//! itself, and does not say when it is over.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use crate::servers::kafka::queue::Failure;
+
+/// What this member has not heard again for this long is over: the client repeats what concerns a partition at each
+/// attempt, every 500 ms by default.
+const OVER_AFTER: Duration = Duration::from_secs(2);
+
+/// How the client begins what it says if the group does not admit this member. It does not say when the group does.
+const NOT_ADMITTED: [&str; 2] = ["JoinGroup failed", "FindCoordinator response error"];
+
+/// What a failure is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Group,
+    Partition(i32),
+    Client,
+}
+
+impl About {
+    fn of(failure: &Failure) -> About {
+        let is_left_out = |said: &&str| failure.reason.starts_with(*said);
+        match failure.place {
+            Some((partition, _)) => About::Partition(partition),
+            None if NOT_ADMITTED.iter().any(is_left_out) => About::Group,
+            None => About::Client,
+        }
+    }
+}
+
+/// What was reported last, and when; without a time it lasts until there is a sign.
+#[derive(Debug, Default)]
+pub(super) struct Troubles(BTreeMap<About, (Option<Instant>, Failure)>);
+
+impl Troubles {
+    /// Keeps what was reported.
+    pub(super) fn add(&mut self, failure: Failure) {
+        let about = About::of(&failure);
+        let at = (about != About::Group).then(Instant::now);
+        self.0.insert(about, (at, failure));
+    }
+
+    /// Keeps that a partition is silent, and why, until it is not.
+    pub(super) fn add_silent(&mut self, partition: i32, position: i64, reason: String) {
+        let failure = Failure {
+            code: Code::TimedOutQueue,
+            reason,
+            place: Some((partition, position)),
+        };
+        self.0.insert(About::Partition(partition), (None, failure));
+    }
+
+    /// The group has assigned partitions, or taken them away: this member belongs to it.
+    pub(super) fn group_is_well(&mut self) {
+        self.0.remove(&About::Group);
+    }
+
+    /// Something of a partition was read, or it is no longer ours to read.
+    pub(super) fn partition_is_well(&mut self, partition: i32) {
+        self.0.remove(&About::Partition(partition));
+    }
+
+    /// What lasts; that of the group first, because it explains the others.
+    pub(super) fn first(&mut self) -> Option<&Failure> {
+        self.0
+            .retain(|_, (at, _)| at.is_none_or(|at| at.elapsed() < OVER_AFTER));
+        self.0.values().map(|(_, failure)| failure).next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(place: Option<(i32, i64)>, reason: &str) -> Failure {
+        Failure {
+            code: Code::Unknown,
+            reason: reason.into(),
+            place,
+        }
+    }
+
+    fn left_out() -> Failure {
+        failure(None, "JoinGroup failed: as planned")
+    }
+
+    fn at(partition: i32) -> Failure {
+        failure(Some((partition, 7)), "Fetch from broker 1 failed")
+    }
+
+    #[test]
+    fn troubles_last_until_there_is_a_sign_that_they_are_over() {
+        let mut troubles = Troubles::default();
+        assert!(troubles.first().is_none());
+        for failure in [at(1), left_out(), at(2)] {
+            troubles.add(failure);
+        }
+        assert_eq!(troubles.first().unwrap().place, None);
+        troubles.group_is_well();
+        assert_eq!(troubles.first().unwrap().place, Some((1, 7)));
+        troubles.partition_is_well(1);
+        troubles.partition_is_well(3);
+        assert_eq!(troubles.first().unwrap().place, Some((2, 7)));
+    }
+
+    #[test]
+    fn what_is_not_repeated_is_over_except_that_the_group_does_not_admit_the_member() {
+        let before = Instant::now().checked_sub(OVER_AFTER).unwrap();
+        let mut troubles = Troubles::default();
+        for failure in [at(1), failure(None, "1 request(s) timed out")] {
+            let about = About::of(&failure);
+            troubles.0.insert(about, (Some(before), failure));
+            assert!(troubles.first().is_none());
+        }
+        troubles.add(left_out());
+        troubles.add_silent(1, 7, "no leader".into());
+        assert!(troubles.0.values().all(|(at, _)| at.is_none()));
+        troubles.group_is_well();
+        assert_eq!(troubles.first().unwrap().reason, "no leader");
+    }
+}
