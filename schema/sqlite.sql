@@ -40,7 +40,7 @@ CREATE VIEW IF NOT EXISTS "users" AS SELECT
 FROM "users_rows";
 
 CREATE VIEW IF NOT EXISTS "users_by_hour" AS SELECT
-  strftime('%Y-%m-%dT%H:%M:%SZ', "fetched_at" / 3600000 * 3600, 'unixepoch') AS "hour",
+  strftime('%Y-%m-%dT%H:%M:%SZ', ("fetched_at" - ("fetched_at" % 3600000 + 3600000) % 3600000) / 1000, 'unixepoch') AS "hour",
   nullif(lower(substr(hex("id"), 1, 8) || '-' || substr(hex("id"), 9, 4) || '-' || substr(hex("id"), 13, 4) || '-' || substr(hex("id"), 17, 4) || '-' || substr(hex("id"), 21, 12)), '----') AS "id",
   "first_name",
   "last_name",

@@ -337,3 +337,17 @@ fn an_older_reject_file_stays_until_something_was_read() {
     assert_eq!(place.rtp(&produce, users(1).as_bytes()).status, 0);
     assert_eq!(std::fs::read_to_string(place.path("bad")).unwrap(), "");
 }
+
+#[test]
+fn a_store_in_an_existing_folder_is_not_open_to_everybody() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    std::fs::create_dir(place.path(".rtp")).unwrap();
+    let ran = place.bash("umask 022; rtp init");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    for file in std::fs::read_dir(place.path(".rtp")).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", file.path().display());
+    }
+}

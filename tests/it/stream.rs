@@ -454,3 +454,27 @@ fn a_log_and_a_store_of_an_older_version_are_changed_by_init_and_go_on() {
     let ran = stream(&place, &[]);
     assert_eq!((ran.status, ran.counts()[0]), (0, 20), "{}", ran.stderr);
 }
+
+#[test]
+fn hours_before_1970_start_before_their_events() {
+    let place = Place::ready();
+    let hours = [
+        ("1969-12-31T23:59:59.999Z", "1969-12-31T23:00:00Z"),
+        ("1969-12-31T23:00:00Z", "1969-12-31T23:00:00Z"),
+        ("1969-12-31T22:30:00Z", "1969-12-31T22:00:00Z"),
+        ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z"),
+        ("1970-01-01T01:59:59Z", "1970-01-01T01:00:00Z"),
+    ];
+    let input: String = (0..)
+        .zip(&hours)
+        .map(|(n, (time, _))| user(n, 0, "e").replace("2026-11-01T00:00:00Z", time) + "\n")
+        .collect();
+    place.rtp(&["produce"], input.as_bytes());
+    assert_eq!(stream(&place, &[]).status, 0);
+    for (time, hour) in hours {
+        let sql = format!(
+            "SELECT hour FROM users_by_hour WHERE substr(fetched_at, 1, 19) = substr('{time}', 1, 19)"
+        );
+        assert_eq!(place.query(STORE, &sql), hour, "{time}");
+    }
+}
