@@ -456,6 +456,50 @@ fn a_log_and_a_store_of_an_older_version_are_changed_by_init_and_go_on() {
 }
 
 #[test]
+fn dead_letters_are_told_by_rule_and_field_with_their_first_place() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(10).as_bytes());
+    let log = rusqlite::Connection::open(place.path(LOG)).unwrap();
+    let bad = "UPDATE events_1_0 SET value = '{\"id\":1}' WHERE offset > 0";
+    let changed = log.execute(bad, []).unwrap();
+    assert!(changed > 0);
+    for size in ["10000", "1"] {
+        let ran = stream(&place, &["--max-batch", size, "--group", size]);
+        let rejects = &ran.summary()["rejects"];
+        let first = serde_json::json!({"source": "user_events", "partition": 0, "offset": 1});
+        let group = serde_json::json!([{
+            "rule": "type", "field": "id", "count": changed, "first": first,
+            "reason": "expected uuid, got a number", "to": "topic user_events.dlq",
+        }]);
+        assert_eq!(*rejects, group, "{size}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_follower_judges_the_share_of_dead_letters_at_its_end() {
+    for (limit, status) in [("50%", 3), ("100%", 1)] {
+        let place = Place::ready();
+        place.rtp(&["produce"], users(10).as_bytes());
+        let log = rusqlite::Connection::open(place.path(LOG)).unwrap();
+        for partition in 0..3 {
+            let bad = format!("UPDATE events_1_{partition} SET value = 'x'");
+            log.execute(&bad, []).unwrap();
+        }
+        let running = place.start(&["stream", "--max-dead-letters", limit]);
+        let letters = "SELECT count(*) FROM events_2_0";
+        eventually("ten dead letters", || place.query(LOG, letters) == "10");
+        running.signal("TERM");
+        let ran = running.end();
+        assert_eq!(
+            (ran.status, ran.counts()[2]),
+            (status, 10),
+            "{limit}: {}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
 fn hours_before_1970_start_before_their_events() {
     let place = Place::ready();
     let hours = [
