@@ -98,6 +98,18 @@ fn socket(text: &str) -> Result<SocketAddr, String> {
 }
 
 impl Cli {
+    /// An error if the command line names a file twice and one of its options would overwrite it.
+    pub fn check_files(&self) -> Result<()> {
+        let mut files = self.command.files();
+        if let Some(path) = &self.global.dataset {
+            files.read("--dataset", path);
+        }
+        if let Some(path) = &self.global.metrics_file {
+            files.write("--metrics-file", path);
+        }
+        files.check()
+    }
+
     /// Runs the command.
     pub async fn run(self, run: &Run) -> Result<Exit> {
         let (command, global) = (self.command, self.global);

@@ -26,6 +26,7 @@ pub mod verify;
 pub struct Contributing;
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -67,9 +68,13 @@ fn run_command(cli: Cli) -> Exit {
         run.start_progress();
     }
     report_panics(&run);
+    let are_distinct = cli.check_files();
+    // Not where it would overwrite another file of the command line.
     let metrics_file = cli.global.metrics_file.clone();
     let kept = cli.command.kept_when_interrupted();
-    let exit = conclude(&run, kept, catch(|| execute(cli, &run, stopper)));
+    let metrics_file = metrics_file.filter(|_| are_distinct.is_ok());
+    let outcome = are_distinct.and_then(|()| catch(|| execute(cli, &run, stopper)));
+    let exit = conclude(&run, kept, outcome);
     // The outcome of the run is the same whether or not this can be written.
     if let Some(file) = metrics_file
         && let Err(e) = catch(|| run::exposition::write_file(&file, &run, exit))
@@ -85,11 +90,16 @@ fn run_command(cli: Cli) -> Exit {
 
 /// Help and version go to stdout with status 0, usage errors to stderr with status 2.
 fn print_usage(error: &clap::Error) -> Exit {
-    if error.print().is_err() {
-        return Exit::Usage; // nobody is reading; the status still tells
+    let is_for_stdout = !error.use_stderr();
+    if let Err(closed) = run::streams::check_output()
+        && is_for_stdout
+    {
+        run::to_stderr(&format!("rtp: error: {closed}"));
+        return Exit::Usage;
     }
-    match error.exit_code() {
-        0 => Exit::Done,
+    match error.print() {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Exit::Usage, // the status still tells
+        _ if is_for_stdout => Exit::Done,
         _ => Exit::Usage,
     }
 }

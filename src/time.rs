@@ -1,5 +1,6 @@
 //! Durations and points in time, as users write them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -40,11 +41,40 @@ pub fn parse_time(text: &str) -> Result<Timestamp, String> {
         Some(day) => jiff::tz::TimeZone::UTC
             .to_timestamp(day.at(0, 0, 0, 0))
             .map_err(|e| e.to_string()),
-        None => text.parse().map_err(|_| {
+        None if is_leap_second(text) => Err(format!(
+            "invalid time `{text}`: leap seconds cannot be stored"
+        )),
+        None => without_finer_digits(text).parse().map_err(|_| {
             format!(
                 "invalid time `{text}`; expected for example 2026-11-24T06:30:00Z or 2026-11-24"
             )
         }),
+    }
+}
+
+/// Whether the second of a time is 60, in any layout: `23:59:60`, `235960`. jiff reads it as 59.
+pub fn is_leap_second(text: &str) -> bool {
+    let Some((_, clock)) = text.split_once(['T', 't', ' ']) else {
+        return false;
+    };
+    let clock = clock
+        .bytes()
+        .take_while(|b| b.is_ascii_digit() || *b == b':');
+    let digits = clock.filter(u8::is_ascii_digit);
+    digits.skip(4).take(2).eq(*b"60")
+}
+
+/// A time without the digits of its second that are finer than nanoseconds: RFC 3339 allows any number of them, jiff
+/// nine.
+pub fn without_finer_digits(text: &str) -> Cow<'_, str> {
+    let Some(point) = text.find(['.', ',']) else {
+        return text.into();
+    };
+    let fraction = &text[point + 1..];
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+    match digits > 9 {
+        true => format!("{}{}", &text[..point + 10], &fraction[digits..]).into(),
+        false => text.into(),
     }
 }
 
@@ -98,6 +128,10 @@ mod tests {
         assert_eq!(ms("1970-01-01T01:00:00.5+01:00"), 500);
         assert!(parse_time("2026-02-30").is_err());
         assert!(parse_time("2026-01-01T00:00:00").is_err());
+        assert_eq!(ms("1970-01-01T00:00:00.50000000001Z"), 500);
+        for leap in ["2016-12-31T23:59:60Z", "20161231T235960Z"] {
+            assert!(parse_time(leap).unwrap_err().contains("leap"), "{leap}");
+        }
         assert_eq!(format_ms(500), "1970-01-01T00:00:00.500Z");
         assert_eq!(format_ms(-1), "1969-12-31T23:59:59.999Z");
         assert_eq!(format_ms(-62_135_596_800_000), "0001-01-01T00:00:00.000Z");

@@ -14,6 +14,7 @@ use crate::ports::batch_store::BatchStores;
 use crate::ports::event_log::{EventLog, Setting};
 use crate::ports::realtime_store::RealtimeStores;
 use crate::run::Run;
+use crate::run::files::Files;
 use crate::run::retry::Retry;
 use crate::servers;
 
@@ -222,10 +223,12 @@ pub(super) struct IntakeArgs {
     /// Write bad records to this file, each with its line, byte offset, field, rule and reason
     #[arg(long, value_name = "FILE")]
     pub(super) rejects: Option<PathBuf>,
-    /// End with status 3 if there are more bad records than this
+    /// End with status 3 if there are more bad records than this; a percentage is checked at the end, and from the
+    /// 1,000th record on
     #[arg(long, value_name = "N|P%")]
     pub(super) max_rejects: Option<Budget>,
-    /// End with status 5 unless each file ends with the trailer that `fetch --trailer` writes
+    /// End with status 5 unless each file ends with the trailer that `fetch --trailer` writes; CSV has no trailer, so
+    /// a CSV file must end with a newline
     #[arg(long)]
     pub(super) require_complete: bool,
     /// End with status 1, and save no bookmark, if there are no records
@@ -237,6 +240,21 @@ pub(super) struct IntakeArgs {
 }
 
 impl IntakeArgs {
+    /// The files that are read and written.
+    pub(super) fn named_files(&self) -> Files {
+        let mut files = Files::default();
+        files.read_inputs(&self.files);
+        for (option, path) in [
+            ("--rejects", &self.rejects),
+            ("--commit-state", &self.commit_state),
+        ] {
+            if let Some(path) = path {
+                files.write(option, path);
+            }
+        }
+        files
+    }
+
     /// The same options for code that knows nothing of command lines.
     pub(super) fn options(&self) -> IntakeOptions {
         IntakeOptions {

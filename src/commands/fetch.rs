@@ -1,12 +1,13 @@
 //! `rtp fetch`: the records of an HTTP API as NDJSON.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::commands::args::{ApiArg, MaxOutage, RunsUntil};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
+use crate::run::files::Files;
 use crate::run::{Run, stdout};
 use crate::source;
 use crate::source::http::Timeouts;
@@ -130,6 +131,23 @@ impl Args {
     /// Whether the records go to a file, by `--out` or by redirection.
     pub fn writes_a_file(&self) -> bool {
         self.out.is_some() || stdout::is_file()
+    }
+
+    /// The files that it reads and writes.
+    pub fn files(&self) -> Files {
+        let mut files = Files::default();
+        let api = self
+            .api
+            .as_deref()
+            .and_then(|api| api.strip_prefix("file://"));
+        if let Some(path) = api {
+            files.read("--api", Path::new(path));
+        }
+        files.write("--out", self.out.as_deref().unwrap_or(Path::new("-")));
+        if let Some(path) = &self.state {
+            files.write("--state", path);
+        }
+        files
     }
 
     fn wanted(&self) -> Wanted {

@@ -11,6 +11,7 @@ use crate::exit::Exit;
 use crate::heartbeat::webhook::WebhookUrl;
 use crate::heartbeat::{Alerts, Watched, report, round};
 use crate::run::Run;
+use crate::run::files::Files;
 use crate::run::stdout::{self, Pipe};
 use crate::time::parse_duration;
 
@@ -75,6 +76,17 @@ pub struct Args {
     /// Remember in this file what the webhook was last told, so that repeated single rounds do not repeat an alert
     #[arg(long, value_name = "FILE", requires = "alert_url")]
     state: Option<PathBuf>,
+}
+
+impl Args {
+    /// The file that it writes.
+    pub fn files(&self) -> Files {
+        let mut files = Files::default();
+        if let Some(path) = &self.state {
+            files.write("--state", path);
+        }
+        files
+    }
 }
 
 /// How a round is printed.

@@ -11,6 +11,7 @@ use crate::intake::input;
 use crate::intake::to_table::Load;
 use crate::ports::batch_store::Mode;
 use crate::run::Run;
+use crate::run::files::Files;
 
 /// Load NDJSON or CSV into the batch store, in one transaction or not at all
 ///
@@ -49,19 +50,22 @@ pub struct Args {
     outage: MaxOutage,
 }
 
+const TO_A_FILE_FIRST: &str =
+    "write it to a file first, and load the file once its writer has succeeded";
+
 impl Args {
+    /// The files that it reads and writes.
+    pub fn files(&self) -> Files {
+        self.intake.named_files()
+    }
+
     fn check(&self) -> Result<()> {
-        let files = &self.intake.files;
-        let is_csv = match self.format {
-            Some(format) => format == FileFormat::Csv,
-            None => files
-                .iter()
-                .any(|file| FileFormat::of(file) == FileFormat::Csv),
-        };
-        if is_csv && self.intake.require_complete {
+        let is_csv_pipe = self.paths().any(|path| self.is_csv_pipe(path));
+        if is_csv_pipe && self.intake.require_complete {
             return Err(Error::invalid(
-                "--require-complete does not work with CSV, which has no trailer",
-            ));
+                "--require-complete does not accept CSV from a pipe, because no trailer shows that it is complete",
+            )
+            .hint(TO_A_FILE_FIRST));
         }
         if self.intake.max_rejects.is_some() && self.intake.rejects.is_none() {
             return Err(Error::invalid(
@@ -73,11 +77,11 @@ impl Args {
                 "--allow-empty works only with --mode replace; other modes delete no rows",
             ));
         }
-        if self.mode == Mode::Replace && self.paths().any(|path| self.is_csv_pipe(path)) {
+        if is_csv_pipe && self.mode == Mode::Replace {
             return Err(Error::invalid(
                 "--mode replace does not accept CSV from a pipe, because no trailer shows that it is complete",
             )
-            .hint("write it to a file first, and load the file once its writer has succeeded"));
+            .hint(TO_A_FILE_FIRST));
         }
         Ok(())
     }

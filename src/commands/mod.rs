@@ -19,6 +19,7 @@ use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::run::Run;
+use crate::run::files::Files;
 
 /// The commands, in the order of the pipeline; their own files hold the help texts.
 #[derive(Debug, Subcommand)]
@@ -52,6 +53,19 @@ impl Command {
             Command::MockApi(_) => "mock-api",
             Command::Completions(_) => "completions",
             Command::Man(_) => "man",
+        }
+    }
+
+    /// The files that it reads and writes, by its own options.
+    pub fn files(&self) -> Files {
+        match self {
+            Command::Fetch(args) => args.files(),
+            Command::Produce(args) => args.files(),
+            Command::LoadBatch(args) => args.files(),
+            Command::Transform(args) => args.files(),
+            Command::Verify(args) => args.files(),
+            Command::Heartbeat(args) => args.files(),
+            _ => Files::default(),
         }
     }
 

@@ -9,9 +9,11 @@ use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::intake::Intake;
+use crate::intake::chunk::FileFormat;
 use crate::intake::to_log::{self, Log, Sending};
 use crate::ports::event_log::Setting;
 use crate::run::Run;
+use crate::run::files::Files;
 
 /// After this long without more input, wait until everything sent is acknowledged.
 const SETTLE_AFTER: Duration = Duration::from_millis(20);
@@ -56,10 +58,17 @@ impl Compression {
     }
 }
 
+impl Args {
+    /// The files that it reads and writes.
+    pub fn files(&self) -> Files {
+        self.intake.named_files()
+    }
+}
+
 /// Appends chunks while the next one is read and checked.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let options = args.intake.options();
-    let intake = Intake::open(&options, run)?;
+    let intake = Intake::open(&options, Some(FileFormat::Ndjson), run)?;
     let log = open(args, dataset, run).await?;
     let mut chunks = to_log::read(&options, &log, dataset, run);
     let mut sending = Sending::new(intake, log);

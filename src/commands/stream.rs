@@ -42,7 +42,8 @@ pub struct Args {
     /// soon as the store is idle, and the events that arrive meanwhile form the next one
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = crate::time::parse_duration)]
     linger: Duration,
-    /// Stop with status 3 if there are more dead letters than this; everything before that is kept and committed
+    /// Stop with status 3 if there are more dead letters than this; everything before that is kept and committed. A
+    /// percentage is checked at the end, and from the 1,000th event on
     #[arg(long, value_name = "N|P%")]
     max_dead_letters: Option<Budget>,
     /// End with status 1 if there are no events

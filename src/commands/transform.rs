@@ -1,12 +1,15 @@
 //! `rtp transform`: the rules alone, from events to rows, without any server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
+use crate::intake::chunk::FileFormat;
+use crate::intake::sniff;
+use crate::run::files::Files;
 use crate::run::read_ahead::Ahead;
 use crate::run::stdout::{self, Pipe};
 use crate::run::{Run, get};
@@ -49,7 +52,7 @@ pub struct Args {
     /// Reject event times more than an hour after this RFC 3339 time or date [default: the current time]
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     now: Option<Timestamp>,
-    /// End with status 5 unless the input ends with the trailer that `fetch --trailer` writes
+    /// End with status 5 unless each file ends with the trailer that `fetch --trailer` writes
     #[arg(long)]
     require_complete: bool,
     /// End with status 1 if there are no events
@@ -67,12 +70,26 @@ enum Encoding {
     Arrow,
 }
 
+impl Args {
+    /// The files that it reads and writes.
+    pub fn files(&self) -> Files {
+        let mut files = Files::default();
+        files.read_inputs(&self.files);
+        files.write("standard output", Path::new("-"));
+        files
+    }
+}
+
 /// Writes the answers to a batch while the next one is read.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     if args.require_complete && args.from == Encoding::Arrow {
         return Err(Error::invalid(
             "--require-complete works only with NDJSON; an Arrow stream must always be complete",
         ));
+    }
+    match args.from {
+        Encoding::Ndjson => sniff::check_files(&args.files, Some(FileFormat::Ndjson))?,
+        Encoding::Arrow => sniff::existing(&args.files).map(|_| ())?,
     }
     let mut output = match args.to {
         Encoding::Ndjson => Writer::ndjson(dataset),
@@ -84,7 +101,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     };
     let (rules, now) = (dataset.clone(), args.now);
     let mut batches = Ahead::start(move || source.next(&rules, now));
-    let mut is_complete = false;
+    let mut incomplete = None;
     // The schema goes first, because the program at the other end may wait for it before it sends anything.
     let mut pipe = send(&mut output)?;
     while pipe == Pipe::Open
@@ -98,7 +115,8 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
                 "the input is cut short: {place} ends in the middle of a record"
             )));
         }
-        is_complete = batch.is_complete;
+        let ended = batch.ended.filter(|input| !input.is_complete);
+        incomplete = incomplete.or(ended);
     }
     if pipe == Pipe::Closed {
         return Ok(Exit::Done);
@@ -106,10 +124,11 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     if let Some(signal) = run.stop.requested() {
         return Ok(signal.exit());
     }
-    if args.require_complete && !is_complete {
-        return Err(Error::missing(
-            "the input does not end with a trailer, so it may be cut short",
-        )
+    if let Some(input) = incomplete.filter(|_| args.require_complete) {
+        return Err(Error::missing(format!(
+            "{} does not end with a trailer, so it may be cut short",
+            input.name
+        ))
         .hint("write it with `rtp fetch --trailer`, or omit --require-complete"));
     }
     output.finish()?;

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::intake::chunk::FileFormat;
 use crate::run::Run;
+use crate::run::files::Files;
 use crate::verify::{Comparison, Report, Sample, Tolerances, compare};
 
 /// How many differences are shown.
@@ -55,6 +56,17 @@ pub struct Args {
     require_records: bool,
     #[command(flatten)]
     outage: MaxOutage,
+}
+
+impl Args {
+    /// The file that it writes.
+    pub fn files(&self) -> Files {
+        let mut files = Files::default();
+        if let Some(path) = &self.output {
+            files.write("--output", path);
+        }
+        files
+    }
 }
 
 /// Opens both tables, compares them, and gives the verdict.

@@ -12,6 +12,9 @@ use super::*;
 /// Names of columns that the stores themselves add start with this.
 const RESERVED_PREFIX: &str = "rtp_";
 
+/// The name by which trailers and bookmarks are known among the records.
+const MARK: &str = "_rtp";
+
 pub(super) fn dataset(raw: RawDataset, text: &str, origin: &str) -> Result<Dataset> {
     Checker { text, origin }.dataset(raw)
 }
@@ -61,6 +64,7 @@ impl Checker<'_> {
             let name = self.field_name(&field.name)?;
             let mut aliases = Vec::new();
             for text in std::iter::once(&field.name).chain(&field.aliases) {
+                self.is_not_the_mark(text)?;
                 // Some stores compare column names without case.
                 if !names.insert(text.get_ref().to_ascii_lowercase()) {
                     let message = format!("the name `{}` is used twice", text.get_ref());
@@ -97,6 +101,17 @@ impl Checker<'_> {
             return Err(self.error(&name.span(), message));
         }
         Ok(text)
+    }
+
+    /// A record that started with this name would be read as a trailer.
+    fn is_not_the_mark(&self, name: &Spanned<String>) -> Result<()> {
+        match name.get_ref() == MARK {
+            false => Ok(()),
+            true => Err(self.error(
+                &name.span(),
+                format!("field name `{MARK}` is reserved: it marks the trailers among the records"),
+            )),
+        }
     }
 
     fn format(
@@ -416,6 +431,17 @@ mod tests {
                 error.starts_with(&place),
                 "{new}: {error} should start with {place}"
             );
+        }
+    }
+
+    #[test]
+    fn no_field_is_named_like_a_trailer() {
+        for (old, new) in [
+            ("name = \"gender\"", "name = \"_rtp\""),
+            ("aliases = [\"registered\"]", "aliases = [\"_rtp\"]"),
+        ] {
+            let error = with(old, new).unwrap_err().to_string();
+            assert!(error.contains("field name `_rtp` is reserved"), "{error}");
         }
     }
 

@@ -13,6 +13,7 @@ use crate::record::transform::Transform;
 use crate::record::value::Value;
 use crate::run::Run;
 use crate::run::read_ahead::Ahead;
+use crate::run::rejected::{Groups, Place};
 
 /// How the input is to be read.
 #[derive(Clone, Debug)]
@@ -47,7 +48,9 @@ pub struct CheckedChunk<T> {
     pub reject_lines: Vec<u8>,
     /// Number of bad ones.
     pub rejected: u64,
-    /// The first bad one: line and reason.
+    /// The bad ones, by the rules that they broke.
+    pub groups: Groups,
+    /// The first bad one: file, line and reason.
     pub first_bad: Option<String>,
     pub(super) records: u64,
     pub(super) skipped: u64,
@@ -67,6 +70,7 @@ impl<T> CheckedChunk<T> {
             dead_letters: self.dead_letters,
             reject_lines: self.reject_lines,
             rejected: self.rejected,
+            groups: self.groups,
             first_bad: self.first_bad,
             records: self.records,
             skipped: self.skipped,
@@ -102,6 +106,13 @@ where
 {
     let mut checker = RecordChecks {
         input: Input::new(&options.files, spec.format),
+        kept_in: match spec.rejects_to {
+            RejectsTo::DeadLetters => Some(format!("topic {}", dataset.event.dead_letter_topic())),
+            RejectsTo::File => options
+                .rejects
+                .as_ref()
+                .map(|file| file.display().to_string()),
+        },
         spec,
         dataset: dataset.clone(),
         run: run.clone(),
@@ -115,6 +126,8 @@ where
 struct RecordChecks<E, F> {
     input: Input,
     spec: InputSpec,
+    /// Where bad records are written, for messages; none if they are not kept.
+    kept_in: Option<String>,
     dataset: Dataset,
     run: Run,
     columns: Option<Columns>,
@@ -139,6 +152,7 @@ impl<E, F> RecordChecks<E, F> {
             dead_letters: EventBatch::default(),
             reject_lines: Vec::new(),
             rejected: 0,
+            groups: Groups::default(),
             first_bad: None,
             records: chunk.len() as u64,
             skipped: chunk.skipped,
@@ -164,11 +178,10 @@ impl<E, F> RecordChecks<E, F> {
                 last_bad = Some((line.number, reject.fault.rule));
             }
         }
-        let last = chunk.lines().last().map(|line| line.number);
         if let Some((number, rule)) = last_bad
-            && chunk.is_open
-            && last == Some(number)
-            && may_be_cut(rule)
+            && let Some(last) = chunk.lines().last().filter(|_| chunk.is_open)
+            && last.number == number
+            && may_be_cut(rule, last.bytes, chunk.format)
         {
             checked.cut = Some(format!("{} line {number}", self.input.name()));
         }
@@ -193,12 +206,23 @@ impl<E, F> RecordChecks<E, F> {
 
     fn set_aside<T>(&self, checked: &mut CheckedChunk<T>, line: Line<'_>, reject: &Reject) {
         checked.rejected += 1;
-        let reason = || format!("line {}: {}", line.number, reject.describe(&self.dataset));
+        let offset = i64::try_from(line.offset).unwrap_or(i64::MAX);
+        let place = || Place {
+            source: self.input.name().into(),
+            line: Some(line.number),
+            partition: None,
+            offset,
+        };
+        let field = reject.field.map(|i| &*self.dataset.fields[i].name);
+        checked.groups.count(reject.fault.rule.name(), field, || {
+            (place(), reject.fault.detail.clone(), self.kept_in.clone())
+        });
+        let reason = || format!("{}: {}", place(), reject.describe(&self.dataset));
         checked.first_bad.get_or_insert_with(reason);
         let rejected = Rejected {
             source: &self.spec.destination,
             partition: None,
-            offset: i64::try_from(line.offset).unwrap_or(i64::MAX),
+            offset,
             line: Some(line.number),
             key: None,
             value: Some(line.bytes),
@@ -221,9 +245,11 @@ impl<E, F> RecordChecks<E, F> {
 }
 
 /// Whether a last record that has no newline and broke this rule looks like the first part of a good one.
-pub fn may_be_cut(rule: Rule) -> bool {
-    matches!(
-        rule,
-        Rule::JsonSyntax | Rule::InvalidUtf8 | Rule::Quote | Rule::Columns
-    )
+pub fn may_be_cut(rule: Rule, record: &[u8], format: FileFormat) -> bool {
+    let is_start = format == FileFormat::Csv || record.trim_ascii_start().starts_with(b"{");
+    is_start
+        && matches!(
+            rule,
+            Rule::JsonSyntax | Rule::InvalidUtf8 | Rule::Quote | Rule::Columns
+        )
 }

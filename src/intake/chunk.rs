@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::path::Path;
 
+use crate::error::Error;
+
 /// The format of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum FileFormat {
@@ -66,12 +68,30 @@ pub struct Chunk {
 pub struct Ended {
     /// Its name, for messages.
     pub name: String,
+    /// Its format.
+    pub format: FileFormat,
     /// Number of its records, good and bad.
     pub records: u64,
     /// Whether its last record was followed by its trailer; without records, whether it has one.
     pub is_complete: bool,
+    /// Whether its last line has no newline, or a CSV file has no header: its writer may not have been done.
+    pub is_open: bool,
     /// Whether it was a pipe, which also ends when its writer dies.
     pub is_pipe: bool,
+}
+
+impl Ended {
+    /// The error about a CSV file that is open at its end.
+    pub(super) fn may_be_cut(&self) -> Error {
+        let last = match self.records {
+            0 => "header",
+            _ => "last record",
+        };
+        Error::missing(format!(
+            "{} does not end with a newline, so its {last} may be cut short",
+            self.name
+        ))
+    }
 }
 
 impl Chunk {

@@ -8,11 +8,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Context, Error, Result, file_error};
+use crate::error::{Context, Result, file_error};
 use crate::intake::chunk::{Chunk, Ended, FileFormat};
 use crate::intake::csv;
 use crate::intake::marks::{Mark, Tally};
+use crate::intake::sniff::{self, SIGNATURE_BYTES};
 use crate::record::json::MAX_EVENT_BYTES;
+use crate::run::streams;
 
 /// Bytes requested in one read: few enough to stay in the processor's cache until the events are built from them.
 const READ_BYTES: usize = 512 << 10;
@@ -36,6 +38,8 @@ pub struct Input {
     awaits_header: bool,
     since: Tally,
     complete: bool,
+    /// Whether the last line so far has no newline.
+    open: bool,
     records: u64,
     is_pipe: bool,
 }
@@ -71,6 +75,7 @@ impl Input {
             awaits_header: false,
             since: Tally::default(),
             complete: false,
+            open: false,
             records: 0,
             is_pipe: false,
         }
@@ -107,8 +112,7 @@ impl Input {
                     other => break other,
                 }
             };
-            let read =
-                read.map_err(|e| Error::refused(format!("cannot read {}: {e}", self.name)))?;
+            let read = read.map_err(|e| file_error("read", Path::new(&self.name), &e))?;
             let ended = read == 0;
             if ended {
                 self.reader = None;
@@ -119,7 +123,9 @@ impl Input {
                 chunk.ended = Some(Ended {
                     name: self.name.clone(),
                     records: self.records,
+                    format: self.format,
                     is_complete: self.complete,
+                    is_open: self.open || self.awaits_header,
                     is_pipe: self.is_pipe,
                 });
                 return Ok(Some(chunk));
@@ -141,11 +147,13 @@ impl Input {
         (self.line, self.offset, self.at_start) = (0, 0, true);
         // A trailer is about its own file only.
         (self.since, self.complete, self.records) = (Tally::default(), false, 0);
+        self.open = false;
         self.is_pipe = is_pipe(&path);
         self.format = self.forced.unwrap_or_else(|| FileFormat::of(&path));
         self.awaits_header = self.format == FileFormat::Csv;
         if path.as_os_str() == "-" {
             self.name = "standard input".into();
+            streams::check_input()?;
             self.reader = Some(Box::new(std::io::stdin()));
             return Ok(());
         }
@@ -158,8 +166,10 @@ impl Input {
     /// Splits off the whole lines; the rest is carried over to the next read.
     fn split(&mut self, bytes: &[u8], ended: bool) -> Result<Chunk> {
         let mut start = 0;
-        if self.at_start && (bytes.len() >= 3 || ended) {
-            start = self.check_start(bytes)?;
+        let can_be_told =
+            || bytes.len() >= SIGNATURE_BYTES || memchr::memchr(b'\n', bytes).is_some();
+        if self.at_start && (ended || can_be_told()) {
+            start = sniff::start(bytes, self.format, &self.name)?;
             self.offset = start as u64;
             self.at_start = false;
         }
@@ -207,20 +217,6 @@ impl Input {
         }
     }
 
-    /// Bytes of a byte order mark to skip; an error for input that is not text at all.
-    fn check_start(&self, bytes: &[u8]) -> Result<usize> {
-        let hint = match bytes {
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
-                "it is UTF-16; convert it to UTF-8, for example with iconv"
-            }
-            [0x1f, 0x8b, ..] => "it is gzip; pipe it through gunzip",
-            [0x28, 0xb5, 0x2f, ..] => "it is zstd; pipe it through zstdcat",
-            [0xef, 0xbb, 0xbf, ..] => return Ok(3),
-            _ => return Ok(0),
-        };
-        Err(Error::invalid(format!("{} is not {}", self.name, self.format.name())).hint(hint))
-    }
-
     fn take_line(
         &mut self,
         bytes: &[u8],
@@ -229,6 +225,7 @@ impl Input {
         chunk: &mut Chunk,
     ) -> Result<()> {
         let length = range.len() as u64 + end;
+        self.open = end == 0;
         if std::mem::take(&mut self.overlong) {
             self.offset += length; // the end of a line already handed out
             return Ok(());

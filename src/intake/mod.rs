@@ -9,6 +9,7 @@ pub mod input;
 pub mod marks;
 mod oversized;
 pub mod rejects;
+pub mod sniff;
 pub mod to_log;
 pub mod to_table;
 
@@ -19,7 +20,7 @@ use crate::durable;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::intake::check::CheckedChunk;
-use crate::intake::chunk::Ended;
+use crate::intake::chunk::{Ended, FileFormat};
 use crate::intake::rejects::{Budget, RejectFile};
 use crate::run::{Run, add, get};
 
@@ -41,10 +42,12 @@ pub struct IntakeOptions {
 }
 
 impl IntakeOptions {
-    /// Whether the input can be read a second time: true for files, not for pipes.
+    /// Whether the input can be read a second time: true for files, not for pipes. Nor can rejects be taken back from
+    /// a pipe.
     pub fn can_be_read_again(&self) -> bool {
         let is_file = |path: &PathBuf| path.as_os_str() != "-" && path.is_file();
-        !self.files.is_empty() && self.files.iter().all(is_file)
+        let mut files = self.files.iter().chain(&self.rejects);
+        !self.files.is_empty() && files.all(is_file)
     }
 }
 
@@ -63,15 +66,19 @@ pub struct Intake<'a> {
 }
 
 impl<'a> Intake<'a> {
-    /// Opens the reject file, and reserves the state file for this process.
-    pub fn open(options: &'a IntakeOptions, run: &'a Run) -> Result<Self> {
+    /// Looks at all input files, opens the reject file, and reserves the state file for this process.
+    pub fn open(
+        options: &'a IntakeOptions,
+        format: Option<FileFormat>,
+        run: &'a Run,
+    ) -> Result<Self> {
+        sniff::check_files(&options.files, format)?;
+        let rejects = options.rejects.as_deref();
         Ok(Intake {
             options,
             run,
-            reject_file: options
-                .rejects
-                .as_deref()
-                .map(RejectFile::create)
+            reject_file: rejects
+                .map(|path| RejectFile::create(path, run))
                 .transpose()?,
             _held_state: options
                 .commit_state
@@ -96,6 +103,7 @@ impl<'a> Intake<'a> {
         add(&counts.bytes, checked.bytes);
         add(&counts.skipped, checked.skipped);
         add(&counts.rejected, checked.rejected);
+        counts.add_rejected(&checked.groups);
         self.records += checked.records;
         self.ended.extend(checked.ended.clone());
         if checked.cut.is_some() {
@@ -112,6 +120,7 @@ impl<'a> Intake<'a> {
     pub fn close(&mut self) -> Result<Option<Exit>> {
         self.sync()?;
         if let Some(signal) = self.run.stop.requested() {
+            self.check_budget(At::End)?;
             return Ok(Some(signal.exit()));
         }
         if let Some(place) = &self.cut {
@@ -120,16 +129,34 @@ impl<'a> Intake<'a> {
             )));
         }
         self.check_budget(At::End)?;
-        if self.options.require_complete
-            && let Some(input) = self.ended.iter().find(|input| !input.is_complete)
-        {
-            return Err(Error::missing(format!(
-                "{} does not end with a trailer, so it may be cut short",
-                input.name
-            ))
-            .hint("write it with `rtp fetch --trailer`, or omit --require-complete"));
-        }
+        self.check_complete()?;
         Ok(None)
+    }
+
+    /// NDJSON is complete by its trailer. CSV has none: only its last record can be checked, which may be cut inside
+    /// its last cell and still look whole.
+    fn check_complete(&self) -> Result<()> {
+        if !self.options.require_complete {
+            return Ok(());
+        }
+        for input in &self.ended {
+            match input.format {
+                FileFormat::Ndjson if !input.is_complete => {
+                    return Err(Error::missing(format!(
+                        "{} does not end with a trailer, so it may be cut short",
+                        input.name
+                    ))
+                    .hint("write it with `rtp fetch --trailer`, or omit --require-complete"));
+                }
+                FileFormat::Csv if input.is_open => {
+                    return Err(input.may_be_cut().hint(
+                        "if it is complete, add a newline at its end, or omit --require-complete",
+                    ));
+                }
+                FileFormat::Ndjson | FileFormat::Csv => {}
+            }
+        }
+        Ok(())
     }
 
     /// The files that were read to their end.

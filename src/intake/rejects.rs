@@ -1,8 +1,8 @@
 //! Where bad records go: the dead-letter topic, or a file of NDJSON; and how many are too many.
 
-use std::fs::File;
+use std::fs::{File, Metadata, Permissions};
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use crate::error::{Error, Result, file_error};
 use crate::ports::event_log::Producer;
 use crate::record::event::{Event, EventBatch, Headers};
 use crate::record::reject::Reject;
-use crate::run::add;
 use crate::run::retry::Retry;
+use crate::run::{Run, add};
 
 /// A bad record, and where it was found.
 #[derive(Clone, Copy, Debug)]
@@ -129,28 +129,50 @@ pub fn push_line(lines: &mut Vec<u8>, dataset: &Dataset, rejected: &Rejected<'_>
     lines.push(b'\n');
 }
 
-/// A reject file: one JSON object per line, readable only by its owner.
+/// A reject file: one JSON object per line, readable only by its owner. A pipe works, too.
 #[derive(Debug)]
 pub struct RejectFile {
     path: PathBuf,
     out: BufWriter<File>,
+    /// Whether it is a regular file, rather than a pipe or a terminal.
+    is_file: bool,
     /// Whether it still holds what another run left, which stays until this one has read something.
     is_old: bool,
 }
 
 impl RejectFile {
-    /// Creates or opens the file; the first write empties it.
-    pub fn create(path: &Path) -> Result<Self> {
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(|e| file_error("write the reject file", path, &e))?;
+    /// Creates or opens the file; the first write empties it. A symbolic link to a file is refused, because whoever
+    /// made it would choose the file that is emptied.
+    pub fn create(path: &Path, run: &Run) -> Result<Self> {
+        let fail = |e: std::io::Error| file_error("write the reject file", path, &e);
+        let is_link = std::fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink());
+        // /dev/stdout and the like are links to pipes.
+        if is_link && std::fs::metadata(path).map_or(true, |there| there.is_file()) {
+            return Err(is_a_link(path));
+        }
+        let file = match std::fs::metadata(path) {
+            Ok(there) if there.file_type().is_fifo() => open_pipe(path)?,
+            _ => File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(path)
+                .map_err(fail)?,
+        };
+        let opened = file.metadata().map_err(fail)?;
+        if opened.is_file() {
+            // Nobody may have put a link in its place meanwhile.
+            let named = std::fs::symlink_metadata(path).map_err(fail)?;
+            if (named.dev(), named.ino()) != (opened.dev(), opened.ino()) {
+                return Err(is_a_link(path));
+            }
+            close_to_others(&file, &opened, path, run)?;
+        }
         Ok(RejectFile {
             path: path.into(),
-            is_old: file.metadata().is_ok_and(|there| there.is_file()),
+            is_file: opened.is_file(),
+            is_old: opened.is_file(),
             out: BufWriter::new(file),
         })
     }
@@ -168,11 +190,49 @@ impl RejectFile {
 
     /// Makes all written records durable.
     pub fn sync(&mut self) -> Result<()> {
-        self.out
-            .flush()
-            .and_then(|()| self.out.get_ref().sync_data())
+        let flushed = self.out.flush();
+        flushed
+            .and_then(|()| match self.is_file {
+                true => self.out.get_ref().sync_data(),
+                false => Ok(()), // a pipe has nothing to sync
+            })
             .map_err(|e| file_error("write", &self.path, &e))
     }
+}
+
+/// Opens a pipe that something reads from; opening one that nothing reads from would wait for ever.
+fn open_pipe(path: &Path) -> Result<File> {
+    let opened = tokio::net::unix::pipe::OpenOptions::new().open_sender(path);
+    let blocking = opened.and_then(|pipe| pipe.into_blocking_fd());
+    blocking.map(File::from).map_err(|e| {
+        Error::invalid(format!(
+            "cannot write the reject file {}: nothing reads from this pipe ({e})",
+            path.display()
+        ))
+        .hint("start its reader first")
+    })
+}
+
+fn is_a_link(path: &Path) -> Error {
+    Error::invalid(format!(
+        "the reject file {} is a symbolic link, so the file behind it will not be replaced",
+        path.display()
+    ))
+    .hint("name the file itself")
+}
+
+/// Bad records are people's data like the good ones, so everybody's access to an older file ends before it gets them.
+fn close_to_others(file: &File, opened: &Metadata, path: &Path, run: &Run) -> Result<()> {
+    if opened.permissions().mode() & 0o007 == 0 {
+        return Ok(());
+    }
+    file.set_permissions(Permissions::from_mode(0o600))
+        .map_err(|e| file_error("take everybody's access from", path, &e))?;
+    run.warn(format!(
+        "{} was open to everybody; now only its owner may read it",
+        path.display()
+    ));
+    Ok(())
 }
 
 /// How many bad records are too many: a number, or a share of what was read.

@@ -2,7 +2,7 @@
 
 use super::check::{self, CheckedChunk, InputSpec, RejectsTo};
 use super::chunk::{Chunk, Ended, FileFormat, Line};
-use super::{Intake, IntakeOptions};
+use super::{Intake, IntakeOptions, sniff};
 use crate::dataset::Dataset;
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
@@ -38,6 +38,7 @@ impl Load<'_> {
     /// Loads into the store that `open` opens. Starts over if the server has lost the staged rows and the input can
     /// be read again.
     pub async fn run(&self, open: impl AsyncFn() -> Result<Box<dyn BatchStore>>) -> Result<Exit> {
+        sniff::check_files(&self.options.files, self.format)?;
         let outcome = self.load_again(open).await;
         // If nothing is kept, every good record counts as skipped.
         let c = &self.retry.run.counts;
@@ -79,7 +80,7 @@ impl Load<'_> {
     /// Stages everything, then merges it.
     async fn load(&self, store: &mut dyn BatchStore) -> Result<Exit> {
         let run = &self.retry.run;
-        let mut intake = Intake::open(&self.options, run)?;
+        let mut intake = Intake::open(&self.options, self.format, run)?;
         match self.stage(store, &mut intake).await {
             Ok(None) => {}
             Ok(Some(interrupted)) => return Ok(interrupted),
@@ -173,6 +174,16 @@ impl Load<'_> {
         }
         if intake.lacks_records() {
             return Err(Error::data("there are no records in the input"));
+        }
+        let is_open = |i: &&Ended| i.format == FileFormat::Csv && i.is_open && i.records > 0;
+        for csv in ended.iter().filter(is_open) {
+            let error = csv.may_be_cut();
+            if self.mode.clears() {
+                return Err(error.hint(
+                    "if it is complete, add a newline at its end; --mode replace deletes every row that is not in it",
+                ));
+            }
+            self.retry.run.warn(error.to_string());
         }
         let records: u64 = ended.iter().map(|i| i.records).sum();
         if records > 0 && staged == 0 {

@@ -196,7 +196,10 @@ fn syntax(text: &str, error: &serde_json::Error) -> Reject {
     if error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() {
         return Reject::whole(Rule::NotObject, "expected a JSON object");
     }
-    let message = error.to_string();
+    // An event is one line of a file, whose number stands elsewhere.
+    let message = error
+        .to_string()
+        .replace(" at line 1 column ", " at column ");
     let rule = match message.starts_with("trailing characters") {
         true => Rule::TrailingData,
         false => Rule::JsonSyntax,

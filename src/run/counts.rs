@@ -1,6 +1,9 @@
 //! The records that a run counts, and byte counts formatted for people.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::run::rejected::Groups;
 
 /// The counts of one run. `read = written + rejected + deduplicated + skipped` holds at the end of
 /// every command that moves records.
@@ -22,6 +25,7 @@ pub struct Counts {
     pub dead_letters: AtomicU64,
     /// Attempts repeated after a dependency failed.
     pub retries: AtomicU64,
+    groups: Mutex<Groups>,
 }
 
 impl Counts {
@@ -38,6 +42,23 @@ impl Counts {
         for count in of_input {
             count.store(0, Ordering::Relaxed);
         }
+        *self.lock() = Groups::default();
+    }
+
+    /// Adds bad records to their groups; `rejected` counts them.
+    pub fn add_rejected(&self, groups: &Groups) {
+        if !groups.is_empty() {
+            self.lock().merge(groups);
+        }
+    }
+
+    /// The bad records so far, grouped.
+    pub fn rejected_groups(&self) -> Groups {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts records that were written as skipped, because what they were written to is not kept.

@@ -2,11 +2,14 @@
 
 mod counts;
 pub mod exposition;
+pub mod files;
 pub mod metrics;
 pub mod progress;
 pub mod read_ahead;
+pub mod rejected;
 pub mod retry;
 pub mod stdout;
+pub mod streams;
 pub mod task;
 
 use std::io::{IsTerminal, Write};
@@ -21,6 +24,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::run::metrics::Metrics;
 use crate::run::progress::Progress;
+use crate::run::rejected::Groups;
 use crate::run::task::Panics;
 
 /// Format of the messages on stderr.
@@ -194,46 +198,61 @@ impl Run {
         self.progress.suspend(|| to_stderr(&line));
     }
 
-    /// Prints the summary: the last line on stderr.
+    /// Prints what was rejected, and the summary: the last line on stderr.
     pub fn summary(&self, exit: Exit) {
         self.progress.clear();
+        let groups = self.counts.rejected_groups();
+        for line in groups.lines() {
+            self.warn(line);
+        }
+        to_stderr(&match self.log_format {
+            LogFormat::Text => self.summary_line(exit),
+            LogFormat::Json => self.summary_object(&groups, exit).to_string(),
+        });
+        self.panics.hear_no_more();
+    }
+
+    fn summary_line(&self, exit: Exit) -> String {
         let c = &self.counts;
         let seconds = self.started.elapsed().as_secs_f64();
-        let line = match self.log_format {
-            LogFormat::Text if get(&c.read) == 0 => format!(
-                "rtp {}: 0 records in {seconds:.2} s; exit {}",
-                self.command,
-                exit.code()
-            ),
-            LogFormat::Text => format!(
-                "rtp {}: {} read, {} written, {} rejected, {} deduplicated, {} skipped; {} in {:.2} s; exit {}",
-                self.command,
-                get(&c.read),
-                get(&c.written),
-                get(&c.rejected),
-                get(&c.deduplicated),
-                get(&c.skipped),
-                human_bytes(get(&c.bytes)),
-                seconds,
-                exit.code(),
-            ),
-            LogFormat::Json => serde_json::json!({
-                "command": self.command,
-                "run_id": &*self.id,
-                "read": get(&c.read),
-                "written": get(&c.written),
-                "rejected": get(&c.rejected),
-                "deduplicated": get(&c.deduplicated),
-                "skipped": get(&c.skipped),
-                "bytes": get(&c.bytes),
-                "retries": get(&c.retries),
-                "seconds": (seconds * 1000.0).round() / 1000.0,
-                "exit": exit.code(),
-            })
-            .to_string(),
-        };
-        to_stderr(&line);
-        self.panics.hear_no_more();
+        if get(&c.read) == 0 {
+            let (command, code) = (self.command, exit.code());
+            return format!("rtp {command}: 0 records in {seconds:.2} s; exit {code}");
+        }
+        format!(
+            "rtp {}: {} read, {} written, {} rejected, {} deduplicated, {} skipped; {} in {:.2} s; exit {}",
+            self.command,
+            get(&c.read),
+            get(&c.written),
+            get(&c.rejected),
+            get(&c.deduplicated),
+            get(&c.skipped),
+            human_bytes(get(&c.bytes)),
+            seconds,
+            exit.code(),
+        )
+    }
+
+    fn summary_object(&self, groups: &Groups, exit: Exit) -> serde_json::Value {
+        let c = &self.counts;
+        let seconds = self.started.elapsed().as_secs_f64();
+        let mut summary = serde_json::json!({
+            "command": self.command,
+            "run_id": &*self.id,
+            "read": get(&c.read),
+            "written": get(&c.written),
+            "rejected": get(&c.rejected),
+            "deduplicated": get(&c.deduplicated),
+            "skipped": get(&c.skipped),
+            "bytes": get(&c.bytes),
+            "retries": get(&c.retries),
+            "seconds": (seconds * 1000.0).round() / 1000.0,
+            "exit": exit.code(),
+        });
+        if !groups.is_empty() {
+            summary["rejects"] = groups.json();
+        }
+        summary
     }
 }
 

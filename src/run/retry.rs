@@ -75,7 +75,7 @@ impl Trouble {
         if state.lasted >= retry.max_outage {
             return Err(gave_up(error, retry.max_outage));
         }
-        if state.lasted >= WARN_FROM_PAUSE && !state.is_told {
+        if state.lasted >= WARN_FROM && !state.is_told {
             retry.run.warn(format!("{error}; waiting for it"));
             state.is_told = true;
         }

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 
 use crate::error::{Error, Result};
+use crate::run::streams;
 
 /// Whether the reader of stdout is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +23,9 @@ pub fn is_file() -> bool {
         .is_ok_and(|there| there.is_file())
 }
 
-/// Writes all of `bytes` to stdout and flushes.
+/// Writes all of `bytes` to stdout and flushes. An error, even for no bytes, if stdout is closed.
 pub fn write(bytes: &[u8]) -> Result<Pipe> {
+    streams::check_output()?;
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => Ok(Pipe::Open),

@@ -12,7 +12,7 @@ use crate::intake::input::Input;
 use crate::intake::marks::Tally;
 use crate::run::retry::Retry;
 use crate::run::stdout::{self, Pipe};
-use crate::run::{Run, add};
+use crate::run::{Run, add, streams};
 
 /// Whether this run fills a landing file.
 #[derive(Debug)]
@@ -115,6 +115,9 @@ impl std::fmt::Debug for Landing {
 impl Landing {
     /// Starts the file, or standard output if there is none.
     pub fn open(file: Option<&Path>, run: &Run) -> Result<Self> {
+        if file.is_none() {
+            streams::check_output()?; // before the source is asked for anything
+        }
         Ok(Landing {
             file: file.map(Aside::create).transpose()?,
             held: 0,

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::batch::{Batch, Counted};
 use crate::ports::event_log::Span;
 use crate::record::event::EventBatch;
+use crate::run::rejected::Groups;
 
 /// Maximum number of rows set aside: enough for random keys to share the pages of an index.
 const MAX_BACKLOG_ROWS: u64 = 250_000;
@@ -12,12 +13,19 @@ const MAX_BACKLOG_ROWS: u64 = 250_000;
 /// Maximum bytes of dead letters kept with them.
 const MAX_LETTER_BYTES: usize = 4 << 20;
 
+/// Dead letters to be sent, and what the run says about them once they are.
+#[derive(Debug, Default)]
+pub(super) struct Letters {
+    pub(super) events: EventBatch,
+    pub(super) groups: Groups,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct PendingBacklog {
     /// When the first of them was read.
     pub(super) begun: Option<Instant>,
     pub(super) span: Span,
-    pub(super) letters: EventBatch,
+    pub(super) letters: Letters,
     pub(super) counted: Counted,
 }
 
@@ -27,7 +35,7 @@ impl PendingBacklog {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.counted.read < MAX_BACKLOG_ROWS && self.letters.size() < MAX_LETTER_BYTES
+        self.counted.read < MAX_BACKLOG_ROWS && self.letters.events.size() < MAX_LETTER_BYTES
     }
 
     /// Adds a batch whose rows are set aside.

@@ -3,15 +3,16 @@
 use std::time::Instant;
 
 use super::Settings;
-use super::backlog::PendingBacklog;
+use super::backlog::{Letters, PendingBacklog};
 use super::batch::{Batch, Counted};
 use crate::dataset::Dataset;
 use crate::error::{Error, Kind, Result};
 use crate::intake::rejects::{self, Budget, Rejected};
 use crate::ports::event_log::{Offsets, Producer, Span};
 use crate::ports::realtime_store::{RealtimeStore, Upsert, Upserted};
-use crate::record::event::{Event, EventBatch};
+use crate::record::event::Event;
 use crate::record::reject::{Fault, Reject, Rule};
+use crate::run::rejected::{Groups, Place};
 use crate::run::retry::Retry;
 use crate::run::{add, get};
 
@@ -153,7 +154,7 @@ impl<'a> Sink<'a> {
             .flatten();
         match merged {
             Ok(Some(upserted)) => {
-                self.enter(backlog.counted, &upserted);
+                self.enter(backlog.counted, &upserted, &backlog.letters.groups);
                 Ok(Written::Durable(Durable {
                     span: backlog.span,
                     begun: backlog.begun.into_iter().collect(),
@@ -202,16 +203,16 @@ impl<'a> Sink<'a> {
                     return Ok(Err(waited));
                 }
                 store.commit().await?;
-                Ok(Ok(Some(upserted)))
+                Ok(Ok(Some((upserted, letters.groups))))
             })
             .await
             .flatten()?;
-        let Some(upserted) = upserted else {
+        let Some((upserted, groups)) = upserted else {
             return Ok(Written::Nothing);
         };
         self.one_by_one.take_if(is_found);
         let has_refused = !upserted.refused.is_empty();
-        self.enter(Counted::of(batch), &upserted);
+        self.enter(Counted::of(batch), &upserted, &groups);
         Ok(Written::Durable(Durable {
             span: batch.span.clone(),
             begun: match batch.events.is_empty() {
@@ -223,13 +224,14 @@ impl<'a> Sink<'a> {
     }
 
     /// Counts what is durable.
-    fn enter(&self, counted: Counted, upserted: &Upserted) {
+    fn enter(&self, counted: Counted, upserted: &Upserted, rejected: &Groups) {
         let run = &self.retry.run;
         let counts = &run.counts;
         add(&counts.read, counted.read);
         add(&counts.bytes, counted.bytes);
         let refused = upserted.refused.len() as u64;
         add(&counts.rejected, counted.rejected + refused);
+        counts.add_rejected(rejected);
         add(&counts.written, upserted.written);
         add(&counts.deduplicated, upserted.deduplicated);
         add(&counts.skipped, upserted.skipped);
@@ -242,8 +244,8 @@ fn no_backlog() -> Error {
 }
 
 /// The dead letters of the events that broke a rule or that the store refused.
-fn letters(batch: &Batch, upserted: &Upserted, dataset: &Dataset, retry: &Retry) -> EventBatch {
-    let mut letters = EventBatch::default();
+fn letters(batch: &Batch, upserted: &Upserted, dataset: &Dataset, retry: &Retry) -> Letters {
+    let mut letters = Letters::default();
     for (event, reject) in batch.rejected() {
         push(&mut letters, dataset, retry, &event, reject);
     }
@@ -263,7 +265,7 @@ fn letters(batch: &Batch, upserted: &Upserted, dataset: &Dataset, retry: &Retry)
 }
 
 fn push(
-    letters: &mut EventBatch,
+    letters: &mut Letters,
     dataset: &Dataset,
     retry: &Retry,
     event: &Event<'_>,
@@ -279,14 +281,26 @@ fn push(
         headers: event.headers,
         reject,
     };
-    rejects::push_dead_letter(letters, dataset, "stream", &retry.run.id, &rejected);
+    let run_id = &retry.run.id;
+    rejects::push_dead_letter(&mut letters.events, dataset, "stream", run_id, &rejected);
+    let field = reject.field.map(|i| &*dataset.fields[i].name);
+    letters.groups.count(reject.fault.rule.name(), field, || {
+        let place = Place {
+            source: dataset.event.topic.clone(),
+            line: None,
+            partition: Some(event.partition),
+            offset: event.offset,
+        };
+        let to = format!("topic {}", dataset.event.dead_letter_topic());
+        (place, reject.fault.detail.clone(), Some(to))
+    });
 }
 
 /// Waits for an outage of the dead letters' log by itself; its error must not be waited for again.
 async fn send(
     dead_letters: &mut Box<dyn Producer>,
     retry: &Retry,
-    letters: &EventBatch,
+    letters: &Letters,
 ) -> Result<()> {
-    rejects::send(retry, dead_letters.as_mut(), letters).await
+    rejects::send(retry, dead_letters.as_mut(), &letters.events).await
 }

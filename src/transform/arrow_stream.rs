@@ -14,6 +14,7 @@ use arrow_ipc::reader::StreamReader;
 use arrow_schema::{ArrowError, DataType};
 
 use crate::error::{Error, Result, file_error};
+use crate::run::streams;
 use crate::run::task::guard;
 
 /// The mark at the end of a stream. Arrow readers also accept a stream without it, so a pipe that was cut off
@@ -94,6 +95,7 @@ impl ArrowStreams {
         self.has_ended = Arc::default();
         let mut file: Box<dyn Read + Send> = if path.as_os_str() == "-" {
             self.name = "standard input".into();
+            streams::check_input()?;
             Box::new(std::io::stdin())
         } else {
             self.name = path.display().to_string();

@@ -9,7 +9,7 @@ use super::arrow_stream::ArrowStreams;
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::intake::check::may_be_cut;
-use crate::intake::chunk::FileFormat;
+use crate::intake::chunk::{Ended, FileFormat, Line};
 use crate::intake::input::Input;
 use crate::run::{Run, add};
 use crate::time::now_ms;
@@ -32,8 +32,8 @@ pub struct AnsweredBatch {
     skipped: u64,
     /// Bytes of the events.
     bytes: u64,
-    /// Whether the input may end here, by its trailer.
-    pub is_complete: bool,
+    /// Set where a file of lines ends.
+    pub ended: Option<Ended>,
     /// A last event that is cut short: its file and line.
     pub cut: Option<String>,
 }
@@ -62,11 +62,15 @@ impl EventSource {
                 let lines = chunk.lines().map(|line| (line.number, Some(line.bytes)));
                 let answers = Answers::of(dataset, now(), lines);
                 let last = chunk.lines().last().filter(|_| chunk.is_open);
-                let cut = last.filter(|_| answers.last_rule().is_some_and(may_be_cut));
+                let is_cut = |line: &Line<'_>| {
+                    let rule = answers.last_rule();
+                    rule.is_some_and(|rule| may_be_cut(rule, line.bytes, chunk.format))
+                };
+                let cut = last.filter(is_cut);
                 let batch = AnsweredBatch {
                     skipped: chunk.skipped,
                     bytes: chunk.size() as u64,
-                    is_complete: input.is_complete(),
+                    ended: chunk.ended.clone(),
                     cut: cut.map(|line| format!("{} line {}", input.name(), line.number)),
                     answers,
                 };
@@ -82,7 +86,7 @@ impl EventSource {
                         .flatten()
                         .map(|value| value.len() as u64)
                         .sum(),
-                    is_complete: true,
+                    ended: None,
                     cut: None,
                     answers: Answers::of(dataset, now(), (first..).zip(values)),
                 }

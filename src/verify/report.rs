@@ -12,6 +12,7 @@ use crate::intake::chunk::FileFormat;
 use crate::record::value::Value;
 use crate::run::Run;
 use crate::run::stdout::{self, Pipe};
+use crate::run::streams;
 
 /// Maximum length of a value shown to people, in characters.
 const SHOWN_CHARACTERS: usize = 200;
@@ -194,7 +195,10 @@ impl<'r> Report<'r> {
 impl DifferenceFile {
     fn create(path: &Path, format: FileFormat) -> Result<Self> {
         let to = match path.as_os_str() == "-" {
-            true => Destination::Stdout(Pipe::Open),
+            true => {
+                streams::check_output()?;
+                Destination::Stdout(Pipe::Open)
+            }
             false => Destination::File(Aside::create(path)?),
         };
         let mut output = DifferenceFile {

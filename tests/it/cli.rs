@@ -475,4 +475,39 @@ fn append(place: &Place, event: &str) {
          COMMIT"
     ))
     .unwrap();
+
+#[test]
+fn what_cannot_be_printed_is_not_done() {
+    use crate::common::Place;
+    let place = Place::ready();
+    place.write("page.json", "{\"results\":[]}");
+    let fetch = format!("fetch --api file://{}", place.path("page.json").display());
+    for command in [
+        fetch.as_str(),
+        "transform",
+        "verify --output -",
+        "heartbeat",
+        "init --dry-run",
+        "man",
+        "completions bash",
+        "mock-api --port 0",
+        "--help",
+        "--version",
+        "produce --help",
+    ] {
+        let ran = place.bash(&format!("rtp {command} < /dev/null >&-"));
+        assert_eq!(ran.status, 2, "{command}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("standard output is closed"),
+            "{command}: {}",
+            ran.stderr
+        );
+    }
+    for command in ["transform", "man", "--help", "--version"] {
+        let ran = place.bash(&format!("rtp {command} < /dev/null > /dev/null"));
+        assert_eq!(ran.status, 0, "{command}: {}", ran.stderr);
+    }
+    // Those that print nothing need no standard output.
+    let ran = place.bash("rtp produce < /dev/null >&-");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
 }

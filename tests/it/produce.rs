@@ -337,3 +337,321 @@ fn an_older_reject_file_stays_until_something_was_read() {
     assert_eq!(place.rtp(&produce, users(1).as_bytes()).status, 0);
     assert_eq!(std::fs::read_to_string(place.path("bad")).unwrap(), "");
 }
+
+#[test]
+fn an_input_in_another_format_is_refused_before_anything_is_sent() {
+    let place = Place::ready();
+    place.write("good", users(2));
+    place.write(
+        "array.json",
+        format!("[{},{}]", user(1, 0, "a"), user(2, 0, "b")),
+    );
+    place.write("pretty.json", "{\n \"id\": \"1\",\n \"email\": \"a\"\n}");
+    place.write(
+        "passwd",
+        "root:x:0:0::/root:/bin/sh\nbin:x:1:1::/:/bin/false\n",
+    );
+    place.write("a.xz", b"\xfd7zXZ\0\0\x04\xe6");
+    place.write("a.bz2", b"BZh91AY&SY");
+    place.write("a.zip", b"PK\x03\x04\x14\0\0\0");
+    std::fs::create_dir(place.path("folder")).unwrap();
+    for (name, says) in [
+        ("array.json", "jq -c '.[]'"),
+        ("pretty.json", "jq -c"),
+        ("passwd", "none of its first lines is a JSON object"),
+        ("a.xz", "xzcat"),
+        ("a.bz2", "bzcat"),
+        ("a.zip", "unzip"),
+        ("folder", "it is a folder"),
+        ("none", "cannot read none"),
+    ] {
+        for command in ["produce", "load-batch", "transform"] {
+            let ran = place.rtp(&[command, "good", name], b"");
+            let what = format!("{command} {name}: {}", ran.stderr);
+            assert_eq!((ran.status, ran.counts()), (2, [0; 5]), "{what}");
+            assert!(ran.stderr.contains(says), "{what}");
+            assert!(ran.stdout.is_empty(), "{what}");
+        }
+        let script = format!("rtp produce < {name}");
+        assert_ne!(place.bash(&script).status, 0, "{script}");
+    }
+    let ran = place.bash("rtp produce < folder");
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    let ran = place.bash("cat array.json | rtp produce");
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    for table in ["user_events", "events_2_0"] {
+        let count = format!("SELECT count(*) FROM {table}");
+        assert_eq!(place.query(".rtp/log.db", &count), "0", "{table}");
+    }
+    // One bad record is no other format.
+    place.write("bad", "not json");
+    let ran = place.rtp(&["produce", "bad"], b"");
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (1, [1, 0, 1, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn no_file_is_named_twice_if_one_of_the_names_overwrites_it() {
+    let place = Place::ready();
+    let dataset = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/schema/users.toml")).unwrap();
+    place.write("d.toml", &dataset);
+    place.write("in", users(1) + "bad\n");
+    std::fs::hard_link(place.path("in"), place.path("hard")).unwrap();
+    std::os::unix::fs::symlink("in", place.path("soft")).unwrap();
+    let before = std::fs::read(place.path("in")).unwrap();
+    for (arguments, says) in [
+        (
+            "produce --rejects in in",
+            "--rejects in is the same file as the input in",
+        ),
+        ("load-batch --rejects in in", "the input in"),
+        ("produce --rejects hard in", "the same file"),
+        ("produce --rejects in soft", "the same file"),
+        ("produce --rejects ./in < in", "standard input"),
+        ("load-batch --commit-state in in", "--commit-state in"),
+        (
+            "produce --rejects new --commit-state new in",
+            "--rejects new",
+        ),
+        (
+            "produce --rejects new --metrics-file ./new in",
+            "--metrics-file",
+        ),
+        ("produce --metrics-file in in", "--metrics-file in"),
+        (
+            "produce --dataset d.toml --rejects d.toml in",
+            "--dataset d.toml",
+        ),
+        ("produce --rejects .rtp/log.db in", "an SQLite database"),
+        ("fetch --out new --state new", "--state new"),
+        ("fetch --out .rtp/batch.db", "an SQLite database"),
+        ("transform in >> in", "standard output"),
+    ] {
+        let ran = place.bash(&format!("rtp {arguments}"));
+        assert_eq!(ran.status, 2, "{arguments}: {}", ran.stderr);
+        assert!(ran.stderr.contains(says), "{arguments}: {}", ran.stderr);
+        assert_eq!(
+            std::fs::read(place.path("in")).unwrap(),
+            before,
+            "{arguments}"
+        );
+        assert_eq!(
+            std::fs::read(place.path("d.toml")).unwrap(),
+            dataset,
+            "{arguments}"
+        );
+        assert!(!place.path("new").exists(), "{arguments}");
+    }
+    let count = "SELECT count(*) FROM user_events";
+    assert_eq!(place.query(".rtp/log.db", count), "0");
+}
+
+#[test]
+fn a_reject_file_is_private_and_never_behind_a_link() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let place = Place::ready();
+    place.write("other", "precious");
+    std::os::unix::fs::symlink("other", place.path("link")).unwrap();
+    std::os::unix::fs::symlink("nowhere", place.path("dangling")).unwrap();
+    for link in ["link", "dangling"] {
+        let ran = place.rtp(&["produce", "--rejects", link], b"{}\n");
+        assert_eq!((ran.status, ran.counts()), (2, [0; 5]), "{}", ran.stderr);
+        assert!(ran.stderr.contains("is a symbolic link"), "{}", ran.stderr);
+    }
+    assert_eq!(
+        std::fs::read_to_string(place.path("other")).unwrap(),
+        "precious"
+    );
+    assert!(!place.path("nowhere").exists());
+
+    place.write("bad", "");
+    for (before, after, is_told) in [(0o644, 0o600, true), (0o640, 0o640, false)] {
+        let access = std::fs::Permissions::from_mode(before);
+        std::fs::set_permissions(place.path("bad"), access).unwrap();
+        let ran = place.rtp(&["produce", "--rejects", "bad"], b"{}\n");
+        assert_eq!((ran.status, mode(&place.path("bad"))), (1, after));
+        let is_said = ran.stderr.contains("bad was open to everybody");
+        assert_eq!(is_said, is_told, "{}", ran.stderr);
+    }
+    let ran = place.bash("umask 022; echo '{}' | rtp produce --rejects fresh");
+    assert_eq!((ran.status, mode(&place.path("fresh"))), (1, 0o600));
+    // A landing file is replaced by a private one.
+    let page = place.path("page.json");
+    place.write("page.json", "{\"results\":[]}");
+    place.write("all", "");
+    std::fs::set_permissions(place.path("all"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let script = format!("rtp fetch --api file://{} --out all", page.display());
+    let ran = place.bash(&script);
+    assert_eq!(
+        (ran.status, mode(&place.path("all"))),
+        (0, 0o600),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn a_store_in_an_existing_folder_is_not_open_to_everybody() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    std::fs::create_dir(place.path(".rtp")).unwrap();
+    let ran = place.bash("umask 022; rtp init");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    for file in std::fs::read_dir(place.path(".rtp")).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", file.path().display());
+    }
+}
+
+#[test]
+fn rejects_go_into_a_pipe() {
+    let place = Place::ready();
+    place.write("in", users(1) + "{}\nbad\n");
+    for command in ["produce", "load-batch"] {
+        let ran = place.bash(&format!("rtp {command} --rejects /dev/stdout in"));
+        assert_eq!(ran.status, 1, "{command}: {}", ran.stderr);
+        assert_eq!(ran.stdout.lines().count(), 2, "{command}: {}", ran.stdout);
+        let ran = place.bash(&format!("rtp {command} --rejects >(cat) in | cat"));
+        assert_eq!(ran.status, 1, "{command}: {}", ran.stderr);
+        assert_eq!(ran.stdout.lines().count(), 2, "{command}: {}", ran.stdout);
+        let ran = place.bash(&format!("rtp {command} --rejects /dev/null in"));
+        assert_eq!(ran.status, 1, "{command}: {}", ran.stderr);
+        let ran = place.bash(&format!(
+            "mkfifo {command}; rtp {command} --rejects {command} in"
+        ));
+        assert_eq!(ran.status, 2, "{command}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("nothing reads from this pipe"),
+            "{}",
+            ran.stderr
+        );
+    }
+    let count = "SELECT count(*) FROM user_events";
+    assert_eq!(place.query(".rtp/log.db", count), "3"); // and not a fourth
+}
+
+#[test]
+fn rejects_that_nobody_takes_are_not_done() {
+    let place = Place::ready();
+    place.bash("mkfifo pipe");
+    let mut options = std::fs::File::options();
+    let reader = options
+        .read(true)
+        .write(true)
+        .open(place.path("pipe"))
+        .unwrap();
+    let mut running = place.start(&["produce", "--rejects", "pipe"]);
+    running.write(users(1).as_bytes());
+    let count = "SELECT count(*) FROM user_events";
+    eventually("an event", || place.query(".rtp/log.db", count) == "1");
+    drop(reader);
+    running.write(b"{}\n");
+    running.close_input();
+    let ran = running.end();
+    assert_eq!(ran.status, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains("cannot write pipe"), "{}", ran.stderr);
+}
+
+#[test]
+fn bad_lines_are_told_by_rule_and_field_with_their_first_place_and_where_they_went() {
+    let place = Place::ready();
+    let bad = "{\"id\":1}\n{\"id\":2}\nnot json\n{\"id\":true}\n";
+    place.write("in", users(2) + bad);
+    let ran = place.rtp(&["produce", "in"], b"");
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (1, [6, 2, 4, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+    let rejects = &ran.summary()["rejects"];
+    let offset = users(2).len();
+    assert_eq!(rejects[0]["rule"], "type", "{rejects}");
+    assert_eq!(rejects[0]["field"], "id");
+    assert_eq!(rejects[0]["count"], 3);
+    let first = serde_json::json!({"source": "in", "line": 3, "offset": offset});
+    assert_eq!(rejects[0]["first"], first);
+    assert_eq!(rejects[0]["reason"], "expected uuid, got a number");
+    assert_eq!(rejects[0]["to"], "topic user_events.dlq");
+    assert_eq!(
+        (&rejects[1]["rule"], &rejects[1]["count"]),
+        (&"json_syntax".into(), &1.into())
+    );
+    assert_eq!(rejects[1]["field"], serde_json::Value::Null);
+    let ran = place.bash("rtp load-batch --rejects bad in < /dev/null");
+    let line = "rtp load-batch: warn: rejected 3 records: type in field id, first at in line 3: expected uuid, got a number; written to bad\n";
+    assert!(ran.stderr.contains(line), "{}", ran.stderr);
+    assert!(
+        ran.stderr
+            .contains("rejected 1 record: json_syntax, first at in line 5: expected ident at column 2; written to bad"),
+        "{}",
+        ran.stderr
+    );
+    // Also if the run ends early, and without any place where they are kept.
+    let ran = place.rtp(
+        &["produce", "--max-rejects", "0", "--rejects", "bad", "in"],
+        b"",
+    );
+    assert_eq!(ran.status, 3, "{}", ran.stderr);
+    assert_eq!(ran.summary()["rejects"][0]["to"], "bad");
+    let ran = place.rtp(&["load-batch", "in"], b"");
+    assert_eq!(ran.status, 3, "{}", ran.stderr);
+    assert!(
+        ran.stderr
+            .contains("in line 3: field id: type: expected uuid"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(ran.summary()["rejects"][0]["to"], serde_json::Value::Null);
+    assert!(
+        !place
+            .rtp(&["produce"], users(1).as_bytes())
+            .stderr
+            .contains("rejects")
+    );
+}
+
+#[test]
+fn a_share_of_bad_records_is_judged_at_the_end_of_an_interrupted_run_too() {
+    for (limit, status) in [("50%", 3), ("90%", 143)] {
+        let place = Place::ready();
+        let mut running = place.start(&["produce", "--rejects", "bad", "--max-rejects", limit]);
+        running.write((user(1, 0, "a") + "\n{}\n{}\n{}\n").as_bytes());
+        let count = "SELECT count(*) FROM user_events";
+        eventually("an event", || place.query(".rtp/log.db", count) == "1");
+        running.signal("TERM");
+        let ran = running.end();
+        assert_eq!(
+            (ran.status, ran.counts()),
+            (status, [4, 1, 3, 0, 0]),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn a_closed_standard_input_is_not_an_empty_one() {
+    let place = Place::ready();
+    for command in [
+        "produce",
+        "load-batch",
+        "transform",
+        "transform --from arrow",
+    ] {
+        let ran = place.bash(&format!("rtp {command} <&-"));
+        assert_eq!(ran.status, 2, "{command}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("standard input is closed"),
+            "{}",
+            ran.stderr
+        );
+    }
+    assert_eq!(place.bash("rtp produce < /dev/null").status, 0);
+}

@@ -454,3 +454,71 @@ fn a_log_and_a_store_of_an_older_version_are_changed_by_init_and_go_on() {
     let ran = stream(&place, &[]);
     assert_eq!((ran.status, ran.counts()[0]), (0, 20), "{}", ran.stderr);
 }
+
+#[test]
+fn dead_letters_are_told_by_rule_and_field_with_their_first_place() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(10).as_bytes());
+    let log = rusqlite::Connection::open(place.path(LOG)).unwrap();
+    let bad = "UPDATE events_1_0 SET value = '{\"id\":1}' WHERE offset > 0";
+    let changed = log.execute(bad, []).unwrap();
+    assert!(changed > 0);
+    for size in ["10000", "1"] {
+        let ran = stream(&place, &["--max-batch", size, "--group", size]);
+        let rejects = &ran.summary()["rejects"];
+        let first = serde_json::json!({"source": "user_events", "partition": 0, "offset": 1});
+        let group = serde_json::json!([{
+            "rule": "type", "field": "id", "count": changed, "first": first,
+            "reason": "expected uuid, got a number", "to": "topic user_events.dlq",
+        }]);
+        assert_eq!(*rejects, group, "{size}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_follower_judges_the_share_of_dead_letters_at_its_end() {
+    for (limit, status) in [("50%", 3), ("100%", 1)] {
+        let place = Place::ready();
+        place.rtp(&["produce"], users(10).as_bytes());
+        let log = rusqlite::Connection::open(place.path(LOG)).unwrap();
+        for partition in 0..3 {
+            let bad = format!("UPDATE events_1_{partition} SET value = 'x'");
+            log.execute(&bad, []).unwrap();
+        }
+        let running = place.start(&["stream", "--max-dead-letters", limit]);
+        let letters = "SELECT count(*) FROM events_2_0";
+        eventually("ten dead letters", || place.query(LOG, letters) == "10");
+        running.signal("TERM");
+        let ran = running.end();
+        assert_eq!(
+            (ran.status, ran.counts()[2]),
+            (status, 10),
+            "{limit}: {}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn hours_before_1970_start_before_their_events() {
+    let place = Place::ready();
+    let hours = [
+        ("1969-12-31T23:59:59.999Z", "1969-12-31T23:00:00Z"),
+        ("1969-12-31T23:00:00Z", "1969-12-31T23:00:00Z"),
+        ("1969-12-31T22:30:00Z", "1969-12-31T22:00:00Z"),
+        ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z"),
+        ("1970-01-01T01:59:59Z", "1970-01-01T01:00:00Z"),
+    ];
+    let input: String = (0..)
+        .zip(&hours)
+        .map(|(n, (time, _))| user(n, 0, "e").replace("2026-11-01T00:00:00Z", time) + "\n")
+        .collect();
+    place.rtp(&["produce"], input.as_bytes());
+    assert_eq!(stream(&place, &[]).status, 0);
+    for (time, hour) in hours {
+        let sql = format!(
+            "SELECT hour FROM users_by_hour WHERE substr(fetched_at, 1, 19) = substr('{time}', 1, 19)"
+        );
+        assert_eq!(place.query(STORE, &sql), hour, "{time}");
+    }
+}

@@ -1,6 +1,6 @@
 //! `rtp transform` as users see it.
 
-use crate::common::{Place, Ran, pages, user, users};
+use crate::common::{Place, Ran, complete, pages, user, users};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMillisecondType};
 use arrow_array::{BinaryArray, RecordBatch};
@@ -287,4 +287,43 @@ fn nothing_to_do_is_said_and_a_closed_pipe_is_no_error() {
     place.write("users.ndjson", users(20_000));
     let ran = place.bash("rtp transform users.ndjson | head -1 > /dev/null");
     assert_eq!(ran.status, 0, "{}", ran.stderr);
+}
+
+#[test]
+fn every_file_must_be_complete_if_the_input_must_be() {
+    let place = Place::new();
+    place.write("whole", users(2));
+    place.write("ended", complete(&users(2)));
+    place.write("empty", "");
+    for (files, status) in [
+        (["whole", "ended"], 5),
+        (["empty", "ended"], 5),
+        (["ended", "empty"], 5),
+        (["ended", "ended"], 0),
+    ] {
+        let ran = place.rtp(
+            &["transform", "--require-complete", files[0], files[1]],
+            b"",
+        );
+        assert_eq!(ran.status, status, "{files:?}: {}", ran.stderr);
+        let says = ran.stderr.contains("does not end with a trailer");
+        assert_eq!(says, status == 5, "{files:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_missing_file_is_told_before_anything_is_answered() {
+    let place = Place::new();
+    let good = user(1, 0, "a@x.org");
+    place.write("a.arrows", stream(&[&[Some(good.as_bytes())]]));
+    place.write("a.ndjson", good);
+    std::fs::create_dir(place.path("folder")).unwrap();
+    for (format, first) in [("arrow", "a.arrows"), ("ndjson", "a.ndjson")] {
+        for second in ["none", "folder"] {
+            let ran = place.rtp(&["transform", "--from", format, first, second], b"");
+            assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{}", ran.stderr);
+            let says = format!("cannot read {second}");
+            assert!(ran.stderr.contains(&says), "{}", ran.stderr);
+        }
+    }
 }

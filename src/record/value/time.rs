@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use crate::dataset::TimeFormat;
 use crate::record::reject::{Fault, Rule};
+use crate::time::{is_leap_second, without_finer_digits};
 
 /// Earliest and latest time that a store accepts: years 1 to 9999.
 const TIME_RANGE: RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
@@ -34,9 +35,10 @@ pub(super) fn timestamp(text: &str) -> Result<i64, Fault> {
             "expected an RFC 3339 time with an offset, such as 2026-11-24T06:30:00Z",
         )
     };
-    if text.as_bytes().get(17..19) == Some(b"60") {
+    if is_leap_second(text) {
         return Err(Fault::new(Rule::BadTime, "leap seconds cannot be stored"));
     }
+    let text = &*without_finer_digits(text);
     let ms = match text.parse::<jiff::Timestamp>() {
         Ok(instant) => i64::try_from(instant.as_nanosecond().div_euclid(1_000_000)).ok(),
         Err(_) => millis_of_parts(text),
@@ -139,6 +141,49 @@ fn in_range(ms: i64) -> Result<i64, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_finer_than_nanoseconds_are_cut_off() {
+        for (text, ms) in [
+            ("1970-01-01T00:00:00.1234567890Z", 123),
+            ("1970-01-01T00:00:00.12345678901234567890123456789Z", 123),
+            ("1970-01-01T00:00:00,1239999999999+00:00", 123),
+            ("1970-01-01 01:00:00.0019999999999+01:00", 1),
+            ("1969-12-31T23:59:59.99999999999z", -1),
+            ("9999-12-31T23:59:59.99999999999Z", *TIME_RANGE.end()),
+        ] {
+            assert_eq!(timestamp(text), Ok(ms), "{text}");
+        }
+        for bad in ["1970-01-01T00:00:00.Z", "1970-01-01T00:00:00.12345678901x"] {
+            assert_eq!(
+                timestamp(bad).map_err(|f| f.rule),
+                Err(Rule::BadTime),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn leap_seconds_are_rejected_in_every_layout() {
+        for text in [
+            "2016-12-31T23:59:60Z",
+            "2016-12-31t23:59:60z",
+            "2016-12-31 23:59:60.5+00:00",
+            "20161231T235960Z",
+            "2016-12-31T235960Z",
+            "20161231T235960,25Z",
+            "+002016-12-31T23:59:60Z",
+            "9999-12-31T23:59:60Z",
+            "2017-01-01T00:59:60.12345678901+01:00",
+        ] {
+            let fault = timestamp(text).unwrap_err();
+            assert!(fault.detail.contains("leap second"), "{text}: {fault}");
+        }
+        for text in ["2016-12-31T23:59:59+00:60", "2016-12-31T23:60:00Z"] {
+            let fault = timestamp(text).unwrap_err();
+            assert!(!fault.detail.contains("leap second"), "{text}: {fault}");
+        }
+    }
 
     #[test]
     fn the_short_way_to_read_times_agrees_with_the_long_one() {

@@ -74,7 +74,7 @@ fn table_and_view(dataset: &Dataset, table: &str, own_columns: &[&str]) -> Vec<S
 fn series(dataset: &Dataset, series: &Series) -> String {
     let time = quoted(&dataset.time().name);
     let width = series.bucket.millis();
-    // SQLite's remainder has the sign of the time, which is negative before 1970.
+    // SQLite's division rounds toward zero, which is later than the time itself before 1970.
     let start = format!("({time} - ({time} % {width} + {width}) % {width}) / 1000");
     format!(
         "CREATE VIEW IF NOT EXISTS {} AS SELECT\n  strftime('%Y-%m-%dT%H:%M:%SZ', {start}, 'unixepoch') AS {},\n  {}\nFROM {} ORDER BY {time}",

@@ -49,6 +49,7 @@ pub fn open(path: &Path, missing: Missing, cache_kib: u32) -> Result<Connection>
         Missing::Create => {
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
             create_folder(path)?;
+            create_file(path)?;
         }
         Missing::Refuse => must_exist(path)?,
     }
@@ -91,6 +92,22 @@ fn create_folder(path: &Path) -> Result<()> {
             .mode(0o700)
             .create(folder)
             .map_err(|e| file_error("create the folder", folder, &e)),
+    }
+}
+
+/// An existing folder may be open to everybody, so the file must not be; SQLite gives its other files the same mode.
+fn create_file(path: &Path) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let created = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match created {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(file_error("create", path, &e))
+        }
+        _ => Ok(()),
     }
 }
 
