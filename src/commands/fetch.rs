@@ -136,12 +136,10 @@ impl Args {
     /// The files that it reads and writes.
     pub fn files(&self) -> Files {
         let mut files = Files::default();
-        let api = self
-            .api
-            .as_deref()
-            .and_then(|api| api.strip_prefix("file://"));
-        if let Some(path) = api {
-            files.read("--api", Path::new(path));
+        let api = self.api.given();
+        let file = api.and_then(|(api, place)| Some((api.strip_prefix("file://")?, place)));
+        if let Some((path, place)) = file {
+            files.read(place, Path::new(path));
         }
         files.write("--out", self.out.as_deref().unwrap_or(Path::new("-")));
         if let Some(path) = &self.state {

@@ -475,10 +475,10 @@ fn append(place: &Place, event: &str) {
          COMMIT"
     ))
     .unwrap();
+}
 
 #[test]
 fn what_cannot_be_printed_is_not_done() {
-    use crate::common::Place;
     let place = Place::ready();
     place.write("page.json", "{\"results\":[]}");
     let fetch = format!("fetch --api file://{}", place.path("page.json").display());
