@@ -379,6 +379,7 @@ mod tests {
             topic: Some("this".into()),
             ..Lag::default()
         };
+        let unknown = Lag::default();
         let judge = |stored, lag| {
             let blank = Check::blank("realtime-store", &watched().realtime_store);
             judge_topic(blank, "rtp", stored, lag)
@@ -387,7 +388,7 @@ mod tests {
             (Some("this"), Some(&lag)),
             (None, Some(&lag)),
             (Some("that"), None), // the log's own check says why it is unknown
-            (Some("that"), Some(&Lag::default())),
+            (Some("that"), Some(&unknown)),
         ] {
             assert_eq!(judge(stored, lag).status, Status::Ok, "{stored:?} {lag:?}");
         }

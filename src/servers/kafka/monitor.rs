@@ -269,13 +269,13 @@ impl PartitionReader {
         Ok(id.map(|id| format!("kafka topic {id}")))
     }
 
+    /// All but the topic's identity.
     fn lag(&self) -> Result<Lag> {
         let partitions = self.partitions()?;
         // In this order, because the group goes on meanwhile, and so does the end.
         let committed = self.committed(&partitions)?;
         let ends = self.ends(&partitions)?;
         let mut lag = Lag {
-            topic: self.identity()?,
             started: !committed.is_empty(),
             ..Lag::default()
         };
@@ -374,7 +374,11 @@ impl LogMonitor for KafkaLogMonitor {
         let reader = PartitionReader::open(&self.server, &self.topic, group, self.until)?;
         tokio::task::block_in_place(|| {
             reader.find_topic()?;
-            reader.lag()
+            let topic = reader.identity()?;
+            Ok(Lag {
+                topic,
+                ..reader.lag()?
+            })
         })
     }
 }
