@@ -263,8 +263,7 @@ mod tests {
             }
         }
         for args in [
-            &["stream", "-X", "sasl.password:hunter2"][..],
-            &["heartbeat", "--alert-url", "htps:/hooks/hunter2"],
+            &["heartbeat", "--alert-url", "htps:/hooks/hunter2"][..],
             &["mock-api", "--require-auth", "hunter2"],
         ] {
             let told = told(args);
