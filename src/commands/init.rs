@@ -38,8 +38,9 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     apart(log.as_ref(), realtime.as_ref())?;
+    // A log that keeps more than the dataset asks for loses nothing; a store that keeps or writes something else may.
     for says in log.without_effect(dataset) {
-        run.warn(format!("{log}: {says}"));
+        run.info(format!("{log}: {says}"));
     }
     for says in realtime.without_effect(dataset) {
         run.warn(format!("{realtime}: {says}"));

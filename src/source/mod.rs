@@ -8,6 +8,7 @@ pub mod pace;
 pub mod page;
 pub mod pages;
 pub mod pagination;
+pub mod pointers;
 pub mod projection;
 pub mod walk;
 

@@ -8,7 +8,8 @@ use super::Response;
 use super::pagination::Hint;
 use crate::dataset::{Dataset, PageStyle, Pointer, SourceSpec};
 use crate::error::{Error, Result};
-use crate::source::projection::{Pointers, Projection, elements, instead_of};
+use crate::source::pointers::{Pointers, elements, instead_of};
+use crate::source::projection::Projection;
 
 /// What a record is turned into.
 #[derive(Clone, Debug)]
