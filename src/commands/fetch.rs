@@ -78,7 +78,7 @@ pub struct Args {
     /// End with status 1 if there are no records
     #[arg(long)]
     require_records: bool,
-    /// End with status 1 if there is a field that no record has
+    /// End with status 1 if there is a field that no record has, and leave the files of --out and --state as they are
     #[arg(long, conflicts_with = "raw")]
     require_fields: bool,
     #[command(flatten)]

@@ -12,7 +12,7 @@ use crate::error::{Context, Result, file_error};
 use crate::intake::chunk::{Chunk, Ended, FileFormat};
 use crate::intake::csv;
 use crate::intake::marks::{Mark, Tally};
-use crate::intake::sniff::{self, SIGNATURE_BYTES};
+use crate::intake::sniff;
 use crate::record::json::MAX_EVENT_BYTES;
 use crate::run::streams;
 
@@ -166,9 +166,11 @@ impl Input {
     /// Splits off the whole lines; the rest is carried over to the next read.
     fn split(&mut self, bytes: &[u8], ended: bool) -> Result<Chunk> {
         let mut start = 0;
-        let can_be_told =
-            || bytes.len() >= SIGNATURE_BYTES || memchr::memchr(b'\n', bytes).is_some();
-        if self.at_start && (ended || can_be_told()) {
+        if self.at_start && !ended && !sniff::can_tell(bytes, self.format) {
+            self.carry.extend_from_slice(bytes);
+            return Ok(Chunk::default());
+        }
+        if self.at_start {
             start = sniff::start(bytes, self.format, &self.name)?;
             self.offset = start as u64;
             self.at_start = false;

@@ -95,14 +95,17 @@ impl<'a> Intake<'a> {
 
     /// Counts a chunk as read, and writes its bad records to the reject file.
     pub fn enter<T>(&mut self, checked: &CheckedChunk<T>) -> Result<()> {
-        if let Some(file) = &mut self.reject_file {
-            file.write(&checked.reject_lines)?;
-        }
+        let lines = &checked.reject_lines;
+        let kept = self
+            .reject_file
+            .as_mut()
+            .map_or(Ok(()), |file| file.write(lines));
         let counts = &self.run.counts;
         add(&counts.read, checked.records + checked.skipped);
         add(&counts.bytes, checked.bytes);
         add(&counts.skipped, checked.skipped);
         add(&counts.rejected, checked.rejected);
+        kept?; // they count all the same, so that the summary balances
         counts.add_rejected(&checked.groups);
         self.records += checked.records;
         self.ended.extend(checked.ended.clone());

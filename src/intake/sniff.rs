@@ -14,7 +14,7 @@ use crate::error::{Error, Result, file_error};
 const HEAD_BYTES: usize = 64 << 10;
 
 /// Bytes after which every signature below can be recognized.
-pub(super) const SIGNATURE_BYTES: usize = 16;
+const SIGNATURE_BYTES: usize = 16;
 
 /// How files that are not text start, and what to do with them.
 const SIGNATURES: [(&[u8], &str); 16] = [
@@ -99,6 +99,28 @@ pub(super) fn start(
         None => Ok(bytes.len() - text.len()),
         Some(hint) => Err(Error::invalid(format!("{name} is not {}", format.name())).hint(hint)),
     }
+}
+
+/// Whether the first bytes of a pipe are enough for the verdict that a file of the same content would get: a whole record
+/// has come, or as much as is looked at.
+pub(super) fn can_tell(bytes: &[u8], format: FileFormat) -> bool {
+    if bytes.len() >= HEAD_BYTES {
+        return true;
+    }
+    if format == FileFormat::Csv {
+        return bytes.len() >= SIGNATURE_BYTES || memchr::memchr(b'\n', bytes).is_some();
+    }
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut values = serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>();
+    if matches!(values.next(), Some(Err(e)) if e.is_eof()) {
+        return false; // it may still become one value over several lines
+    }
+    let is_record = |line: &[u8]| {
+        let is_object = line.trim_ascii_start().starts_with(b"{");
+        is_object && serde_json::from_slice::<IgnoredAny>(line).is_ok()
+    };
+    let mut lines = text.split_inclusive(|b| *b == b'\n');
+    lines.any(|line| line.ends_with(b"\n") && is_record(line))
 }
 
 /// What a text is instead of NDJSON; none if it may be NDJSON. One line that starts like an object is enough: bad
@@ -187,6 +209,28 @@ mod tests {
             let hint = hint(bytes).unwrap_or_default();
             assert!(hint.contains(says), "{}: {hint}", bytes.escape_ascii());
         }
+    }
+
+    #[test]
+    fn a_pipe_is_judged_like_a_file_however_it_arrives() {
+        let texts = [
+            "bad one\nbad two\n{\"a\":1}\n",
+            "{\"a\":\n{\"b\":1}\n{\"c\":1}\n",
+            "{\"id\":\"1\",\n\"b\":2}\n",
+            "[1,\n2]\n",
+            "{\"a\":1}\nbad\n",
+            "\n{\"a\":1}\n",
+        ];
+        for text in texts {
+            let whole = hint(text.as_bytes());
+            let told =
+                (1..text.len()).find(|n| can_tell(&text.as_bytes()[..*n], FileFormat::Ndjson));
+            let early = hint(&text.as_bytes()[..told.unwrap_or(text.len())]);
+            assert_eq!(early, whole, "{text}");
+        }
+        // A feed that begins with a record is not kept waiting.
+        assert!(can_tell(b"{\"a\":1}\n", FileFormat::Ndjson));
+        assert!(!can_tell(b"{\"a\":1}", FileFormat::Ndjson));
     }
 
     #[test]

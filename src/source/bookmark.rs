@@ -128,6 +128,11 @@ impl Bookmark {
         }
     }
 
+    /// Whether it continues a walk of an earlier run.
+    pub fn is_resumed(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// Moves on; returns the bookmark as JSON, if one is kept.
     pub fn move_to(&mut self, next: &Resume) -> Result<Option<String>> {
         self.next = Some(next.clone());

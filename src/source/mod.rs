@@ -48,7 +48,7 @@ pub fn open(
     timeouts: Timeouts,
 ) -> Result<(Box<dyn Source>, dataset::SourceSpec)> {
     if api.scheme() != "file" {
-        let http = HttpSource::new(&dataset.source, timeouts)?;
+        let http = HttpSource::new(api, &dataset.source, timeouts)?;
         let mut declared = dataset.source.clone();
         declared.url = api.to_string();
         return Ok((Box::new(http), declared));

@@ -65,8 +65,11 @@ impl Fetcher {
     /// JSON without records where they should be is an outage in a source whose pages were read before, and a mistake in
     /// the dataset if it comes again and again from the beginning.
     fn judge(&self, error: Error, misfits: u32) -> Error {
-        let may_heal =
-            self.retry.is_some() && (misfits < MISFITS || self.has_read.load(Ordering::Relaxed));
+        let is_proven = self.has_read.load(Ordering::Relaxed);
+        let may_heal = self
+            .retry
+            .as_ref()
+            .is_some_and(|retry| is_proven || (misfits < MISFITS && !retry.max_outage.is_zero()));
         match may_heal {
             true => Error::unavailable(error.to_string()),
             false => error,
@@ -143,6 +146,8 @@ impl Pages {
         count: Option<u64>,
         concurrency: usize,
     ) -> Self {
+        // A response named this page, if it has a name.
+        let has_names = !matches!(from.position, Position::Start);
         Pages {
             fetcher,
             at: Some(from.position.clone()),
@@ -156,14 +161,15 @@ impl Pages {
             empty: 0,
             short: None,
             unnamed: None,
-            has_names: false,
+            has_names,
         }
     }
 
     /// A reason to doubt that the walk saw all pages: no response had the place where the dataset says that the next
     /// page is named.
     pub fn doubt(&self) -> Option<String> {
-        self.unnamed.clone().filter(|_| !self.has_names)
+        let is_open = !self.has_names && self.wanted != Some(0);
+        self.unnamed.clone().filter(|_| is_open)
     }
 
     /// The next page; none after the last one.
@@ -225,12 +231,12 @@ impl Pages {
         }
         match self.doubt() {
             Some(there)
-                if self.fetcher.paging.is_full(page.records()) && self.wanted != Some(0) =>
+                if self.fetcher.paging.is_full(page.records()) =>
             {
                 Err(Error::invalid(format!(
                     "a full page, but the place of the next one is missing: {there}"
                 ))
-                .hint("`next` in the dataset's [source.pagination] says where a response names the next page"))
+                .hint("`next` in the dataset's [source.pagination] says where a response names the next page; if there is only one, take it with --count, or omit `size`"))
             }
             _ => Ok(()),
         }

@@ -128,9 +128,11 @@ impl Paging {
     pub fn start(&self, number: Option<u64>) -> Result<Position> {
         match (&self.style, number) {
             (PageStyle::Page { first, .. }, number) => Ok(Position::Page(number.unwrap_or(*first))),
-            (PageStyle::Offset { .. }, number) => Ok(Position::Offset(
-                number.map_or(0, |n| n.saturating_sub(1)) * self.size,
-            )),
+            (PageStyle::Offset { .. }, number) => {
+                Ok(Position::Offset(number.map_or(0, |n| {
+                    n.saturating_sub(1).saturating_mul(self.size)
+                })))
+            }
             (_, None) => Ok(Position::Start),
             (_, Some(_)) => Err(Error::invalid(
                 "--page needs a source with numbered pages (pagination style page or offset)",
@@ -157,8 +159,11 @@ impl Paging {
     /// The position `pages` further on, if it is known without a response.
     pub fn ahead(&self, position: &Position, pages: u64) -> Option<Position> {
         match position {
-            Position::Page(n) => Some(Position::Page(n + pages)),
-            Position::Offset(n) => Some(Position::Offset(n + pages * self.size)),
+            Position::Page(n) => n.checked_add(pages).map(Position::Page),
+            Position::Offset(n) => {
+                let records = pages.checked_mul(self.size)?;
+                n.checked_add(records).map(Position::Offset)
+            }
             _ => None,
         }
     }
@@ -182,7 +187,7 @@ impl Paging {
                 position: position.clone(),
                 done: taken,
             }),
-            (Position::Offset(n), _) => Some(Position::Offset(n + taken).into()),
+            (Position::Offset(n), _) => Some(Position::Offset(n.saturating_add(taken)).into()),
             (_, Some(next)) if is_whole => Some(next.clone().into()),
             _ => Some(position.clone().into()),
         }
@@ -203,8 +208,8 @@ impl Paging {
     ) -> Result<Option<Position>> {
         Ok(match (position, &self.style, hint) {
             (Position::Page(_) | Position::Offset(_), ..) if records == 0 => None,
-            (Position::Page(n), ..) => Some(Position::Page(n + 1)),
-            (Position::Offset(n), ..) => Some(Position::Offset(n + records)),
+            (Position::Page(n), ..) => n.checked_add(1).map(Position::Page),
+            (Position::Offset(n), ..) => n.checked_add(records).map(Position::Offset),
             (_, PageStyle::Cursor { .. }, Hint::Next(cursor)) => {
                 Some(Position::Cursor(cursor.clone()))
             }
@@ -221,7 +226,10 @@ impl Paging {
     pub fn address(&self, position: &Position) -> Result<Url> {
         let mut url = self.base.clone();
         if let Position::Url(target) = position {
-            return self.same_origin(&self.base, target);
+            let mut url = self.same_origin(&self.base, target)?;
+            // The state file does not have it, but every page needs it.
+            url.set_username(self.base.username()).ok();
+            return Ok(url);
         }
         match (position, &self.style) {
             (Position::Page(n), PageStyle::Page { param, .. }) => {

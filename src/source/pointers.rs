@@ -88,7 +88,8 @@ pub fn instead_of(pointer: &Pointer, json: &str) -> serde_json::Result<String> {
                 inner = Some(raw);
             }
             if let Token::Key(key) = token {
-                keys.push(key.trim_matches('"'));
+                let key = key.trim_matches('"');
+                keys.push(key.chars().take(MAX_KEY).collect::<String>());
             }
             Ok(())
         })?;
@@ -114,6 +115,9 @@ pub fn instead_of(pointer: &Pointer, json: &str) -> serde_json::Result<String> {
 
 /// How many keys a message names.
 const MAX_KEYS: usize = 20;
+
+/// How many characters it shows of each.
+const MAX_KEY: usize = 60;
 
 /// Calls `each` with the raw JSON of every element of an array; null has none, as some languages write an empty array.
 /// False if `json` is neither.

@@ -85,12 +85,12 @@ pub async fn walk(
             "no response says where the next page is, so this was taken for all of them: {there}"
         ));
     }
-    let exit = conclude(settings, landing, &bookmark, count, run)?;
     let lacks_fields = get(&run.counts.written) > 0 && warn_of_absent(&present, dataset, run);
-    Ok(match exit {
-        Exit::Done if lacks_fields && settings.require_fields => Exit::No,
-        exit => exit,
-    })
+    if lacks_fields && settings.require_fields {
+        // Neither the file nor the bookmark changes, so that another attempt fetches again.
+        return Ok(Exit::No);
+    }
+    conclude(settings, landing, &bookmark, count, run)
 }
 
 fn merge(present: &mut Vec<bool>, page: &[bool]) {
@@ -163,7 +163,7 @@ fn pages(
         pace: Pace::new(limit, settings.rps),
         paging,
         retry: (base.scheme() != "file").then(|| retry.clone()),
-        has_read: AtomicBool::new(false),
+        has_read: AtomicBool::new(bookmark.is_resumed()),
     };
     let pages = Pages::new(Arc::new(fetcher), from, count, settings.concurrency);
     Ok((pages, count))

@@ -472,6 +472,14 @@ fn proxies_of_the_environment_are_used_refused_or_left_out() {
     assert_eq!(ids(&fetch(&[("http_proxy", &proxy.url)])), numbers(7..8));
     let all = [("http_proxy", proxy.url.as_str()), ("no_proxy", "*")];
     assert_eq!(ids(&fetch(&all)), numbers(0..1));
+    let socks = "socks5h://127.0.0.1:1";
+    let exempt = [("ALL_PROXY", socks), ("NO_PROXY", "localhost, 127.0.0.1")];
+    assert_eq!(ids(&fetch(&exempt)), numbers(0..1));
+    let unused = [
+        ("https_proxy", "garbage"),
+        ("http_proxy", proxy.url.as_str()),
+    ];
+    assert_eq!(ids(&fetch(&unused)), numbers(7..8));
     for broken in ["garbage://x y", "socks5://127.0.0.1:1", "hunter2@"] {
         let ran = fetch(&[("http_proxy", broken)]);
         assert_eq!(ran.status, 2, "{broken}: {}", ran.stderr);
@@ -579,6 +587,19 @@ fn a_field_that_no_record_has_is_told_and_can_end_the_run_with_1() {
         "{}",
         ran.stderr
     );
+    let more = [
+        "--require-fields",
+        "--out",
+        "o",
+        "--trailer",
+        "--unless-complete",
+    ];
+    let place = Place::new();
+    for _ in 0..2 {
+        let ran = fetch_in(&place, &dataset, &url, &more, &[]);
+        assert_eq!(ran.status, 1, "{}", ran.stderr);
+        assert!(!place.path("o").exists());
+    }
     let (_, ran) = fetch(&ITEMS, &url, &["--require-fields"], &[]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert!(!ran.stderr.contains("is empty"), "{}", ran.stderr);
@@ -663,4 +684,29 @@ fn a_last_page_that_grows_is_fetched_from_where_it_ended() {
         fetched.extend(ids(&Ran { stdout: out, ..ran }));
     }
     assert_eq!(fetched, numbers(0..210));
+}
+
+#[test]
+fn a_bookmark_at_a_full_last_page_that_names_no_next_one_is_no_mistake() {
+    let dataset = Dataset {
+        pagination: "style = \"cursor\"\nparam = \"cursor\"\nnext = \"/next\"\nsize_param = \"limit\"\nsize = 2",
+        ..ITEMS
+    };
+    let api = Api::start(|request, _| {
+        let page: u64 = request.param("cursor").map_or(0, |c| c.parse().unwrap());
+        let records = records(page * 2..page * 2 + 2);
+        match page {
+            0 => Reply::ok(format!("{{\"items\":{records},\"next\":\"1\"}}")),
+            _ => Reply::ok(format!("{{\"items\":{records}}}")),
+        }
+    });
+    let place = Place::new();
+    let url = format!("{}/x", api.url);
+    let state = ["--state", "s.json", "--out", "o.ndjson"];
+    for (more, expected) in [(&["--count", "2"][..], 0..2), (&[], 2..4)] {
+        let ran = fetch_in(&place, &dataset, &url, &[&state[..], more].concat(), &[]);
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        let out = std::fs::read_to_string(place.path("o.ndjson")).unwrap();
+        assert_eq!(ids(&Ran { stdout: out, ..ran }), numbers(expected));
+    }
 }

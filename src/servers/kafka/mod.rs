@@ -171,7 +171,7 @@ struct State {
     /// When a broker last answered anything.
     heard: Option<Instant>,
     /// What the client said of an answer that was larger than it accepts.
-    too_large: Option<String>,
+    too_large: Option<(Instant, String)>,
     /// When the client was last reminded which brokers to ask first, or first failed, and when that is due again.
     told: Option<(Instant, Duration)>,
 }
@@ -224,9 +224,11 @@ impl Health {
         }
     }
 
-    /// What the client has said of an answer that was larger than it accepts, since the last call.
-    pub(crate) fn too_large(&self) -> Option<String> {
-        self.state().too_large.take()
+    /// What the client has said of an answer that was larger than it accepts, within this time.
+    pub(crate) fn too_large(&self, within: Duration) -> Option<String> {
+        let said = self.state().too_large.take();
+        said.filter(|(at, _)| at.elapsed() < within)
+            .map(|(_, reason)| reason)
     }
 
     /// Whether no broker is known to be reachable.
@@ -262,9 +264,8 @@ impl ClientContext for Health {
         };
         let mut state = self.state();
         if TOO_LARGE.iter().any(|said| reason.contains(said)) {
-            state.too_large = Some(format!(
-                "{reason}; the limit is -X receive.message.max.bytes"
-            ));
+            let said = format!("{reason}; the limit is -X receive.message.max.bytes");
+            state.too_large = Some((Instant::now(), said));
         }
         let is_worse = match (&state.down, code) {
             // The error of each broker says more than the summary.

@@ -57,8 +57,8 @@ impl fmt::Debug for HttpSource {
 }
 
 impl HttpSource {
-    /// A client for a dataset's source. Reads the secrets that the source names.
-    pub fn new(source: &dataset::SourceSpec, timeouts: Timeouts) -> Result<Self> {
+    /// A client for a dataset's source at this address. Reads the secrets that the source names.
+    pub fn new(api: &Url, source: &dataset::SourceSpec, timeouts: Timeouts) -> Result<Self> {
         let mut headers = HeaderMap::new();
         headers.insert(
             header::ACCEPT,
@@ -71,7 +71,7 @@ impl HttpSource {
             let name: HeaderName = name.parse().map_err(|_| wrong())?;
             headers.insert(name, value.parse().map_err(|_| wrong())?);
         }
-        let client = proxy::checked(Client::builder())?
+        let client = proxy::checked(Client::builder(), api)?
             .user_agent(concat!("rtp/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
             .connect_timeout(timeouts.connect)

@@ -5,37 +5,34 @@ use url::Url;
 
 use crate::error::{Error, Result};
 
-/// Where the HTTP client looks for a proxy.
-const VARIABLES: [&str; 6] = [
-    "HTTP_PROXY",
-    "http_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-];
-
-/// Refuses a proxy that the client would silently pass over, and no proxy at all where `no_proxy` is `*`, which the
-/// client applies to names only.
-pub(super) fn checked(builder: ClientBuilder) -> Result<ClientBuilder> {
-    for name in VARIABLES {
-        let value = std::env::var_os(name).unwrap_or_default();
-        let value = value.to_string_lossy();
-        if !value.trim().is_empty() && !is_proxy(value.trim()) {
-            // The value may contain a password.
-            return Err(Error::invalid(format!(
-                "the environment variable {name} is not the address of a proxy"
-            ))
-            .hint(
-                "expected for example http://proxy.example.com:3128; unset it to connect directly",
-            ));
-        }
-    }
+/// Refuses a proxy for this address that the client would silently pass over. There is none where `no_proxy` is `*`, which
+/// the client applies to names only, or names the host.
+pub(super) fn checked(builder: ClientBuilder, api: &Url) -> Result<ClientBuilder> {
+    let host = api.host_str().unwrap_or_default();
     let without = ["NO_PROXY", "no_proxy"].map(|name| std::env::var(name).unwrap_or_default());
-    Ok(match without.iter().any(|list| is_everything(list)) {
-        true => builder.no_proxy(),
-        false => builder,
-    })
+    if without.iter().any(|list| is_exempt(host, list)) {
+        return Ok(builder.no_proxy());
+    }
+    let names = match api.scheme() {
+        "https" => ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
+        _ => ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
+    };
+    let value = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    // The first one that is set counts.
+    let Some((name, proxy)) = names
+        .into_iter()
+        .find_map(|name| Some((name, value(name)?)))
+    else {
+        return Ok(builder);
+    };
+    match is_proxy(proxy.to_string_lossy().trim()) {
+        true => Ok(builder),
+        // The value may contain a password.
+        false => Err(Error::invalid(format!(
+            "the environment variable {name} is not the address of an HTTP proxy"
+        ))
+        .hint("expected for example http://proxy.example.com:3128; SOCKS is not supported; unset it, or add the source's host to no_proxy, to connect directly")),
+    }
 }
 
 fn is_proxy(value: &str) -> bool {
@@ -47,8 +44,15 @@ fn is_proxy(value: &str) -> bool {
     Url::parse(&address).is_ok_and(|url| is_http(&url)) && Proxy::all(&address).is_ok()
 }
 
-fn is_everything(list: &str) -> bool {
-    list.split(',').any(|entry| entry.trim() == "*")
+fn is_exempt(host: &str, list: &str) -> bool {
+    let mut entries = list
+        .split(',')
+        .map(|entry| entry.trim().trim_start_matches('.'));
+    entries.any(|entry| {
+        let parent = host.strip_suffix(entry);
+        let is_below = parent.is_some_and(|parent| parent.is_empty() || parent.ends_with('.'));
+        entry == "*" || (!entry.is_empty() && is_below)
+    })
 }
 
 #[cfg(test)]
@@ -69,6 +73,11 @@ mod tests {
         ] {
             assert!(!is_proxy(bad), "{bad}");
         }
-        assert!(is_everything("a, *") && is_everything("*") && !is_everything("*.x"));
+        for list in ["*", "a, *", "h.example", "x, .example", "example"] {
+            assert!(is_exempt("h.example", list), "{list}");
+        }
+        for list in ["", ",", "ample", "h", "x.h.example"] {
+            assert!(!is_exempt("h.example", list), "{list}");
+        }
     }
 }

@@ -68,7 +68,8 @@ impl KafkaConsumer {
         let list = self.list(starts.iter().map(|(p, owned)| (*p, owned.position)))?;
         self.driven("read", membership::assign(self.client()?, &list))?;
         self.owned.extend(starts);
-        self.is_sought_new = false;
+        // A member that joins may first be given nothing.
+        self.is_sought_new &= partitions.is_empty();
         Ok(())
     }
 

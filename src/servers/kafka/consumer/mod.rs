@@ -165,7 +165,10 @@ impl KafkaConsumer {
                 .committer
                 .get_or_insert_with(|| Committer::start(client));
             match committer.commit(&news, &list, patience) {
-                Ok(Ok(())) => self.membership.health.heard(),
+                Ok(Ok(())) => {
+                    self.troubles.group_is_well(); // only its members may commit
+                    self.membership.health.heard();
+                }
                 Ok(Err(e)) if is_superseded(&e) => return Ok(self.set_back(|_, owned| owned.done)),
                 Ok(Err(e)) => return self.driven("commit the offsets of", Err(e)),
                 Err(silent) => return Err(self.explain_silence(silent, patience)),

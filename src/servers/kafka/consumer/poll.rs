@@ -65,7 +65,9 @@ impl KafkaConsumer {
             match taken {
                 Some(Taken::Event) => {}
                 Some(Taken::Change(change)) => {
-                    self.troubles.group_is_well();
+                    if matches!(change, Change::Given(_)) {
+                        self.troubles.group_is_well();
+                    }
                     self.membership.push(change);
                     return Ok(false); // the next poll applies it, and starts from there
                 }

@@ -37,11 +37,15 @@ impl KafkaConsumer {
             .client()?
             .fetch_watermarks(&self.topic, partition, SHORT_TIMEOUT);
         let why = match self.driven("read the ends of", marks) {
-            Ok((_, high)) if high <= position => {
+            Ok((_, high)) if high == position => {
                 self.troubles.partition_is_well(partition);
                 return Ok(());
             }
-            Ok((_, high)) => match self.membership.health.too_large() {
+            // A new leader may not know the end yet; if it lasts, events are gone.
+            Ok((_, high)) if high < position => {
+                format!("the next event should have offset {position}, but it ends at {high}")
+            }
+            Ok((_, high)) => match self.membership.health.too_large(SILENCE + LOOKS_AWAY) {
                 Some(reason) => return self.stop_at(partition, position, &reason),
                 None => format!("nothing arrives from offset {position} on, but it ends at {high}"),
             },
@@ -49,6 +53,17 @@ impl KafkaConsumer {
             Err(e) => return Err(e),
         };
         self.troubles.add_silent(partition, position, why);
+        // It is asked again soon, so that a short outage is not taken for a long one; the others wait their turn, because
+        // each question may take a second, and commits wait for it.
+        let soon = now
+            .checked_sub(SILENCE)
+            .map_or(now, |before| before + SHORT_TIMEOUT);
+        for (other, owned) in &mut self.owned {
+            owned.heard = match *other == partition {
+                true => soon,
+                false => owned.heard.max(soon),
+            };
+        }
         Ok(())
     }
 }

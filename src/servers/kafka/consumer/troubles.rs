@@ -42,8 +42,9 @@ impl Troubles {
     /// Keeps what was reported.
     pub(super) fn add(&mut self, failure: Failure) {
         let about = About::of(&failure);
-        let at = (about != About::Group).then(Instant::now);
-        self.0.insert(about, (at, failure));
+        // What lasts until there is a sign still does, whatever the client says of it meanwhile.
+        let lasts = about == About::Group || matches!(self.0.get(&about), Some((None, _)));
+        self.0.insert(about, ((!lasts).then(Instant::now), failure));
     }
 
     /// Keeps that a partition is silent, and why, until it is not.
@@ -56,7 +57,7 @@ impl Troubles {
         self.0.insert(About::Partition(partition), (None, failure));
     }
 
-    /// The group has assigned partitions, or taken them away: this member belongs to it.
+    /// The group has assigned partitions, or accepted a commit: this member belongs to it.
     pub(super) fn group_is_well(&mut self) {
         self.0.remove(&About::Group);
     }
@@ -120,8 +121,9 @@ mod tests {
         }
         troubles.add(left_out());
         troubles.add_silent(1, 7, "no leader".into());
+        troubles.add(failure(Some((1, 7)), "still no leader"));
         assert!(troubles.0.values().all(|(at, _)| at.is_none()));
         troubles.group_is_well();
-        assert_eq!(troubles.first().unwrap().reason, "no leader");
+        assert_eq!(troubles.first().unwrap().reason, "still no leader");
     }
 }
