@@ -205,6 +205,15 @@ impl Members<'_> {
     }
 }
 
+/// Sets a flag when it is dropped.
+struct EndsWith<'a>(&'a AtomicBool);
+
+impl Drop for EndsWith<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn ends_well(member: Running) {
     member.signal("TERM");
     let ran = member.end();
@@ -226,7 +235,8 @@ async fn rows(session: &Session, keyspace: &str) -> BTreeMap<Uuid, (i32, i64, St
 fn round(seed: u64, kafka: &Server, cassandra: &Server, session: &Session) -> String {
     let mut random = StdRng::seed_from_u64(seed);
     let pipeline = Pipeline::ready(kafka, cassandra.address("RTP_REALTIME_STORE"), PARTITIONS);
-    let (runtime, is_over) = (Handle::current(), AtomicBool::new(false));
+    let runtime = Handle::current();
+    let (is_sent, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
     let stays = pipeline.stream(&[]);
     let mut members = Members {
         pipeline: &pipeline,
@@ -234,25 +244,29 @@ fn round(seed: u64, kafka: &Server, cassandra: &Server, session: &Session) -> St
         hanging: Vec::new(),
         changes: BTreeMap::new(),
     };
-    let (watched, pauses) = std::thread::scope(|scope| {
-        let (pipeline, is_over) = (&pipeline, &is_over);
+    let (watched, pauses, changes) = std::thread::scope(|scope| {
+        let (pipeline, is_sent, is_over) = (&pipeline, &is_sent, &is_over);
+        // A failure below must not leave the other threads running.
+        let _end = (EndsWith(is_sent), EndsWith(is_over));
         let watcher = scope.spawn(move || watch(pipeline, session, &runtime, is_over));
         let pauser = StdRng::seed_from_u64(seed + 1_000);
-        let pauser = scope.spawn(move || pause_again_and_again(cassandra, pauser, is_over));
+        let pauser = scope.spawn(move || pause_again_and_again(cassandra, pauser, is_sent));
         let load = scope.spawn(|| pipeline.load(RATE, &|sent| sent >= EVENTS));
         while !load.is_finished() {
             std::thread::sleep(Duration::from_millis(random.random_range(500..4_000)));
             members.change(&mut random);
         }
-        is_over.store(true, Ordering::Relaxed);
+        is_sent.store(true, Ordering::Relaxed);
         assert_eq!(load.join().unwrap(), EVENTS);
-        (watcher.join().unwrap(), pauser.join().unwrap())
+        let pauses = pauser.join().unwrap();
+        let changes = format!("{:?}", members.changes);
+        members.end();
+        ends_well(stays);
+        let rest = pipeline.stream(&["--until-end"]).end();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(rest.status, 0, "{}", rest.stderr);
+        (watcher.join().unwrap(), pauses, changes)
     });
-    let changes = format!("{:?}", members.changes);
-    members.end();
-    ends_well(stays);
-    let rest = pipeline.stream(&["--until-end"]).end();
-    assert_eq!(rest.status, 0, "{}", rest.stderr);
     let (mut lost, mut wrong) = (0, 0);
     let stored = Handle::current().block_on(rows(session, &pipeline.keyspace));
     assert_eq!(watched.topic.count(), EVENTS);
