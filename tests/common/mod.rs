@@ -17,6 +17,15 @@ pub struct Ran {
 }
 
 impl Ran {
+    /// Of a process that ended by itself, and wrote text.
+    pub fn of(out: std::process::Output) -> Ran {
+        Ran {
+            status: out.status.code().unwrap(),
+            stdout: String::from_utf8(out.stdout).unwrap(),
+            stderr: String::from_utf8(out.stderr).unwrap(),
+        }
+    }
+
     /// The summary of a command run with `--log-format json`.
     pub fn summary(&self) -> serde_json::Value {
         serde_json::from_str(self.stderr.lines().last().unwrap()).unwrap()
@@ -81,11 +90,7 @@ impl Place {
     /// Runs a script with `pipefail`, and `rtp` in the path.
     pub fn bash(&self, script: &str) -> Ran {
         let out = self.script(script).output().unwrap();
-        Ran {
-            status: out.status.code().unwrap(),
-            stdout: String::from_utf8(out.stdout).unwrap(),
-            stderr: String::from_utf8(out.stderr).unwrap(),
-        }
+        Ran::of(out)
     }
 
     /// Starts such a script without waiting for it; its output is lost.
@@ -154,6 +159,18 @@ impl Place {
             })
         })
         .unwrap()
+    }
+}
+
+/// Adds the Rust files below a folder.
+pub fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => sources(&path, found),
+            false if path.extension().is_some_and(|e| e == "rs") => found.push(path),
+            false => {}
+        }
     }
 }
 

@@ -24,11 +24,7 @@ fn justw(place: &Place, args: &[&str], env: &[(&str, &str)]) -> Ran {
         .envs(env.iter().copied())
         .output()
         .unwrap();
-    Ran {
-        status: out.status.code().unwrap(),
-        stdout: String::from_utf8(out.stdout).unwrap(),
-        stderr: String::from_utf8(out.stderr).unwrap(),
-    }
+    Ran::of(out)
 }
 
 /// Number of rows of each store, and the sum of their digests' first bytes.

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::common::sources;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A room and what it uses, or a crate and where it is used.
@@ -23,17 +25,6 @@ fn declared(block: &str) -> Map {
         (name.trim().to_string(), known.collect())
     };
     block.lines().map(line).collect()
-}
-
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => sources(&path, found),
-            false if path.extension().is_some_and(|e| e == "rs") => found.push(path),
-            false => {}
-        }
-    }
 }
 
 /// Each file of src/ by its path there, without comments and unit tests.

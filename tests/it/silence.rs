@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use crate::common::sources;
+
 /// What passes over an error, or replaces it with a default. Many of these are of an `Option`, where nothing has failed;
 /// the text does not show that, so they are listed, too.
 const PASSES_OVER: &[&str] = &[
@@ -45,17 +47,6 @@ fn root() -> &'static Path {
 
 fn list() -> PathBuf {
     root().join("tests/it/silence.txt")
-}
-
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => sources(&path, found),
-            false if path.extension().is_some_and(|e| e == "rs") => found.push(path),
-            false => {}
-        }
-    }
 }
 
 /// The places of a file's text, without comments and tests. A line that continues a chain of calls is shown with the

@@ -169,11 +169,7 @@ fn fetch_in(
         .envs(env.iter().copied())
         .output()
         .unwrap();
-    Ran {
-        status: out.status.code().unwrap(),
-        stdout: String::from_utf8(out.stdout).unwrap(),
-        stderr: String::from_utf8(out.stderr).unwrap(),
-    }
+    Ran::of(out)
 }
 
 fn ids(ran: &Ran) -> Vec<String> {

@@ -131,6 +131,18 @@ pub(crate) fn said(at: &str, code: Code, words: &str) -> Error {
     }
 }
 
+/// Whether this error says that events are damaged where they are stored.
+fn is_corrupt(code: Code) -> bool {
+    matches!(
+        code,
+        Code::BadMessage
+            | Code::BadCompression
+            | Code::InvalidMessage
+            | Code::InvalidMessageSize
+            | Code::InvalidRecord
+    )
+}
+
 /// Whether this error says that a topic, or a partition of it, does not exist.
 pub(crate) fn is_unknown(code: Code) -> bool {
     matches!(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -218,7 +218,7 @@ impl PartitionReader {
     /// What an error says that came in place of an event: `Err` if waiting cannot help.
     fn unreadable(&self, error: &KafkaError, unread: &BTreeMap<i32, i64>) -> Result<Error> {
         let known = match error.rdkafka_error_code() {
-            Some(code) if is_corrupt(code) => {
+            Some(code) if kafka::is_corrupt(code) => {
                 let at = kafka::address(&self.server);
                 Error::missing(format!("{at}: {code}; the events there are damaged"))
             }
@@ -336,18 +336,6 @@ impl PartitionReader {
         })?;
         Ok((oldest, has_events))
     }
-}
-
-/// Whether this error says that events are damaged where they are stored.
-fn is_corrupt(code: Code) -> bool {
-    matches!(
-        code,
-        Code::BadMessage
-            | Code::BadCompression
-            | Code::InvalidMessage
-            | Code::InvalidMessageSize
-            | Code::InvalidRecord
-    )
 }
 
 #[async_trait]

@@ -91,10 +91,8 @@ impl KafkaConsumer {
         let Some(sought) = &mut self.sought else {
             return;
         };
-        for (partition, range) in span.ranges() {
-            let known = sought.get(partition).unwrap_or(0);
-            sought.set(partition, known.max(range.end));
-        }
+        let ends: Offsets = span.ranges().map(|(p, range)| (p, range.end)).collect();
+        sought.raise_to(&ends);
     }
 
     /// These partitions move to other members, which get them once what was polled is committed.

@@ -146,16 +146,7 @@ impl KafkaConsumer {
 
 /// Whether an error says that what is in the log cannot be read, which no waiting heals.
 fn is_unreadable(code: Code) -> bool {
-    matches!(
-        code,
-        Code::BadMessage
-            | Code::BadCompression
-            | Code::InvalidMessage
-            | Code::InvalidMessageSize
-            | Code::InvalidRecord
-            | Code::MessageSizeTooLarge
-            | Code::NotImplemented
-    )
+    kafka::is_corrupt(code) || matches!(code, Code::MessageSizeTooLarge | Code::NotImplemented)
 }
 
 /// The outcome of an event of the client.
