@@ -12,6 +12,7 @@ use crate::common::sources;
 /// the text does not show that, so they are listed, too.
 const PASSES_OVER: &[&str] = &[
     ".ok()",
+    ".err()",
     ".unwrap_or(",
     ".unwrap_or_else(",
     ".unwrap_or_default()",
@@ -26,13 +27,14 @@ const PASSES_OVER: &[&str] = &[
     "let _ =",
     "drop(",
     "let Ok(",
-    "Err(_) ",
+    "let Err(",
+    "Err(_)",
     "Err(..)",
-    "_ => {}",
-    "_ => false",
-    "_ => break",
-    "_ => continue",
-    "_ => return,",
+];
+
+/// How an arm of a `match` begins that does nothing, or says that all is well, on the right of its arrow.
+const GOES_ON: &[&str] = &[
+    "{}", "()", "Ok(", "None", "true", "false", "break", "continue", "return,",
 ];
 
 /// The reason of a place that has none yet.
@@ -49,24 +51,46 @@ fn list() -> PathBuf {
     root().join("tests/it/silence.txt")
 }
 
-/// The places of a file's text, without comments and tests. A line that continues a chain of calls is shown with the
-/// lines before it.
+/// Whether an arm of a `match` takes an error and does not pass it on, or takes everything else and goes on.
+fn goes_on(code: &str) -> bool {
+    let Some((pattern, body)) = code.split_once(" => ") else {
+        return code.contains("Err(") && code.ends_with(" =>");
+    };
+    let begins = |with: &&str| body.starts_with(with);
+    let pattern = pattern.split(" if ").next().unwrap();
+    let takes_errors = pattern.contains("Err(") && !body.contains("Err(");
+    let takes_the_rest = pattern == "_" || pattern.contains("(_)");
+    body.starts_with("{}")
+        || takes_errors
+        || takes_the_rest && GOES_ON.iter().any(|with| begins(&with))
+}
+
+/// The places of a file's text, without comments and tests. A line that continues a chain of calls, or a condition, is
+/// shown with the lines before it.
 fn places(text: &str) -> Vec<String> {
     let text = text.split("\n#[cfg(test)]\n").next().unwrap();
     let lines = text.lines().map(str::trim);
     let lines: Vec<&str> = lines.filter(|line| !line.starts_with("//")).collect();
-    let is_place = |line: &str| {
-        let code = line.split(" // ").next().unwrap();
-        let is_own_drop = code.starts_with("fn drop(");
-        !is_own_drop && PASSES_OVER.iter().any(|what| code.contains(what))
+    let goes_on_with = |at: usize| {
+        let is_whole =
+            lines[at - 1].is_empty() || lines[at - 1].ends_with(['{', '}', ';', ',', '(', '[']);
+        let continues = ["&& ", "|| ", "| ", "if "]
+            .iter()
+            .any(|with| lines[at].starts_with(with));
+        lines[at].starts_with('.') || !is_whole && continues
     };
     let shown = |at: usize| {
-        let chained = (0..at).rev().take_while(|i| lines[i + 1].starts_with('.'));
-        let first = chained.last().unwrap_or(at);
-        lines[first..=at].join(" ")
+        let continued = (0..at).rev().take_while(|i| goes_on_with(i + 1));
+        lines[continued.last().unwrap_or(at)..=at].join(" ")
     };
-    let found = (0..lines.len()).filter(|at| is_place(lines[*at]));
-    found.map(shown).collect()
+    let is_place = |at: &usize| {
+        let code = |line: &str| line.split(" // ").next().unwrap().to_string();
+        let line = code(lines[*at]);
+        let is_own_drop = line.starts_with("fn drop(");
+        !is_own_drop
+            && (PASSES_OVER.iter().any(|what| line.contains(what)) || goes_on(&code(&shown(*at))))
+    };
+    (0..lines.len()).filter(is_place).map(shown).collect()
 }
 
 /// Every place, and how often it is there. The suites in ports/conformance are tests themselves.
@@ -171,6 +195,44 @@ fn nothing_fails_in_silence() {
     }
     let mistakes = mistakes(&found, &listed);
     assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+}
+
+/// Each way to go on after a failure is seen, and none that passes the error on.
+#[test]
+fn arms_that_go_on_after_a_failure_are_seen() {
+    let silent = [
+        "Err(e) if e.kind() == NotFound => {}",
+        "Err(_) => {",
+        "Err(e) => log(e),",
+        "Ok(Err(_)) => true,",
+        "(Err(_), Err(_)) => a == b,",
+        "_ => Ok(()),",
+        "_ => None,",
+        "Some(_) => {}",
+        "if let Err(e) = save() {",
+        "saved.err()",
+    ];
+    for code in silent {
+        assert_eq!(places(&format!("match x {{\n{code}\n}}")), [code]);
+    }
+    for code in [
+        "Err(e) => return Err(e),",
+        "Err(e) => Err(e.into()),",
+        "_ => unreachable(),",
+        "Ok(x) => x,",
+    ] {
+        assert_eq!(
+            places(&format!("match x {{\n{code}\n}}")),
+            [""; 0],
+            "{code}"
+        );
+    }
+    let split =
+        "match x {\n    Err(e)\n        if e.is_retriable()\n            && now < until => {}\n}";
+    assert_eq!(
+        places(split),
+        ["Err(e) if e.is_retriable() && now < until => {}"]
+    );
 }
 
 /// The check above can fail.
