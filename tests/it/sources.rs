@@ -203,11 +203,14 @@ const ITEMS: Dataset = Dataset {
 
 #[test]
 fn the_link_header_is_read_as_its_standard_says() {
-    let links: [&[u8]; 4] = [
+    let links: [&[u8]; 7] = [
         b"</x?page=9>; title=\"page;rel=next\"; rel=\"last\", </x?page=2>; rel=\"next\"",
         b"</x?page=9>; rel=\"last\",\t</x?page=2>; rel=\"next\"",
         b"</x?page=9>; rel=\"last\"; title=\"a, <b\", </x?page=2>; rel=\"next\"",
         b"</x?page=2>; rel=\"next\"; title=\"caf\xe9\"",
+        b"</x?page=9>; rel=\"last\" </x?page=2>; rel=\"next\"",
+        b"</x?page=2>; rel='next'",
+        b"</x?page=9>; rel=next; anchor=\"/other\", </x?page=2>; rel=next; anchor=\"/x\"",
     ];
     let dataset = Dataset {
         pagination: "style = \"link\"",
@@ -228,10 +231,164 @@ fn the_link_header_is_read_as_its_standard_says() {
         assert_eq!((ran.status, ids(&ran)), (0, numbers(0..4)), "{link}");
         assert_eq!(api.targets(), ["/x", "/x?page=2"], "{link}");
     }
-    let api = Api::start(|_, _| Reply::with("200 OK", b"Link: /2; rel=next\r\n", records(0..2)));
-    let (_, ran) = fetch(&dataset, &format!("{}/x", api.url), &[], &[]);
-    assert_eq!(ran.status, 4, "{}", ran.stderr);
-    assert!(ran.stderr.contains("Link header"), "{}", ran.stderr);
+    for broken in [
+        "/2; rel=next",
+        "</9>; rel=last next </2>; rel=next",
+        "</2>; rel=\"next",
+    ] {
+        let field = format!("Link: {broken}\r\n");
+        let api = Api::start(move |_, _| Reply::with("200 OK", field.as_bytes(), records(0..2)));
+        let (_, ran) = fetch(&dataset, &format!("{}/x", api.url), &[], &[]);
+        assert_eq!(ran.status, 4, "{broken}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("cannot read the Link header"),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn no_secret_of_a_query_is_shown_and_what_the_address_supplies_is_not_kept() {
+    let query = "api_key=hunter2a&X-Signature=hunter2b&accessToken=hunter2c&n=1";
+    let dataset = Dataset {
+        pagination: "style = \"next-url\"\nnext = \"/next\"",
+        ..ITEMS
+    };
+    // Errors, warnings, help: the address comes from the option, the environment, or the dataset.
+    let nobody = format!("http://127.0.0.1:1/x?{query}");
+    let outage = ["--max-outage", "1s"];
+    let by_option = [&outage[..], &["--api", &nobody]].concat();
+    let by_variable = [("RTP_API_URL", nobody.as_str())];
+    for (more, env) in [
+        (&by_option[..], &[][..]),
+        (&outage, &by_variable),
+        (&outage, &[]),
+        (&["--help"], &by_variable),
+    ] {
+        let (_, ran) = fetch(&dataset, &nobody, more, env);
+        let said = ran.stdout + &ran.stderr;
+        assert!(!said.contains("hunter2"), "{more:?}: {said}");
+        if ran.status != 0 {
+            let masked = "http://127.0.0.1:1/x?api_key=***&X-Signature=***&accessToken=***&n=1: ";
+            assert!(ran.status == 4 && said.contains(masked), "{more:?}: {said}");
+        }
+    }
+    // The source repeats the address in that of the next page, which has a secret of its own.
+    let api = Api::start(
+        move |request, number| match (request.param("page"), number) {
+            (None, _) => {
+                let next = format!("/x?{query}&page=2&sig=hunter2d");
+                Reply::ok(format!(
+                    "{{\"items\":{},\"next\":\"{next}\"}}",
+                    records(0..2)
+                ))
+            }
+            (_, 1) => Reply::ok("{\"items\":[],\"next\":null}"),
+            _ => Reply::with("404 Not Found", b"", ""),
+        },
+    );
+    let place = Place::new();
+    let url = format!("{}/x?{query}", api.url);
+    let (status, fetched, said) = fetch_new(&place, &dataset, &url, &[]);
+    assert_eq!((status, fetched), (0, numbers(0..2)), "{said}");
+    let state = std::fs::read_to_string(place.path("state.json")).unwrap();
+    assert!(
+        state.contains("api_key=***") && state.contains("sig=hunter2d"),
+        "{state}"
+    );
+    for supplied in ["hunter2a", "hunter2b", "hunter2c"] {
+        assert!(!state.contains(supplied), "{state}");
+    }
+    let (status, _, said) = fetch_new(&place, &dataset, &url, &[]);
+    assert!(status == 4 && !said.contains("hunter2"), "{said}");
+    let second = format!("/x?{query}&page=2&sig=hunter2d");
+    assert_eq!(api.targets()[1..], [second.clone(), second]);
+    // Without the secret the page could not be requested.
+    let (status, _, said) = fetch_new(&place, &dataset, &format!("{}/x", api.url), &[]);
+    assert!(
+        status == 2 && said.contains("needs the parameter `api_key`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_and_comes_for_ever_ends_the_run() {
+    let with_error = Dataset {
+        records: "/items\"\nerror = \"/error",
+        ..ITEMS
+    };
+    let replies: [(&Dataset, &[u8], &[u8], &str); 5] = [
+        (
+            &ITEMS,
+            b"",
+            b"<!DOCTYPE html><title>Sign in</title>",
+            "begins with `<!DOCTYPE html><title>Sign in",
+        ),
+        (&ITEMS, b"", b"", "the response is empty"),
+        (
+            &ITEMS,
+            b"",
+            b"{\"items\":[{\"id\":\"caf\xe9\"}]}",
+            "not valid UTF-8 at byte 20",
+        ),
+        (
+            &ITEMS,
+            b"Content-Encoding: gzip\r\n",
+            b"{\"items\":[]}",
+            "invalid gzip",
+        ),
+        (
+            &with_error,
+            b"",
+            b"{\"error\":\"no such plan\"}",
+            "no such plan",
+        ),
+    ];
+    for (dataset, fields, body, says) in replies {
+        let api = Api::start(move |_, _| Reply::with("200 OK", fields, body));
+        let forever = ["--max-outage", "24h"];
+        let (_, ran) = fetch(dataset, &format!("{}/x", api.url), &forever, &[]);
+        assert_eq!(
+            (ran.status, ran.stdout.as_str()),
+            (4, ""),
+            "{says}: {}",
+            ran.stderr
+        );
+        assert!(ran.stderr.contains(says), "{says}: {}", ran.stderr);
+        assert!(ran.stderr.contains("8 times in a row"), "{}", ran.stderr);
+        assert!(
+            ran.stderr
+                .contains("expected JSON with the records at `/items`"),
+            "{}",
+            ran.stderr
+        );
+        assert_eq!(api.targets().len(), 8);
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_may_be_an_outage() {
+    let dataset = Dataset {
+        pagination: "style = \"page\"\nparam = \"page\"\nsize = 2",
+        ..ITEMS
+    };
+    // Seven times the same, and others between: no answer that comes for ever. After a page, no number is too many.
+    for glitches in [0..7, 1..9] {
+        let api = Api::start(move |request, number| match request.param("page") {
+            _ if glitches.contains(&number) => Reply::ok("<html>"),
+            Some("1") => Reply::ok(items(0..2)),
+            _ => Reply::ok(items(2..2)),
+        });
+        let url = format!("{}/x", api.url);
+        let (_, ran) = fetch(&dataset, &url, &["--concurrency", "1"], &[]);
+        assert_eq!(
+            (ran.status, ids(&ran)),
+            (0, numbers(0..2)),
+            "{}",
+            ran.stderr
+        );
+    }
 }
 
 #[test]
@@ -414,7 +571,12 @@ fn null_in_place_of_records_is_an_empty_page() {
 
 #[test]
 fn a_pause_that_the_source_asks_for_is_kept() {
-    for (status, pause, least) in [("429 Slow Down", "1.2", 1.2), ("403 Forbidden", "1", 1.0)] {
+    for (status, pause, least) in [
+        ("429 Slow Down", "1.2", 1.2),
+        ("403 Forbidden", "1", 1.0),
+        ("403 Forbidden", "0", 0.0),
+        ("403 Forbidden", "Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+    ] {
         let api = Api::start(move |_, number| match number {
             0 => Reply::with(status, format!("Retry-After: {pause}\r\n").as_bytes(), ""),
             _ => Reply::ok(items(0..1)),
@@ -704,5 +866,128 @@ fn a_bookmark_at_a_full_last_page_that_names_no_next_one_is_no_mistake() {
         assert_eq!(ran.status, 0, "{}", ran.stderr);
         let out = std::fs::read_to_string(place.path("o.ndjson")).unwrap();
         assert_eq!(ids(&Ran { stdout: out, ..ran }), numbers(expected));
+    }
+}
+
+/// Fetches what is new since the bookmark of this place: the status, the ids, and what was said.
+fn fetch_new(
+    place: &Place,
+    dataset: &Dataset,
+    url: &str,
+    more: &[&str],
+) -> (i32, Vec<String>, String) {
+    let state = ["--state", "state.json", "--out", "out.ndjson"];
+    std::fs::remove_file(place.path("out.ndjson")).ok();
+    let ran = fetch_in(place, dataset, url, &[&state[..], more].concat(), &[]);
+    let out = std::fs::read_to_string(place.path("out.ndjson")).unwrap_or_default();
+    let (status, said) = (ran.status, ran.stderr.clone());
+    (status, ids(&Ran { stdout: out, ..ran }), said)
+}
+
+/// A source with numbered pages of 50 records out of a list that changes.
+fn numbered(list: Arc<Mutex<Vec<u64>>>, at: fn(u64) -> u64) -> Api {
+    Api::start(move |request, _| {
+        let list = list.lock().unwrap();
+        let number: u64 = request.param("at").unwrap().parse().unwrap();
+        let start = usize::try_from(at(number)).unwrap().min(list.len());
+        let page = &list[start..(start + 50).min(list.len())];
+        let records: Vec<String> = page.iter().map(|n| format!("{{\"id\":\"{n}\"}}")).collect();
+        Reply::ok(format!("{{\"items\":[{}]}}", records.join(",")))
+    })
+}
+
+#[test]
+fn a_source_that_puts_new_records_first_cannot_be_resumed_by_number() {
+    let pages: fn(u64) -> u64 = |number| (number - 1) * 50;
+    let offsets: fn(u64) -> u64 = |number| number;
+    for (style, at) in [("page", pages), ("offset", offsets)] {
+        let dataset = Dataset {
+            pagination: match style {
+                "page" => "style = \"page\"\nparam = \"at\"\nsize = 50",
+                _ => "style = \"offset\"\nparam = \"at\"\nsize = 50",
+            },
+            ..ITEMS
+        };
+        // 140: the last page is short; 150: it is full; 50 more: a whole page is new.
+        for (before, new) in [(140, 5), (150, 5), (150, 50), (140, 1)] {
+            let list = Arc::new(Mutex::new((0..before).rev().collect::<Vec<u64>>()));
+            let url = format!("{}/x", numbered(list.clone(), at).url);
+            let place = Place::new();
+            let fetch = || fetch_new(&place, &dataset, &url, &[]);
+            let (status, fetched, said) = fetch();
+            assert_eq!((status, fetched.len() as u64), (0, before), "{said}");
+            let (status, fetched, said) = fetch();
+            assert_eq!((status, fetched.len()), (0, 0), "{said}");
+            assert!(said.contains("no new records"), "{said}");
+            let state = std::fs::read(place.path("state.json")).unwrap();
+
+            *list.lock().unwrap() = (0..before + new).rev().collect();
+            let what = format!("{style}: {before} and {new} before them");
+            let (status, fetched, said) = fetch();
+            assert_eq!((status, fetched.len()), (5, 0), "{what}: {said}");
+            let moved = "is not the one that an earlier run took last";
+            assert!(
+                said.contains(moved) && said.contains("move the state file away"),
+                "{said}"
+            );
+            assert_eq!(std::fs::read(place.path("state.json")).unwrap(), state);
+
+            // At the end they are found, and a record whose other fields change is the same one.
+            *list.lock().unwrap() = (0..before).rev().chain(1000..1000 + new).collect();
+            let (status, fetched, said) = fetch();
+            assert_eq!(
+                (status, fetched),
+                (0, numbers(1000..1000 + new)),
+                "{what}: {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_last_page_that_has_a_name_grows_and_parts_of_pages_follow_one_another() {
+    let dataset = Dataset {
+        pagination: "style = \"cursor\"\nparam = \"cursor\"\nnext = \"/next\"",
+        ..ITEMS
+    };
+    let list = Arc::new(Mutex::new((0..7).collect::<Vec<u64>>()));
+    let there = list.clone();
+    let api = Api::start(move |request, _| {
+        let list = there.lock().unwrap();
+        let start: usize = request.param("cursor").map_or(0, |c| c.parse().unwrap());
+        let end = (start + 5).min(list.len());
+        let records: Vec<String> = list[start..end]
+            .iter()
+            .map(|n| format!("{{\"id\":\"{n}\"}}"))
+            .collect();
+        let next = match end < list.len() {
+            true => format!("\"{end}\""),
+            false => "null".into(),
+        };
+        Reply::ok(format!(
+            "{{\"items\":[{}],\"next\":{next}}}",
+            records.join(",")
+        ))
+    });
+    let url = format!("{}/x", api.url);
+    let place = Place::new();
+    let part = ["--count", "3"];
+    for (more, records, expected) in [
+        (&part[..], 0..7, 0..3),
+        (&part, 0..7, 3..6),
+        (&[], 0..7, 6..7),
+        (&[], 0..9, 7..9),
+        (&[], 0..9, 9..9),
+        (&[], 0..17, 9..17),
+        // Its records moved: all of the page once more, because which of them are new cannot be known.
+        (&[], 1..18, 16..18),
+    ] {
+        *list.lock().unwrap() = records.clone().collect();
+        let (status, fetched, said) = fetch_new(&place, &dataset, &url, more);
+        assert_eq!(
+            (status, fetched),
+            (0, numbers(expected)),
+            "{records:?}: {said}"
+        );
     }
 }
