@@ -25,6 +25,9 @@ struct Saved {
     /// What identifies the last of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last: Option<String>,
+    /// What identifies the first record of the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first: Option<String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for it
@@ -119,6 +122,7 @@ impl Bookmark {
             position: saved.next,
             done: saved.done,
             last: saved.last,
+            first: saved.first,
         });
         Ok(())
     }
@@ -165,6 +169,7 @@ impl Bookmark {
             next: next.position.clone(),
             done: next.done,
             last: next.last.clone(),
+            first: next.first.clone(),
         };
         let json = serde_json::to_string(&saved);
         json.map(Some).map_err(Error::internal)

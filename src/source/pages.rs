@@ -22,7 +22,9 @@ use crate::secret::shown;
 /// Maximum number of consecutive pages without records that a source with cursors may send.
 const MAX_EMPTY_PAGES: u32 = 100;
 
-const MOVED: &str = "move the state file away to fetch everything again; a source that puts new records first cannot be resumed by page or offset, but by a cursor, or by a parameter in `query` that asks for what is new";
+const PUTS_FIRST: &str = "move the state file away to fetch everything again; to get only what is new from such a source, ask for it with a parameter in `query`, such as a time";
+
+const MOVED: &str = "move the state file away to fetch everything again; a source that puts new records first cannot be resumed by page or offset: ask for what is new with a parameter in `query`, such as a time";
 
 /// How often a source is asked before JSON without records is taken for what it always sends: within a second.
 const MISFITS: u32 = 4;
@@ -157,6 +159,8 @@ pub struct Pages {
     at: Option<Position>,
     /// Where to continue after what was handed out.
     resume: Resume,
+    /// What identifies the first record of the first page.
+    first: Option<String>,
     ahead: VecDeque<PageRequest>,
     concurrency: usize,
     /// Records still wanted; none for all.
@@ -191,6 +195,7 @@ impl Pages {
         Pages {
             fetcher,
             at: Some(from.position.clone()),
+            first: from.first.clone(),
             resume: from,
             ahead: VecDeque::new(),
             concurrency,
@@ -238,11 +243,13 @@ impl Pages {
         }
         if let Some(mut resume) = paging.resume(&position, records, taken, next.as_ref()) {
             if let Some(last) = resume.done.checked_sub(1) {
-                resume.last = Some(
-                    self.fetcher
-                        .reader
-                        .identity(page.lines_of(last..last + 1))?,
-                );
+                resume.last = Some(self.identity(&page, last)?);
+            }
+            if position == Position::Start && records > 0 {
+                self.first = Some(self.identity(&page, 0)?);
+            }
+            if matches!(resume.position, Position::Cursor(_) | Position::Url(_)) {
+                resume.first = self.first.clone();
             }
             self.resume = resume;
         }
@@ -252,6 +259,41 @@ impl Pages {
             take: done..taken,
             resume: self.resume.clone(),
         }))
+    }
+
+    fn identity(&self, page: &Page, record: u64) -> Result<String> {
+        let line = page.lines_of(record..record + 1);
+        self.fetcher.reader.identity(line)
+    }
+
+    /// Looks whether the first page still begins as it did when a walk with names began, before that walk continues
+    /// elsewhere. An error if the source has put records before it. Returns a doubt, for people, if the first page no
+    /// longer has that record, which may have been deleted.
+    pub async fn check_front(&mut self) -> Result<Option<String>> {
+        let is_elsewhere = matches!(self.at, Some(Position::Cursor(_) | Position::Url(_)));
+        let Some(first) = self.first.clone().filter(|_| is_elsewhere) else {
+            return Ok(None);
+        };
+        let page = self.fetcher.page(&Position::Start).await?;
+        let address = shown(&self.fetcher.paging.address(&Position::Start)?);
+        for record in 0..page.records() {
+            if self.identity(&page, record)? != first {
+                continue;
+            }
+            return match record {
+                0 => Ok(None),
+                before => Err(Error::missing(format!(
+                    "{address}: {before} records come before the one that was the first, so the source has put new ones where this run would not look"
+                ))
+                .hint(PUTS_FIRST)),
+            };
+        }
+        if page.records() > 0 {
+            self.first = Some(self.identity(&page, 0)?);
+        }
+        Ok(Some(format!(
+            "{address}: the record that was the first is no longer on this page; if the source puts new records first, they are not fetched"
+        )))
     }
 
     /// How many records of this page earlier walks took. If the last of these is no longer where it was, new records may
@@ -269,7 +311,7 @@ impl Pages {
         let is_there = match last {
             _ if *done > records => false,
             None => true, // a bookmark of an older rtp
-            Some(last) => *last == self.fetcher.reader.identity(page.lines_of(at..*done))?,
+            Some(last) => *last == self.identity(page, at)?,
         };
         match is_there {
             true => return Ok(*done),

@@ -5,8 +5,7 @@ use url::Url;
 
 use crate::dataset::{Auth, PageStyle, SourceSpec};
 use crate::error::{Error, Result};
-use crate::secret::{self, MASK};
-use crate::source::query::{remove_param, set_param, value_of, without_user};
+use crate::source::query::{hide_secrets, remove_param, restore_secrets, set_param, without_user};
 
 /// Where a page is, in the form that a bookmark keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -41,6 +40,9 @@ pub struct Resume {
     /// What identifies the last one of these. If it is no longer where it was, the source has moved its records, and
     /// those that are new are somewhere else.
     pub last: Option<String>,
+    /// What identifies the first record of the first page, if the walk has left it by a name: what the source puts before
+    /// that record would never be seen.
+    pub first: Option<String>,
 }
 
 impl From<Position> for Resume {
@@ -49,6 +51,7 @@ impl From<Position> for Resume {
             position,
             done: 0,
             last: None,
+            first: None,
         }
     }
 }
@@ -141,6 +144,15 @@ impl Paging {
 
     /// The position of the page with this number, as the source numbers its pages.
     pub fn start(&self, number: Option<u64>) -> Result<Position> {
+        let lowest = match &self.style {
+            PageStyle::Page { first, .. } => *first,
+            _ => 1,
+        };
+        if let Some(number) = number.filter(|number| *number < lowest) {
+            return Err(Error::invalid(format!(
+                "--page {number}: the source's first page is {lowest}"
+            )));
+        }
         match (&self.style, number) {
             (PageStyle::Page { first, .. }, number) => Ok(Position::Page(number.unwrap_or(*first))),
             (PageStyle::Offset { .. }, number) => {
@@ -207,6 +219,7 @@ impl Paging {
                 position: position.clone(),
                 done: taken,
                 last: None,
+                first: None,
             }),
         }
     }
@@ -234,7 +247,7 @@ impl Paging {
             (_, PageStyle::Link | PageStyle::NextUrl { .. }, Hint::Next(target)) => {
                 let here = self.address(position)?;
                 let mut next = self.same_origin(&here, target)?;
-                self.hide_secrets(&mut next);
+                hide_secrets(&mut next, &self.base);
                 Some(Position::Url(next.into()))
             }
             _ => None,
@@ -248,7 +261,7 @@ impl Paging {
             let mut url = self.same_origin(&self.base, target)?;
             // The state file does not have these, but every page needs them.
             url.set_username(self.base.username()).ok();
-            self.restore_secrets(&mut url)?;
+            restore_secrets(&mut url, &self.base)?;
             return Ok(url);
         }
         match (position, &self.style) {
@@ -267,44 +280,6 @@ impl Paging {
             set_param(&mut url, param, &self.size.to_string());
         }
         Ok(url)
-    }
-
-    /// Masks the secrets that the source repeats from its own address, so that no state file has them. Others stay,
-    /// because nobody else could add them again: the file can be read by its owner only.
-    fn hide_secrets(&self, next: &mut Url) {
-        let Some(query) = next.query() else { return };
-        let hidden = secret::with_secrets(query, |param, value| {
-            let mut known = self.base.query_pairs();
-            let is_known = known.any(|(name, known)| name == param && known == value);
-            is_known.then(|| MASK.into())
-        });
-        next.set_query(Some(&hidden));
-    }
-
-    /// Puts the secrets back in place of their masks.
-    fn restore_secrets(&self, next: &mut Url) -> Result<()> {
-        let Some(query) = next.query() else {
-            return Ok(());
-        };
-        let mut missing = None;
-        let restored = secret::with_secrets(query, |param, value| {
-            if value != MASK {
-                return None;
-            }
-            let known = value_of(self.base.query().unwrap_or_default(), param);
-            if known.is_none() {
-                missing.get_or_insert(param.to_string());
-            }
-            known.map(String::from)
-        });
-        if let Some(param) = missing {
-            return Err(Error::invalid(format!(
-                "the bookmark's page needs the parameter `{param}`, which the source's address no longer has"
-            ))
-            .hint("add it to the address in --api, RTP_API_URL or the dataset's [source], or move the state file away to fetch everything again"));
-        }
-        next.set_query(Some(&restored));
-        Ok(())
     }
 
     /// Refuses a next page at another origin, which would receive this source's credentials.
@@ -371,6 +346,8 @@ mod tests {
         let p = paging("style = \"offset\"\nparam = \"o\"\nsize = 100");
         let start = p.start(Some(2)).unwrap();
         assert_eq!(start, Position::Offset(100));
+        let error = p.start(Some(0)).unwrap_err().to_string();
+        assert_eq!(error, "--page 0: the source's first page is 1");
         assert_eq!(
             p.after(&start, 40, &Hint::None).unwrap(),
             Some(Position::Offset(140))
@@ -428,6 +405,7 @@ mod tests {
                 position: here.clone(),
                 done,
                 last: None,
+                first: None,
             })
         };
         assert_eq!(resume(50, 50), here_after(50));

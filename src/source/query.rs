@@ -2,14 +2,55 @@
 
 use url::Url;
 
+use crate::error::{Error, Result};
+use crate::secret::{self, MASK};
+
 /// The value of a query parameter, as it stands.
-pub(super) fn value_of<'q>(query: &'q str, param: &str) -> Option<&'q str> {
+fn value_of<'q>(query: &'q str, param: &str) -> Option<&'q str> {
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let is_it = |name: &str| {
         let mut parsed = url::form_urlencoded::parse(name.as_bytes());
         parsed.next().is_some_and(|(name, _)| name == param)
     };
     pairs.find(|(name, _)| is_it(name)).map(|(_, value)| value)
+}
+
+/// Masks the secrets that the source repeats from its own address (`base`), so that no state file has them. Others stay,
+/// because nobody else could add them again: the file can be read by its owner only.
+pub(super) fn hide_secrets(next: &mut Url, base: &Url) {
+    let Some(query) = next.query() else { return };
+    let hidden = secret::with_secrets(query, |param, value| {
+        let mut known = base.query_pairs();
+        let is_known = known.any(|(name, known)| name == param && known == value);
+        is_known.then(|| MASK.into())
+    });
+    next.set_query(Some(&hidden));
+}
+
+/// Puts the secrets back in place of their masks.
+pub(super) fn restore_secrets(next: &mut Url, base: &Url) -> Result<()> {
+    let Some(query) = next.query() else {
+        return Ok(());
+    };
+    let mut missing = None;
+    let restored = secret::with_secrets(query, |param, value| {
+        if value != MASK {
+            return None;
+        }
+        let known = value_of(base.query().unwrap_or_default(), param);
+        if known.is_none() {
+            missing.get_or_insert(param.to_string());
+        }
+        known.map(String::from)
+    });
+    if let Some(param) = missing {
+        return Err(Error::invalid(format!(
+            "the bookmark's page needs the parameter `{param}`, which the source's address no longer has"
+        ))
+        .hint("add it to the address in --api, RTP_API_URL or the dataset's [source], or move the state file away to fetch everything again"));
+    }
+    next.set_query(Some(&restored));
+    Ok(())
 }
 
 /// Sets a query parameter, replacing any of that name. All others stay byte for byte, because `%E9` decoded and encoded

@@ -65,6 +65,13 @@ pub async fn walk(
     let mut bookmark = open_bookmark(settings, declared, dataset, run)?;
     let (mut pages, count) = pages(settings, source, declared, dataset, &bookmark, retry)?;
     let mut landing = Landing::open(settings.out.as_deref(), run)?;
+    let doubt = tokio::select! {
+        doubt = pages.check_front() => doubt?,
+        signal = run.stop.wait() => return Ok(signal.exit()),
+    };
+    if let Some(doubt) = doubt {
+        run.warn(doubt);
+    }
     let mut present = Vec::new();
     loop {
         let step = tokio::select! {
