@@ -3,16 +3,17 @@
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, CommandFactory, Parser};
 
 use crate::commands::Command;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, SecretRef};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::run::exposition;
+use crate::run::files::Files;
 use crate::run::{LogFormat, Run};
 
 /// Move records from an HTTP API into a real-time store (through an event log) and a batch store, and prove that
@@ -43,6 +44,13 @@ Durations are written as 250ms, 30s, 5m, 1h 30m or 7d. Server passwords are read
 RTP_CASSANDRA_PASSWORD and RTP_POSTGRES_PASSWORD, or from the files named by these with _FILE appended.
 
 Example: rtp init && rtp fetch --count 500 | rtp produce && rtp stream --until-end";
+
+/// The variables that name a file with the password of a server.
+const PASSWORD_FILES: [&str; 3] = [
+    "RTP_KAFKA_PASSWORD_FILE",
+    "RTP_CASSANDRA_PASSWORD_FILE",
+    "RTP_POSTGRES_PASSWORD_FILE",
+];
 
 /// Flags that every command takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -98,20 +106,26 @@ fn socket(text: &str) -> Result<SocketAddr, String> {
 }
 
 impl Cli {
-    /// An error if the command line names a file twice and one of its options would overwrite it.
-    pub fn check_files(&self) -> Result<()> {
+    /// The files that the command line and the environment name.
+    pub fn files(&self) -> Files {
         let mut files = self.command.files();
+        for variable in PASSWORD_FILES {
+            if let Some(path) = std::env::var_os(variable) {
+                files.read(variable, Path::new(&path));
+            }
+        }
         if let Some(path) = &self.global.dataset {
             files.read("--dataset", path);
         }
         if let Some(path) = &self.global.metrics_file {
             files.write("--metrics-file", path);
         }
-        files.check()
+        files
     }
 
     /// Runs the command.
     pub async fn run(self, run: &Run) -> Result<Exit> {
+        let files = self.files();
         let (command, global) = (self.command, self.global);
         if !command.tells_when_ready() {
             run.metrics.set_ready();
@@ -121,6 +135,11 @@ impl Cli {
         }
         let dataset = || {
             let dataset = Dataset::load(global.dataset.as_deref())?;
+            if let Some(SecretRef::File(path)) = dataset.source.auth.secret() {
+                let mut files = files.clone();
+                files.read("the secret of [source.auth]", path);
+                files.check()?;
+            }
             run.metrics.set_dataset(&dataset.name);
             Ok(dataset)
         };
@@ -136,15 +155,16 @@ const SECRET_VALUES: [&str; 3] = ["URL", "NAME=VALUE", "KIND:..."];
 /// nothing that may be a password.
 pub fn explained(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else {
-        return without_addresses(error);
+        return without_addresses(error, args);
     };
     let option = shown.split(' ').next().unwrap_or_default().to_string();
     let Some(arg) = find(&Cli::command(), &option) else {
-        return without_addresses(error);
+        return without_addresses(error, args);
     };
-    let place = match arg.get_env() {
-        Some(variable) if !is_given(&option, args) => variable.to_string_lossy().into_owned(),
-        _ => shown.clone(),
+    let variable = arg.get_env().filter(|_| !is_given(&option, args));
+    let place = match variable {
+        Some(variable) => variable.to_string_lossy().into_owned(),
+        None => shown.clone(),
     };
     let is_secret = |name: &str| SECRET_VALUES.contains(&name);
     let names = arg.get_value_names().unwrap_or_default();
@@ -154,7 +174,10 @@ pub fn explained(mut error: clap::Error, args: &[OsString]) -> clap::Error {
         return Cli::command().error(ErrorKind::ValueValidation, message);
     }
     error.insert(ContextKind::InvalidArg, ContextValue::String(place));
-    error
+    match variable.and_then(std::env::var_os) {
+        Some(value) => without_addresses(error, &[value]),
+        None => without_addresses(error, args),
+    }
 }
 
 /// The option of this name, such as `--event-log` or `-X`, of rtp or of one of its commands.
@@ -184,21 +207,28 @@ fn is_given(option: &str, args: &[OsString]) -> bool {
     args.iter().any(has_it)
 }
 
-/// The same error without any argument that looks like an address.
-fn without_addresses(mut error: clap::Error) -> clap::Error {
-    let is_address = |text: &str| text.contains('@') || text.contains("://");
-    for kind in [
-        ContextKind::InvalidArg,
-        ContextKind::InvalidValue,
-        ContextKind::InvalidSubcommand,
-    ] {
-        if let Some(ContextValue::String(text)) = error.get(kind)
-            && is_address(text)
-        {
-            error.insert(kind, ContextValue::String("***".into()));
-        }
+/// The same error without any of these values that looks like an address, wherever the error repeats it.
+fn without_addresses(error: clap::Error, values: &[OsString]) -> clap::Error {
+    let values = values.iter().map(|value| value.to_string_lossy());
+    let values: Vec<String> = values
+        .flat_map(|value| {
+            let of_option = value.split_once('=').map(|(_, value)| value.to_string());
+            [Some(value.into_owned()), of_option]
+        })
+        .flatten()
+        .filter(|value| value.contains('@') || value.contains("://"))
+        .collect();
+    let told = error.to_string();
+    if !values.iter().any(|value| told.contains(value)) {
+        return error;
     }
-    error
+    let message = told.split("\n\nUsage:").next().unwrap_or_default();
+    let message = message.split("\n\nFor more").next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let masked = values.iter().fold(message.to_string(), |message, value| {
+        message.replace(value, "***")
+    });
+    Cli::command().error(error.kind(), masked)
 }
 
 #[cfg(test)]
@@ -257,7 +287,20 @@ mod tests {
                     assert!(!told.contains("hunter2"), "{args:?}: {told}");
                 }
             }
-            for args in [&["init", address][..], &[address]] {
+            for args in [
+                &["init", address][..],
+                &[address],
+                &["completions", address],
+                &["init", "--log-format", address],
+                &["init", "--metrics-listen", address],
+                &["heartbeat", "--timeout", address],
+                &["heartbeat", &format!("--format={address}")],
+                &["fetch", "--count", address],
+                &["fetch", "--as-of", address],
+                &["fetch", "--limit", address],
+                &["produce", "--max-rejects", address],
+                &["mock-api", "--fault", address],
+            ] {
                 let told = told(args);
                 assert!(!told.contains("hunter2"), "{args:?}: {told}");
             }

@@ -19,15 +19,7 @@ impl Aside {
     /// Starts the file next to `target`, readable only by its owner. A target that is a symbolic link or not a
     /// regular file is refused, because renaming would replace it.
     pub fn create(target: &Path) -> Result<Aside> {
-        match std::fs::symlink_metadata(target) {
-            Ok(there) if !there.is_file() => {
-                return Err(Error::invalid(format!(
-                    "{} is a symbolic link or not a regular file, so it will not be replaced",
-                    target.display()
-                )));
-            }
-            _ => {}
-        }
+        check_replaceable(target)?;
         let folder = folder(target);
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let aside = tempfile::Builder::new()
@@ -50,16 +42,38 @@ impl Aside {
             .map_err(|e| file_error("write", &self.target, &e))
     }
 
+    /// The file itself, to change who may read it.
+    pub fn file(&self) -> &File {
+        self.out.get_ref()
+    }
+
     /// Makes the content durable and gives the file its name, replacing any file that has it.
-    pub fn publish(mut self) -> Result<()> {
+    pub fn publish(self) -> Result<()> {
+        self.publish_open().map(|_| ())
+    }
+
+    /// Like [`Aside::publish`], but more can be written to the file.
+    pub fn publish_open(self) -> Result<File> {
         let target = self.target;
         let fail = |e: &std::io::Error| file_error("write", &target, e);
-        self.out.flush().map_err(|e| fail(&e))?;
-        self.out.get_ref().sync_all().map_err(|e| fail(&e))?;
+        let file = self.out.into_inner().map_err(|e| fail(e.error()))?;
+        file.sync_all().map_err(|e| fail(&e))?;
         self.aside.persist(&target).map_err(|e| fail(&e.error))?;
         File::open(folder(&target))
             .and_then(|folder| folder.sync_all())
-            .map_err(|e| fail(&e))
+            .map_err(|e| fail(&e))?;
+        Ok(file)
+    }
+}
+
+/// An error if renaming another file to this name would replace a symbolic link, a pipe or a folder.
+fn check_replaceable(target: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(target) {
+        Ok(there) if !there.is_file() => Err(Error::invalid(format!(
+            "{} is a symbolic link or not a regular file, so it will not be replaced",
+            target.display()
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -92,8 +106,10 @@ pub fn in_use(path: &Path) -> String {
     format!("{} is in use by another rtp", path.display())
 }
 
-/// Like [`hold`], but returns none if another process holds the file.
+/// Like [`hold`], but returns none if another process holds the file. One that could not be replaced in the end is
+/// refused now.
 pub fn try_hold(path: &Path) -> Result<Option<File>> {
+    check_replaceable(path)?;
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let lock = OpenOptions::new()
@@ -146,5 +162,11 @@ mod tests {
         assert!(hold(&path).unwrap_err().to_string().contains("in use"));
         drop(held);
         hold(&path).unwrap();
+        std::os::unix::fs::symlink(&path, place.path().join("link")).unwrap();
+        for other in [place.path(), &place.path().join("link")] {
+            let error = hold(other).unwrap_err().to_string();
+            assert!(error.contains("not a regular file"), "{error}");
+        }
+        assert!(!place.path().join("link.lock").exists());
     }
 }

@@ -68,7 +68,7 @@ fn run_command(cli: Cli) -> Exit {
         run.start_progress();
     }
     report_panics(&run);
-    let are_distinct = cli.check_files();
+    let are_distinct = cli.files().check();
     // Not where it would overwrite another file of the command line.
     let metrics_file = cli.global.metrics_file.clone();
     let kept = cli.command.kept_when_interrupted();

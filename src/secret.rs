@@ -5,6 +5,8 @@ use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use url::Url;
+
 use crate::dataset::SecretRef;
 use crate::error::{Error, Result, file_error};
 
@@ -58,6 +60,80 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// What stands for a secret wherever it is not shown.
+pub const MASK: &str = "***";
+
+/// The words of a parameter's name that say that its value is a secret.
+const SECRET_WORDS: [&str; 19] = [
+    "accesskey",
+    "accesstoken",
+    "apikey",
+    "appid",
+    "auth",
+    "authorization",
+    "credential",
+    "credentials",
+    "jwt",
+    "key",
+    "pass",
+    "passphrase",
+    "passwd",
+    "password",
+    "pwd",
+    "secret",
+    "sig",
+    "signature",
+    "token",
+];
+
+/// Whether a query parameter is a secret, by its name: `token`, `api_key`, `X-Amz-Signature`, `accessToken`.
+pub fn is_secret(param: &str) -> bool {
+    let is_word = |word: &str| SECRET_WORDS.contains(&word.to_ascii_lowercase().as_str());
+    let mut parts = param.split(|c: char| !c.is_ascii_alphanumeric());
+    parts.any(|part| is_word(part) || humps(part).any(is_word))
+}
+
+/// The parts of a name that begin with a capital letter.
+fn humps(name: &str) -> impl Iterator<Item = &str> {
+    let mut rest = name;
+    std::iter::from_fn(move || {
+        let mut chars = rest.char_indices().skip(1);
+        let end = chars.find(|(_, c)| c.is_ascii_uppercase());
+        let (hump, after) = rest.split_at(end.map_or(rest.len(), |(at, _)| at));
+        rest = after;
+        (!hump.is_empty()).then_some(hump)
+    })
+}
+
+/// A query with the values that `change` returns in place of those of its secret parameters. All else stays byte for byte.
+pub fn with_secrets(query: &str, mut change: impl FnMut(&str, &str) -> Option<String>) -> String {
+    let pairs = query.split('&').map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let parsed = url::form_urlencoded::parse(pair.as_bytes()).next();
+        let (decoded, text) = parsed.unwrap_or_default();
+        let is_changed = is_secret(&decoded) && !value.is_empty();
+        match is_changed.then(|| change(&decoded, &text)).flatten() {
+            Some(other) => format!("{name}={other}"),
+            None => pair.to_string(),
+        }
+    });
+    pairs.collect::<Vec<String>>().join("&")
+}
+
+/// An address as people may see it: without its password and the secrets of its query.
+pub fn shown(address: &Url) -> String {
+    let mut address = address.clone();
+    if address.password().is_some() {
+        // An address that cannot have a password has none.
+        address.set_password(Some(MASK)).ok();
+    }
+    if let Some(query) = address.query() {
+        let masked = with_secrets(query, |_, _| Some(MASK.into()));
+        address.set_query(Some(&masked));
+    }
+    address.into()
+}
+
 fn read_file(path: &Path) -> Result<Secret> {
     let fail = |e: &std::io::Error| file_error("read the secret in", path, e);
     let mode = std::fs::metadata(path)
@@ -98,6 +174,33 @@ fn one_line(mut text: String, place: &str) -> Result<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_of_an_address_are_not_shown() {
+        let table = [
+            (
+                "http://h/p?page=2&key=x&n=1",
+                "http://h/p?page=2&key=***&n=1",
+            ),
+            (
+                "http://me:x@h/p?API_KEY=x%20y",
+                "http://me:***@h/p?API_KEY=***",
+            ),
+            (
+                "http://h/?X-Amz-Signature=x&access_token=x&accessToken=x&apikey=x&my-secret=x",
+                "http://h/?X-Amz-Signature=***&access_token=***&accessToken=***&apikey=***&my-secret=***",
+            ),
+            ("http://h/?%6Bey=x&k%65y=x", "http://h/?%6Bey=***&k%65y=***"),
+            (
+                "http://h/?monkey=1&keyboard=2&author=3&design=%E9&compass=4&a=b=key&&key&token=",
+                "http://h/?monkey=1&keyboard=2&author=3&design=%E9&compass=4&a=b=key&&key&token=",
+            ),
+            ("file:///tmp/a%20b.json", "file:///tmp/a%20b.json"),
+        ];
+        for (address, expected) in table {
+            assert_eq!(shown(&Url::parse(address).unwrap()), expected);
+        }
+    }
 
     #[test]
     fn files_of_one_line_that_only_the_owner_reads() {

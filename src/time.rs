@@ -31,6 +31,16 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     days.checked_add(rest).ok_or_else(wrong)
 }
 
+/// The same where zero would make no sense.
+pub fn parse_positive_duration(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err(format!(
+            "invalid duration `{text}`; expected one above 0, for example 250ms, 30s or 5m"
+        )),
+        duration => Ok(duration),
+    }
+}
+
 /// Parses an RFC 3339 time such as `2026-11-24T00:00:00Z`, or a date, which means its midnight in UTC.
 pub fn parse_time(text: &str) -> Result<Timestamp, String> {
     let day = text

@@ -1,6 +1,6 @@
 //! Flags that several commands share.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::ports::batch_store::BatchStores;
 use crate::ports::event_log::{EventLog, Setting};
 use crate::ports::realtime_store::RealtimeStores;
 use crate::run::Run;
-use crate::run::files::Files;
+use crate::run::files::{Files, is_same_file};
 use crate::run::retry::Retry;
 use crate::servers;
 
@@ -92,6 +92,13 @@ fn setting(text: &str) -> Result<Setting> {
 }
 
 impl EventLogArgs {
+    /// Adds the log's file, if it is one, which nothing may overwrite.
+    pub(super) fn read_by(&self, files: &mut Files) {
+        if let Some(path) = self.event_log.file() {
+            files.read("the event log", path);
+        }
+    }
+
     /// The address, with the settings of its client: those of `-X` after those of the command's own options.
     pub(super) fn with(&self, own: impl IntoIterator<Item = Setting>) -> Result<Arc<dyn EventLog>> {
         let own = own.into_iter().map(Ok);
@@ -152,25 +159,6 @@ pub(super) fn apart(log: &dyn EventLog, store: &dyn RealtimeStores) -> Result<()
     }
 }
 
-/// Whether two paths name one file, which may not exist yet.
-fn is_same_file(a: &Path, b: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let number = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
-    match (number(a), number(b)) {
-        (Ok(a), Ok(b)) => a == b,
-        (Err(_), Err(_)) => place(a) == place(b),
-        _ => false,
-    }
-}
-
-/// A path whose folder is written as the file system sees it, if it is there.
-fn place(path: &Path) -> Option<PathBuf> {
-    let path = std::path::absolute(path).ok()?;
-    let (folder, name) = (path.parent()?, path.file_name()?);
-    let folder = folder.canonicalize().unwrap_or_else(|_| folder.into());
-    Some(folder.join(name))
-}
-
 /// All three servers.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ServerArgs {
@@ -220,7 +208,8 @@ pub(super) struct IntakeArgs {
     /// Files to read; `-` or no file means standard input
     #[arg(value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
-    /// Write bad records to this file, each with its line, byte offset, field, rule and reason
+    /// Write bad records to this file, or to standard output for `-`, each with its line, byte offset, field, rule and
+    /// reason
     #[arg(long, value_name = "FILE")]
     pub(super) rejects: Option<PathBuf>,
     /// End with status 3 if there are more bad records than this; a percentage is checked at the end, and from the
@@ -265,24 +254,5 @@ impl IntakeArgs {
             require_records: self.require_records,
             commit_state: self.commit_state.clone(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_file_is_known_by_whatever_path() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        std::fs::create_dir(path("sub")).unwrap();
-        let is_one = |a: &str, b: &str| is_same_file(&path(a), &path(b));
-        assert!(is_one("a.db", "./a.db") && is_one("a.db", "sub/../a.db"));
-        assert!(!is_one("a.db", "b.db") && !is_one("a.db", "sub/a.db"));
-        std::fs::write(path("a.db"), "").unwrap();
-        assert!(!is_one("a.db", "b.db"));
-        std::os::unix::fs::symlink(path("a.db"), path("b.db")).unwrap();
-        assert!(is_one("a.db", "b.db") && is_one("sub/../b.db", "a.db"));
     }
 }

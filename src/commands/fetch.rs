@@ -14,7 +14,7 @@ use crate::source::http::Timeouts;
 use crate::source::landing::{self, Claim, Wanted};
 use crate::source::pace::LimitArg;
 use crate::source::walk::{WalkSettings, walk};
-use crate::time::{parse_duration, parse_time};
+use crate::time::{parse_positive_duration, parse_time};
 
 /// Fetch records from an HTTP API and write them as NDJSON
 ///
@@ -64,16 +64,16 @@ pub struct Args {
     #[arg(long, value_name = "N/DURATION")]
     limit: Option<LimitArg>,
     /// Time limit for connecting
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_positive_duration)]
     connect_timeout: Duration,
     /// How long a response may go without sending any bytes
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_positive_duration)]
     idle_timeout: Duration,
     /// Time limit for one request
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_positive_duration)]
     request_timeout: Duration,
     /// Time limit for the whole run; exceeding it ends the run with status 4
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_positive_duration)]
     max_elapsed: Option<Duration>,
     /// End with status 1 if there are no records
     #[arg(long)]

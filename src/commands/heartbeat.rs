@@ -10,10 +10,10 @@ use crate::error::Result;
 use crate::exit::Exit;
 use crate::heartbeat::webhook::WebhookUrl;
 use crate::heartbeat::{Alerts, Watched, report, round};
-use crate::run::Run;
 use crate::run::files::Files;
 use crate::run::stdout::{self, Pipe};
-use crate::time::parse_duration;
+use crate::run::{Run, streams};
+use crate::time::{parse_duration, parse_positive_duration};
 
 /// Check the event log and both stores: probes, lag and freshness
 ///
@@ -36,13 +36,13 @@ pub struct Args {
     #[arg(long)]
     once: bool,
     /// Repeat the checks at this interval, measured from start to start
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "once")]
+    #[arg(long, value_name = "DURATION", value_parser = parse_positive_duration, conflicts_with = "once")]
     interval: Option<Duration>,
     /// Consumer group whose lag is checked
     #[arg(long, default_value = "rtp", value_name = "NAME")]
     group: String,
     /// Time limit for each check
-    #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = parse_positive_duration)]
     timeout: Duration,
     /// Stale if the group lags by more than N events
     #[arg(long, value_name = "N")]
@@ -51,10 +51,10 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_lag_age: Option<Duration>,
     /// Stale if the real-time store's last write is older than this
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_positive_duration)]
     max_age_realtime: Option<Duration>,
     /// Stale if the batch store's last load is older than this
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_positive_duration)]
     max_age_batch: Option<Duration>,
     /// Format of standard output: a table, or one JSON object per round
     #[arg(
@@ -98,6 +98,7 @@ enum RoundFormat {
 
 /// Checks once, or until told to stop.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
+    streams::check_output()?; // before anything is probed
     let watched = Watched {
         dataset: Arc::new(dataset.clone()),
         event_log: args.servers.log.with(None)?,

@@ -56,7 +56,11 @@ const TO_A_FILE_FIRST: &str =
 impl Args {
     /// The files that it reads and writes.
     pub fn files(&self) -> Files {
-        self.intake.named_files()
+        let mut files = self.intake.named_files();
+        if let Some(path) = self.batch_store.batch_store.file() {
+            files.read("the batch store", path);
+        }
+        files
     }
 
     fn check(&self) -> Result<()> {

@@ -3,6 +3,9 @@
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 
+/// What stands for a name that may be a secret.
+const MASK: &str = "***";
+
 /// Print the man page of rtp, or of one command
 ///
 /// For example: rtp man init | man -l -
@@ -23,6 +26,9 @@ pub fn run(args: &Args, mut program: clap::Command) -> Result<Exit> {
                 .map(clap::Command::get_name)
                 .collect();
             let command = program.find_subcommand(name).ok_or_else(|| {
+                // A word may be a mistyped command; anything else may be a mistyped address with a password.
+                let is_word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+                let name = if is_word { name } else { MASK };
                 Error::invalid(format!(
                     "unknown command `{name}`; commands: {}",
                     names.join(", ")

@@ -61,7 +61,9 @@ impl Compression {
 impl Args {
     /// The files that it reads and writes.
     pub fn files(&self) -> Files {
-        self.intake.named_files()
+        let mut files = self.intake.named_files();
+        self.event_log.read_by(&mut files);
+        files
     }
 }
 

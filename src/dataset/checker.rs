@@ -73,7 +73,8 @@ impl Checker<'_> {
     }
 
     pub(super) fn duration(&self, text: &Spanned<String>) -> Result<Duration> {
-        crate::time::parse_duration(text.get_ref()).map_err(|e| self.error(&text.span(), e))
+        crate::time::parse_positive_duration(text.get_ref())
+            .map_err(|e| self.error(&text.span(), e))
     }
 
     pub(super) fn duration_if_any(

@@ -173,6 +173,25 @@ pub enum Auth {
     },
 }
 
+impl Auth {
+    /// Where its secret is; none if it has none.
+    pub fn secret(&self) -> Option<&SecretRef> {
+        match self {
+            Auth::None => None,
+            Auth::Bearer { token: secret }
+            | Auth::Basic {
+                password: secret, ..
+            }
+            | Auth::ApiKeyHeader { key: secret, .. }
+            | Auth::ApiKeyQuery { key: secret, .. }
+            | Auth::OAuth2 {
+                client_secret: secret,
+                ..
+            } => Some(secret),
+        }
+    }
+}
+
 /// Where to find a secret. The dataset file itself never contains one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretRef {

@@ -45,7 +45,7 @@ impl IntakeOptions {
     /// Whether the input can be read a second time: true for files, not for pipes. Nor can rejects be taken back from
     /// a pipe.
     pub fn can_be_read_again(&self) -> bool {
-        let is_file = |path: &PathBuf| path.as_os_str() != "-" && path.is_file();
+        let is_file = |path: &PathBuf| path.is_file() && !rejects::is_standard_stream(path);
         let mut files = self.files.iter().chain(&self.rejects);
         !self.files.is_empty() && files.all(is_file)
     }
@@ -73,11 +73,11 @@ impl<'a> Intake<'a> {
         run: &'a Run,
     ) -> Result<Self> {
         sniff::check_files(&options.files, format)?;
-        let rejects = options.rejects.as_deref();
+        let reject_path = options.rejects.as_deref();
         Ok(Intake {
             options,
             run,
-            reject_file: rejects
+            reject_file: reject_path
                 .map(|path| RejectFile::create(path, run))
                 .transpose()?,
             _held_state: options

@@ -2,7 +2,8 @@
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -11,12 +12,13 @@ use base64::Engine;
 
 use super::oversized;
 use crate::dataset::Dataset;
+use crate::durable::Aside;
 use crate::error::{Error, Result, file_error};
 use crate::ports::event_log::Producer;
 use crate::record::event::{Event, EventBatch, Headers};
 use crate::record::reject::Reject;
 use crate::run::retry::Retry;
-use crate::run::{Run, add};
+use crate::run::{Run, add, streams};
 
 /// A bad record, and where it was found.
 #[derive(Clone, Copy, Debug)]
@@ -130,23 +132,32 @@ pub fn push_line(lines: &mut Vec<u8>, dataset: &Dataset, rejected: &Rejected<'_>
 }
 
 /// A reject file: one JSON object per line, readable only by its owner. A pipe works, too.
+///
+/// What an older file holds is not overwritten but replaced by a new file of that name, so that whoever still reads the
+/// old one, such as the program that sends the input, reads all of it. That happens with the first bad record, or at the
+/// end of an input without any, and all bad records are in the named file from then on, even if the process is killed.
 #[derive(Debug)]
 pub struct RejectFile {
     path: PathBuf,
     out: BufWriter<File>,
     /// Whether it is a regular file, rather than a pipe or a terminal.
     is_file: bool,
-    /// Whether it still holds what another run left, which stays until this one has read something.
-    is_old: bool,
+    /// Whether this run has read something: until then, an older file stays.
+    has_read: bool,
+    /// The older file, if it holds something.
+    old: Option<Metadata>,
 }
 
 impl RejectFile {
-    /// Creates or opens the file; the first write empties it. A symbolic link to a file is refused, because whoever
-    /// made it would choose the file that is emptied.
+    /// Creates or opens the file. A symbolic link to a file is refused, because whoever made it would choose the file
+    /// that is replaced.
     pub fn create(path: &Path, run: &Run) -> Result<Self> {
         let fail = |e: std::io::Error| file_error("write the reject file", path, &e);
+        if let Some(stream) = standard_stream(path) {
+            return Ok(RejectFile::new(path, stream?, None));
+        }
         let is_link = std::fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink());
-        // /dev/stdout and the like are links to pipes.
+        // /dev/fd/63 and the like are links to pipes.
         if is_link && std::fs::metadata(path).map_or(true, |there| there.is_file()) {
             return Err(is_a_link(path));
         }
@@ -160,7 +171,7 @@ impl RejectFile {
                 .open(path)
                 .map_err(fail)?,
         };
-        let opened = file.metadata().map_err(fail)?;
+        let mut opened = file.metadata().map_err(fail)?;
         if opened.is_file() {
             // Nobody may have put a link in its place meanwhile.
             let named = std::fs::symlink_metadata(path).map_err(fail)?;
@@ -168,28 +179,43 @@ impl RejectFile {
                 return Err(is_a_link(path));
             }
             close_to_others(&file, &opened, path, run)?;
+            opened = file.metadata().map_err(fail)?;
         }
-        Ok(RejectFile {
-            path: path.into(),
-            is_file: opened.is_file(),
-            is_old: opened.is_file(),
-            out: BufWriter::new(file),
-        })
+        if opened.is_file() && opened.len() > 0 {
+            Aside::create(path)?; // whether it can be replaced is known before anything is read
+            return Ok(RejectFile::new(path, file, Some(opened)));
+        }
+        let is_file = opened.is_file();
+        let created = RejectFile::new(path, file, None);
+        Ok(RejectFile { is_file, ..created })
     }
 
-    /// Adds records as [`push_line`] writes them.
+    fn new(path: &Path, file: File, old: Option<Metadata>) -> Self {
+        RejectFile {
+            path: path.into(),
+            out: BufWriter::new(file),
+            is_file: old.is_some(),
+            has_read: false,
+            old,
+        }
+    }
+
+    /// Adds records as [`push_line`] writes them: none if what was read is good.
     pub fn write(&mut self, lines: &[u8]) -> Result<()> {
-        let emptied = match std::mem::take(&mut self.is_old) {
-            true => self.out.get_ref().set_len(0),
-            false => Ok(()),
-        };
-        emptied
-            .and_then(|()| self.out.write_all(lines))
-            .map_err(|e| file_error("write", &self.path, &e))
+        self.has_read = true;
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.replace_old()?;
+        let written = self.out.write_all(lines);
+        written.map_err(|e| file_error("write", &self.path, &e))
     }
 
     /// Makes all written records durable.
     pub fn sync(&mut self) -> Result<()> {
+        if self.has_read {
+            self.replace_old()?;
+        }
         let flushed = self.out.flush();
         flushed
             .and_then(|()| match self.is_file {
@@ -198,6 +224,53 @@ impl RejectFile {
             })
             .map_err(|e| file_error("write", &self.path, &e))
     }
+
+    /// Puts an empty file in the place of an older one, with the same access for its owner and its group.
+    fn replace_old(&mut self) -> Result<()> {
+        let Some(old) = self.old.take() else {
+            return Ok(());
+        };
+        let new = Aside::create(&self.path)?;
+        let mode = old.permissions().mode();
+        let mode = match fchown(new.file(), Some(old.uid()), Some(old.gid())) {
+            Ok(()) => mode & 0o770,
+            Err(_) => mode & 0o700, // another group than the old one's must not get in
+        };
+        new.file()
+            .set_permissions(Permissions::from_mode(mode))
+            .map_err(|e| file_error("set the access of", &self.path, &e))?;
+        self.out = BufWriter::new(new.publish_open()?);
+        Ok(())
+    }
+}
+
+/// The paths that mean standard output, and standard error.
+const STANDARD_STREAMS: [&[&str]; 2] = [
+    &["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"],
+    &["/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"],
+];
+
+/// Whether a path means standard output or standard error: what was written there cannot be taken back.
+pub fn is_standard_stream(path: &Path) -> bool {
+    let names = STANDARD_STREAMS.concat();
+    names.iter().any(|name| path.as_os_str() == *name)
+}
+
+/// Standard output or standard error, if the path means one of them: opened by its path once more, a file behind it would
+/// be overwritten from its start.
+fn standard_stream(path: &Path) -> Option<Result<File>> {
+    let fail = |e: std::io::Error| file_error("write the reject file", path, &e);
+    let means = |names: &[&str]| names.iter().any(|name| path.as_os_str() == *name);
+    let (closed, stream) = if means(STANDARD_STREAMS[0]) {
+        let stream = std::io::stdout().as_fd().try_clone_to_owned();
+        (streams::check_output(), stream)
+    } else if means(STANDARD_STREAMS[1]) {
+        let stream = std::io::stderr().as_fd().try_clone_to_owned();
+        (streams::check_error_output(), stream)
+    } else {
+        return None;
+    };
+    Some(closed.and_then(|()| stream.map(File::from).map_err(fail)))
 }
 
 /// Opens a pipe that something reads from; opening one that nothing reads from would wait for ever.
@@ -221,15 +294,17 @@ fn is_a_link(path: &Path) -> Error {
     .hint("name the file itself")
 }
 
-/// Bad records are people's data like the good ones, so everybody's access to an older file ends before it gets them.
+/// Bad records are people's data like the good ones, so everybody's access to an older file ends before it gets them. Its
+/// owner gets no access that they did not have.
 fn close_to_others(file: &File, opened: &Metadata, path: &Path, run: &Run) -> Result<()> {
-    if opened.permissions().mode() & 0o007 == 0 {
+    let mode = opened.permissions().mode();
+    if mode & 0o007 == 0 {
         return Ok(());
     }
-    file.set_permissions(Permissions::from_mode(0o600))
+    file.set_permissions(Permissions::from_mode(mode & 0o700))
         .map_err(|e| file_error("take everybody's access from", path, &e))?;
     run.warn(format!(
-        "{} was open to everybody; now only its owner may read it",
+        "{} was open to everybody; now it is open to its owner only",
         path.display()
     ));
     Ok(())

@@ -1,6 +1,7 @@
 //! The batch store port: a table loaded in one transaction.
 
 use std::fmt::{Debug, Display};
+use std::path::Path;
 
 use async_trait::async_trait;
 
@@ -19,6 +20,11 @@ pub trait BatchStores: Debug + Display + Send + Sync {
 
     /// The statements that create them.
     fn statements(&self, dataset: &Dataset) -> Vec<String>;
+
+    /// The file that the store is, if it is one.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 
     /// A store for one load.
     async fn open(&self, dataset: &Dataset) -> Result<Box<dyn BatchStore>>;

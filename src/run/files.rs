@@ -13,14 +13,14 @@ use crate::error::{Error, Result};
 const SQLITE: &[u8; 16] = b"SQLite format 3\0";
 
 /// The files of a command line.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Files {
     read: Vec<Named>,
     written: Vec<Named>,
 }
 
 /// A file, and how messages name it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Named {
     shown: String,
     identity: Option<Identity>,
@@ -28,7 +28,7 @@ struct Named {
 }
 
 /// What two names of one file have in common. Pipes, terminals and folders have none: nothing is overwritten there.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Identity {
     /// Device and inode of a file.
     Inode(u64, u64),
@@ -60,8 +60,8 @@ impl Files {
         });
     }
 
-    /// An error if a file that is overwritten is also read, is overwritten by another option as well, or is a
-    /// database.
+    /// An error if a file that is overwritten is also read, is overwritten by another option as well, is a folder, or
+    /// belongs to a database.
     pub fn check(&self) -> Result<()> {
         for (i, written) in self.written.iter().enumerate() {
             let mut others = self.read.iter().chain(&self.written[..i]);
@@ -74,10 +74,21 @@ impl Files {
                 ))
                 .hint("name another file, because one of the two would be lost"));
             }
-            if written.is_database() {
+            if written.path.is_dir() {
+                return Err(Error::invalid(format!("{} is a folder", written.shown))
+                    .hint("name a file in it"));
+            }
+            if is_database(&written.path) {
                 return Err(Error::invalid(format!(
                     "{} is an SQLite database, which would be overwritten",
                     written.shown
+                )));
+            }
+            if let Some(database) = database_of(&written.path) {
+                return Err(Error::invalid(format!(
+                    "{} belongs to the SQLite database {}, which would be damaged",
+                    written.shown,
+                    database.display()
                 )));
             }
         }
@@ -87,13 +98,9 @@ impl Files {
 
 impl Named {
     fn file(what: &str, path: &Path) -> Named {
-        let identity = match std::fs::metadata(path) {
-            Ok(there) => inode(&there),
-            Err(_) => new(path),
-        };
         Named {
             shown: format!("{what} {}", path.display()),
-            identity,
+            identity: identity(path),
             path: path.into(),
         }
     }
@@ -107,13 +114,34 @@ impl Named {
             path: PathBuf::new(),
         }
     }
+}
 
-    fn is_database(&self) -> bool {
-        let mut start = [0; SQLITE.len()];
-        matches!(self.identity, Some(Identity::Inode(..)))
-            && File::open(&self.path)
-                .and_then(|mut file| file.read_exact(&mut start))
-                .is_ok_and(|()| start == *SQLITE)
+/// Whether two paths name one file, which may not exist yet.
+pub fn is_same_file(a: &Path, b: &Path) -> bool {
+    let a = identity(a);
+    a.is_some() && a == identity(b)
+}
+
+fn is_database(path: &Path) -> bool {
+    let mut start = [0; SQLITE.len()];
+    path.is_file()
+        && File::open(path)
+            .and_then(|mut file| file.read_exact(&mut start))
+            .is_ok_and(|()| start == *SQLITE)
+}
+
+/// The database whose changes, not yet in its own file, this file holds.
+fn database_of(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let mut suffixes = ["-wal", "-shm", "-journal"].iter();
+    let name = suffixes.find_map(|suffix| name.strip_suffix(suffix))?;
+    Some(path.with_file_name(name)).filter(|database| is_database(database))
+}
+
+fn identity(path: &Path) -> Option<Identity> {
+    match std::fs::metadata(path) {
+        Ok(there) => inode(&there),
+        Err(_) => new(path),
     }
 }
 
@@ -124,12 +152,11 @@ fn inode(there: &std::fs::Metadata) -> Option<Identity> {
 }
 
 fn new(path: &Path) -> Option<Identity> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let folder = folder.canonicalize().ok()?; // without the folder, the file cannot be written at all
-    Some(Identity::New(folder.join(path.file_name()?)))
+    let path = std::path::absolute(path).ok()?;
+    let (folder, name) = (path.parent()?, path.file_name()?);
+    // A folder that is not there yet is known by its path only.
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.into());
+    Some(Identity::New(folder.join(name)))
 }
 
 #[cfg(test)]
@@ -153,8 +180,12 @@ mod tests {
             ("a", &["b", "c"], ""),
             ("a", &["b", "sub/../b"], "is the same file as --out0 "),
             ("a", &["db"], "is an SQLite database"),
-            ("a", &["none/b", "none/b"], ""),
-            ("sub", &["sub"], ""),
+            ("a", &["none/b", "none/c"], ""),
+            ("a", &["none/b", "./none/b"], "is the same file as --out0 "),
+            ("sub", &["sub"], "--out0 "),
+            ("a", &["sub"], "is a folder"),
+            ("a", &["db-wal"], "belongs to the SQLite database "),
+            ("a", &["a-wal"], ""),
         ] {
             let mut files = Files::default();
             files.read_inputs(&[path(read)]);
@@ -166,6 +197,10 @@ mod tests {
                 Err(e) => assert!(!says.is_empty() && e.to_string().contains(says), "{e}"),
             }
         }
+        let is_one = |a: &str, b: &str| is_same_file(&path(a), &path(b));
+        assert!(is_one("soft", "a") && is_one("hard", "sub/../a"));
+        assert!(is_one("new", "sub/../new") && is_one("none/new", "./none/new"));
+        assert!(!is_one("a", "db") && !is_one("new", "sub/new") && !is_one("a", "new"));
         let mut files = Files::default();
         files.read("the input", Path::new("/dev/null"));
         files.write("--out", Path::new("/dev/null"));

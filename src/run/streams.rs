@@ -1,4 +1,4 @@
-//! Whether standard input or output was closed (`>&-`) when rtp was started. Rust's runtime then opens /dev/null in its
+//! Whether a standard stream was closed (`>&-`) when rtp was started. Rust's runtime then opens /dev/null in its
 //! place before `main`, so that no other file gets its number: records written there would be lost without an error, and
 //! an input that cannot be read would look empty. Only a function that the loader calls before the runtime starts can
 //! see it.
@@ -14,6 +14,7 @@ static CLOSED: AtomicU8 = AtomicU8::new(0);
 
 const STDIN: c_int = 0;
 const STDOUT: c_int = 1;
+const STDERR: c_int = 2;
 
 /// Linux's command to read a descriptor's flags, which fails only if the descriptor is not open.
 const F_GETFD: c_int = 1;
@@ -27,7 +28,7 @@ unsafe extern "C" {
 static BEFORE_MAIN: extern "C" fn() = look;
 
 extern "C" fn look() {
-    for fd in [STDIN, STDOUT] {
+    for fd in [STDIN, STDOUT, STDERR] {
         // SAFETY: F_GETFD takes no argument, and any number may be asked about.
         if unsafe { fcntl(fd, F_GETFD) } == -1 {
             CLOSED.fetch_or(1 << fd, Ordering::Relaxed);
@@ -58,6 +59,17 @@ pub fn check_output() -> Result<()> {
         true => Err(
             Error::invalid("standard output is closed, so nothing can be written to it")
                 .hint("redirect it to a file, or to /dev/null to discard what is written"),
+        ),
+    }
+}
+
+/// An error if standard error was closed.
+pub fn check_error_output() -> Result<()> {
+    match was_closed(STDERR) {
+        false => Ok(()),
+        true => Err(
+            Error::invalid("standard error is closed, so nothing can be written to it")
+                .hint("name a file, or redirect standard error"),
         ),
     }
 }

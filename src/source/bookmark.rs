@@ -22,6 +22,12 @@ struct Saved {
     /// Records of the next page that were taken, from its first.
     #[serde(default, skip_serializing_if = "is_zero")]
     done: u64,
+    /// What identifies the last of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last: Option<String>,
+    /// What identifies the first record of the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first: Option<String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for it
@@ -46,6 +52,7 @@ pub struct Bookmark {
     /// The seed of the walk.
     pub seed: Option<String>,
     next: Option<Resume>,
+    is_resumed: bool,
     /// Keeps other runs from updating the file.
     _held: Option<File>,
 }
@@ -64,6 +71,7 @@ impl Bookmark {
             dataset: dataset.into(),
             seed: seed.map(str::to_string),
             next: None,
+            is_resumed: false,
             _held: None,
         };
         let Some(path) = path else {
@@ -109,9 +117,12 @@ impl Bookmark {
             return Err(wrong(format!("it was made with seed {other}, not {seed}")));
         }
         self.seed = saved.seed;
+        self.is_resumed = true;
         self.next = Some(Resume {
             position: saved.next,
             done: saved.done,
+            last: saved.last,
+            first: saved.first,
         });
         Ok(())
     }
@@ -130,7 +141,7 @@ impl Bookmark {
 
     /// Whether it continues a walk of an earlier run.
     pub fn is_resumed(&self) -> bool {
-        self.next.is_some()
+        self.is_resumed
     }
 
     /// Moves on; returns the bookmark as JSON, if one is kept.
@@ -157,6 +168,8 @@ impl Bookmark {
             seed: self.seed.clone(),
             next: next.position.clone(),
             done: next.done,
+            last: next.last.clone(),
+            first: next.first.clone(),
         };
         let json = serde_json::to_string(&saved);
         json.map(Some).map_err(Error::internal)

@@ -7,6 +7,7 @@ use url::Url;
 
 use super::{Response, Source};
 use crate::error::{Error, Result, file_error};
+use crate::secret::shown;
 
 /// Largest body accepted, in bytes; the same as over HTTP.
 const MAX_BODY: u64 = super::http::MAX_BODY;
@@ -55,9 +56,12 @@ fn files(address: &Url) -> Result<Vec<Url>> {
 }
 
 fn path(address: &Url) -> Result<PathBuf> {
-    address
-        .to_file_path()
-        .map_err(|()| Error::invalid(format!("{address} does not name a file on this machine")))
+    address.to_file_path().map_err(|()| {
+        Error::invalid(format!(
+            "{} does not name a file on this machine",
+            shown(address)
+        ))
+    })
 }
 
 fn address_of(file: &Path) -> Result<Url> {
@@ -78,8 +82,7 @@ impl Source for FileSource {
             )));
         }
         let bytes = tokio::fs::read(&path).await;
-        let body = String::from_utf8(bytes.map_err(|e| file_error("read", &path, &e))?)
-            .map_err(|_| Error::refused(format!("{} is not valid UTF-8", path.display())))?;
+        let body = bytes.map_err(|e| file_error("read", &path, &e))?;
         let this = self.files.iter().position(|file| file == address);
         let next = this.and_then(|i| self.files.get(i + 1));
         Ok(Response {

@@ -10,6 +10,7 @@ pub mod pages;
 pub mod pagination;
 pub mod pointers;
 pub mod projection;
+mod query;
 pub mod walk;
 
 use async_trait::async_trait;
@@ -24,7 +25,7 @@ use crate::source::http::{HttpSource, Timeouts};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// The whole body, decompressed.
-    pub body: String,
+    pub body: Vec<u8>,
     /// The target of the `Link` header with `rel="next"` (RFC 8288), verbatim.
     pub next_link: Option<String>,
 }
@@ -33,7 +34,8 @@ pub struct Response {
 ///
 /// Guarantees: a body is whole as far as the transport can tell, or an error; memory is bounded
 /// whatever the other side sends; credentials go only to the address's own origin. Errors: what is
-/// worth a retry is `Unavailable`, with the pause that the source asked for; everything else is `Refused`.
+/// worth a retry is `Unavailable`, with the pause that the source asked for; an answer that came whole but cannot be
+/// read is `Data`, whose repetition shows whether a retry helps; everything else is `Refused`.
 #[async_trait]
 pub trait Source: std::fmt::Debug + Send + Sync {
     /// Requests one address.

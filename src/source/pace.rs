@@ -29,8 +29,8 @@ impl FromStr for LimitArg {
         let wrong = || format!("invalid limit `{text}`; expected for example 20000/300s, or none");
         let (count, per) = text.split_once('/').ok_or_else(wrong)?;
         let count = count.trim().parse().map_err(|_| wrong())?;
-        let per = crate::time::parse_duration(per)?;
-        match count == 0 || per.is_zero() {
+        let per = crate::time::parse_positive_duration(per)?;
+        match count == 0 {
             true => Err(wrong()),
             false => Ok(LimitArg(Some((count, per)))),
         }

@@ -1,7 +1,9 @@
 //! Pure: a response becomes a page of lines, or an error that says what is wrong with it.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
+use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Response;
@@ -63,6 +65,8 @@ pub struct PageReader {
     style: PageStyle,
     projection: Projection,
     shape: Shape,
+    /// Name of the key field.
+    key: String,
 }
 
 impl PageReader {
@@ -82,26 +86,53 @@ impl PageReader {
             style: source.pagination.style.clone(),
             projection: Projection::new(dataset),
             shape,
+            key: dataset.fields[dataset.event.key].name.clone(),
         }
     }
 
-    /// Reads one response. A body that the source itself calls an error, or that is not JSON, is `Unavailable`: APIs
-    /// respond like that while they are down, even with status 200. JSON without records where the dataset says that
-    /// they are is `Invalid`.
+    /// Where responses have their records.
+    pub fn records_at(&self) -> &Pointer {
+        &self.records_at
+    }
+
+    /// What identifies the record of a line: a hash of its key, which stays the same if the record's other fields change
+    /// and in whichever shape it was fetched.
+    pub fn identity(&self, line: &[u8]) -> Result<String> {
+        let unreadable = |e| Error::internal(format!("a line of a page is not JSON: {e}"));
+        let line = std::str::from_utf8(line).map_err(Error::internal)?;
+        let mut event = Vec::new();
+        if let Shape::Raw = self.shape {
+            let mut present = vec![false; self.projection.fields()];
+            self.projection
+                .event(line, "", &mut present, &mut event)
+                .map_err(unreadable)?;
+        } else {
+            event.extend_from_slice(line.as_bytes());
+        }
+        let event: HashMap<String, Box<RawValue>> =
+            serde_json::from_slice(&event).map_err(unreadable)?;
+        let key = event.get(&self.key).map_or("", |key| key.get());
+        Ok(format!("{:016x}", xxh3_64(key.as_bytes())))
+    }
+
+    /// Reads one response. A body that the source itself calls an error, or that is not JSON, is `Data`: APIs respond like
+    /// that while they are down, even with status 200, but also for ever. JSON without records where the dataset says
+    /// that they are is `Invalid`.
     pub fn read(&self, response: &Response) -> Result<Page> {
-        let body = &response.body;
+        let body = std::str::from_utf8(&response.body).map_err(|e| {
+            let at = e.valid_up_to();
+            Error::data(format!("the response is not valid UTF-8 at byte {at}"))
+        })?;
         let body = body.strip_prefix('\u{feff}').unwrap_or(body).trim_ascii();
         if body.is_empty() {
-            return Err(Error::unavailable("the response is empty"));
+            return Err(Error::data("the response is empty"));
         }
         let found = self.places.find(body).map_err(|e| no_json(body, &e))?;
         if let (true, Some(Some(error))) = (self.has_error, found.last())
             && *error != "null"
         {
             let text: String = error.chars().take(200).collect();
-            return Err(Error::unavailable(format!(
-                "the source reports an error: {text}"
-            )));
+            return Err(Error::data(format!("the source reports an error: {text}")));
         }
         let Some(records) = found.first().copied().flatten() else {
             let there = instead_of(&self.records_at, body).map_err(|e| no_json(body, &e))?;
@@ -160,10 +191,13 @@ const RECORDS_HINT: &str =
     "`records` in the dataset's [source] says where a response has its records";
 
 fn no_json(body: &str, error: &serde_json::Error) -> Error {
-    match body.starts_with('<') {
-        true => Error::unavailable("the response is a web page, not JSON"),
-        false => Error::unavailable(format!("the response is invalid JSON: {error}")),
+    if body.starts_with('<') {
+        let start: String = body.chars().take(60).collect();
+        return Error::data(format!(
+            "the response is a web page, not JSON; it begins with `{start}`"
+        ));
     }
+    Error::data(format!("the response is invalid JSON: {error}"))
 }
 
 #[cfg(test)]
@@ -199,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_page_is_worth_another_try() {
+    fn what_is_no_page_is_data_that_cannot_be_read() {
         for (body, message) in [
             ("", "is empty"),
             (" \n", "is empty"),
@@ -209,7 +243,7 @@ mod tests {
             (r#"{"error":"Uh oh"}"#, "reports an error: \"Uh oh\""),
         ] {
             let error = read(body).unwrap_err();
-            assert!(error.is_retriable(), "{body}");
+            assert_eq!(error.kind(), crate::error::Kind::Data, "{body}");
             assert!(error.to_string().contains(message), "{body}: {error}");
         }
         assert!(read(r#"{"error":null,"results":[]}"#).is_ok());

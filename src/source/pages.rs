@@ -17,12 +17,21 @@ use super::pagination::{Hint, Paging, Position, Resume};
 use crate::error::{Context, Error, Kind, Result};
 use crate::run::retry::{Outage, Retry};
 use crate::run::task::Task;
+use crate::secret::shown;
 
 /// Maximum number of consecutive pages without records that a source with cursors may send.
 const MAX_EMPTY_PAGES: u32 = 100;
 
+const PUTS_FIRST: &str = "move the state file away to fetch everything again; to get only what is new from such a source, ask for it with a parameter in `query`, such as a time";
+
+const MOVED: &str = "move the state file away to fetch everything again; a source that puts new records first cannot be resumed by page or offset: ask for what is new with a parameter in `query`, such as a time";
+
 /// How often a source is asked before JSON without records is taken for what it always sends: within a second.
 const MISFITS: u32 = 4;
+
+/// How often a source is asked before the same unreadable answer is taken for what it always sends: within 7 seconds.
+/// Longer than a glitch, and more often than JSON without records, which hardly any source sends while it is down.
+const SAME_ANSWERS: u32 = 8;
 
 /// Requests and reads single pages, through outages.
 #[derive(Debug)]
@@ -45,14 +54,10 @@ impl Fetcher {
     async fn page(&self, position: &Position) -> Result<Page> {
         let address = self.paging.address(position)?;
         let mut outage = self.retry.as_ref().map(Outage::new);
-        let mut misfits = 0;
+        let mut unread = Unread::default();
         loop {
             let error = match self.attempt(&address).await {
-                Err(error) if error.kind() == Kind::Invalid => {
-                    misfits += 1;
-                    self.judge(error, misfits)
-                }
-                Err(error) => error,
+                Err(error) => self.judge(error, &mut unread),
                 Ok(page) => return Ok(page),
             };
             match &mut outage {
@@ -62,26 +67,37 @@ impl Fetcher {
         }
     }
 
-    /// JSON without records where they should be is an outage in a source whose pages were read before, and a mistake in
-    /// the dataset if it comes again and again from the beginning.
-    fn judge(&self, error: Error, misfits: u32) -> Error {
+    /// An answer that cannot be read is an outage in a source whose pages were read before. If the same one comes again
+    /// and again from the beginning, it is what the source always sends: a mistake in the dataset if it is JSON without
+    /// records where they should be (`Invalid`), and otherwise the source's own (`Data`).
+    fn judge(&self, error: Error, unread: &mut Unread) -> Error {
+        let is_over = match error.kind() {
+            Kind::Invalid => unread.misfits() >= MISFITS,
+            Kind::Data => unread.same(&error) >= SAME_ANSWERS,
+            _ => return error,
+        };
         let is_proven = self.has_read.load(Ordering::Relaxed);
         let may_heal = self
             .retry
             .as_ref()
-            .is_some_and(|retry| is_proven || (misfits < MISFITS && !retry.max_outage.is_zero()));
-        match may_heal {
-            true => Error::unavailable(error.to_string()),
-            false => error,
+            .is_some_and(|retry| is_proven || (!is_over && !retry.max_outage.is_zero()));
+        match error.kind() {
+            _ if may_heal => Error::unavailable(error.to_string()),
+            Kind::Invalid => error,
+            _ if is_over => Error::refused(format!("{error}, {SAME_ANSWERS} times in a row")).hint(format!(
+                "expected JSON with the records at `{}`; check the address, and the dataset's [source]; if the source is only down, fetch again later",
+                self.reader.records_at()
+            )),
+            _ => error.as_kind(Kind::Refused),
         }
     }
 
     async fn attempt(&self, address: &Url) -> Result<Page> {
         self.pace.wait(self.paging.size()).await;
         let response = self.source.get(address).await?;
-        let page = self.reader.read(&response).context(address)?;
-        self.has_read.store(true, Ordering::Relaxed);
+        let page = self.reader.read(&response).context(shown(address))?;
         self.check_size(&page, address)?;
+        self.has_read.store(true, Ordering::Relaxed);
         Ok(page)
     }
 
@@ -92,9 +108,35 @@ impl Fetcher {
         if !self.paging.is_endless() || got == asked {
             return Ok(());
         }
-        Err(Error::unavailable(format!(
-            "{address}: requested {asked} records, got {got}"
+        Err(Error::data(format!(
+            "{}: requested {asked} records, got {got}",
+            shown(address)
         )))
+    }
+}
+
+/// The answers to one request that could not be read.
+#[derive(Debug, Default)]
+struct Unread {
+    misfits: u32,
+    /// What was wrong with the last one, and how many in a row were like it.
+    same: Option<(String, u32)>,
+}
+
+impl Unread {
+    /// Counts JSON without records.
+    fn misfits(&mut self) -> u32 {
+        self.misfits += 1;
+        self.misfits
+    }
+
+    /// Counts an answer, and returns how many in a row have been the same.
+    fn same(&mut self, error: &Error) -> u32 {
+        let what = error.to_string();
+        let before = self.same.take().filter(|(before, _)| *before == what);
+        let times = before.map_or(0, |(_, times)| times) + 1;
+        self.same = Some((what, times));
+        times
     }
 }
 
@@ -117,6 +159,8 @@ pub struct Pages {
     at: Option<Position>,
     /// Where to continue after what was handed out.
     resume: Resume,
+    /// What identifies the first record of the first page.
+    first: Option<String>,
     ahead: VecDeque<PageRequest>,
     concurrency: usize,
     /// Records still wanted; none for all.
@@ -151,6 +195,7 @@ impl Pages {
         Pages {
             fetcher,
             at: Some(from.position.clone()),
+            first: from.first.clone(),
             resume: from,
             ahead: VecDeque::new(),
             concurrency,
@@ -184,7 +229,7 @@ impl Pages {
         let page = request.page.await?;
         self.check(&position, &page)?;
         let records = page.records();
-        let done = self.done(&position, records)?;
+        let done = self.done(&position, &page)?;
         let taken = self
             .wanted
             .map_or(records, |wanted| records.min(done.saturating_add(wanted)));
@@ -196,7 +241,16 @@ impl Pages {
         if self.ahead.front().map(|r| &r.position) != next.as_ref() {
             self.ahead.clear(); // an offset that moved by fewer than expected
         }
-        if let Some(resume) = paging.resume(&position, records, taken, next.as_ref()) {
+        if let Some(mut resume) = paging.resume(&position, records, taken, next.as_ref()) {
+            if let Some(last) = resume.done.checked_sub(1) {
+                resume.last = Some(self.identity(&page, last)?);
+            }
+            if position == Position::Start && records > 0 {
+                self.first = Some(self.identity(&page, 0)?);
+            }
+            if matches!(resume.position, Position::Cursor(_) | Position::Url(_)) {
+                resume.first = self.first.clone();
+            }
             self.resume = resume;
         }
         self.at = next;
@@ -207,20 +261,74 @@ impl Pages {
         }))
     }
 
-    /// How many records of this page earlier walks took.
-    fn done(&self, position: &Position, records: u64) -> Result<u64> {
-        let done = match self.resume.position == *position {
-            true => self.resume.done,
-            false => 0,
+    fn identity(&self, page: &Page, record: u64) -> Result<String> {
+        let line = page.lines_of(record..record + 1);
+        self.fetcher.reader.identity(line)
+    }
+
+    /// Looks whether the first page still begins as it did when a walk with names began, before that walk continues
+    /// elsewhere. An error if the source has put records before it. Returns a doubt, for people, if the first page no
+    /// longer has that record, which may have been deleted.
+    pub async fn check_front(&mut self) -> Result<Option<String>> {
+        let is_elsewhere = matches!(self.at, Some(Position::Cursor(_) | Position::Url(_)));
+        let Some(first) = self.first.clone().filter(|_| is_elsewhere) else {
+            return Ok(None);
         };
-        if done <= records {
-            return Ok(done);
+        let page = self.fetcher.page(&Position::Start).await?;
+        let address = shown(&self.fetcher.paging.address(&Position::Start)?);
+        for record in 0..page.records() {
+            if self.identity(&page, record)? != first {
+                continue;
+            }
+            return match record {
+                0 => Ok(None),
+                before => Err(Error::missing(format!(
+                    "{address}: {before} records come before the one that was the first, so the source has put new ones where this run would not look"
+                ))
+                .hint(PUTS_FIRST)),
+            };
         }
-        let address = self.fetcher.paging.address(position)?;
+        if page.records() > 0 {
+            self.first = Some(self.identity(&page, 0)?);
+        }
+        Ok(Some(format!(
+            "{address}: the record that was the first is no longer on this page; if the source puts new records first, they are not fetched"
+        )))
+    }
+
+    /// How many records of this page earlier walks took. If the last of these is no longer where it was, new records may
+    /// be on pages before this one, where numbers do not lead: an error. A page with a name has all records that its name
+    /// stands for, so it is taken once more from its first.
+    fn done(&self, position: &Position, page: &Page) -> Result<u64> {
+        let Resume { done, last, .. } = &self.resume;
+        let Some(at) = done
+            .checked_sub(1)
+            .filter(|_| self.resume.position == *position)
+        else {
+            return Ok(0);
+        };
+        let records = page.records();
+        let is_there = match last {
+            _ if *done > records => false,
+            None => true, // a bookmark of an older rtp
+            Some(last) => *last == self.identity(page, at)?,
+        };
+        match is_there {
+            true => return Ok(*done),
+            false if !position.is_counted() => return Ok(0),
+            false => {}
+        }
+        let address = shown(&self.fetcher.paging.address(position)?);
+        let seen = match *done > records {
+            true => format!("{records} records, but an earlier run took {done} from this page"),
+            false => {
+                format!("record {done} of this page is not the one that an earlier run took last")
+            }
+        };
         Err(Error::missing(format!(
-            "{address}: {records} records, but an earlier run took {done} from this page, so the source has moved some"
+            "{address}: {seen}, so the source has moved its records"
         ))
-        .hint("move the state file away to fetch everything again"))
+        .hint(MOVED))
     }
 
     /// An error if this page is full and more are wanted, but no response so far says where the next one is.
@@ -261,10 +369,9 @@ impl Pages {
     /// Detects a source that repeats itself, which would be read forever, and one that skips records, which would be
     /// lost.
     fn check(&mut self, position: &Position, page: &Page) -> Result<()> {
-        let address = || self.fetcher.paging.address(position);
+        let address = || self.fetcher.paging.address(position).map(|at| shown(&at));
         let records = page.records();
-        let is_counted = matches!(position, Position::Page(_) | Position::Offset(_));
-        if !is_counted && !self.walked.insert(self.hasher.hash_one(position)) {
+        if !position.is_counted() && !self.walked.insert(self.hasher.hash_one(position)) {
             return Err(Error::refused(format!(
                 "{}: the source named this page twice, so its pages form a loop",
                 address()?

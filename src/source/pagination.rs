@@ -5,6 +5,7 @@ use url::Url;
 
 use crate::dataset::{Auth, PageStyle, SourceSpec};
 use crate::error::{Error, Result};
+use crate::source::query::{hide_secrets, remove_param, restore_secrets, set_param, without_user};
 
 /// Where a page is, in the form that a bookmark keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -22,19 +23,36 @@ pub enum Position {
     Url(String),
 }
 
+impl Position {
+    /// Whether it is a number of pages or records, which shifts if the source puts records before it.
+    pub fn is_counted(&self) -> bool {
+        matches!(self, Position::Page(_) | Position::Offset(_))
+    }
+}
+
 /// Where the next walk continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resume {
     /// The first page to request.
     pub position: Position,
-    /// Records of that page that were taken before, from its first: a short last page of a source with numbered pages
-    /// may grow.
+    /// Records of that page that were taken before, from its first: it may have grown since.
     pub done: u64,
+    /// What identifies the last one of these. If it is no longer where it was, the source has moved its records, and
+    /// those that are new are somewhere else.
+    pub last: Option<String>,
+    /// What identifies the first record of the first page, if the walk has left it by a name: what the source puts before
+    /// that record would never be seen.
+    pub first: Option<String>,
 }
 
 impl From<Position> for Resume {
     fn from(position: Position) -> Self {
-        Resume { position, done: 0 }
+        Resume {
+            position,
+            done: 0,
+            last: None,
+            first: None,
+        }
     }
 }
 
@@ -56,7 +74,7 @@ impl Hint {
         match raw.as_bytes() {
             b"null" | b"false" | b"\"\"" => Ok(Hint::None),
             [b'"', ..] => serde_json::from_str(raw).map(Hint::Next).map_err(|e| {
-                Error::unavailable(format!(
+                Error::data(format!(
                     "the next page in the response is not a valid string: {e}"
                 ))
             }),
@@ -126,6 +144,15 @@ impl Paging {
 
     /// The position of the page with this number, as the source numbers its pages.
     pub fn start(&self, number: Option<u64>) -> Result<Position> {
+        let lowest = match &self.style {
+            PageStyle::Page { first, .. } => *first,
+            _ => 1,
+        };
+        if let Some(number) = number.filter(|number| *number < lowest) {
+            return Err(Error::invalid(format!(
+                "--page {number}: the source's first page is {lowest}"
+            )));
+        }
         match (&self.style, number) {
             (PageStyle::Page { first, .. }, number) => Ok(Position::Page(number.unwrap_or(*first))),
             (PageStyle::Offset { .. }, number) => {
@@ -169,7 +196,9 @@ impl Paging {
     }
 
     /// Where to continue once `taken` of a page's records are safe, those taken by earlier walks included; none if the
-    /// page moves nothing, because it is empty.
+    /// page moves nothing, because it is empty. That is the same page until the next one is named: numbers alone do not
+    /// show whether the source has put new records first, the last record taken does. Pages of an endless source never
+    /// change.
     pub fn resume(
         &self,
         position: &Position,
@@ -178,18 +207,20 @@ impl Paging {
         next: Option<&Position>,
     ) -> Option<Resume> {
         let is_whole = taken == records;
-        match (position, next) {
-            (Position::Page(_) | Position::Offset(_), _) if records == 0 => None,
-            (Position::Page(_), Some(next)) if is_whole && self.is_full(records) => {
-                Some(next.clone().into())
+        let is_counted = position.is_counted();
+        match next {
+            _ if is_counted && records == 0 => None,
+            Some(next) if is_whole && (self.endless || !is_counted) => Some(next.clone().into()),
+            // One request is everything, so the next walk makes it again.
+            None if is_whole && matches!(self.style, PageStyle::None) => {
+                Some(position.clone().into())
             }
-            (Position::Page(_), _) => Some(Resume {
+            _ => Some(Resume {
                 position: position.clone(),
                 done: taken,
+                last: None,
+                first: None,
             }),
-            (Position::Offset(n), _) => Some(Position::Offset(n.saturating_add(taken)).into()),
-            (_, Some(next)) if is_whole => Some(next.clone().into()),
-            _ => Some(position.clone().into()),
         }
     }
 
@@ -215,7 +246,8 @@ impl Paging {
             }
             (_, PageStyle::Link | PageStyle::NextUrl { .. }, Hint::Next(target)) => {
                 let here = self.address(position)?;
-                let next = self.same_origin(&here, target)?;
+                let mut next = self.same_origin(&here, target)?;
+                hide_secrets(&mut next, &self.base);
                 Some(Position::Url(next.into()))
             }
             _ => None,
@@ -227,8 +259,9 @@ impl Paging {
         let mut url = self.base.clone();
         if let Position::Url(target) = position {
             let mut url = self.same_origin(&self.base, target)?;
-            // The state file does not have it, but every page needs it.
+            // The state file does not have these, but every page needs them.
             url.set_username(self.base.username()).ok();
+            restore_secrets(&mut url, &self.base)?;
             return Ok(url);
         }
         match (position, &self.style) {
@@ -269,33 +302,6 @@ impl Paging {
             self.base.origin().ascii_serialization()
         )))
     }
-}
-
-/// Sets a query parameter, replacing any of that name. All others stay byte for byte, because `%E9` decoded and encoded
-/// again is another query.
-fn set_param(url: &mut Url, name: &str, value: &str) {
-    remove_param(url, name);
-    url.query_pairs_mut().append_pair(name, value);
-}
-
-fn remove_param(url: &mut Url, name: &str) {
-    let is_other = |pair: &&str| {
-        let mut parsed = url::form_urlencoded::parse(pair.as_bytes());
-        parsed.next().is_none_or(|(found, _)| found != name)
-    };
-    let query = url.query().unwrap_or_default();
-    let others: Vec<&str> = query.split('&').filter(is_other).collect();
-    let others = others.join("&");
-    if others.len() < query.len() {
-        url.set_query((!others.is_empty()).then_some(&others));
-    }
-}
-
-/// Removes a user and a password, which belong neither into a state file nor into a message.
-pub(super) fn without_user(url: &mut Url) {
-    // An address that cannot have a user, such as that of a file, has none.
-    url.set_username("").ok();
-    url.set_password(None).ok();
 }
 
 #[cfg(test)]
@@ -340,6 +346,8 @@ mod tests {
         let p = paging("style = \"offset\"\nparam = \"o\"\nsize = 100");
         let start = p.start(Some(2)).unwrap();
         assert_eq!(start, Position::Offset(100));
+        let error = p.start(Some(0)).unwrap_err().to_string();
+        assert_eq!(error, "--page 0: the source's first page is 1");
         assert_eq!(
             p.after(&start, 40, &Hint::None).unwrap(),
             Some(Position::Offset(140))
@@ -367,31 +375,28 @@ mod tests {
     }
 
     #[test]
-    fn what_the_source_repeats_of_a_secret_is_left_out() {
-        let left = |text: &str| {
-            let mut url = Url::parse(text).unwrap();
-            remove_param(&mut url, "key");
-            without_user(&mut url);
-            url.to_string()
-        };
-        assert_eq!(left("http://h/p?key=old&a=1&key=older"), "http://h/p?a=1");
-        assert_eq!(left("http://h/p?key=old"), "http://h/p");
-        assert_eq!(left("http://h/p?%6Bey=old&b"), "http://h/p?b");
-        assert_eq!(left("http://me:hunter2@h/p?a=%20b"), "http://h/p?a=%20b");
-    }
-
-    #[test]
-    fn the_other_parameters_stay_byte_for_byte() {
-        let mut url = Url::parse("http://h/p?city=Montr%E9al&page=1&sig=a%20b&&c+d").unwrap();
-        set_param(&mut url, "page", "2 3");
+    fn a_secret_that_the_source_repeats_is_kept_by_its_mask() {
+        let dataset = Dataset::parse(BUILT_IN, "test").unwrap();
+        let mut source = dataset.source.clone();
+        source.pagination.style = PageStyle::Link;
+        source.query = vec![("token".into(), "a b/c".into())];
+        let at = |url: &str| Paging::new(&source, &Url::parse(url).unwrap(), None).unwrap();
+        let p = at("http://h/p?api_key=hunter2");
+        let next = "/p?api_key=hunter2&sig=s&page=%E9&token=a%20b%2Fc";
+        let next = p.after(&Position::Start, 1, &Hint::Next(next.into()));
+        let next = next.unwrap().unwrap();
+        let kept = "http://h/p?api_key=***&sig=s&page=%E9&token=***";
+        assert_eq!(next, Position::Url(kept.into()));
         assert_eq!(
-            url.as_str(),
-            "http://h/p?city=Montr%E9al&sig=a%20b&&c+d&page=2+3"
+            p.address(&next).unwrap().as_str(),
+            "http://h/p?api_key=hunter2&sig=s&page=%E9&token=a+b%2Fc"
         );
+        let error = at("http://h/p").address(&next).unwrap_err().to_string();
+        assert!(error.contains("`api_key`"), "{error}");
     }
 
     #[test]
-    fn a_short_page_may_grow_and_a_full_one_is_done() {
+    fn a_walk_continues_on_the_page_where_the_last_one_ended() {
         let p = paging("style = \"page\"\nparam = \"page\"\nsize_param = \"n\"\nsize = 50");
         let (here, next) = (Position::Page(3), Position::Page(4));
         let resume = |records, taken| p.resume(&here, records, taken, Some(&next));
@@ -399,22 +404,38 @@ mod tests {
             Some(Resume {
                 position: here.clone(),
                 done,
+                last: None,
+                first: None,
             })
         };
-        assert_eq!(resume(50, 50), Some(next.clone().into()));
+        assert_eq!(resume(50, 50), here_after(50));
         assert_eq!(resume(40, 40), here_after(40));
         assert_eq!(resume(50, 20), here_after(20));
         assert_eq!(resume(0, 0), None);
         let p = paging("style = \"offset\"\nparam = \"o\"\nsize = 50");
-        let resume = |records, taken| p.resume(&Position::Offset(100), records, taken, None);
-        assert_eq!(resume(50, 20), Some(Position::Offset(120).into()));
-        assert_eq!(resume(0, 0), None);
+        let (here, next) = (Position::Offset(100), Position::Offset(150));
+        let resume = |records, taken| p.resume(&here, records, taken, Some(&next));
+        let at = |resume: Option<Resume>| resume.map(|at| (at.position, at.done));
+        assert_eq!(at(resume(50, 50)), Some((here.clone(), 50)));
+        assert_eq!(at(resume(50, 20)), Some((here.clone(), 20)));
+        assert_eq!(at(resume(0, 0)), None);
+        let p = paging(
+            "style = \"page\"\nparam = \"page\"\nsize_param = \"n\"\nsize = 50\nendless = true",
+        );
+        let (here, next) = (Position::Page(3), Position::Page(4));
+        let resume = |records, taken| p.resume(&here, records, taken, Some(&next));
+        assert_eq!(at(resume(50, 50)), Some((next.clone(), 0)));
+        assert_eq!(at(resume(50, 20)), Some((here.clone(), 20)));
         let p = paging("style = \"link\"");
         let (here, next) = (Position::Start, Position::Url("http://h:1/2".into()));
         let resume = |taken, next| p.resume(&here, 9, taken, next);
         assert_eq!(resume(9, Some(&next)), Some(next.clone().into()));
-        assert_eq!(resume(9, None), Some(here.clone().into()));
-        assert_eq!(resume(4, Some(&next)), Some(here.clone().into()));
+        assert_eq!(at(resume(9, None)), Some((here.clone(), 9)));
+        assert_eq!(at(resume(4, Some(&next))), Some((here.clone(), 4)));
+        let p = paging("style = \"none\"");
+        let resume = |taken| p.resume(&here, 9, taken, None);
+        assert_eq!(at(resume(9)), Some((here.clone(), 0)));
+        assert_eq!(at(resume(4)), Some((here.clone(), 4)));
     }
 
     #[test]

@@ -65,6 +65,13 @@ pub async fn walk(
     let mut bookmark = open_bookmark(settings, declared, dataset, run)?;
     let (mut pages, count) = pages(settings, source, declared, dataset, &bookmark, retry)?;
     let mut landing = Landing::open(settings.out.as_deref(), run)?;
+    let doubt = tokio::select! {
+        doubt = pages.check_front() => doubt?,
+        signal = run.stop.wait() => return Ok(signal.exit()),
+    };
+    if let Some(doubt) = doubt {
+        run.warn(doubt);
+    }
     let mut present = Vec::new();
     loop {
         let step = tokio::select! {
@@ -148,7 +155,7 @@ fn pages(
     retry: &Retry,
 ) -> Result<(Pages, Option<u64>)> {
     let base = Url::parse(&declared.url)
-        .map_err(|e| Error::invalid(format!("`{}`: {e}", declared.url)))?;
+        .map_err(|e| Error::invalid(format!("the source's address: {e}")))?;
     let paging = Paging::new(declared, &base, bookmark.seed.as_deref())?;
     let from = bookmark.start(&paging, settings.page)?;
     let one_page = paging.is_endless().then_some(paging.size());
@@ -195,12 +202,13 @@ fn conclude(
     run: &Run,
 ) -> Result<Exit> {
     let written = get(&run.counts.written);
+    let nothing = match bookmark.is_resumed() {
+        true => "the source has no new records",
+        false => "the source has no records",
+    };
     if let (0, Some(path)) = (written, &settings.out) {
         if settings.require_records {
-            run.warn(format!(
-                "the source has no records, so {} is unchanged",
-                path.display()
-            ));
+            run.warn(format!("{nothing}, so {} is unchanged", path.display()));
             return Ok(Exit::No);
         }
         // With a bookmark, there may well be nothing new.
@@ -221,7 +229,7 @@ fn conclude(
         ));
     }
     if written == 0 {
-        run.warn("the source has no records");
+        run.warn(nothing);
         return Ok(Exit::verdict(!settings.require_records));
     }
     Ok(Exit::Done)

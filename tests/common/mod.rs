@@ -74,7 +74,7 @@ impl Place {
 
     /// Runs rtp with `--log-format json`.
     pub fn rtp(&self, args: &[&str], stdin: &[u8]) -> Ran {
-        let mut child = self.start(args).0.take().unwrap();
+        let mut child = self.start(args).child.take().unwrap();
         let mut pipe = child.stdin.take().unwrap();
         let stdin = stdin.to_vec();
         let writer = std::thread::spawn(move || pipe.write_all(&stdin).ok());
@@ -142,7 +142,10 @@ impl Place {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        Running(Some(child))
+        Running {
+            child: Some(child),
+            said: Vec::new(),
+        }
     }
 
     /// One column of one row of a query, as text.
@@ -223,11 +226,15 @@ impl Drop for Mock {
 }
 
 /// A running command, which is killed if the test ends before it. Its standard input stays open until it ends.
-pub struct Running(Option<Child>);
+pub struct Running {
+    child: Option<Child>,
+    /// What was read of its messages.
+    said: Vec<u8>,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
+        if let Some(child) = &mut self.child {
             child.kill().ok();
             child.wait().ok();
         }
@@ -236,7 +243,7 @@ impl Drop for Running {
 
 impl Running {
     fn child(&mut self) -> &mut Child {
-        self.0.as_mut().unwrap()
+        self.child.as_mut().unwrap()
     }
 
     pub fn write(&mut self, input: &[u8]) {
@@ -261,6 +268,23 @@ impl Running {
         String::from_utf8(line).unwrap()
     }
 
+    /// Reads its messages until they contain these words.
+    pub fn until(&mut self, words: &str) {
+        let has_said = |said: &[u8]| String::from_utf8_lossy(said).contains(words);
+        while !has_said(&self.said) {
+            let mut line = Vec::new();
+            let mut byte = [0];
+            while byte != *b"\n" {
+                let pipe = self.child().stderr.as_mut().unwrap();
+                let read = pipe.read(&mut byte).unwrap();
+                let said = String::from_utf8_lossy(&self.said);
+                assert!(read > 0, "it ended without {words:?}: {said}");
+                line.extend(byte);
+            }
+            self.said.extend(line);
+        }
+    }
+
     /// Closes its standard input.
     pub fn close_input(&mut self) {
         drop(self.child().stdin.take());
@@ -268,21 +292,22 @@ impl Running {
 
     /// Sends a signal such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let pid = self.0.as_ref().unwrap().id().to_string();
+        let pid = self.child.as_ref().unwrap().id().to_string();
         let kill = Command::new("kill").args(["-s", name, &pid]).status();
         assert!(kill.unwrap().success());
     }
 
     /// How it ended; status -1 means a signal.
     pub fn end(mut self) -> Ran {
-        let mut child = self.0.take().unwrap();
+        let mut child = self.child.take().unwrap();
         let pipe = child.stdin.take();
         let output = child.wait_with_output().unwrap();
         drop(pipe);
+        let stderr = [std::mem::take(&mut self.said), output.stderr].concat();
         Ran {
             status: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
+            stderr: String::from_utf8(stderr).unwrap(),
         }
     }
 }

@@ -1,10 +1,9 @@
 //! The command line as users see it: the real binary, in its own folder, with a clean environment.
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
-use crate::common::{Mock, Place, Ran, eventually, users};
+use crate::common::{Mock, Place, Running, eventually, users};
 
 fn rtp(folder: &std::path::Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_rtp"))
@@ -148,7 +147,7 @@ fn the_summary_is_the_last_line_and_json_on_request() {
 fn wrong_usage_ends_2_and_says_what_is_allowed() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("d.toml"), "name = \"x\"\ncolour = 1\n").unwrap();
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 7] = [
         (&["inti"], "unrecognized subcommand"),
         (
             &["init", "--batch-store", "mysql://h/d"],
@@ -163,6 +162,11 @@ fn wrong_usage_ends_2_and_says_what_is_allowed() {
             "cannot read the dataset none.toml",
         ),
         (&["man", "inti"], "unknown command `inti`; commands: "),
+        (
+            &["man", "me:hunter2@h"],
+            "unknown command `***`; commands: ",
+        ),
+        (&["man", "hunter2?"], "unknown command `***`; commands: "),
     ];
     for (args, message) in cases {
         let out = rtp(folder.path(), args);
@@ -172,6 +176,67 @@ fn wrong_usage_ends_2_and_says_what_is_allowed() {
             "{args:?}: {}",
             text(&out.stderr)
         );
+        assert!(!text(&out.stderr).contains("hunter2"));
+    }
+}
+
+#[test]
+fn zero_is_refused_where_it_makes_no_sense() {
+    let place = Place::ready();
+    let dataset = |line: &str, zero: &str| {
+        let built_in = rtp::dataset::BUILT_IN;
+        assert!(built_in.contains(line), "{line}");
+        place.write("d.toml", built_in.replacen(line, zero, 1));
+    };
+    for zero in ["0", "0s", "0ms"] {
+        for (command, option) in [
+            ("fetch", "--request-timeout"),
+            ("fetch", "--connect-timeout"),
+            ("fetch", "--idle-timeout"),
+            ("fetch", "--max-elapsed"),
+            ("heartbeat", "--interval"),
+            ("heartbeat", "--timeout"),
+            ("heartbeat", "--max-age-realtime"),
+            ("heartbeat", "--max-age-batch"),
+        ] {
+            let ran = place.rtp(&[command, option, zero], b"");
+            assert_eq!(ran.status, 2, "{option} {zero}: {}", ran.stderr);
+            let said = format!("invalid duration `{zero}`; expected one above 0");
+            assert!(
+                ran.stderr.contains(option) && ran.stderr.contains(&said),
+                "{}",
+                ran.stderr
+            );
+        }
+        let ran = place.rtp(&["fetch", "--limit", &format!("5/{zero}")], b"");
+        assert_eq!(ran.status, 2, "{}", ran.stderr);
+        for (line, part) in [
+            ("per = \"300s\"", format!("per = \"{zero}\"")),
+            ("retention = \"7d\"", format!("retention = \"{zero}\"")),
+            (
+                "partitions = 3",
+                format!("dead_letter_retention = \"{zero}\""),
+            ),
+            ("[realtime]", format!("[realtime]\nttl = \"{zero}\"")),
+        ] {
+            dataset(line, &part);
+            let ran = place.rtp(&["produce", "--dataset", "d.toml"], b"");
+            assert_eq!(ran.status, 2, "{part}: {}", ran.stderr);
+            assert!(
+                ran.stderr.contains("expected one above 0"),
+                "{part}: {}",
+                ran.stderr
+            );
+        }
+    }
+    // Where it means something, as the help says, it stays.
+    for args in [
+        &["produce", "--max-outage", "0"][..],
+        &["stream", "--until-end", "--linger", "0"],
+        &["heartbeat", "--max-lag-age", "0"],
+    ] {
+        let ran = place.rtp(args, b"");
+        assert_eq!(ran.status, 0, "{args:?}: {}", ran.stderr);
     }
 }
 
@@ -286,54 +351,11 @@ fn quiet_still_tells_the_port_that_was_picked() {
     assert!(!told.contains("metrics at"), "{told}");
 }
 
-/// A command in the background, whose messages are read line by line.
-struct Watched {
-    child: Child,
-    stderr: BufReader<ChildStderr>,
-    said: String,
-}
-
-impl Watched {
-    fn start(place: &Place, args: &[&str]) -> Watched {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rtp"))
-            .args(["--log-format", "json"])
-            .args(args)
-            .current_dir(place.root())
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Watched {
-            stderr: BufReader::new(child.stderr.take().unwrap()),
-            child,
-            said: String::new(),
-        }
-    }
-
-    /// Reads until a message contains these words.
-    fn until(&mut self, words: &str) {
-        while !self.said.contains(words) {
-            let read = self.stderr.read_line(&mut self.said).unwrap();
-            assert!(read > 0, "it ended without {words:?}: {}", self.said);
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let kill = Command::new("kill").args(["-s", name, &pid]).status();
-        assert!(kill.unwrap().success());
-    }
-
-    fn end(mut self) -> Ran {
-        self.stderr.read_to_string(&mut self.said).unwrap();
-        Ran {
-            status: self.child.wait().unwrap().code().unwrap_or(-1),
-            stdout: String::new(),
-            stderr: self.said,
-        }
-    }
+/// A command in the background, without input.
+fn background(place: &Place, args: &[&str]) -> Running {
+    let mut running = place.start(args);
+    running.close_input();
+    running
 }
 
 #[test]
@@ -356,7 +378,7 @@ fn what_is_interrupted_while_it_waits_for_a_server_says_so_and_does_not_blame_it
     ];
     let started = cases.map(|(args, server, signal, status)| {
         let args = [args, &server, &["--max-outage", "1h"]].concat();
-        let watched = Watched::start(&place, &args);
+        let watched = background(&place, &args);
         (args, watched, signal, status)
     });
     for (args, mut watched, signal, status) in started {
@@ -396,7 +418,7 @@ fn the_summary_of_an_interrupted_wait_balances_and_counts_only_what_is_kept() {
     let started = cases.map(|(file, args, counts)| {
         let lock = rusqlite::Connection::open(place.path(file)).unwrap();
         lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-        (lock, Watched::start(&place, args), args, counts)
+        (lock, background(&place, args), args, counts)
     });
     for (lock, mut watched, args, counts) in started {
         watched.until("waiting for it");
@@ -426,7 +448,7 @@ fn records_of_a_file_that_never_appears_are_not_counted_as_written() {
     let api = mock.users();
     let out = ["--count", "1000000", "--rps", "2", "--out", "big.ndjson"];
     let args = [&["fetch", "--limit", "none", "--api", &api][..], &out].concat();
-    let watched = Watched::start(&place, &args);
+    let watched = background(&place, &args);
     eventually("a page is in the file", || {
         let files = std::fs::read_dir(place.root()).unwrap();
         let mut files = files.map(|file| file.unwrap());
@@ -503,6 +525,9 @@ fn what_cannot_be_printed_is_not_done() {
             ran.stderr
         );
     }
+    // Nothing was probed in vain.
+    let ran = place.bash("rtp --log-format json heartbeat < /dev/null >&-");
+    assert_eq!((ran.status, ran.counts()), (2, [0; 5]), "{}", ran.stderr);
     for command in ["transform", "man", "--help", "--version"] {
         let ran = place.bash(&format!("rtp {command} < /dev/null > /dev/null"));
         assert_eq!(ran.status, 0, "{command}: {}", ran.stderr);

@@ -134,6 +134,10 @@ impl Api {
         Api { url, requests }
     }
 
+    fn x(&self) -> String {
+        format!("{}/x", self.url)
+    }
+
     fn targets(&self) -> Vec<String> {
         let requests = self.requests.lock().unwrap();
         requests.iter().map(|(_, r)| r.target.clone()).collect()
@@ -145,6 +149,14 @@ fn fetch(dataset: &Dataset, url: &str, more: &[&str], env: &[(&str, &str)]) -> (
     let place = Place::new();
     let ran = fetch_in(&place, dataset, url, more, env);
     (place, ran)
+}
+
+/// Fetches, and expects the records with these ids.
+fn fetches(dataset: &Dataset, url: &str, more: &[&str], expected: std::ops::Range<u64>) -> Ran {
+    let (_, ran) = fetch(dataset, url, more, &[]);
+    let got = (ran.status, ids(&ran));
+    assert_eq!(got, (0, numbers(expected)), "{more:?}: {}", ran.stderr);
+    ran
 }
 
 fn fetch_in(
@@ -203,11 +215,14 @@ const ITEMS: Dataset = Dataset {
 
 #[test]
 fn the_link_header_is_read_as_its_standard_says() {
-    let links: [&[u8]; 4] = [
+    let links: [&[u8]; 7] = [
         b"</x?page=9>; title=\"page;rel=next\"; rel=\"last\", </x?page=2>; rel=\"next\"",
         b"</x?page=9>; rel=\"last\",\t</x?page=2>; rel=\"next\"",
         b"</x?page=9>; rel=\"last\"; title=\"a, <b\", </x?page=2>; rel=\"next\"",
         b"</x?page=2>; rel=\"next\"; title=\"caf\xe9\"",
+        b"</x?page=9>; rel=\"last\" </x?page=2>; rel=\"next\"",
+        b"</x?page=2>; rel='next'",
+        b"</x?page=9>; rel=next; anchor=\"/other\", </x?page=2>; rel=next; anchor=\"/x\"",
     ];
     let dataset = Dataset {
         pagination: "style = \"link\"",
@@ -223,15 +238,167 @@ fn the_link_header_is_read_as_its_standard_says() {
             Some("2") => Reply::ok(records(2..4)),
             _ => Reply::ok(records(90..92)),
         });
-        let (_, ran) = fetch(&dataset, &format!("{}/x", api.url), &[], &[]);
+        let (_, ran) = fetch(&dataset, &api.x(), &[], &[]);
         let link = String::from_utf8_lossy(link);
         assert_eq!((ran.status, ids(&ran)), (0, numbers(0..4)), "{link}");
         assert_eq!(api.targets(), ["/x", "/x?page=2"], "{link}");
     }
-    let api = Api::start(|_, _| Reply::with("200 OK", b"Link: /2; rel=next\r\n", records(0..2)));
-    let (_, ran) = fetch(&dataset, &format!("{}/x", api.url), &[], &[]);
-    assert_eq!(ran.status, 4, "{}", ran.stderr);
-    assert!(ran.stderr.contains("Link header"), "{}", ran.stderr);
+    for broken in [
+        "/2; rel=next",
+        "</9>; rel=last next </2>; rel=next",
+        "</2>; rel=\"next",
+    ] {
+        let field = format!("Link: {broken}\r\n");
+        let api = Api::start(move |_, _| Reply::with("200 OK", field.as_bytes(), records(0..2)));
+        let (_, ran) = fetch(&dataset, &api.x(), &[], &[]);
+        assert_eq!(ran.status, 4, "{broken}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("cannot read the Link header"),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn no_secret_of_a_query_is_shown_and_what_the_address_supplies_is_not_kept() {
+    let query = "api_key=hunter2a&X-Signature=hunter2b&accessToken=hunter2c&n=1";
+    let dataset = Dataset {
+        pagination: "style = \"next-url\"\nnext = \"/next\"",
+        ..ITEMS
+    };
+    // Errors, warnings, help: the address comes from the option, the environment, or the dataset.
+    let nobody = format!("http://127.0.0.1:1/x?{query}");
+    let outage = ["--max-outage", "1s"];
+    let by_option = [&outage[..], &["--api", &nobody]].concat();
+    let by_variable = [("RTP_API_URL", nobody.as_str())];
+    for (more, env) in [
+        (&by_option[..], &[][..]),
+        (&outage, &by_variable),
+        (&outage, &[]),
+        (&["--help"], &by_variable),
+    ] {
+        let (_, ran) = fetch(&dataset, &nobody, more, env);
+        let said = ran.stdout + &ran.stderr;
+        assert!(!said.contains("hunter2"), "{more:?}: {said}");
+        if ran.status != 0 {
+            let masked = "http://127.0.0.1:1/x?api_key=***&X-Signature=***&accessToken=***&n=1: ";
+            assert!(ran.status == 4 && said.contains(masked), "{more:?}: {said}");
+        }
+    }
+    // The source repeats the address in that of the next page, which has a secret of its own.
+    let api = Api::start(
+        move |request, number| match (request.param("page"), number) {
+            (None, _) => {
+                let next = format!("/x?{query}&page=2&sig=hunter2d");
+                Reply::ok(format!(
+                    "{{\"items\":{},\"next\":\"{next}\"}}",
+                    records(0..2)
+                ))
+            }
+            (_, 1) => Reply::ok("{\"items\":[],\"next\":null}"),
+            _ => Reply::with("404 Not Found", b"", ""),
+        },
+    );
+    let place = Place::new();
+    let url = format!("{}/x?{query}", api.url);
+    let (status, fetched, said) = fetch_new(&place, &dataset, &url, &[]);
+    assert_eq!((status, fetched), (0, numbers(0..2)), "{said}");
+    let state = std::fs::read_to_string(place.path("state.json")).unwrap();
+    assert!(
+        state.contains("api_key=***") && state.contains("sig=hunter2d"),
+        "{state}"
+    );
+    for supplied in ["hunter2a", "hunter2b", "hunter2c"] {
+        assert!(!state.contains(supplied), "{state}");
+    }
+    let (status, _, said) = fetch_new(&place, &dataset, &url, &[]);
+    assert!(status == 4 && !said.contains("hunter2"), "{said}");
+    let (first, second) = (
+        format!("/x?{query}"),
+        format!("/x?{query}&page=2&sig=hunter2d"),
+    );
+    let both = [first, second];
+    assert_eq!(api.targets(), [both.clone(), both].concat());
+    // Without the secret the page could not be requested.
+    let (status, _, said) = fetch_new(&place, &dataset, &api.x(), &[]);
+    assert!(
+        status == 2 && said.contains("needs the parameter `api_key`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_and_comes_for_ever_ends_the_run() {
+    let with_error = Dataset {
+        records: "/items\"\nerror = \"/error",
+        ..ITEMS
+    };
+    let replies: [(&Dataset, &[u8], &[u8], &str); 5] = [
+        (
+            &ITEMS,
+            b"",
+            b"<!DOCTYPE html><title>Sign in</title>",
+            "begins with `<!DOCTYPE html><title>Sign in",
+        ),
+        (&ITEMS, b"", b"", "the response is empty"),
+        (
+            &ITEMS,
+            b"",
+            b"{\"items\":[{\"id\":\"caf\xe9\"}]}",
+            "not valid UTF-8 at byte 20",
+        ),
+        (
+            &ITEMS,
+            b"Content-Encoding: gzip\r\n",
+            b"{\"items\":[]}",
+            "invalid gzip",
+        ),
+        (
+            &with_error,
+            b"",
+            b"{\"error\":\"no such plan\"}",
+            "no such plan",
+        ),
+    ];
+    for (dataset, fields, body, says) in replies {
+        let api = Api::start(move |_, _| Reply::with("200 OK", fields, body));
+        let forever = ["--max-outage", "24h"];
+        let (_, ran) = fetch(dataset, &api.x(), &forever, &[]);
+        assert_eq!(
+            (ran.status, ran.stdout.as_str()),
+            (4, ""),
+            "{says}: {}",
+            ran.stderr
+        );
+        assert!(ran.stderr.contains(says), "{says}: {}", ran.stderr);
+        assert!(ran.stderr.contains("8 times in a row"), "{}", ran.stderr);
+        assert!(
+            ran.stderr
+                .contains("expected JSON with the records at `/items`"),
+            "{}",
+            ran.stderr
+        );
+        assert_eq!(api.targets().len(), 8);
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_may_be_an_outage() {
+    let dataset = Dataset {
+        pagination: "style = \"page\"\nparam = \"page\"\nsize = 2",
+        ..ITEMS
+    };
+    // Seven times the same, and others between: no answer that comes for ever. After a page, no number is too many.
+    for glitches in [0..7, 1..9] {
+        let api = Api::start(move |request, number| match request.param("page") {
+            _ if glitches.contains(&number) => Reply::ok("<html>"),
+            Some("1") => Reply::ok(items(0..2)),
+            _ => Reply::ok(items(2..2)),
+        });
+        let url = api.x();
+        fetches(&dataset, &url, &["--concurrency", "1"], 0..2);
+    }
 }
 
 #[test]
@@ -248,7 +415,7 @@ fn no_secret_of_an_address_is_shown_or_kept() {
         Reply::with("301 Moved", to.as_bytes(), "")
     });
     let env = [("LAB_KEY", "hunter2key")];
-    let (_, ran) = fetch(&dataset, &format!("{}/x", api.url), &[], &env);
+    let (_, ran) = fetch(&dataset, &api.x(), &[], &env);
     assert_eq!(ran.status, 4);
     assert!(
         ran.stderr
@@ -282,7 +449,7 @@ fn no_secret_of_an_address_is_shown_or_kept() {
         }
     });
     let more = ["--state", "state.json", "--out", "out.ndjson"];
-    let (place, ran) = fetch(&dataset, &format!("{}/x", api.url), &more, &[]);
+    let (place, ran) = fetch(&dataset, &api.x(), &more, &[]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     let state = std::fs::read_to_string(place.path("state.json")).unwrap();
     assert!(
@@ -315,12 +482,7 @@ fn a_token_whose_lifetime_is_strange_is_used() {
             ),
             ..ITEMS
         };
-        let (_, ran) = fetch(
-            &dataset,
-            &format!("{}/x", api.url),
-            &[],
-            &[("LAB_KEY", "s")],
-        );
+        let (_, ran) = fetch(&dataset, &api.x(), &[], &[("LAB_KEY", "s")]);
         assert_eq!(
             (ran.status, ids(&ran)),
             (0, numbers(0..1)),
@@ -336,13 +498,7 @@ fn codings_have_no_case() {
     gzip.write_all(items(0..1).as_bytes()).unwrap();
     let body = gzip.finish().unwrap();
     let api = Api::start(move |_, _| Reply::with("200 OK", b"Content-Encoding: GZip\r\n", &body));
-    let (_, ran) = fetch(&ITEMS, &format!("{}/x", api.url), &[], &[]);
-    assert_eq!(
-        (ran.status, ids(&ran)),
-        (0, numbers(0..1)),
-        "{}",
-        ran.stderr
-    );
+    fetches(&ITEMS, &api.x(), &[], 0..1);
 }
 
 #[test]
@@ -357,13 +513,7 @@ fn queries_and_cursors_go_out_as_they_stand() {
             Some(_) => Reply::ok(format!("{{\"items\":{},\"next\":null}}", records(2..3))),
         });
         let url = format!("{}/x?city=Montr%E9al&sig=a%20b", api.url);
-        let (_, ran) = fetch(&dataset, &url, &[], &[]);
-        assert_eq!(
-            (ran.status, ids(&ran)),
-            (0, numbers(0..3)),
-            "{}",
-            ran.stderr
-        );
+        fetches(&dataset, &url, &[], 0..3);
         let first = "/x?city=Montr%E9al&sig=a%20b&limit=2";
         let second = format!("/x?city=Montr%E9al&sig=a%20b&cursor={cursor}&limit=2");
         assert_eq!(api.targets(), [first, &second]);
@@ -382,7 +532,7 @@ fn one_bad_record_does_not_stop_the_others() {
     ] {
         let body = format!(r#"{{"items":[{{"id":"0","n":"a"}},{bad},{{"id":"2","n":"b"}}]}}"#);
         let api = Api::start(move |_, _| Reply::ok(&body));
-        let (_, ran) = fetch(&dataset, &format!("{}/x", api.url), &[], &[]);
+        let (_, ran) = fetch(&dataset, &api.x(), &[], &[]);
         assert_eq!(ran.status, 0, "{}", ran.stderr);
         let lines: Vec<&str> = ran.stdout.lines().collect();
         assert!(
@@ -403,36 +553,29 @@ fn null_in_place_of_records_is_an_empty_page() {
         Some("1") => Reply::ok(items(0..2)),
         _ => Reply::ok("{\"items\":null}"),
     });
-    let (_, ran) = fetch(&dataset, &format!("{}/x", api.url), &[], &[]);
-    assert_eq!(
-        (ran.status, ids(&ran)),
-        (0, numbers(0..2)),
-        "{}",
-        ran.stderr
-    );
+    fetches(&dataset, &api.x(), &[], 0..2);
 }
 
 #[test]
 fn a_pause_that_the_source_asks_for_is_kept() {
-    for (status, pause, least) in [("429 Slow Down", "1.2", 1.2), ("403 Forbidden", "1", 1.0)] {
+    for (status, pause, least) in [
+        ("429 Slow Down", "1.2", 1.2),
+        ("403 Forbidden", "1", 1.0),
+        ("403 Forbidden", "0", 0.0),
+        ("403 Forbidden", "Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+    ] {
         let api = Api::start(move |_, number| match number {
             0 => Reply::with(status, format!("Retry-After: {pause}\r\n").as_bytes(), ""),
             _ => Reply::ok(items(0..1)),
         });
-        let (_, ran) = fetch(&ITEMS, &format!("{}/x", api.url), &[], &[]);
-        assert_eq!(
-            (ran.status, ids(&ran)),
-            (0, numbers(0..1)),
-            "{}",
-            ran.stderr
-        );
+        fetches(&ITEMS, &api.x(), &[], 0..1);
         let requests = api.requests.lock().unwrap();
         let waited = requests[1].0 - requests[0].0;
         assert!(waited >= Duration::from_secs_f64(least), "{waited:?}");
     }
     // One that is longer than an outage may last is not waited for at all.
     let api = Api::start(|_, _| Reply::with("429 Slow Down", b"Retry-After: 64\r\n", ""));
-    let (_, ran) = fetch(&ITEMS, &format!("{}/x", api.url), &[], &[]);
+    let (_, ran) = fetch(&ITEMS, &api.x(), &[], &[]);
     assert_eq!((ran.status, api.targets().len()), (4, 1), "{}", ran.stderr);
     assert!(
         ran.stderr.contains("asks for a pause of 64s"),
@@ -440,7 +583,7 @@ fn a_pause_that_the_source_asks_for_is_kept() {
         ran.stderr
     );
     let api = Api::start(|_, _| Reply::with("403 Forbidden", b"", ""));
-    let (_, ran) = fetch(&ITEMS, &format!("{}/x", api.url), &[], &[]);
+    let (_, ran) = fetch(&ITEMS, &api.x(), &[], &[]);
     assert_eq!((ran.status, api.targets().len()), (4, 1), "{}", ran.stderr);
     assert!(ran.stderr.contains("source.auth"), "{}", ran.stderr);
 }
@@ -463,7 +606,7 @@ fn byte_order_marks_are_no_content() {
 fn proxies_of_the_environment_are_used_refused_or_left_out() {
     let api = Api::start(|_, _| Reply::ok(items(0..1)));
     let proxy = Api::start(|_, _| Reply::ok(items(7..8)));
-    let url = format!("{}/x", api.url);
+    let url = api.x();
     let fetch = |env: &[(&str, &str)]| fetch(&ITEMS, &url, &[], env).1;
     assert_eq!(ids(&fetch(&[("http_proxy", &proxy.url)])), numbers(7..8));
     let all = [("http_proxy", proxy.url.as_str()), ("no_proxy", "*")];
@@ -509,7 +652,7 @@ fn a_next_page_that_no_response_names_is_told() {
         })
     };
     // A full page is an error, for more may follow.
-    let (_, ran) = fetch(&cursor("wrong", "2"), &format!("{}/x", api().url), &[], &[]);
+    let (_, ran) = fetch(&cursor("wrong", "2"), &api().x(), &[], &[]);
     assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{}", ran.stderr);
     assert!(
         ran.stderr.contains("`/meta` has the keys next_cursor"),
@@ -517,13 +660,7 @@ fn a_next_page_that_no_response_names_is_told() {
         ran.stderr
     );
     // Where the source decides how long a page is, it is a warning.
-    let (_, ran) = fetch(&cursor("wrong", ""), &format!("{}/x", api().url), &[], &[]);
-    assert_eq!(
-        (ran.status, ids(&ran)),
-        (0, numbers(0..2)),
-        "{}",
-        ran.stderr
-    );
+    let ran = fetches(&cursor("wrong", ""), &api().x(), &[], 0..2);
     assert!(
         ran.stderr.contains("`/meta` has the keys next_cursor"),
         "{}",
@@ -531,29 +668,13 @@ fn a_next_page_that_no_response_names_is_told() {
     );
     // Nobody asks for a second page if the first one is enough.
     let more = ["--count", "2"];
-    let (_, ran) = fetch(
-        &cursor("wrong", "2"),
-        &format!("{}/x", api().url),
-        &more,
-        &[],
-    );
-    assert_eq!(
-        (ran.status, ids(&ran)),
-        (0, numbers(0..2)),
-        "{}",
-        ran.stderr
-    );
+    fetches(&cursor("wrong", "2"), &api().x(), &more, 0..2);
 }
 
 #[test]
 fn records_in_another_place_end_the_run_at_once_and_name_what_is_there() {
     let api = Api::start(|_, _| Reply::ok("{\"data\":{\"users\":[]},\"page\":1}"));
-    let (_, ran) = fetch(
-        &ITEMS,
-        &format!("{}/x", api.url),
-        &["--max-outage", "24h"],
-        &[],
-    );
+    let (_, ran) = fetch(&ITEMS, &api.x(), &["--max-outage", "24h"], &[]);
     assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{}", ran.stderr);
     assert!(
         ran.stderr
@@ -571,9 +692,8 @@ fn a_field_that_no_record_has_is_told_and_can_end_the_run_with_1() {
         ..ITEMS
     };
     let api = Api::start(|_, _| Reply::ok(items(0..3)));
-    let url = format!("{}/x", api.url);
-    let (_, ran) = fetch(&dataset, &url, &[], &[]);
-    assert_eq!((ran.status, ids(&ran)), (0, numbers(0..3)));
+    let url = api.x();
+    let ran = fetches(&dataset, &url, &[], 0..3);
     let said = "field mail is empty: none of the 3 records has `/emial`";
     assert!(ran.stderr.contains(said), "{}", ran.stderr);
     let (_, ran) = fetch(&dataset, &url, &["--require-fields"], &[]);
@@ -604,7 +724,7 @@ fn a_field_that_no_record_has_is_told_and_can_end_the_run_with_1() {
 #[test]
 fn numbers_at_their_limits_do_not_panic() {
     let api = Api::start(|_, _| Reply::ok(items(0..1)));
-    let url = format!("{}/x", api.url);
+    let url = api.x();
     for more in [
         &["--rps", "1e-300"][..],
         &[
@@ -620,13 +740,7 @@ fn numbers_at_their_limits_do_not_panic() {
             "1/213503982334601d",
         ],
     ] {
-        let (_, ran) = fetch(&ITEMS, &url, more, &[]);
-        assert_eq!(
-            (ran.status, ids(&ran)),
-            (0, numbers(0..1)),
-            "{more:?}: {}",
-            ran.stderr
-        );
+        fetches(&ITEMS, &url, more, 0..1);
     }
 }
 
@@ -644,7 +758,7 @@ fn a_last_page_that_grows_is_fetched_from_where_it_ended() {
         let start = ((page - 1) * 50).min(total);
         Reply::ok(items(start..(start + 50).min(total)))
     });
-    let url = format!("{}/x", api.url);
+    let url = api.x();
     let place = Place::new();
     let more = ["--state", "state.json", "--out", "out.ndjson"];
     let mut fetched = Vec::new();
@@ -697,12 +811,178 @@ fn a_bookmark_at_a_full_last_page_that_names_no_next_one_is_no_mistake() {
         }
     });
     let place = Place::new();
-    let url = format!("{}/x", api.url);
+    let url = api.x();
     let state = ["--state", "s.json", "--out", "o.ndjson"];
     for (more, expected) in [(&["--count", "2"][..], 0..2), (&[], 2..4)] {
         let ran = fetch_in(&place, &dataset, &url, &[&state[..], more].concat(), &[]);
         assert_eq!(ran.status, 0, "{}", ran.stderr);
         let out = std::fs::read_to_string(place.path("o.ndjson")).unwrap();
         assert_eq!(ids(&Ran { stdout: out, ..ran }), numbers(expected));
+    }
+}
+
+/// Fetches what is new since the bookmark of this place: the status, the ids, and what was said.
+fn fetch_new(
+    place: &Place,
+    dataset: &Dataset,
+    url: &str,
+    more: &[&str],
+) -> (i32, Vec<String>, String) {
+    let state = ["--state", "state.json", "--out", "out.ndjson"];
+    std::fs::remove_file(place.path("out.ndjson")).ok();
+    let ran = fetch_in(place, dataset, url, &[&state[..], more].concat(), &[]);
+    let out = std::fs::read_to_string(place.path("out.ndjson")).unwrap_or_default();
+    let (status, said) = (ran.status, ran.stderr.clone());
+    (status, ids(&Ran { stdout: out, ..ran }), said)
+}
+
+/// A source with numbered pages of 50 records out of a list that changes.
+fn numbered(list: Arc<Mutex<Vec<u64>>>, at: fn(u64) -> u64) -> Api {
+    Api::start(move |request, _| {
+        let list = list.lock().unwrap();
+        let number: u64 = request.param("at").unwrap().parse().unwrap();
+        let start = usize::try_from(at(number)).unwrap().min(list.len());
+        let page = &list[start..(start + 50).min(list.len())];
+        let records: Vec<String> = page.iter().map(|n| format!("{{\"id\":\"{n}\"}}")).collect();
+        Reply::ok(format!("{{\"items\":[{}]}}", records.join(",")))
+    })
+}
+
+#[test]
+fn a_source_that_puts_new_records_first_cannot_be_resumed_by_number() {
+    let pages: fn(u64) -> u64 = |number| (number - 1) * 50;
+    let offsets: fn(u64) -> u64 = |number| number;
+    for (style, at) in [("page", pages), ("offset", offsets)] {
+        let dataset = Dataset {
+            pagination: match style {
+                "page" => "style = \"page\"\nparam = \"at\"\nsize = 50",
+                _ => "style = \"offset\"\nparam = \"at\"\nsize = 50",
+            },
+            ..ITEMS
+        };
+        // 140: the last page is short; 150: it is full; 50 more: a whole page is new.
+        for (before, new) in [(140, 5), (150, 5), (150, 50), (140, 1)] {
+            let list = Arc::new(Mutex::new((0..before).rev().collect::<Vec<u64>>()));
+            let url = format!("{}/x", numbered(list.clone(), at).url);
+            let place = Place::new();
+            let fetch = || fetch_new(&place, &dataset, &url, &[]);
+            let (status, fetched, said) = fetch();
+            assert_eq!((status, fetched.len() as u64), (0, before), "{said}");
+            let (status, fetched, said) = fetch();
+            assert_eq!((status, fetched.len()), (0, 0), "{said}");
+            assert!(said.contains("no new records"), "{said}");
+            let state = std::fs::read(place.path("state.json")).unwrap();
+
+            *list.lock().unwrap() = (0..before + new).rev().collect();
+            let what = format!("{style}: {before} and {new} before them");
+            let (status, fetched, said) = fetch();
+            assert_eq!((status, fetched.len()), (5, 0), "{what}: {said}");
+            let moved = "is not the one that an earlier run took last";
+            assert!(
+                said.contains(moved) && said.contains("move the state file away"),
+                "{said}"
+            );
+            assert_eq!(std::fs::read(place.path("state.json")).unwrap(), state);
+
+            // At the end they are found, and a record whose other fields change is the same one.
+            *list.lock().unwrap() = (0..before).rev().chain(1000..1000 + new).collect();
+            let (status, fetched, said) = fetch();
+            assert_eq!(
+                (status, fetched),
+                (0, numbers(1000..1000 + new)),
+                "{what}: {said}"
+            );
+        }
+    }
+}
+
+/// A source of a list that changes, with pages of 5 records that name the next one.
+fn named(list: Arc<Mutex<Vec<u64>>>) -> Api {
+    Api::start(move |request, _| {
+        let list = list.lock().unwrap();
+        let start: usize = request.param("cursor").map_or(0, |c| c.parse().unwrap());
+        let end = (start + 5).min(list.len());
+        let records: Vec<String> = list[start..end]
+            .iter()
+            .map(|n| format!("{{\"id\":\"{n}\"}}"))
+            .collect();
+        let next = match end < list.len() {
+            true => format!("\"{end}\""),
+            false => "null".into(),
+        };
+        Reply::ok(format!(
+            "{{\"items\":[{}],\"next\":{next}}}",
+            records.join(",")
+        ))
+    })
+}
+
+#[test]
+fn new_records_before_the_first_one_of_a_walk_by_names_are_told() {
+    let dataset = Dataset {
+        pagination: "style = \"cursor\"\nparam = \"cursor\"\nnext = \"/next\"",
+        ..ITEMS
+    };
+    let list = Arc::new(Mutex::new((0..12).rev().collect::<Vec<u64>>()));
+    let url = named(list.clone()).x();
+    let place = Place::new();
+    let fetch = |records: Vec<u64>| {
+        *list.lock().unwrap() = records;
+        fetch_new(&place, &dataset, &url, &[])
+    };
+    let (status, fetched, said) = fetch((0..12).rev().collect());
+    assert_eq!((status, fetched.len()), (0, 12), "{said}");
+    let state = std::fs::read(place.path("state.json")).unwrap();
+    let (status, fetched, said) = fetch((0..15).rev().collect());
+    assert_eq!((status, fetched.len()), (5, 0), "{said}");
+    assert!(
+        said.contains("3 records come before the one that was the first"),
+        "{said}"
+    );
+    assert_eq!(std::fs::read(place.path("state.json")).unwrap(), state);
+    // More than a page of them, or none: it cannot be known.
+    let (status, _, said) = fetch((0..20).rev().collect());
+    assert_eq!(status, 0, "{said}");
+    assert!(
+        said.contains("no longer on this page; if the source puts new"),
+        "{said}"
+    );
+    // At the end, without a word.
+    let (status, fetched, said) = fetch((0..20).rev().chain(20..22).collect());
+    assert_eq!(
+        (status, fetched.last().map(String::as_str)),
+        (0, Some("21")),
+        "{said}"
+    );
+    assert!(!said.contains("the first"), "{said}");
+}
+
+#[test]
+fn the_last_page_that_has_a_name_grows_and_parts_of_pages_follow_one_another() {
+    let dataset = Dataset {
+        pagination: "style = \"cursor\"\nparam = \"cursor\"\nnext = \"/next\"",
+        ..ITEMS
+    };
+    let list = Arc::new(Mutex::new((0..7).collect::<Vec<u64>>()));
+    let url = named(list.clone()).x();
+    let place = Place::new();
+    let part = ["--count", "3"];
+    for (more, records, expected) in [
+        (&part[..], 0..7, 0..3),
+        (&part, 0..7, 3..6),
+        (&[], 0..7, 6..7),
+        (&[], 0..9, 7..9),
+        (&[], 0..9, 9..9),
+        (&[], 0..17, 9..17),
+        // Its records moved, perhaps because one was deleted: all of the page once more, because which of them are new cannot be known.
+        (&[], 1..18, 16..18),
+    ] {
+        *list.lock().unwrap() = records.clone().collect();
+        let (status, fetched, said) = fetch_new(&place, &dataset, &url, more);
+        assert_eq!(
+            (status, fetched),
+            (0, numbers(expected)),
+            "{records:?}: {said}"
+        );
     }
 }

@@ -164,6 +164,10 @@ impl BatchStores for Sqlite {
         ddl::batch(dataset)
     }
 
+    fn file(&self) -> Option<&Path> {
+        Some(&self.0)
+    }
+
     async fn open(&self, dataset: &Dataset) -> Result<Box<dyn BatchStore>> {
         Ok(Box::new(SqliteBatchStore::open(&self.0, dataset)?))
     }

@@ -8,7 +8,7 @@ use reqwest::header::{self, HeaderMap};
 
 use super::MAX_BODY;
 use crate::error::{Error, Result};
-use crate::source::pagination::without_user;
+use crate::source::query::without_user;
 
 /// A pause that no clock overflows with; `--max-outage` is what limits the pauses that a source asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(365 * 86_400);
@@ -20,7 +20,7 @@ pub(super) fn check_status(response: &reqwest::Response) -> Result<()> {
         return Ok(());
     }
     let pause = requested_pause(response.headers());
-    let message = match pause {
+    let message = match pause.filter(|pause| !pause.is_zero()) {
         Some(pause) => format!("HTTP status {status}, which asks for a pause of {pause:?}"),
         None => format!("HTTP status {status}"),
     };
@@ -29,7 +29,7 @@ pub(super) fn check_status(response: &reqwest::Response) -> Result<()> {
             Error::unavailable(message).retry_after(pause)
         }
         s if s.is_server_error() => Error::unavailable(message).retry_after(pause),
-        // A limit that is not about credentials: GitHub answers like this, for example.
+        // A limit that is not about credentials, even if it is over by now: GitHub answers like this, for example.
         StatusCode::FORBIDDEN if pause.is_some() => Error::unavailable(message).retry_after(pause),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::refused(message)
             .hint("check [source.auth] in the dataset, which says how to authenticate and where the secret is"),
@@ -55,11 +55,11 @@ fn location(response: &reqwest::Response) -> Option<String> {
 
 /// The pause that a response asks for: `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3; fractions are
 /// rounded up), or the end of a used-up limit (`X-RateLimit-Remaining: 0` with `X-RateLimit-Reset` in Unix seconds).
-/// None if there is neither, or it is over.
+/// Zero if it is over, none if there is neither.
 fn requested_pause(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let now = SystemTime::now();
-    let until = |at: SystemTime| at.duration_since(now).ok();
+    let until = |at: SystemTime| Some(at.duration_since(now).unwrap_or_default());
     let pause = match text("retry-after") {
         Some(value) => match value.parse::<f64>() {
             Ok(seconds) => whole_seconds(seconds),
@@ -71,9 +71,7 @@ fn requested_pause(headers: &HeaderMap) -> Option<Duration> {
         }
         None => None,
     };
-    pause
-        .filter(|pause| !pause.is_zero())
-        .map(|pause| pause.min(LONGEST_PAUSE))
+    pause.map(|pause| pause.min(LONGEST_PAUSE))
 }
 
 /// Rounded up; none if negative or not a number.
@@ -108,7 +106,7 @@ pub(super) fn gunzip(wire: &[u8]) -> Result<Vec<u8>> {
     flate2::read::MultiGzDecoder::new(wire)
         .take(MAX_BODY + 1)
         .read_to_end(&mut bytes)
-        .map_err(|e| Error::unavailable(format!("the response is invalid gzip: {e}")))?;
+        .map_err(|e| Error::data(format!("the response is invalid gzip: {e}")))?;
     match bytes.len() as u64 > MAX_BODY {
         true => Err(Error::refused(format!(
             "the response is larger than {MAX_BODY} bytes when decompressed"
@@ -123,6 +121,7 @@ mod tests {
 
     use super::super::MAX_WIRE;
     use super::*;
+    use crate::error::Kind;
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
         let value = |text: &str| HeaderValue::from_str(text).unwrap();
@@ -140,14 +139,10 @@ mod tests {
         assert_eq!(read(" 64 "), seconds(64));
         assert_eq!(read("2.5"), seconds(3));
         assert_eq!(read("1e300"), Some(LONGEST_PAUSE));
-        for ignored in [
-            "0",
-            "-1",
-            "soon",
-            "",
-            "NaN",
-            "Wed, 21 Oct 2015 07:28:00 GMT",
-        ] {
+        for over in ["0", "0.0", "Wed, 21 Oct 2015 07:28:00 GMT"] {
+            assert_eq!(read(over), seconds(0), "{over}");
+        }
+        for ignored in ["-1", "soon", "", "NaN"] {
             assert_eq!(read(ignored), None, "{ignored}");
         }
         let soon = SystemTime::now() + Duration::from_secs(20);
@@ -187,6 +182,6 @@ mod tests {
         assert!(bomb.len() < MAX_WIRE);
         let error = gunzip(&bomb).unwrap_err();
         assert!(error.to_string().contains("when decompressed"), "{error}");
-        assert!(gunzip(b"plain").unwrap_err().is_retriable());
+        assert_eq!(gunzip(b"plain").unwrap_err().kind(), Kind::Data);
     }
 }

@@ -84,8 +84,8 @@ fn lifetime(expires_in: Option<&serde_json::Value>) -> Result<Duration> {
 
 impl Token {
     /// Reads the response to [`OAuth2::request`].
-    pub(super) fn read(body: &str) -> Result<Token> {
-        let answer: TokenAnswer = serde_json::from_str(body)
+    pub(super) fn read(body: &[u8]) -> Result<Token> {
+        let answer: TokenAnswer = serde_json::from_slice(body)
             .map_err(|_| Error::refused("the response contains no access_token"))?;
         let life = lifetime(answer.expires_in.as_ref())?;
         Ok(Token {
@@ -133,8 +133,9 @@ impl Credentials {
                 client_secret,
                 scope,
             } => Credentials::OAuth2(OAuth2 {
-                token_url: Url::parse(token_url)
-                    .map_err(|e| Error::invalid(format!("token_url `{token_url}`: {e}")))?,
+                token_url: Url::parse(token_url).map_err(|e| {
+                    Error::invalid(format!("token_url in the dataset is not an address: {e}"))
+                })?,
                 client_id: client_id.clone(),
                 client_secret: Secret::read(client_secret)?,
                 scope: scope.clone(),

@@ -1,16 +1,20 @@
 //! Pure: the `Link` header fields of RFC 8288, read by the algorithm of its appendix B.2.
 
+use url::Url;
+
 use crate::error::{Error, Result};
 
-/// The target of the first link whose relation types include `next`, among the values of all `Link` header fields.
-/// An error for a value that cannot be read, because the link that it may hold would be a lost page.
-pub(super) fn next<'v>(values: impl IntoIterator<Item = &'v [u8]>) -> Result<Option<String>> {
+/// The target of the first link from the page at `here` whose relation types include `next`, among the values of all
+/// `Link` header fields. An error for a value that cannot be read, because the link that it may hold would be a lost page.
+pub(super) fn next<'v>(
+    values: impl IntoIterator<Item = &'v [u8]>,
+    here: &Url,
+) -> Result<Option<String>> {
     for value in values {
         let value = ascii(value);
         let mut rest = value.as_str();
         while let Some(link) = take_link(&mut rest)? {
-            let mut types = link.rel.split_ascii_whitespace();
-            if types.any(|rel| rel.eq_ignore_ascii_case("next")) {
+            if link.is_next() && link.is_from(here)? {
                 return Ok(Some(link.target));
             }
         }
@@ -35,6 +39,24 @@ struct Link {
     target: String,
     /// The relation types, separated by spaces.
     rel: String,
+    /// The resource that the link leads from, if that is not the one requested.
+    anchor: Option<String>,
+}
+
+impl Link {
+    fn is_next(&self) -> bool {
+        let mut types = self.rel.split_ascii_whitespace();
+        types.any(|rel| rel.eq_ignore_ascii_case("next"))
+    }
+
+    /// Whether it leads from this page: the next page of another resource is another page.
+    fn is_from(&self, here: &Url) -> Result<bool> {
+        let Some(anchor) = &self.anchor else {
+            return Ok(true);
+        };
+        let from = here.join(anchor).map_err(|_| unreadable(anchor))?;
+        Ok(from == *here)
+    }
 }
 
 const SPACE: [char; 2] = [' ', '\t'];
@@ -48,74 +70,107 @@ fn take_link(rest: &mut &str) -> Result<Option<Link>> {
     let (target, after) = text
         .strip_prefix('<')
         .and_then(|text| text.split_once('>'))
-        .ok_or_else(|| {
-            let shown: String = text.chars().take(80).collect();
-            Error::refused(format!(
-                "cannot read the Link header at `{shown}`; expected <target>; rel=\"next\" (RFC 8288)"
-            ))
-        })?;
+        .ok_or_else(|| unreadable(text))?;
     *rest = after;
-    let mut rel = None;
-    while let Some((name, value)) = take_parameter(rest) {
+    let (mut rel, mut anchor) = (None, None);
+    while let Some((name, value)) = take_parameter(rest)? {
+        // Of several, the first one counts. `rel*` is another parameter, which RFC 8288 does not have.
         if name.eq_ignore_ascii_case("rel") {
-            rel.get_or_insert(value); // of several, the first one counts
+            rel.get_or_insert(value);
+        } else if name.eq_ignore_ascii_case("anchor") {
+            anchor.get_or_insert(value);
         }
     }
     Ok(Some(Link {
         target: target.trim_matches(SPACE).into(),
         rel: rel.unwrap_or_default(),
+        anchor,
     }))
 }
 
-/// Takes one parameter off the rest of a link; none at the link's end.
-fn take_parameter<'t>(rest: &mut &'t str) -> Option<(&'t str, String)> {
-    let text = rest.trim_start_matches(SPACE);
-    let Some(text) = text.strip_prefix(';') else {
-        *rest = &text[text.find(',').unwrap_or(text.len())..];
-        return None;
-    };
-    let text = text.trim_start_matches(SPACE);
-    let end = text.find(['=', ';', ',', ' ', '\t']).unwrap_or(text.len());
-    let (name, text) = text.split_at(end);
-    let Some(text) = text.trim_start_matches(SPACE).strip_prefix('=') else {
-        *rest = text;
-        return Some((name, String::new()));
-    };
-    let text = text.trim_start_matches(SPACE);
-    match text.strip_prefix('"') {
-        Some(quoted) => {
-            let (value, text) = unquote(quoted);
-            *rest = text;
-            Some((name, value))
-        }
-        None => {
-            let (value, text) = text.split_at(text.find([';', ',']).unwrap_or(text.len()));
-            *rest = text;
-            Some((name, value.trim_end_matches(SPACE).into()))
-        }
-    }
+fn unreadable(at: &str) -> Error {
+    let shown: String = at.chars().take(80).collect();
+    Error::refused(format!(
+        "cannot read the Link header at `{shown}`; expected <target>; rel=\"next\" (RFC 8288)"
+    ))
 }
 
-/// The content of a quoted string whose opening quote is gone, and what follows it.
-fn unquote(text: &str) -> (String, &str) {
+/// Takes one parameter off the rest of a link; none at the link's end, which is a comma, or the target of another link
+/// whose comma was forgotten.
+fn take_parameter<'t>(rest: &mut &'t str) -> Result<Option<(&'t str, String)>> {
+    let text = rest.trim_start_matches(SPACE);
+    let Some(after) = text.strip_prefix(';') else {
+        *rest = text;
+        return match text.is_empty() || text.starts_with([',', '<']) {
+            true => Ok(None),
+            false => Err(unreadable(text)),
+        };
+    };
+    let text = after.trim_start_matches(SPACE);
+    let end = text.find(|c| "=;,<".contains(c) || SPACE.contains(&c));
+    let (name, text) = text.split_at(end.unwrap_or(text.len()));
+    let Some(text) = text.trim_start_matches(SPACE).strip_prefix('=') else {
+        *rest = text;
+        return Ok(Some((name, String::new())));
+    };
+    let text = text.trim_start_matches(SPACE);
+    let quoted = text.strip_prefix('"').map(|inside| {
+        let end = unquote(inside);
+        end.ok_or_else(|| unreadable(text)) // the rest may be a link
+    });
+    let (value, text) = match quoted.transpose()? {
+        Some(unquoted) => unquoted,
+        None => single_quoted(text).unwrap_or_else(|| token(text)),
+    };
+    *rest = text;
+    Ok(Some((name, value)))
+}
+
+/// A value without quotes, and what follows it.
+fn token(text: &str) -> (String, &str) {
+    let end = text.find(|c| ";,<".contains(c) || SPACE.contains(&c));
+    let (value, rest) = text.split_at(end.unwrap_or(text.len()));
+    (value.into(), rest)
+}
+
+/// The content of a value in single quotes, and what follows it. RFC 8288 takes these for a part of the value, but no
+/// relation type has them, so whoever wrote them meant double ones. None if the value does not end with one.
+fn single_quoted(text: &str) -> Option<(String, &str)> {
+    let inside = text.strip_prefix('\'')?;
+    let ends = |rest: &str| {
+        let rest = rest.trim_start_matches(SPACE);
+        rest.is_empty() || rest.starts_with([';', ',', '<'])
+    };
+    let mut quotes = inside.match_indices('\'');
+    let (end, _) = quotes.find(|(at, _)| ends(&inside[at + 1..]))?;
+    Some((inside[..end].into(), &inside[end + 1..]))
+}
+
+/// The content of a quoted string whose opening quote is gone, and what follows it; none if it does not end.
+fn unquote(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
         match c {
-            '"' => return (value, &text[at + 1..]),
+            '"' => return Some((value, &text[at + 1..])),
             '\\' => value.extend(chars.next().map(|(_, c)| c)),
             c => value.push(c),
         }
     }
-    (value, "")
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn next_of(values: &[&[u8]]) -> Result<Option<String>> {
+        let here = Url::parse("http://h/p?page=1").unwrap();
+        next(values.iter().copied(), &here)
+    }
+
     fn read(value: &str) -> Result<Option<String>> {
-        next([value.as_bytes()])
+        next_of(&[value.as_bytes()])
     }
 
     #[test]
@@ -140,14 +195,30 @@ mod tests {
             (r#", ,</2> ; REL = NEXT ; x"#, "/2"),
             ("</2>; rel=next; rel=last", "/2"),
             ("</x?q=caf\u{e9}>; rel=next", "/x?q=caf%C3%A9"),
+            ("</2>; rel='next'", "/2"),
+            (
+                "</9>; rel='last' , </2>; rel='prev next'; title='a, b'",
+                "/2",
+            ),
+            ("</9>; rel=last; title='a, b'; x=it's, </2>; rel=NEXT", "/2"),
+            ("</9>; rel=\"last\" </2>; rel=\"next\"", "/2"),
+            ("</9>; rel=last </2>; rel=next", "/2"),
+            ("</9> </2>; rel=next", "/2"),
+            ("</9>; rel*=UTF-8''next; rel=last, </2>; rel=next", "/2"),
+            ("</2>; rel=next; title*=UTF-8'de'n%c3%a4chstes", "/2"),
+            ("</2>; rel=\"first next\";; rel=last", "/2"),
+            ("</9>; rel=next; anchor=\"/other\", </2>; rel=next", "/2"),
+            ("</9>; rel=next; anchor=\"#part\", </2>; rel=next", "/2"),
+            ("</2>; anchor=\"http://h/p?page=1\"; rel=next", "/2"),
+            ("</2>; anchor=\"\"; rel=next; anchor=\"/other\"", "/2"),
         ];
         for (value, target) in table {
             assert_eq!(read(value).unwrap().as_deref(), Some(target), "{value}");
         }
-        let latin = b"</x?page=2>; rel=\"next\"; title=\"caf\xe9\"";
-        assert_eq!(next([&latin[..]]).unwrap().as_deref(), Some("/x?page=2"));
+        let latin = &b"</x?page=2>; rel=\"next\"; title=\"caf\xe9\""[..];
+        assert_eq!(next_of(&[latin]).unwrap().as_deref(), Some("/x?page=2"));
         let both = [&b"</9>; rel=last"[..], b"</2>; rel=next"];
-        assert_eq!(next(both).unwrap().as_deref(), Some("/2"));
+        assert_eq!(next_of(&both).unwrap().as_deref(), Some("/2"));
     }
 
     #[test]
@@ -158,11 +229,23 @@ mod tests {
             "<https://a>; rel=\"last\"",
             "<https://a>",
             "</2>; rel=last; rel=next",
-            "</2>; title=\"rel=next",
+            "</9>; rel*=UTF-8''next",
+            "</9>; rel=next; anchor=\"http://h/p?page=7\"",
         ] {
             assert_eq!(read(none).unwrap(), None, "{none}");
         }
-        for broken in ["<https://a", "next", "</9>; rel=last, /2; rel=next"] {
+        for broken in [
+            "<https://a",
+            "next",
+            "</9>; rel=last, /2; rel=next",
+            "</2>; title=\"rel=next",
+            "</2>; rel=prev next",
+            "</2>; rel \"next\"",
+            "</2> rel=next",
+            "</2>; rel=next; anchor=\"http://[\"",
+            "</2>; rel=\"last\" rel=next",
+            "</2>; rel=\"last\"next",
+        ] {
             let error = read(broken).unwrap_err().to_string();
             assert!(error.contains("cannot read the Link header"), "{error}");
         }

@@ -15,9 +15,11 @@ use url::Url;
 
 use self::answer::{check_status, gunzip, transport};
 use self::credentials::{Credentials, OAuth2, Token};
+use super::query::remove_param;
 use super::{Response, Source};
 use crate::dataset::{self, PageStyle};
 use crate::error::{Context, Error, Result};
+use crate::secret::shown;
 
 /// Largest body in bytes on the wire, compressed or not.
 const MAX_WIRE: usize = 32 << 20;
@@ -106,12 +108,24 @@ impl HttpSource {
         let next_link = match self.reads_links {
             true => {
                 let values = response.headers().get_all(header::LINK);
-                link::next(values.iter().map(HeaderValue::as_bytes))?
+                link::next(
+                    values.iter().map(HeaderValue::as_bytes),
+                    &self.page_of(&response),
+                )?
             }
             false => None,
         };
         let body = self.body(response).await?;
         Ok(Response { body, next_link })
+    }
+
+    /// The page that a response is, by its address after redirects, without the key that its links do not have.
+    fn page_of(&self, response: &reqwest::Response) -> Url {
+        let mut page = response.url().clone();
+        if let Credentials::Query(param, _) = &self.credentials {
+            remove_param(&mut page, param);
+        }
+        page
     }
 
     async fn request(&self, address: &Url) -> Result<reqwest::Response> {
@@ -139,7 +153,7 @@ impl HttpSource {
     }
 
     /// Reads a body to its end, piece by piece, within all limits.
-    async fn body(&self, mut response: reqwest::Response) -> Result<String> {
+    async fn body(&self, mut response: reqwest::Response) -> Result<Vec<u8>> {
         let encoding = response.headers().get(header::CONTENT_ENCODING).cloned();
         let mut wire = Vec::new();
         loop {
@@ -163,17 +177,14 @@ impl HttpSource {
         }
         // Codings have no case (RFC 9110, section 8.4.1).
         let encoding = encoding.map(|value| value.as_bytes().to_ascii_lowercase());
-        let bytes = match encoding.as_deref() {
-            None | Some(b"identity" | b"") => wire,
-            Some(b"gzip" | b"x-gzip") => gunzip(&wire)?,
-            Some(other) => {
-                return Err(Error::refused(format!(
-                    "the response is compressed with {}, which was not requested",
-                    String::from_utf8_lossy(other)
-                )));
-            }
-        };
-        String::from_utf8(bytes).map_err(|_| Error::unavailable("the response is not valid UTF-8"))
+        match encoding.as_deref() {
+            None | Some(b"identity" | b"") => Ok(wire),
+            Some(b"gzip" | b"x-gzip") => gunzip(&wire),
+            Some(other) => Err(Error::refused(format!(
+                "the response is compressed with {}, which was not requested",
+                String::from_utf8_lossy(other)
+            ))),
+        }
     }
 
     /// The OAuth 2 token; a new one is requested if there is none or it expires soon.
@@ -182,10 +193,10 @@ impl HttpSource {
         if let Some(known) = token.as_ref().filter(|token| token.is_fresh()) {
             return Ok(known.header());
         }
-        let fresh = self
-            .ask_token(oauth2)
-            .await
-            .context(format_args!("cannot get a token from {}", oauth2.token_url))?;
+        let fresh = self.ask_token(oauth2).await.context(format_args!(
+            "cannot get a token from {}",
+            shown(&oauth2.token_url)
+        ))?;
         Ok(token.insert(fresh).header())
     }
 
@@ -214,6 +225,6 @@ impl Source for HttpSource {
                 "the request took longer than {total:?}"
             ))),
         }
-        .context(address)
+        .context(shown(address))
     }
 }
