@@ -8,6 +8,7 @@ mod membership;
 pub mod monitor;
 mod native;
 mod producer;
+mod properties;
 mod queue;
 mod server;
 mod settings;
