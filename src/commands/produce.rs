@@ -70,7 +70,7 @@ impl Args {
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let options = args.intake.options();
     let retry = args.outage.retry(run, RunsUntil::Done);
-    let intake = Intake::open(&options, Some(FileFormat::Ndjson), run)?;
+    let intake = Intake::open(&options, Some(FileFormat::Ndjson), &retry)?;
     let log = open(args, dataset, retry).await?;
     let mut chunks = to_log::read(&options, &log, dataset, run);
     let mut sending = Sending::new(intake, log);
@@ -89,7 +89,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         sending.send(chunk).await?;
     }
     let mut intake = sending.into_intake();
-    match intake.close()? {
+    match intake.close().await? {
         Some(interrupted) => Ok(interrupted),
         None => Ok(intake.verdict()),
     }

@@ -1,7 +1,6 @@
 //! Where bad records go: the dead-letter topic, or a file of NDJSON; and how many are too many.
 
 use std::fs::{File, Metadata, Permissions};
-use std::io::{BufWriter, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -11,7 +10,8 @@ use base64::Engine;
 
 use super::oversized;
 use crate::dataset::Dataset;
-use crate::error::{Error, Result, file_error};
+use crate::durable::Appending;
+use crate::error::{Error, Result, file_error, write_error};
 use crate::ports::event_log::Producer;
 use crate::record::event::{Event, EventBatch, Headers};
 use crate::record::reject::Reject;
@@ -133,15 +133,16 @@ pub fn push_line(lines: &mut Vec<u8>, dataset: &Dataset, rejected: &Rejected<'_>
 #[derive(Debug)]
 pub struct RejectFile {
     path: PathBuf,
-    out: BufWriter<File>,
+    out: Appending,
     /// Whether it is a regular file, rather than a pipe or a terminal.
     is_file: bool,
     /// Whether it still holds what another run left, which stays until this one has read something.
     is_old: bool,
+    has_read: bool,
 }
 
 impl RejectFile {
-    /// Creates or opens the file; the first write empties it. A symbolic link to a file is refused, because whoever
+    /// Creates or opens the file; the first records that are read empty it, even if none of them is bad. A symbolic link to a file is refused, because whoever
     /// made it would choose the file that is emptied.
     pub fn create(path: &Path, run: &Run) -> Result<Self> {
         let fail = |e: std::io::Error| file_error("write the reject file", path, &e);
@@ -173,30 +174,49 @@ impl RejectFile {
             path: path.into(),
             is_file: opened.is_file(),
             is_old: opened.is_file(),
-            out: BufWriter::new(file),
+            has_read: false,
+            out: Appending::new(file),
         })
     }
 
-    /// Adds records as [`push_line`] writes them.
-    pub fn write(&mut self, lines: &[u8]) -> Result<()> {
-        let emptied = match std::mem::take(&mut self.is_old) {
-            true => self.out.get_ref().set_len(0),
-            false => Ok(()),
-        };
-        emptied
-            .and_then(|()| self.out.write_all(lines))
-            .map_err(|e| file_error("write", &self.path, &e))
+    /// Adds the bad ones of the records that were read, as [`push_line`] writes them.
+    pub fn add(&mut self, lines: &[u8]) {
+        self.has_read = true;
+        self.out.add(lines);
     }
 
-    /// Makes all written records durable.
+    /// Writes the added records if they are enough. After `Unavailable`, the next call goes on where this one stopped.
+    pub fn flush(&mut self) -> Result<()> {
+        let written = self.empty().and_then(|()| match self.out.is_due() {
+            true => self.out.flush(),
+            false => Ok(()),
+        });
+        written.map_err(|e| write_error(&self.path, &e))
+    }
+
+    /// Makes all added records durable. After `Unavailable`, the next call goes on where this one stopped.
     pub fn sync(&mut self) -> Result<()> {
-        let flushed = self.out.flush();
-        flushed
-            .and_then(|()| match self.is_file {
-                true => self.out.get_ref().sync_data(),
-                false => Ok(()), // a pipe has nothing to sync
-            })
-            .map_err(|e| file_error("write", &self.path, &e))
+        let written = self.empty().and_then(|()| self.out.flush());
+        let synced = written.and_then(|()| match self.is_file {
+            true => self.out.file().sync_data(),
+            false => Ok(()), // a pipe has nothing to sync
+        });
+        synced.map_err(|e| write_error(&self.path, &e))
+    }
+
+    fn empty(&mut self) -> std::io::Result<()> {
+        if self.is_old && self.has_read {
+            self.out.file().set_len(0)?;
+            self.is_old = false;
+        }
+        Ok(())
+    }
+}
+
+/// A run that ends early keeps what it has found.
+impl Drop for RejectFile {
+    fn drop(&mut self) {
+        self.empty().and_then(|()| self.out.flush()).ok(); // whatever ended the run is reported
     }
 }
 

@@ -85,7 +85,8 @@ impl<'a> Sending<'a> {
             };
             acknowledged = rest;
             // Everything that has arrived is counted, even after a chunk that exceeds the budget.
-            entered = entered.and(self.intake.enter(chunk));
+            let kept = self.intake.enter(chunk).await;
+            entered = entered.and(kept);
             self.on_their_way.pop_front();
         }
         entered?;
@@ -96,7 +97,7 @@ impl<'a> Sending<'a> {
                 self.on_their_way.len()
             )));
         }
-        self.intake.save_state()
+        self.intake.save_state().await
     }
 
     /// The intake, once everything is settled.
