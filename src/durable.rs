@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result, file_error, write_error};
 
-/// Bytes that are worth a write.
+/// Bytes of a file being written aside that are worth a write.
 const PIECE: usize = 1 << 16;
 
 /// A file, and what is not written to it yet.
@@ -16,14 +16,17 @@ const PIECE: usize = 1 << 16;
 pub struct Appending {
     file: File,
     waiting: Vec<u8>,
+    /// Bytes that are worth a write.
+    piece: usize,
 }
 
 impl Appending {
-    /// Begins where the file stands.
-    pub fn new(file: File) -> Self {
+    /// Begins where the file stands. So many bytes are worth a write.
+    pub fn new(file: File, piece: usize) -> Self {
         Appending {
             file,
             waiting: Vec::new(),
+            piece,
         }
     }
 
@@ -39,7 +42,7 @@ impl Appending {
 
     /// Whether enough is waiting to be worth a write.
     pub fn is_due(&self) -> bool {
-        self.waiting.len() >= PIECE
+        self.waiting.len() >= self.piece
     }
 
     /// Writes what is waiting. After a failure, the next call goes on where this one stopped.
@@ -93,7 +96,7 @@ impl Aside {
         Ok(Aside {
             target: target.into(),
             aside,
-            out: Appending::new(file),
+            out: Appending::new(file, PIECE),
         })
     }
 

@@ -129,6 +129,9 @@ pub fn push_line(lines: &mut Vec<u8>, dataset: &Dataset, rejected: &Rejected<'_>
     lines.push(b'\n');
 }
 
+/// Bytes of a reject file that are worth a write: not many, because somebody may be reading a pipe.
+const PIECE: usize = 1 << 13;
+
 /// A reject file: one JSON object per line, readable only by its owner. A pipe works, too.
 #[derive(Debug)]
 pub struct RejectFile {
@@ -175,7 +178,7 @@ impl RejectFile {
             is_file: opened.is_file(),
             is_old: opened.is_file(),
             has_read: false,
-            out: Appending::new(file),
+            out: Appending::new(file, PIECE),
         })
     }
 
