@@ -1,18 +1,85 @@
-//! Files that exist whole or not at all: written to a temporary file, synced, renamed.
+//! Files that exist whole or not at all: written to a temporary file, synced, renamed. And files that are written on after
+//! a failure, such as a full disk, as if there had been none.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, file_error};
+use crate::error::{Error, Kind, Result, file_error, write_error};
+
+/// Bytes of a file being written aside that are worth a write.
+const PIECE: usize = 1 << 16;
+
+/// A file, and what is not written to it yet.
+#[derive(Debug)]
+pub struct Appending {
+    file: File,
+    waiting: Vec<u8>,
+    /// Bytes that are worth a write.
+    piece: usize,
+}
+
+impl Appending {
+    /// Begins where the file stands. So many bytes are worth a write.
+    pub fn new(file: File, piece: usize) -> Self {
+        Appending {
+            file,
+            waiting: Vec::new(),
+            piece,
+        }
+    }
+
+    /// The file, which lacks what was added since it was last flushed.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Goes on in another file, with what is waiting.
+    pub fn go_on_in(&mut self, file: File) {
+        self.file = file;
+    }
+
+    /// Whether something is not written yet.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Adds bytes, without writing them.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.waiting.extend_from_slice(bytes);
+    }
+
+    /// Whether enough is waiting to be worth a write.
+    pub fn is_due(&self) -> bool {
+        self.waiting.len() >= self.piece
+    }
+
+    /// Writes what is waiting. After a failure, the next call goes on where this one stopped.
+    pub fn flush(&mut self) -> std::io::Result<()> {
+        let mut done = 0;
+        let written = loop {
+            if done == self.waiting.len() {
+                break Ok(());
+            }
+            match self.file.write(&self.waiting[done..]) {
+                Ok(0) => break Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(count) => done += count,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => break Err(e),
+            }
+        };
+        self.waiting.drain(..done);
+        written
+    }
+}
 
 /// A file being written. If dropped before [`Aside::publish`], it leaves nothing behind.
 #[derive(Debug)]
 pub struct Aside {
     target: PathBuf,
     aside: tempfile::TempPath,
-    out: BufWriter<File>,
+    out: Appending,
 }
 
 impl Aside {
@@ -26,25 +93,51 @@ impl Aside {
             .prefix(&format!(".{name}."))
             .suffix(".partial")
             .tempfile_in(folder) // opened with 0600
-            .map_err(|e| file_error("write next to", target, &e))?;
+            .map_err(|e| write_error(target, &e))?;
         let (file, aside) = aside.into_parts();
         Ok(Aside {
             target: target.into(),
             aside,
-            out: BufWriter::with_capacity(1 << 16, file),
+            out: Appending::new(file, PIECE),
         })
     }
 
-    /// Adds bytes.
+    /// Adds bytes, and writes them if they are enough, for a caller that does not wait for room on a full disk.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out
-            .write_all(bytes)
-            .map_err(|e| file_error("write", &self.target, &e))
+        self.add(bytes);
+        self.flush_if_due().map_err(|e| match e.kind() {
+            Kind::Unavailable => e.as_kind(Kind::Refused),
+            _ => e,
+        })
+    }
+
+    /// Adds bytes, for a caller that can wait for room on a full disk.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.out.add(bytes);
+    }
+
+    /// Writes what was added if it is enough. After `Unavailable`, the next call goes on where this one stopped.
+    pub fn flush_if_due(&mut self) -> Result<()> {
+        match self.out.is_due() {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.out.flush().map_err(|e| write_error(&self.target, &e))
+    }
+
+    /// Makes what was added durable, so that publishing it needs no more room. After `Unavailable`, it can be tried again.
+    pub fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        let synced = self.out.file().sync_all();
+        synced.map_err(|e| write_error(&self.target, &e))
     }
 
     /// The file itself, to change who may read it.
     pub fn file(&self) -> &File {
-        self.out.get_ref()
+        self.out.file()
     }
 
     /// Makes the content durable and gives the file its name, replacing any file that has it.
@@ -53,16 +146,15 @@ impl Aside {
     }
 
     /// Like [`Aside::publish`], but more can be written to the file.
-    pub fn publish_open(self) -> Result<File> {
+    pub fn publish_open(mut self) -> Result<File> {
+        self.sync()?;
         let target = self.target;
         let fail = |e: &std::io::Error| file_error("write", &target, e);
-        let file = self.out.into_inner().map_err(|e| fail(e.error()))?;
-        file.sync_all().map_err(|e| fail(&e))?;
         self.aside.persist(&target).map_err(|e| fail(&e.error))?;
         File::open(folder(&target))
             .and_then(|folder| folder.sync_all())
             .map_err(|e| fail(&e))?;
-        Ok(file)
+        Ok(self.out.file)
     }
 }
 
@@ -89,7 +181,7 @@ pub fn replace_readable(path: &Path, content: &[u8]) -> Result<()> {
     let mut file = Aside::create(path)?;
     file.write(content)?;
     let everybody = std::fs::Permissions::from_mode(0o644);
-    let granted = file.out.get_ref().set_permissions(everybody);
+    let granted = file.out.file().set_permissions(everybody);
     granted.map_err(|e| file_error("write", path, &e))?;
     file.publish()
 }

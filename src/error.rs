@@ -162,6 +162,44 @@ pub fn file_error(action: &str, path: &std::path::Path, error: &std::io::Error) 
         | K::IsADirectory
         | K::NotADirectory
         | K::ReadOnlyFilesystem => Error::invalid(message),
+        K::FileTooLarge => Error::refused(message)
+            .hint("`ulimit -f` shows how large a file of this process may be, and sets it"),
         _ => Error::refused(message),
+    }
+}
+
+/// Like [`file_error`], for what can be written again: a full disk may have room by then (`Unavailable`).
+pub fn write_error(path: &std::path::Path, error: &std::io::Error) -> Error {
+    use std::io::ErrorKind as K;
+    let known = file_error("write", path, error);
+    match error.kind() {
+        K::StorageFull | K::QuotaExceeded => known.as_kind(Kind::Unavailable),
+        _ => known,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind as K;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn only_a_full_disk_is_waited_for() {
+        for (reason, expected) in [
+            (K::StorageFull, Kind::Unavailable),
+            (K::QuotaExceeded, Kind::Unavailable),
+            (K::FileTooLarge, Kind::Refused),
+            (K::Other, Kind::Refused),
+            (K::PermissionDenied, Kind::Invalid),
+        ] {
+            let error = write_error(Path::new("a"), &reason.into());
+            assert_eq!(error.kind(), expected, "{reason:?}");
+            let is_limit = error
+                .hint_text()
+                .is_some_and(|hint| hint.contains("ulimit -f"));
+            assert_eq!(is_limit, reason == K::FileTooLarge, "{reason:?}");
+        }
     }
 }

@@ -46,9 +46,10 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         run.warn(format!("{realtime}: {says}"));
     }
     let retry = args.outage.retry(run, RunsUntil::Done);
-    retry
+    let says = retry
         .through_outage(async || log.create(&topics).await)
         .await?;
+    says.into_iter().for_each(|says| run.warn(says));
     run.info(format!("topics ready in {log}"));
     retry
         .through_outage(async || realtime.create(dataset).await)

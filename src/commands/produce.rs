@@ -14,6 +14,7 @@ use crate::intake::to_log::{self, Log, Sending};
 use crate::ports::event_log::Setting;
 use crate::run::Run;
 use crate::run::files::Files;
+use crate::run::retry::Retry;
 
 /// After this long without more input, wait until everything sent is acknowledged.
 const SETTLE_AFTER: Duration = Duration::from_millis(20);
@@ -70,8 +71,9 @@ impl Args {
 /// Appends chunks while the next one is read and checked.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let options = args.intake.options();
-    let intake = Intake::open(&options, Some(FileFormat::Ndjson), run)?;
-    let log = open(args, dataset, run).await?;
+    let retry = args.outage.retry(run, RunsUntil::Done);
+    let intake = Intake::open(&options, Some(FileFormat::Ndjson), &retry)?;
+    let log = open(args, dataset, retry).await?;
     let mut chunks = to_log::read(&options, &log, dataset, run);
     let mut sending = Sending::new(intake, log);
     loop {
@@ -89,22 +91,17 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         sending.send(chunk).await?;
     }
     let mut intake = sending.into_intake();
-    match intake.close()? {
+    match intake.close().await? {
         Some(interrupted) => Ok(interrupted),
         None => Ok(intake.verdict()),
     }
 }
 
-async fn open(args: &Args, dataset: &Dataset, run: &Run) -> Result<Log> {
-    let retry = args.outage.retry(run, RunsUntil::Done);
+async fn open(args: &Args, dataset: &Dataset, retry: Retry) -> Result<Log> {
     let codec = args.compression.map(Compression::name);
     let codec = codec.map(|name| Setting::new("--compression", "compression.type", name));
     let log = args.event_log.with(codec)?;
-    let open = async |topic: &str| {
-        retry
-            .through_outage(async || log.producer(topic).await)
-            .await
-    };
+    let open = async |topic: &str| to_log::producer(log.as_ref(), topic, &retry).await;
     Ok(Log {
         events: open(&dataset.event.topic).await?,
         dead_letters: open(&dataset.event.dead_letter_topic()).await?,

@@ -7,6 +7,7 @@ use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::intake::rejects::Budget;
+use crate::intake::to_log;
 use crate::ports::event_log::{Offsets, Setting};
 use crate::ports::realtime_store::Upstream;
 use crate::run::retry::Retry;
@@ -112,9 +113,7 @@ async fn open(args: &Args, dataset: &Dataset, retry: &Retry) -> Result<(Ports, O
         .through_outage(async || store.open(dataset, upstream).await)
         .await?;
     let dead_letters = &dataset.event.dead_letter_topic();
-    let dead_letters = retry
-        .through_outage(async || log.producer(dead_letters).await)
-        .await?;
+    let dead_letters = to_log::producer(log.as_ref(), dead_letters, retry).await?;
     let ports = Ports {
         consumer,
         store,

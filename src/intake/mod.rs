@@ -22,7 +22,8 @@ use crate::exit::Exit;
 use crate::intake::check::CheckedChunk;
 use crate::intake::chunk::{Ended, FileFormat};
 use crate::intake::rejects::{Budget, RejectFile};
-use crate::run::{Run, add, get};
+use crate::run::retry::Retry;
+use crate::run::{add, get};
 
 /// The input, and what is required of it.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ impl IntakeOptions {
 #[derive(Debug)]
 pub struct Intake<'a> {
     options: &'a IntakeOptions,
-    run: &'a Run,
+    retry: Retry,
     reject_file: Option<RejectFile>,
     _held_state: Option<File>,
     state: Option<String>,
@@ -70,15 +71,15 @@ impl<'a> Intake<'a> {
     pub fn open(
         options: &'a IntakeOptions,
         format: Option<FileFormat>,
-        run: &'a Run,
+        retry: &Retry,
     ) -> Result<Self> {
         sniff::check_files(&options.files, format)?;
         let reject_path = options.rejects.as_deref();
         Ok(Intake {
             options,
-            run,
+            retry: retry.clone(),
             reject_file: reject_path
-                .map(|path| RejectFile::create(path, run))
+                .map(|path| RejectFile::create(path, &retry.run))
                 .transpose()?,
             _held_state: options
                 .commit_state
@@ -94,13 +95,15 @@ impl<'a> Intake<'a> {
     }
 
     /// Counts a chunk as read, and writes its bad records to the reject file.
-    pub fn enter<T>(&mut self, checked: &CheckedChunk<T>) -> Result<()> {
-        let lines = &checked.reject_lines;
-        let kept = self
-            .reject_file
-            .as_mut()
-            .map_or(Ok(()), |file| file.write(lines));
-        let counts = &self.run.counts;
+    pub async fn enter<T>(&mut self, checked: &CheckedChunk<T>) -> Result<()> {
+        let kept = match &mut self.reject_file {
+            None => Ok(()),
+            Some(file) => {
+                file.add(&checked.reject_lines);
+                self.retry.through_outage(async || file.flush()).await
+            }
+        };
+        let counts = &self.retry.run.counts;
         add(&counts.read, checked.records + checked.skipped);
         add(&counts.bytes, checked.bytes);
         add(&counts.skipped, checked.skipped);
@@ -120,9 +123,9 @@ impl<'a> Intake<'a> {
 
     /// Checks the whole input before its last records count: an error if a requirement is not met, a status if a
     /// signal interrupted the reading. Bad records are durable afterwards.
-    pub fn close(&mut self) -> Result<Option<Exit>> {
-        self.sync()?;
-        if let Some(signal) = self.run.stop.requested() {
+    pub async fn close(&mut self) -> Result<Option<Exit>> {
+        self.sync().await?;
+        if let Some(signal) = self.retry.run.stop.requested() {
             self.check_budget(At::End)?;
             return Ok(Some(signal.exit()));
         }
@@ -173,7 +176,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Saves the last bookmark; everything before it must be durable.
-    pub fn save_state(&mut self) -> Result<()> {
+    pub async fn save_state(&mut self) -> Result<()> {
         if self.lacks_records() {
             return Ok(());
         }
@@ -181,32 +184,38 @@ impl<'a> Intake<'a> {
             return Ok(());
         };
         self.had_state = true;
-        self.sync()?;
-        durable::replace(path, format!("{state}\n").as_bytes())
+        self.sync().await?;
+        let state = format!("{state}\n");
+        self.retry
+            .through_outage(async || durable::replace(path, state.as_bytes()))
+            .await
     }
 
     /// The status of a run that reached the end of its input.
     pub fn verdict(&self) -> Exit {
         if let (Some(path), false, None) = (&self.options.commit_state, self.had_state, &self.state)
         {
-            self.run.warn(format!(
+            self.retry.run.warn(format!(
                 "no bookmark came with the input, so {} is unchanged; `rtp fetch --state` sends one along",
                 path.display()
             ));
         }
         if self.records == 0 {
-            self.run.warn("there are no records in the input");
+            self.retry.run.warn("there are no records in the input");
             return Exit::verdict(!self.lacks_records());
         }
-        Exit::verdict(get(&self.run.counts.rejected) == 0)
+        Exit::verdict(get(&self.retry.run.counts.rejected) == 0)
     }
 
-    fn sync(&mut self) -> Result<()> {
-        self.reject_file.as_mut().map_or(Ok(()), RejectFile::sync)
+    async fn sync(&mut self) -> Result<()> {
+        match &mut self.reject_file {
+            None => Ok(()),
+            Some(file) => self.retry.through_outage(async || file.sync()).await,
+        }
     }
 
     fn check_budget(&self, at: At) -> Result<()> {
-        let rejected = get(&self.run.counts.rejected);
+        let rejected = get(&self.retry.run.counts.rejected);
         self.options.max_rejects.map_or(Ok(()), |budget| {
             budget.check(rejected, self.records, at == At::End)
         })

@@ -1,7 +1,6 @@
 //! Where bad records go: the dead-letter topic, or a file of NDJSON; and how many are too many.
 
 use std::fs::{File, Metadata, Permissions};
-use std::io::{BufWriter, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -12,8 +11,8 @@ use base64::Engine;
 
 use super::oversized;
 use crate::dataset::Dataset;
-use crate::durable::Aside;
-use crate::error::{Error, Result, file_error};
+use crate::durable::{Appending, Aside};
+use crate::error::{Error, Result, file_error, write_error};
 use crate::ports::event_log::Producer;
 use crate::record::event::{Event, EventBatch, Headers};
 use crate::record::reject::Reject;
@@ -131,6 +130,9 @@ pub fn push_line(lines: &mut Vec<u8>, dataset: &Dataset, rejected: &Rejected<'_>
     lines.push(b'\n');
 }
 
+/// Bytes of a reject file that are worth a write: not many, because somebody may be reading a pipe.
+const PIECE: usize = 1 << 13;
+
 /// A reject file: one JSON object per line, readable only by its owner. A pipe works, too.
 ///
 /// What an older file holds is not overwritten but replaced by a new file of that name, so that whoever still reads the
@@ -139,7 +141,7 @@ pub fn push_line(lines: &mut Vec<u8>, dataset: &Dataset, rejected: &Rejected<'_>
 #[derive(Debug)]
 pub struct RejectFile {
     path: PathBuf,
-    out: BufWriter<File>,
+    out: Appending,
     /// Whether it is a regular file, rather than a pipe or a terminal.
     is_file: bool,
     /// Whether this run has read something: until then, an older file stays.
@@ -193,41 +195,46 @@ impl RejectFile {
     fn new(path: &Path, file: File, old: Option<Metadata>) -> Self {
         RejectFile {
             path: path.into(),
-            out: BufWriter::new(file),
+            out: Appending::new(file, PIECE),
             is_file: old.is_some(),
             has_read: false,
             old,
         }
     }
 
-    /// Adds records as [`push_line`] writes them: none if what was read is good.
-    pub fn write(&mut self, lines: &[u8]) -> Result<()> {
+    /// Adds the bad ones of the records that were read, as [`push_line`] writes them.
+    pub fn add(&mut self, lines: &[u8]) {
         self.has_read = true;
-        if lines.is_empty() {
-            return Ok(());
-        }
-        self.replace_old()?;
-        let written = self.out.write_all(lines);
-        written.map_err(|e| file_error("write", &self.path, &e))
+        self.out.add(lines);
     }
 
-    /// Makes all written records durable.
+    /// Writes the added records if they are enough. After `Unavailable`, the next call goes on where this one stopped.
+    pub fn flush(&mut self) -> Result<()> {
+        if self.out.is_waiting() {
+            self.replace_old()?;
+        }
+        match self.out.is_due() {
+            true => self.out.flush().map_err(|e| write_error(&self.path, &e)),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes all added records durable. After `Unavailable`, the next call goes on where this one stopped.
     pub fn sync(&mut self) -> Result<()> {
         if self.has_read {
             self.replace_old()?;
         }
-        let flushed = self.out.flush();
-        flushed
-            .and_then(|()| match self.is_file {
-                true => self.out.get_ref().sync_data(),
-                false => Ok(()), // a pipe has nothing to sync
-            })
-            .map_err(|e| file_error("write", &self.path, &e))
+        let written = self.out.flush();
+        let synced = written.and_then(|()| match self.is_file {
+            true => self.out.file().sync_data(),
+            false => Ok(()), // a pipe has nothing to sync
+        });
+        synced.map_err(|e| write_error(&self.path, &e))
     }
 
     /// Puts an empty file in the place of an older one, with the same access for its owner and its group.
     fn replace_old(&mut self) -> Result<()> {
-        let Some(old) = self.old.take() else {
+        let Some(old) = &self.old else {
             return Ok(());
         };
         let new = Aside::create(&self.path)?;
@@ -239,8 +246,24 @@ impl RejectFile {
         new.file()
             .set_permissions(Permissions::from_mode(mode))
             .map_err(|e| file_error("set the access of", &self.path, &e))?;
-        self.out = BufWriter::new(new.publish_open()?);
+        self.out.go_on_in(new.publish_open()?);
+        self.old = None;
         Ok(())
+    }
+
+    /// Keeps what was found, as far as that is possible.
+    fn keep(&mut self) -> Result<()> {
+        match self.out.is_waiting() {
+            true => self.sync(),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A run that ends early keeps what it has found.
+impl Drop for RejectFile {
+    fn drop(&mut self) {
+        self.keep().ok(); // whatever ended the run is reported
     }
 }
 

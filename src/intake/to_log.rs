@@ -9,7 +9,7 @@ use super::rejects;
 use super::{Intake, IntakeOptions};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::ports::event_log::Producer;
+use crate::ports::event_log::{EventLog, Producer};
 use crate::record::event::{Event, EventBatch, Headers};
 use crate::record::reject::Reject;
 use crate::record::transform::{Transform, write_key};
@@ -20,6 +20,17 @@ use crate::run::{Run, add};
 
 /// Maximum number of chunks whose events are in flight at once.
 const MOST_ON_THEIR_WAY: usize = 32;
+
+/// A producer to a topic, through outages. What it assumes about the topic is told.
+pub async fn producer(log: &dyn EventLog, topic: &str, retry: &Retry) -> Result<Box<dyn Producer>> {
+    let producer = retry
+        .through_outage(async || log.producer(topic).await)
+        .await?;
+    if let Some(assumed) = producer.assumed() {
+        retry.run.warn(format!("topic {topic} in {log}: {assumed}"));
+    }
+    Ok(producer)
+}
 
 /// Chunks in flight to the log, and the intake that counts them on arrival.
 pub struct Sending<'a> {
@@ -74,7 +85,8 @@ impl<'a> Sending<'a> {
             };
             acknowledged = rest;
             // Everything that has arrived is counted, even after a chunk that exceeds the budget.
-            entered = entered.and(self.intake.enter(chunk));
+            let kept = self.intake.enter(chunk).await;
+            entered = entered.and(kept);
             self.on_their_way.pop_front();
         }
         entered?;
@@ -85,7 +97,7 @@ impl<'a> Sending<'a> {
                 self.on_their_way.len()
             )));
         }
-        self.intake.save_state()
+        self.intake.save_state().await
     }
 
     /// The intake, once everything is settled.

@@ -80,7 +80,7 @@ impl Load<'_> {
     /// Stages everything, then merges it.
     async fn load(&self, store: &mut dyn BatchStore) -> Result<Exit> {
         let run = &self.retry.run;
-        let mut intake = Intake::open(&self.options, self.format, run)?;
+        let mut intake = Intake::open(&self.options, self.format, &self.retry)?;
         match self.stage(store, &mut intake).await {
             Ok(None) => {}
             Ok(Some(interrupted)) => return Ok(interrupted),
@@ -95,7 +95,7 @@ impl Load<'_> {
         add(&counts.written, merged.written);
         add(&counts.deduplicated, merged.deduplicated);
         add(&counts.skipped, merged.skipped);
-        intake.save_state()?;
+        intake.save_state().await?;
         Ok(intake.verdict())
     }
 
@@ -109,7 +109,7 @@ impl Load<'_> {
         let mut chunks = self.read();
         let mut staged = 0;
         while let Some(chunk) = chunks.next(&self.retry.run.stop).await? {
-            intake.enter(&chunk)?;
+            intake.enter(&chunk).await?;
             self.refuse_bad(&chunk)?;
             self.retry
                 .through_outage(async || store.stage(&chunk.good).await)
@@ -117,7 +117,7 @@ impl Load<'_> {
                 .map_err(nothing_kept)?;
             staged += chunk.good.len();
         }
-        let interrupted = intake.close()?;
+        let interrupted = intake.close().await?;
         if interrupted.is_none() {
             self.check_whole(intake, staged)?;
         }

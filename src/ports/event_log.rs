@@ -51,8 +51,14 @@ impl Topic {
 }
 
 impl Topic {
-    /// An error if the topic is there with fewer partitions than this. More are how a topic grows.
-    pub(crate) fn check_partitions(&self, there: u32, log: &dyn Display) -> Result<()> {
+    /// An error if the topic is there with fewer partitions than this. More are how a topic grows, if the log can add
+    /// some; `adding` is how.
+    pub(crate) fn check_partitions(
+        &self,
+        there: u32,
+        log: &dyn Display,
+        adding: &str,
+    ) -> Result<()> {
         let Topic {
             name, partitions, ..
         } = self;
@@ -64,7 +70,7 @@ impl Topic {
             if there == 1 { "" } else { "s" }
         ))
         .hint(format!(
-            "rtp changes no topic that exists: set `partitions = {there}` in the dataset, or add partitions with Kafka's own tool"
+            "rtp changes no topic that exists: set `partitions = {there}` in the dataset, or {adding}"
         )))
     }
 }
@@ -212,8 +218,9 @@ pub struct Polled {
 #[async_trait]
 pub trait EventLog: Debug + Display + Send + Sync {
     /// Creates topics where they are missing. One that is there with fewer partitions is an error (`Invalid`); more do no
-    /// harm, because adding partitions is how a topic grows.
-    async fn create(&self, topics: &[Topic]) -> Result<()>;
+    /// harm, because adding partitions is how a topic grows. Returns what else is not as asked for, or could not be found
+    /// out, as sentences for people.
+    async fn create(&self, topics: &[Topic]) -> Result<Vec<String>>;
 
     /// How topics are created there, for people: statements, or comments if there are no statements.
     fn statements(&self, topics: &[Topic]) -> Vec<String>;
@@ -310,6 +317,11 @@ pub trait Producer: Send {
     /// Maximum bytes of key, value and headers that the topic accepts in one event; none if it accepts everything
     /// that rtp does.
     fn max_size(&self) -> Option<usize> {
+        None
+    }
+
+    /// What it could not find out about its topic and assumes instead, as a sentence for people.
+    fn assumed(&self) -> Option<&str> {
         None
     }
 

@@ -126,14 +126,15 @@ impl Landing {
         })
     }
 
-    /// Writes the wanted part of a page, and on a pipe also the mark that carries the bookmark.
+    /// Writes the wanted part of a page, and on a pipe also the mark that carries the bookmark. What a file has no room for
+    /// is written by `flush`.
     pub fn write(&mut self, step: &Step, bookmark: Option<String>) -> Result<Pipe> {
         let lines = step.page.lines_of(step.take.clone());
         let records = step.take.end - step.take.start;
         self.tally.add_lines(records, lines);
         let pipe = match (&mut self.file, bookmark) {
             (Some(file), _) => {
-                file.write(lines)?;
+                file.add(lines);
                 self.held += records;
                 Pipe::Open
             }
@@ -151,13 +152,26 @@ impl Landing {
         Ok(pipe)
     }
 
+    /// Writes to the file what is worth a write. After `Unavailable`, the next call goes on where this one stopped.
+    pub fn flush(&mut self) -> Result<()> {
+        self.file.as_mut().map_or(Ok(()), Aside::flush_if_due)
+    }
+
     /// Writes the line that counts the records.
     pub fn write_trailer(&mut self) -> Result<()> {
         let trailer = self.tally.end();
         match &mut self.file {
             None => stdout::write(trailer.as_bytes()).map(|_| ()),
-            Some(file) => file.write(trailer.as_bytes()),
+            Some(file) => {
+                file.add(trailer.as_bytes());
+                Ok(())
+            }
         }
+    }
+
+    /// Makes the file durable before it appears. After `Unavailable`, it can be tried again.
+    pub fn sync(&mut self) -> Result<()> {
+        self.file.as_mut().map_or(Ok(()), Aside::sync)
     }
 
     /// Makes the file appear, complete and durable.

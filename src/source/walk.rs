@@ -64,7 +64,10 @@ pub async fn walk(
     let run = &retry.run;
     let mut bookmark = open_bookmark(settings, declared, dataset, run)?;
     let (mut pages, count) = pages(settings, source, declared, dataset, &bookmark, retry)?;
-    let mut landing = Landing::open(settings.out.as_deref(), run)?;
+    let out = settings.out.as_deref();
+    let mut landing = retry
+        .through_outage(async || Landing::open(out, run))
+        .await?;
     let doubt = tokio::select! {
         doubt = pages.check_front() => doubt?,
         signal = run.stop.wait() => return Ok(signal.exit()),
@@ -86,6 +89,8 @@ pub async fn walk(
         if pipe == Pipe::Closed {
             return Ok(Exit::Done);
         }
+        let flush = async || tokio::task::block_in_place(|| landing.flush());
+        retry.through_outage(flush).await?;
     }
     if let Some(there) = pages.doubt() {
         run.warn(format!(
@@ -97,7 +102,7 @@ pub async fn walk(
         // Neither the file nor the bookmark changes, so that another attempt fetches again.
         return Ok(Exit::No);
     }
-    conclude(settings, landing, &bookmark, count, run)
+    conclude(settings, landing, &bookmark, count, retry).await
 }
 
 fn merge(present: &mut Vec<bool>, page: &[bool]) {
@@ -194,13 +199,14 @@ fn shape(settings: &WalkSettings) -> Result<Shape> {
 }
 
 /// Completes the landing, unless there are no new records and existing ones to keep; returns the verdict.
-fn conclude(
+async fn conclude(
     settings: &WalkSettings,
     mut landing: Landing,
     bookmark: &Bookmark,
     count: Option<u64>,
-    run: &Run,
+    retry: &Retry,
 ) -> Result<Exit> {
+    let run = &retry.run;
     let written = get(&run.counts.written);
     let nothing = match bookmark.is_resumed() {
         true => "the source has no new records",
@@ -219,9 +225,11 @@ fn conclude(
     if settings.trailer {
         landing.write_trailer()?;
     }
+    let sync = async || tokio::task::block_in_place(|| landing.sync());
+    retry.through_outage(sync).await?;
     landing.publish()?;
     if settings.out.is_some() {
-        bookmark.save()?;
+        retry.through_outage(async || bookmark.save()).await?;
     }
     if let Some(count) = count.filter(|count| written < *count) {
         run.warn(format!(

@@ -131,6 +131,9 @@ fn a_topic_with_fewer_partitions_is_told() {
     assert_eq!(ran.status, 2, "{}", ran.stderr);
     let said = "topic t in .rtp/log.db does not fit the dataset: it has 1 partition, but the dataset needs 2";
     assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    // No tool can add partitions to this log.
+    assert!(ran.stderr.contains("embedded log"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("Kafka"), "{}", ran.stderr);
 }
 
 #[test]

@@ -187,6 +187,30 @@ async fn a_group_that_does_not_admit_a_member_is_told_until_it_does() {
     assert!(polled.trouble.is_none(), "{polled:?}");
 }
 
+/// The client looks for a coordinator for ever, and says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_without_a_coordinator_is_told_until_it_has_one() {
+    let (cluster, server) = cluster(1, 1);
+    produce(&cluster, 0, 0..1);
+    let none = Fault::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE;
+    always(&cluster, RDKafkaApiKey::FindCoordinator, none);
+    let mut member = Member::of(&server).await;
+    let polled = member
+        .until("trouble", |polled, _| polled.trouble.is_some())
+        .await;
+    let said = trouble(&polled);
+    assert!(
+        said.contains(TOPIC) && said.contains("no coordinator"),
+        "{said}"
+    );
+    let error = polled.trouble.unwrap();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(error.hint_text().unwrap().contains("__consumer_offsets"));
+    cluster.clear_request_errors(RDKafkaApiKey::FindCoordinator);
+    let polled = member.until("events", |_, read| read.len() == 1).await;
+    assert!(polled.trouble.is_none(), "{polled:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_the_broker_refuses_ends_the_run() {
     let (cluster, server) = cluster(1, 1);
@@ -225,6 +249,36 @@ async fn a_partition_whose_leader_is_gone_is_told_while_the_others_go_on() {
     produce(&cluster, 1, 3..4);
     let polled = member.until("the rest", |_, read| read.len() == 4).await;
     assert!(polled.trouble.is_none(), "{polled:?}");
+}
+
+/// And asked about at once: one after another, each would have to wait for the time-outs of those before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_partitions_that_are_silent_are_told_together() {
+    let (cluster, server) = cluster(2, 4);
+    let group = MockCoordinator::Group("group".into());
+    cluster.coordinator(group, 1).unwrap();
+    for (partition, broker) in [(0, 1), (1, 2), (2, 2), (3, 2)] {
+        cluster
+            .partition_leader(TOPIC, partition, Some(broker))
+            .unwrap();
+        produce(&cluster, partition, 0..1);
+    }
+    let mut member = Member::of(&server).await;
+    member.until("events", |_, read| read.len() == 4).await;
+    cluster.broker_down(2).unwrap();
+    let told = "partitions 2, 3 cannot be read either";
+    let polled = member
+        .until("trouble", |polled, _| trouble(polled).contains(told))
+        .await;
+    let said = trouble(&polled);
+    assert!(said.contains("partition 1 in"), "{said}");
+    cluster.broker_up(2).unwrap();
+    (1..4).for_each(|partition| produce(&cluster, partition, 1..2));
+    member
+        .until("the rest", |polled, read| {
+            read.len() == 7 && polled.trouble.is_none()
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ mod conformance;
 mod dag;
 mod docs;
 mod fetch;
+mod full_disk;
 mod heartbeat;
 mod help;
 mod init;

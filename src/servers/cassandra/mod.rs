@@ -2,6 +2,7 @@
 
 pub mod ddl;
 mod decimal;
+mod guardrails;
 pub mod monitor;
 pub mod realtime_store;
 mod schema;
@@ -42,6 +43,10 @@ const SCHEMA_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often an idle connection is probed.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// The code of a write that is refused until a node's folder for change data capture has room again (CQL protocol 5,
+/// CDC_WRITE_FAILURE), which the driver does not name.
+const CDC_IS_FULL: i32 = 0x1600;
 
 /// The values of the parameter `consistency`.
 const CONSISTENCIES: [(&str, Consistency); 8] = [
@@ -159,7 +164,12 @@ impl Cluster {
                 Error::unavailable(format!("cannot reach {address}: {}", said(attempt)))
             }
             Fate::NotTaken | Fate::Refused => {
-                Error::invalid(format!("{address} says: {}", said(attempt))).hint(INIT_FIRST)
+                let said = said(attempt);
+                let hint = match guardrails::fate(&said) {
+                    Some(_) => "the guardrails of a server are set in its cassandra.yaml",
+                    None => INIT_FIRST,
+                };
+                Error::invalid(format!("{address} says: {said}")).hint(hint)
             }
         }
     }
@@ -199,7 +209,7 @@ fn fate_of_attempt(attempt: &RequestAttemptError) -> Fate {
         | RequestAttemptError::UnableToAllocStreamId => Fate::Outage,
         RequestAttemptError::SerializationError(_)
         | RequestAttemptError::CqlRequestSerialization(_) => Fate::NotTaken,
-        RequestAttemptError::DbError(error, _) => match error {
+        RequestAttemptError::DbError(error, text) => match error {
             DbError::Unavailable { .. }
             | DbError::Overloaded
             | DbError::IsBootstrapping
@@ -208,8 +218,11 @@ fn fate_of_attempt(attempt: &RequestAttemptError) -> Fate {
             | DbError::WriteTimeout { .. }
             | DbError::ReadFailure { .. }
             | DbError::WriteFailure { .. }
-            | DbError::ServerError => Fate::Outage,
-            DbError::Invalid | DbError::SyntaxError => Fate::NotTaken,
+            | DbError::RateLimitReached { .. }
+            | DbError::ServerError
+            | DbError::Other(CDC_IS_FULL) => Fate::Outage,
+            DbError::Invalid => guardrails::fate(text).unwrap_or(Fate::NotTaken),
+            DbError::SyntaxError => Fate::NotTaken,
             _ => Fate::Refused,
         },
         _ => Fate::Refused,
@@ -390,6 +403,29 @@ pub(crate) async fn create(server: &Address, dataset: &Dataset) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_speaks_of_a_node_is_an_outage_and_no_bad_row() {
+        let full = "Guardrail replica_disk_usage violated: Write request failed because disk usage exceeds failure threshold";
+        let large = "Guardrail column_value_size violated: Value of column 'email' has size 70000";
+        let forbidden =
+            "Guardrail user_timestamps violated: User provided timestamps is not allowed";
+        for (error, text, expected) in [
+            (DbError::Invalid, full, Fate::Outage),
+            (DbError::Invalid, large, Fate::NotTaken),
+            (DbError::Invalid, forbidden, Fate::Refused),
+            (DbError::Invalid, "Batch too large", Fate::NotTaken),
+            (DbError::SyntaxError, "line 1:0", Fate::NotTaken),
+            (DbError::Overloaded, "", Fate::Outage),
+            (DbError::ServerError, "No space left", Fate::Outage),
+            (DbError::Other(0x1600), "Rejecting mutation", Fate::Outage),
+            (DbError::Other(0x1700), "", Fate::Refused),
+            (DbError::Unauthorized, "", Fate::Refused),
+        ] {
+            let attempt = RequestAttemptError::DbError(error, text.into());
+            assert_eq!(fate_of_attempt(&attempt), expected, "{attempt}");
+        }
+    }
 
     #[test]
     fn a_star_stands_for_one_part_of_a_name() {

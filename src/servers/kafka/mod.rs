@@ -8,6 +8,7 @@ mod membership;
 pub mod monitor;
 mod native;
 mod producer;
+mod properties;
 mod queue;
 mod server;
 mod settings;
@@ -112,6 +113,9 @@ pub(crate) fn said(at: &str, code: Code, words: &str) -> Error {
             .hint("another process uses the same --instance-id; give each process its own"),
         Code::InconsistentGroupProtocol => Error::unavailable(message).hint(
             "another member of the group uses another partition assignor; all must use cooperative-sticky, or take another --group",
+        ),
+        Code::CoordinatorNotAvailable => Error::unavailable(message).hint(
+            "the brokers create the topic __consumer_offsets for it; they cannot if offsets.topic.replication.factor is larger than their number, for example, and their log says so",
         ),
         Code::InvalidSessionTimeout => Error::refused(message).hint(
             "set -X session.timeout.ms within the broker's group.min.session.timeout.ms and group.max.session.timeout.ms",
@@ -425,7 +429,14 @@ mod tests {
     fn an_administrative_request_fails_as_its_code_says() {
         let server = Address::default();
         let kind = |code| super::error(&server, &KafkaError::AdminOp(code)).kind();
-        for code in [Code::DestroyBroker, Code::OperationTimedOut] {
+        for code in [
+            Code::DestroyBroker,
+            Code::OperationTimedOut,
+            Code::KafkaStorageError, // a disk of the broker
+            Code::LogDirNotFound,
+            Code::NotEnoughReplicas,
+            Code::NotEnoughReplicasAfterAppend,
+        ] {
             assert_eq!(kind(code), Kind::Unavailable, "{code}");
         }
         assert_eq!(kind(Code::TopicAuthorizationFailed), Kind::Refused);

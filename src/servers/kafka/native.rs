@@ -1,8 +1,7 @@
 //! Passes events to librdkafka through a handle of their topic, and without copying their values and headers: the
 //! `rdkafka` crate names the topic with each event, for which the client takes the lock that its threads share,
 //! and copies everything. Waits for their delivery reports: the crate's `poll` waits its full time even if
-//! something arrives. And asks the brokers about the topic over the existing connection: the crate's
-//! `AdminClient` opens one of its own.
+//! something arrives.
 
 #![expect(unsafe_code, reason = "the C interface of librdkafka")]
 
@@ -18,18 +17,14 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::bindings::{
     RD_KAFKA_EVENT_DR, RD_KAFKA_EVENT_ERROR, RD_KAFKA_MSG_F_PARTITION, RD_KAFKA_PURGE_F_INFLIGHT,
-    RD_KAFKA_PURGE_F_QUEUE, rd_kafka_ConfigEntry_name, rd_kafka_ConfigEntry_value,
-    rd_kafka_ConfigResource_configs, rd_kafka_ConfigResource_destroy, rd_kafka_ConfigResource_new,
-    rd_kafka_DescribeConfigs, rd_kafka_DescribeConfigs_result_resources, rd_kafka_ResourceType_t,
-    rd_kafka_conf_interceptor_add_on_new, rd_kafka_conf_set_events, rd_kafka_conf_t,
-    rd_kafka_event_DescribeConfigs_result, rd_kafka_event_destroy, rd_kafka_event_error,
-    rd_kafka_event_error_string, rd_kafka_event_message_next, rd_kafka_event_t,
-    rd_kafka_event_type, rd_kafka_header_add, rd_kafka_headers_destroy, rd_kafka_headers_new,
-    rd_kafka_headers_t, rd_kafka_interceptor_add_on_send, rd_kafka_message_detach_headers,
-    rd_kafka_message_headers, rd_kafka_message_set_headers, rd_kafka_message_t,
-    rd_kafka_produce_batch, rd_kafka_purge, rd_kafka_queue_destroy, rd_kafka_queue_get_main,
-    rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t, rd_kafka_resp_err_t, rd_kafka_t,
-    rd_kafka_topic_destroy, rd_kafka_topic_name, rd_kafka_topic_new, rd_kafka_topic_t,
+    RD_KAFKA_PURGE_F_QUEUE, rd_kafka_conf_interceptor_add_on_new, rd_kafka_conf_set_events,
+    rd_kafka_conf_t, rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_event_error_string,
+    rd_kafka_event_message_next, rd_kafka_event_type, rd_kafka_header_add,
+    rd_kafka_headers_destroy, rd_kafka_headers_new, rd_kafka_headers_t,
+    rd_kafka_interceptor_add_on_send, rd_kafka_message_detach_headers, rd_kafka_message_headers,
+    rd_kafka_message_set_headers, rd_kafka_message_t, rd_kafka_produce_batch, rd_kafka_purge,
+    rd_kafka_queue_destroy, rd_kafka_queue_get_main, rd_kafka_queue_poll, rd_kafka_queue_t,
+    rd_kafka_resp_err_t, rd_kafka_t, rd_kafka_topic_destroy, rd_kafka_topic_new, rd_kafka_topic_t,
 };
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{IsError as _, KafkaError, KafkaResult, RDKafkaErrorCode as Code};
@@ -330,30 +325,6 @@ impl<C: ClientContext> TopicProducer<C> {
         (events, self.failures.take())
     }
 
-    /// A property of the topic, from its brokers; none if they do not answer this user, or not in time.
-    pub(super) fn property(&self, name: &str, patience: Duration) -> Option<String> {
-        let client = self.client.native_ptr();
-        let wait = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the client, the topic's handle and with it its name live. The queue, the resource and
-        // the event are destroyed once each, after the last use of what they own.
-        unsafe {
-            let mut resource = rd_kafka_ConfigResource_new(
-                rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC,
-                rd_kafka_topic_name(self.topic),
-            );
-            let queue = rd_kafka_queue_new(client);
-            rd_kafka_DescribeConfigs(client, &raw mut resource, 1, ptr::null(), queue);
-            let event = rd_kafka_queue_poll(queue, wait);
-            let value = property_in(event, name);
-            if !event.is_null() {
-                rd_kafka_event_destroy(event);
-            }
-            rd_kafka_queue_destroy(queue);
-            rd_kafka_ConfigResource_destroy(resource);
-            value
-        }
-    }
-
     /// Whether all events of the batches so far are handed over.
     pub(super) fn is_taken(&self) -> bool {
         self.sent.back().is_none_or(|sent| sent.is_taken())
@@ -436,39 +407,6 @@ impl<C: ClientContext> Drop for TopicProducer<C> {
             // The client may still read them, and would free their headers, so neither is freed before the process ends.
             true => std::mem::forget(std::mem::take(&mut self.sent)),
         }
-    }
-}
-
-/// A property of the first resource in an answer.
-///
-/// # Safety
-/// `event` is null, or an event that lives.
-unsafe fn property_in(event: *mut rd_kafka_event_t, name: &str) -> Option<String> {
-    if event.is_null() {
-        return None;
-    }
-    // SAFETY: the result is part of the event, and null if it is one of another kind. Both arrays live as
-    // long as it does and have the lengths told; names end with a null byte, and so do values, or are null.
-    unsafe {
-        let result = rd_kafka_event_DescribeConfigs_result(event);
-        if result.is_null() {
-            return None;
-        }
-        let mut count = 0;
-        let resources = rd_kafka_DescribeConfigs_result_resources(result, &raw mut count);
-        if count == 0 {
-            return None;
-        }
-        let entries = rd_kafka_ConfigResource_configs(*resources, &raw mut count);
-        for i in 0..count {
-            let entry = *entries.add(i);
-            if CStr::from_ptr(rd_kafka_ConfigEntry_name(entry)).to_bytes() == name.as_bytes() {
-                let value = rd_kafka_ConfigEntry_value(entry);
-                let text = (!value.is_null()).then(|| CStr::from_ptr(value))?;
-                return text.to_str().ok().map(str::to_string);
-            }
-        }
-        None
     }
 }
 

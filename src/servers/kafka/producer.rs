@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
 
 use crate::error::{Error, Result};
 use crate::ports::event_log::Producer;
@@ -13,6 +13,7 @@ use crate::servers::address::Address;
 use crate::servers::kafka::{self, Health, REQUEST_TIMEOUT};
 
 use super::native::{Failures, TopicProducer};
+use super::properties::{Properties, is_secret, properties};
 
 /// Pause between two checks of the time while no report arrives.
 const REPORT_TIMEOUT: Duration = Duration::from_millis(100);
@@ -20,7 +21,10 @@ const REPORT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Maximum bytes of a batch of events, by the client's default.
 const BATCH_BYTES: usize = 1_000_000;
 
-/// Kafka's own limit of a batch.
+/// The property of a topic that limits its batches, and Kafka's default of it.
+const LIMIT: &str = "max.message.bytes";
+
+/// See [`LIMIT`].
 const DEFAULT_LIMIT: usize = 1_048_588;
 
 /// Bytes that Kafka adds to a single event in a batch: 61 for the batch, 36 for the event, and some for its
@@ -33,8 +37,15 @@ pub struct KafkaProducer {
     health: Health,
     server: Address,
     topic: String,
-    /// Maximum bytes of a batch that the topic accepts.
-    max_batch_bytes: usize,
+    limit: BatchLimit,
+}
+
+/// How large a batch the topic accepts.
+#[derive(Debug, PartialEq, Eq)]
+struct BatchLimit {
+    bytes: usize,
+    /// Why that is only assumed, if it is.
+    assumed: Option<String>,
 }
 
 impl std::fmt::Debug for KafkaProducer {
@@ -52,12 +63,14 @@ impl KafkaProducer {
     /// Opens a topic for appending.
     pub async fn open(server: &Address, topic: &str) -> Result<Self> {
         tokio::task::block_in_place(|| {
-            let opened = Self::connect(server, topic, BATCH_BYTES)?;
-            match opened.max_batch_bytes {
+            let mut opened = Self::connect(server, topic, BATCH_BYTES)?;
+            let limit = opened.ask_limit(opened.health.patience())?;
+            if limit.bytes < BATCH_BYTES {
                 // A batch of events that is larger than this is refused as a whole.
-                limit @ ..BATCH_BYTES => Self::connect(server, topic, limit),
-                _ => Ok(opened),
+                opened = Self::connect(server, topic, limit.bytes)?;
             }
+            opened.limit = limit;
+            Ok(opened)
         })
     }
 
@@ -94,15 +107,27 @@ impl KafkaProducer {
             producer.listen(Duration::ZERO);
         })?;
         kafka::hasten_producer_id(producer.client(), topic);
-        let limit = producer.property("max.message.bytes", REQUEST_TIMEOUT);
         Ok(KafkaProducer {
-            max_batch_bytes: limit
-                .and_then(|bytes| bytes.parse().ok())
-                .unwrap_or(DEFAULT_LIMIT),
+            limit: BatchLimit {
+                bytes: batch_bytes,
+                assumed: None,
+            },
             producer,
             health,
             server: server.clone(),
             topic: topic.into(),
+        })
+    }
+
+    /// The topic's own limit. Brokers that do not answer are an outage like any other.
+    fn ask_limit(&self, patience: Duration) -> Result<BatchLimit> {
+        let answer = properties(self.producer.client(), &self.topic, patience);
+        limit_in(answer).map_err(|e| {
+            let known = match kafka::is_unknown_topic(&e) {
+                true => self.why_unknown(),
+                false => kafka::error(&self.server, &e),
+            };
+            self.fail(known.context(format_args!("no answer about its {LIMIT}")))
         })
     }
 
@@ -196,10 +221,38 @@ impl KafkaProducer {
     }
 }
 
+/// The limit in an answer about the topic's properties: a broker that refuses to answer this user still accepts events, so
+/// its default is assumed.
+fn limit_in(answer: KafkaResult<Properties>) -> KafkaResult<BatchLimit> {
+    let why = match answer {
+        Ok(properties) => match properties.get(LIMIT).map(|bytes| bytes.parse()) {
+            Some(Ok(bytes)) => {
+                return Ok(BatchLimit {
+                    bytes,
+                    assumed: None,
+                });
+            }
+            Some(Err(_)) | None => "it is not a number in their answer".to_string(),
+        },
+        Err(e) if is_secret(&e) => e.to_string(),
+        Err(e) => return Err(e),
+    };
+    Ok(BatchLimit {
+        bytes: DEFAULT_LIMIT,
+        assumed: Some(format!(
+            "the brokers do not tell its {LIMIT} ({why}), so Kafka's default of {DEFAULT_LIMIT} is assumed"
+        )),
+    })
+}
+
 #[async_trait]
 impl Producer for KafkaProducer {
     fn max_size(&self) -> Option<usize> {
-        Some(self.max_batch_bytes.saturating_sub(OVERHEAD))
+        Some(self.limit.bytes.saturating_sub(OVERHEAD))
+    }
+
+    fn assumed(&self) -> Option<&str> {
+        self.limit.assumed.as_deref()
     }
 
     async fn send(&mut self, batch: &Arc<EventBatch>) -> Result<()> {
@@ -208,5 +261,65 @@ impl Producer for KafkaProducer {
 
     async fn settle(&mut self, behind: usize) -> Result<u64> {
         tokio::task::block_in_place(|| self.wait_for_all_but(behind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::error::KafkaError;
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    #[test]
+    fn a_limit_is_assumed_only_if_the_brokers_refuse_to_tell_it() {
+        let told = |value: &str| Ok(Properties::from([(LIMIT.to_string(), value.to_string())]));
+        let known = |bytes| BatchLimit {
+            bytes,
+            assumed: None,
+        };
+        assert_eq!(limit_in(told("2000000")), Ok(known(2_000_000)));
+        let refused = |code| Err(KafkaError::AdminOp(code));
+        for (answer, why) in [
+            (refused(Code::TopicAuthorizationFailed), "authorization"),
+            (refused(Code::ClusterAuthorizationFailed), "authorization"),
+            (refused(Code::UnsupportedFeature), "not supported"),
+            (told("large"), "not a number"),
+            (Ok(Properties::new()), "not a number"),
+        ] {
+            let limit = limit_in(answer).unwrap();
+            let said = limit.assumed.unwrap();
+            assert_eq!(limit.bytes, DEFAULT_LIMIT);
+            assert!(said.contains("1048588 is assumed"), "{said}");
+            assert!(said.to_lowercase().contains(why), "{why}: {said}");
+        }
+        for code in [
+            Code::OperationTimedOut,
+            Code::BrokerTransportFailure,
+            Code::UnknownTopicOrPartition,
+        ] {
+            assert_eq!(limit_in(refused(code)), Err(KafkaError::AdminOp(code)));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn brokers_that_do_not_tell_the_limit_are_an_outage() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("events", 1, 1).unwrap();
+        let address = cluster.bootstrap_servers();
+        let (host, port) = address.split_once(':').unwrap();
+        let server = Address {
+            hosts: vec![(host.into(), port.parse().unwrap())],
+            ..Address::default()
+        };
+        // librdkafka's own cluster never answers this request.
+        let silent = tokio::task::block_in_place(|| {
+            let producer = KafkaProducer::connect(&server, "events", BATCH_BYTES).unwrap();
+            producer.ask_limit(Duration::from_millis(50)).unwrap_err()
+        });
+        assert!(silent.is_retriable(), "{silent}");
+        let said = silent.to_string();
+        assert!(said.starts_with("cannot append to topic events"), "{said}");
+        assert!(said.contains(LIMIT), "{said}");
     }
 }

@@ -48,7 +48,7 @@ impl Server for Kafka {
 
 #[async_trait]
 impl EventLog for Kafka {
-    async fn create(&self, topics: &[Topic]) -> Result<()> {
+    async fn create(&self, topics: &[Topic]) -> Result<Vec<String>> {
         topics::create(&self.0, topics).await
     }
 

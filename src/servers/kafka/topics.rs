@@ -11,6 +11,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use crate::error::{Error, Kind, Result};
 use crate::ports::event_log::{Retention, Topic};
 use crate::servers::address::Address;
+use crate::servers::kafka::properties::{Properties, is_secret, properties};
 use crate::servers::kafka::{self, Health, REQUEST_TIMEOUT};
 
 /// Pause between two checks whether a topic exists.
@@ -35,8 +36,9 @@ fn retention_ms(topic: &Topic) -> Option<String> {
     }
 }
 
-/// Creates the topics where they are missing, and waits until the brokers report them.
-pub(super) async fn create(server: &Address, topics: &[Topic]) -> Result<()> {
+/// Creates the topics where they are missing, and waits until the brokers report them. Returns which of the others keep
+/// events for a shorter time than they should.
+pub(super) async fn create(server: &Address, topics: &[Topic]) -> Result<Vec<String>> {
     let health = Health::default();
     let admin = AdminClient::from_config_and_context(&kafka::config(server)?, health.clone())
         .map_err(|e| kafka::error(server, &e))?;
@@ -74,10 +76,58 @@ pub(super) async fn create(server: &Address, topics: &[Topic]) -> Result<()> {
             }
         };
         if was_there.contains(&topic.name) {
-            topic.check_partitions(partitions, &kafka::address(server))?;
+            let adding = format!(
+                "add partitions with `kafka-topics.sh --alter --topic {} --partitions {}`",
+                topic.name, topic.partitions
+            );
+            topic.check_partitions(partitions, &kafka::address(server), &adding)?;
         }
     }
-    Ok(())
+    let mut says = Vec::new();
+    for topic in topics.iter().filter(|t| was_there.contains(&t.name)) {
+        says.extend(compare_retention(&admin, &health, server, topic)?);
+    }
+    Ok(says)
+}
+
+/// Whether an existing topic deletes its events sooner than the dataset asks for, as a sentence; or that it is not known.
+fn compare_retention(
+    admin: &AdminClient<Health>,
+    health: &Health,
+    server: &Address,
+    topic: &Topic,
+) -> Result<Option<String>> {
+    let ask = || properties(admin.inner(), &topic.name, health.patience());
+    let says = match tokio::task::block_in_place(ask) {
+        Ok(there) => kept_for(&there).and_then(|kept| shortfall(topic, kept)),
+        Err(e) if is_secret(&e) && topic.retention != Retention::LogDefault => Some(format!(
+            "the brokers do not tell how long events are kept ({e})"
+        )),
+        Err(e) if is_secret(&e) => None,
+        Err(e) => return Err(health.explain(server, kafka::error(server, &e))),
+    };
+    let at = kafka::address(server);
+    Ok(says.map(|says| format!("topic {} in {at}: {says}", topic.name)))
+}
+
+/// How long a topic keeps its events; none if for ever, or if it deletes only older events of the same key.
+fn kept_for(there: &Properties) -> Option<Duration> {
+    let deletes = there.get("cleanup.policy")?.contains("delete");
+    let kept = there.get("retention.ms").filter(|_| deletes)?;
+    kept.parse().ok().map(Duration::from_millis) // -1 is for ever
+}
+
+/// What to say of a topic that keeps its events for this long.
+fn shortfall(topic: &Topic, kept: Duration) -> Option<String> {
+    let asked = match topic.retention {
+        Retention::For(asked) if asked > kept => format!("for {asked:?}"),
+        Retention::Forever => "for ever".into(),
+        Retention::For(_) | Retention::LogDefault => return None,
+    };
+    let (name, wanted) = (&topic.name, retention_ms(topic).unwrap_or_default());
+    Some(format!(
+        "events are kept for {kept:?}, but the dataset asks that they be kept {asked}; rtp changes no topic that exists: `kafka-configs.sh --alter --topic {name} --add-config retention.ms={wanted}` does"
+    ))
 }
 
 /// Asks for all topics at once; the answer says for each whether it was created, or why not.
@@ -123,5 +173,60 @@ fn partitions(
             Err(Error::unavailable(silent))
         }
         partitions => Ok(partitions),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn a_topic_that_keeps_events_for_a_shorter_time_is_told() {
+        for (policy, there, asked, expected) in [
+            (
+                "delete",
+                "604800000",
+                Retention::Forever,
+                "604800s, but the dataset asks that they be kept for ever;",
+            ),
+            (
+                "delete",
+                "604800000",
+                Retention::For(8 * DAY),
+                "be kept for 691200s;",
+            ),
+            (
+                "compact,delete",
+                "0",
+                Retention::For(DAY),
+                "events are kept for 0ns",
+            ),
+            ("delete", "604800000", Retention::For(7 * DAY), ""),
+            ("delete", "604800000", Retention::For(DAY), ""),
+            ("delete", "604800000", Retention::LogDefault, ""),
+            ("delete", "-1", Retention::Forever, ""),
+            ("compact", "604800000", Retention::Forever, ""),
+        ] {
+            let topic = Topic {
+                retention: asked,
+                ..Topic::new("users.dlq", 1)
+            };
+            let entry = |(name, value): (&str, &str)| (name.to_string(), value.to_string());
+            let there = [("cleanup.policy", policy), ("retention.ms", there)].map(entry);
+            let kept = kept_for(&Properties::from(there));
+            let said = kept.and_then(|kept| shortfall(&topic, kept));
+            match said {
+                None => assert_eq!(expected, "", "{asked:?}"),
+                Some(said) => {
+                    assert!(!expected.is_empty() && said.contains(expected), "{said}");
+                    assert!(
+                        said.contains("--topic users.dlq --add-config retention.ms="),
+                        "{said}"
+                    );
+                }
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod batch_store;
 pub mod ddl;
+mod errors;
 mod merge;
 pub mod monitor;
 mod schema;
@@ -15,9 +16,9 @@ mod server;
 pub mod table_reader;
 mod types;
 
+pub use errors::error;
 pub use server::{KIND, Postgres};
 
-use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -410,35 +411,6 @@ fn no_answer() -> Error {
 
 fn broken_thread() -> Error {
     Error::internal("the thread of a connection ended before its work was done")
-}
-
-/// What an error of the driver or the server means for the caller. The server's details are left out,
-/// because they contain values of records.
-pub fn error(e: &::postgres::Error) -> Error {
-    let Some(answer) = e.as_db_error() else {
-        let message = match e.source() {
-            Some(source) => format!("{e}: {source}"),
-            None => e.to_string(),
-        };
-        // The driver does not expose its kinds of error. A retry does not help with these two.
-        return match () {
-            () if message.contains("password missing") => {
-                Error::invalid("the server requires a password")
-                    .hint("set RTP_POSTGRES_PASSWORD_FILE or RTP_POSTGRES_PASSWORD; PGPASSWORD and .pgpass are not read")
-            }
-            () if message.starts_with("error performing TLS handshake") => Error::refused(message)
-                .hint("sslmode and sslrootcert in the address set what is required of the server"),
-            () => Error::unavailable(message),
-        };
-    };
-    let code = answer.code().code();
-    let message = format!("{} (SQLSTATE {code})", answer.message());
-    match (&code[..2], code) {
-        ("08" | "40" | "53" | "57" | "58", _) | (_, "55P03") => Error::unavailable(message),
-        ("22" | "23", _) | (_, "P0001" | "54000") => Error::data(message), // 54000: too long for an index
-        ("28" | "3D" | "3F" | "42", _) => Error::invalid(message),
-        _ => Error::refused(message),
-    }
 }
 
 /// Creates tables in one transaction, and returns the session; two concurrent runs wait for each other.

@@ -118,14 +118,11 @@ pub fn error(error: &rusqlite::Error) -> Error {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull) => {
             Error::unavailable(message)
         }
-        Some(ErrorCode::SystemIoFailure) => match file_size_limit() {
-            None => Error::unavailable(message),
-            // Waiting makes room on a full disk, but raises no limit.
-            Some(limit) => Error::refused(format!(
-                "{message}; no file of this process may grow beyond {limit} bytes"
-            ))
-            .hint("raise the limit with `ulimit -f`"),
-        },
+        // SQLite does not tell the system's reason, but nothing that it does after a failed write fails again.
+        Some(ErrorCode::SystemIoFailure) => {
+            let reason = std::io::Error::last_os_error().kind();
+            io_failure(message, reason, file_size_limit)
+        }
         Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
             Error::data(message)
         }
@@ -136,6 +133,24 @@ pub fn error(error: &rusqlite::Error) -> Error {
             | ErrorCode::NotADatabase,
         ) => Error::invalid(message),
         _ => Error::refused(message),
+    }
+}
+
+/// An I/O error for this reason. Waiting makes room on a full disk, but raises no limit.
+fn io_failure(
+    message: String,
+    reason: std::io::ErrorKind,
+    limit: impl FnOnce() -> Option<u64>,
+) -> Error {
+    if reason != std::io::ErrorKind::FileTooLarge {
+        return Error::unavailable(message);
+    }
+    match limit() {
+        Some(limit) => Error::refused(format!(
+            "{message}; no file of this process may grow beyond {limit} bytes"
+        ))
+        .hint("raise the limit with `ulimit -f`"),
+        None => Error::refused(format!("{message}; the file system allows no larger file")),
     }
 }
 
@@ -369,5 +384,58 @@ pub fn rollback_open(db: &Connection) -> rusqlite::Result<()> {
     match db.is_autocommit() {
         true => Ok(()),
         false => db.execute_batch("ROLLBACK"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn the_limit_of_files_is_named_only_if_a_write_has_reached_it() {
+        let fail = |reason, limit| io_failure("disk I/O error".into(), reason, || limit);
+        for reason in [
+            ErrorKind::Other,
+            ErrorKind::InvalidInput,
+            ErrorKind::NotFound,
+        ] {
+            let other = fail(reason, Some(600));
+            assert_eq!(other.kind(), Kind::Unavailable);
+            assert_eq!(
+                (other.to_string().as_str(), other.hint_text()),
+                ("disk I/O error", None)
+            );
+        }
+        let reached = fail(ErrorKind::FileTooLarge, Some(600));
+        assert_eq!(reached.kind(), Kind::Refused);
+        assert!(reached.to_string().contains("beyond 600 bytes"));
+        assert!(reached.hint_text().unwrap().contains("ulimit -f"));
+        let largest = fail(ErrorKind::FileTooLarge, None);
+        assert_eq!((largest.kind(), largest.hint_text()), (Kind::Refused, None));
+    }
+
+    #[test]
+    fn full_disks_and_locks_are_outages_and_no_bad_rows() {
+        let kind = |code| {
+            let code = ffi::Error::new(code);
+            error(&rusqlite::Error::SqliteFailure(code, None)).kind()
+        };
+        for (code, expected) in [
+            (ffi::SQLITE_FULL, Kind::Unavailable),
+            (ffi::SQLITE_BUSY, Kind::Unavailable),
+            (ffi::SQLITE_LOCKED, Kind::Unavailable),
+            (ffi::SQLITE_CONSTRAINT, Kind::Data),
+            (ffi::SQLITE_TOOBIG, Kind::Data),
+            (ffi::SQLITE_READONLY, Kind::Invalid),
+            (ffi::SQLITE_NOTADB, Kind::Invalid),
+            (ffi::SQLITE_CORRUPT, Kind::Refused),
+            (ffi::SQLITE_NOMEM, Kind::Refused),
+        ] {
+            assert_eq!(kind(code), expected, "{code}");
+        }
     }
 }

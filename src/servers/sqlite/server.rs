@@ -63,8 +63,8 @@ impl Server for Sqlite {
 
 #[async_trait]
 impl EventLog for Sqlite {
-    async fn create(&self, topics: &[Topic]) -> Result<()> {
-        event_log::create(&self.0, topics)
+    async fn create(&self, topics: &[Topic]) -> Result<Vec<String>> {
+        event_log::create(&self.0, topics).map(|()| Vec::new())
     }
 
     fn statements(&self, _topics: &[Topic]) -> Vec<String> {

@@ -125,7 +125,7 @@ impl Abilities for Log {
 #[async_trait]
 impl Harness for Log {
     async fn create(&self, topics: &[Topic]) -> Result<()> {
-        Broker(self.0.clone()).create(topics).await
+        Broker(self.0.clone()).create(topics).await.map(|_| ())
     }
 
     async fn producer(&self, topic: &str) -> Result<Box<dyn Producer>> {
@@ -224,8 +224,13 @@ impl<'a> Kafka<'a> {
 
     /// Sets a property of the topic.
     fn set(&self, name: &str, value: &str) {
+        self.set_on(&self.topic, name, value);
+    }
+
+    /// Sets a property of another topic.
+    fn set_on(&self, topic: &str, name: &str, value: &str) {
         let admin: AdminClient<_> = self.config().create().unwrap();
-        let topic = AlterConfig::new(ResourceSpecifier::Topic(&self.topic)).set(name, value);
+        let topic = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
         let altered = block_on(admin.alter_configs([&topic], &AdminOptions::new()));
         altered.unwrap()[0].as_ref().unwrap();
     }

@@ -29,6 +29,30 @@ fn every_codec_is_read_back() {
 }
 
 #[test]
+fn an_existing_topic_that_keeps_events_for_a_shorter_time_is_told() {
+    let Some(server) = server("kafka", Access::Open) else {
+        return;
+    };
+    let kafka = Kafka::ready(server, 1);
+    let ran = kafka.rtp(&["init"], b"");
+    assert!(!ran.stderr.contains("are kept for"), "{}", ran.stderr);
+    let dead_letters = format!("{}.dlq", kafka.topic);
+    for topic in [&kafka.topic, &dead_letters] {
+        kafka.set_on(topic, "retention.ms", "3600000");
+    }
+    let ran = kafka.rtp(&["init"], b"");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    for topic in [&kafka.topic, &dead_letters] {
+        let said = format!(
+            "topic {topic} in {}: events are kept for 3600s, but the dataset asks that they be kept for",
+            kafka.address
+        );
+        let warns = |line: &str| line.contains(&said) && line.contains("\"level\":\"warn\"");
+        assert!(ran.stderr.lines().any(warns), "{topic}: {}", ran.stderr);
+    }
+}
+
+#[test]
 fn of_two_members_with_one_name_only_the_newer_stays() {
     let Some(server) = server("kafka", Access::Open) else {
         return;

@@ -8,7 +8,7 @@ mod troubles;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rdkafka::config::FromClientConfigAndContext;
@@ -16,6 +16,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use self::assignment::Owned;
+use self::silence::Silence;
 use self::troubles::Troubles;
 use super::committer::{Committer, Silent};
 use super::membership::Membership;
@@ -50,8 +51,7 @@ pub struct KafkaConsumer {
     /// The error that the next poll must return, because this one had events that came before it.
     failed: Option<Error>,
     troubles: Troubles,
-    /// When it last looked for events.
-    looked: Option<Instant>,
+    silence: Silence,
 }
 
 impl std::fmt::Debug for KafkaConsumer {
@@ -112,7 +112,7 @@ impl KafkaConsumer {
             is_sought_new: false,
             failed: None,
             troubles: Troubles::default(),
-            looked: None,
+            silence: Silence::new(),
         };
         tokio::task::block_in_place(|| {
             let client = consumer.client()?;

@@ -43,7 +43,7 @@ impl KafkaConsumer {
             true => {}
             false => self.membership.health.heard(),
         }
-        let trouble = self.troubles.first().cloned();
+        let trouble = self.troubles.first();
         polled.trouble = trouble.map(|failure| self.known(&failure));
         Ok(polled)
     }
@@ -66,7 +66,7 @@ impl KafkaConsumer {
                 Some(Taken::Event) => {}
                 Some(Taken::Change(change)) => {
                     if matches!(change, Change::Given(_)) {
-                        self.troubles.group_is_well();
+                        self.group_answers();
                     }
                     self.membership.push(change);
                     return Ok(false); // the next poll applies it, and starts from there

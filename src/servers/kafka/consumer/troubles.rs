@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use crate::servers::kafka::queue::Failure;
 
@@ -18,6 +18,7 @@ const NOT_ADMITTED: [&str; 2] = ["JoinGroup failed", "FindCoordinator response e
 /// What a failure is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum About {
+    Coordinator,
     Group,
     Partition(i32),
     Client,
@@ -57,9 +58,25 @@ impl Troubles {
         self.0.insert(About::Partition(partition), (None, failure));
     }
 
+    /// Keeps that the group has no coordinator that answers, until one does.
+    pub(super) fn add_no_coordinator(&mut self, error: &KafkaError) {
+        let failure = Failure {
+            code: Code::CoordinatorNotAvailable,
+            reason: format!("the group has no coordinator: {error}"),
+            place: None,
+        };
+        self.0.insert(About::Coordinator, (None, failure));
+    }
+
+    /// The group's coordinator has answered. Whether the group admits this member is another question.
+    pub(super) fn coordinator_is_well(&mut self) {
+        self.0.remove(&About::Coordinator);
+    }
+
     /// The group has assigned partitions, or accepted a commit: this member belongs to it.
     pub(super) fn group_is_well(&mut self) {
         self.0.remove(&About::Group);
+        self.coordinator_is_well();
     }
 
     /// Something of a partition was read, or it is no longer ours to read.
@@ -67,11 +84,28 @@ impl Troubles {
         self.0.remove(&About::Partition(partition));
     }
 
-    /// What lasts; that of the group first, because it explains the others.
-    pub(super) fn first(&mut self) -> Option<&Failure> {
+    /// What lasts; that of the group first, because it explains the others. That of a partition names all that are in
+    /// trouble.
+    pub(super) fn first(&mut self) -> Option<Failure> {
         self.0
             .retain(|_, (at, _)| at.is_none_or(|at| at.elapsed() < OVER_AFTER));
-        self.0.values().map(|(_, failure)| failure).next()
+        let (about, (_, failure)) = self.0.first_key_value()?;
+        let mut failure = failure.clone();
+        if matches!(about, About::Partition(_)) {
+            let others = self.0.keys().skip(1).filter_map(|about| match about {
+                About::Partition(partition) => Some(partition.to_string()),
+                _ => None,
+            });
+            let others: Vec<String> = others.collect();
+            let these = match others.len() {
+                0 => return Some(failure),
+                1 => "partition",
+                _ => "partitions",
+            };
+            let also = format!("; {these} {} cannot be read either", others.join(", "));
+            failure.reason.push_str(&also);
+        }
+        Some(failure)
     }
 }
 
@@ -125,5 +159,37 @@ mod tests {
         assert!(troubles.0.values().all(|(at, _)| at.is_none()));
         troubles.group_is_well();
         assert_eq!(troubles.first().unwrap().reason, "still no leader");
+    }
+
+    #[test]
+    fn all_partitions_in_trouble_are_named_and_a_group_without_coordinator_comes_first() {
+        let mut troubles = Troubles::default();
+        for (partition, also) in [
+            (0, ""),
+            (3, "; partition 3 cannot be read either"),
+            (12, "; partitions 3, 12 cannot be read either"),
+        ] {
+            troubles.add_silent(partition, 7, "no leader".into());
+            let told = troubles.first().unwrap();
+            assert_eq!(told.place, Some((0, 7)));
+            assert_eq!(told.reason, format!("no leader{also}"));
+        }
+        troubles.add(left_out());
+        assert_eq!(troubles.first().unwrap().reason, left_out().reason);
+        troubles.add_no_coordinator(&KafkaError::AdminOp(Code::OperationTimedOut));
+        let told = troubles.first().unwrap();
+        assert_eq!(told.code, Code::CoordinatorNotAvailable);
+        troubles.coordinator_is_well();
+        assert_eq!(troubles.first().unwrap().reason, left_out().reason);
+        troubles.group_is_well();
+        troubles.partition_is_well(0);
+        let told = troubles.first().unwrap();
+        assert_eq!(
+            (told.place, told.reason.as_str()),
+            (
+                Some((3, 7)),
+                "no leader; partition 12 cannot be read either"
+            )
+        );
     }
 }

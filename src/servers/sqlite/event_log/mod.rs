@@ -22,6 +22,9 @@ use crate::servers::sqlite::{self, Missing};
 /// Page cache of a writer or reader: appends and range reads need little.
 const CACHE_KIB: u32 = 2_048;
 
+/// How to get more partitions.
+const ADDING: &str = "choose another topic or another file for the log, because the embedded log adds no partitions to a topic";
+
 const CATALOG: &str = "
 CREATE TABLE IF NOT EXISTS topics (
   id INTEGER PRIMARY KEY,
@@ -61,7 +64,7 @@ pub fn create(path: &Path, topics: &[Topic]) -> Result<()> {
         let there = "SELECT partitions FROM topics WHERE name = ?1";
         let there = db.query_row(there, [&topic.name], |row| row.get(0));
         let there = sqlite::fail(there, "read the topics in", path)?;
-        topic.check_partitions(there, &path.display())?;
+        topic.check_partitions(there, &path.display(), ADDING)?;
     }
     Ok(())
 }
