@@ -547,6 +547,38 @@ fn a_store_of_the_last_version_is_changed_by_init_and_goes_on() {
 }
 
 #[test]
+fn a_clock_that_is_behind_the_logs_makes_no_event_future() {
+    let now = rtp::time::now_ms();
+    let hour = 3_600_000;
+    // When the log took the events, and their event time, both after our own clock.
+    for (logged, time, good) in [(2, 2, true), (0, 2, false), (2, 4, false), (2, 0, true)] {
+        let place = Place::ready();
+        place.rtp(&["produce"], users(10).as_bytes());
+        let time = rtp::time::format_ms(now + time * hour);
+        let log = rusqlite::Connection::open(place.path(LOG)).unwrap();
+        for partition in 0..3 {
+            let later = format!(
+                "UPDATE events_1_{partition} SET timestamp = ?1, value = replace(value, '2026-11-01T00:00:00Z', ?2)"
+            );
+            log.execute(&later, (now + logged * hour, &time)).unwrap();
+        }
+        let ran = stream(&place, &["--max-batch", "3"]);
+        let (status, counts) = match good {
+            true => (0, [10, 10, 0, 0, 0]),
+            false => (1, [10, 0, 10, 0, 0]),
+        };
+        assert_eq!(
+            (ran.status, ran.counts()),
+            (status, counts),
+            "{}",
+            ran.stderr
+        );
+        let warnings = ran.stderr.matches("behind the event log").count();
+        assert_eq!(warnings, usize::from(logged > 0), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn dead_letters_are_told_by_rule_and_field_with_their_first_place() {
     let place = Place::ready();
     place.rtp(&["produce"], users(10).as_bytes());
