@@ -236,7 +236,7 @@ class Rules:
         self.dataset = json.loads(self.schema.metadata[b"rtp.dataset"])
 
     def answers(self, events, now):
-        """Replaces the value of each event, the last column, with the columns of the binary's answer."""
+        """Replaces the timestamp and the value of each event, the last columns, with those of the binary's answer."""
         files, plain = self.files, self.PLAIN
 
         def answers_of(batches):
@@ -246,7 +246,7 @@ class Rules:
                     child = child or stack.enter_context(Child(files, now))
                     answers = child.answer(batch)
                     columns = [column.view(plain.get(column.type, column.type)) for column in answers.columns]
-                    yield pyarrow.record_batch([*batch.columns[:-1], *columns], [*batch.schema.names[:-1], *answers.schema.names])
+                    yield pyarrow.record_batch([*batch.columns[:-2], *columns], [*batch.schema.names[:-2], *answers.schema.names])
                 if child:
                     child.finish()
 
@@ -257,6 +257,9 @@ class Rules:
 class Child(subprocess.Popen):
     """An `rtp transform` beside a task. It answers a batch before it reads the next one, and each event with one row."""
 
+    #: The timestamp is the event's in the log, in ms: if a clock here is behind, it decides what is in the future.
+    EVENTS = pyarrow.schema([("timestamp", pyarrow.int64()), ("value", pyarrow.binary())])
+
     def __init__(self, files, now):
         binary, dataset = map(SparkFiles.get, files)
         command = [binary, "transform", "--from", "arrow", "--to", "arrow", "--now", now, "--dataset", dataset, "--quiet", "--log-format", "json"]
@@ -264,11 +267,11 @@ class Child(subprocess.Popen):
         super().__init__(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, env=environment())
         with self.heeded():
             self.reader = pyarrow.ipc.open_stream(self.stdout)
-            self.writer = pyarrow.ipc.new_stream(self.stdin, pyarrow.schema([("value", pyarrow.binary())]))
+            self.writer = pyarrow.ipc.new_stream(self.stdin, self.EVENTS)
 
     def answer(self, events):
         with self.heeded():
-            self.writer.write_batch(pyarrow.record_batch([events.column("value")], ["value"]))
+            self.writer.write_batch(pyarrow.record_batch([events.column(name) for name in self.EVENTS.names], schema=self.EVENTS))
             self.stdin.flush()
             answers = self.reader.read_next_batch()
             if answers.num_rows != events.num_rows:
@@ -356,7 +359,7 @@ class Job:
         use the same time as now, so a repeated task gets the same rows and rejects."""
         self.run.check()
         size = "CAST(coalesce(length(key), 0) + coalesce(length(value), 0) AS BIGINT) AS size"
-        rows = self.rules.answers(events.selectExpr("partition", "offset", size, "value"), datetime.datetime.now(datetime.UTC).isoformat())
+        rows = self.rules.answers(events.selectExpr("partition", "offset", size, "unix_millis(timestamp) AS timestamp", "value"), datetime.datetime.now(datetime.UTC).isoformat())
         if len(self.tables) > 1:
             rows.persist()
         counts = self.write(rows)

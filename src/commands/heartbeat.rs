@@ -22,12 +22,14 @@ use crate::time::{parse_duration, parse_positive_duration};
 /// topic and tables of their own. The lag in seconds is the age of the first event that the consumer group
 /// has not committed; the age of a store is the time since `stream` or `load-batch` last committed to it.
 ///
-/// Without limits, no lag is stale, unless the group has never committed and events are waiting. A committed
-/// offset that is not in the topic means failed: the topic was recreated, or has lost events.
+/// Without limits, no lag is stale, unless the group has never committed and events are waiting. An offset of the
+/// group that is not in the topic means failed, whether the log has it or the real-time store: the topic was recreated or
+/// restored, or has lost events.
 ///
-/// A single round ends with the status of the worst check: 0 ok, 1 stale, 4 failed, 5 failed because data is
-/// missing. With --interval the rounds continue whatever fails, and the command ends with 0 when told to stop. The summary counts checks:
-/// those that are ok as written, the others as rejected.
+/// A single round ends with the status of the worst check: 0 ok, 1 stale, 2 failed because of a wrong setting or because
+/// something that `rtp init` creates is missing, 4 failed, 5 failed because data is missing. With --interval the rounds
+/// continue whatever fails, and the command ends with 0 when told to stop. The summary counts checks: those that are ok
+/// as written, the others as rejected.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::intake::chunk::FileFormat;
 use crate::intake::sniff;
+use crate::run::clock::ClockWatch;
 use crate::run::files::Files;
 use crate::run::read_ahead::Ahead;
 use crate::run::stdout::{self, Pipe};
@@ -31,7 +32,8 @@ pub struct Args {
     /// Files to read; `-` or no file means standard input
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Format of the events: ndjson, one per line; or arrow, an IPC stream with the column `value`
+    /// Format of the events: ndjson, one per line; or arrow, an IPC stream with the column `value`, and the events'
+    /// times in the log if it has a column `timestamp`
     #[arg(
         long,
         value_enum,
@@ -49,7 +51,8 @@ pub struct Args {
         value_name = "ndjson|arrow"
     )]
     to: Encoding,
-    /// Reject event times more than an hour after this RFC 3339 time or date [default: the current time]
+    /// Reject event times more than an hour after this RFC 3339 time or date, and after the event's time in the log
+    /// [default: the current time]
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     now: Option<Timestamp>,
     /// End with status 5 unless each file ends with the trailer that `fetch --trailer` writes
@@ -102,11 +105,13 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let (rules, now) = (dataset.clone(), args.now);
     let mut batches = Ahead::start(move || source.next(&rules, now));
     let mut incomplete = None;
+    let mut clock = ClockWatch::default();
     // The schema goes first, because the program at the other end may wait for it before it sends anything.
     let mut pipe = send(&mut output)?;
     while pipe == Pipe::Open
         && let Some(batch) = batches.next(&run.stop).await?
     {
+        clock.look(run, batch.ahead);
         output.write(&batch.answers)?;
         pipe = send(&mut output)?;
         batch.count(run);

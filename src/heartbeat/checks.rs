@@ -3,9 +3,10 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::offsets::{places, way_out};
 use super::{Check, Status, Watched};
 use crate::error::{Error, Kind, Result};
-use crate::ports::monitor::{Lag, StoreMonitor};
+use crate::ports::monitor::{Lag, StoreMonitor, Stored};
 use crate::run::task::Task;
 
 /// Pause between two attempts at a busy server.
@@ -16,10 +17,10 @@ const MARGIN: Duration = Duration::from_millis(250);
 
 /// The time of a check.
 #[derive(Clone, Copy)]
-struct Times {
+pub(super) struct Times {
     started: Instant,
     /// When its last attempt must have ended.
-    until: Instant,
+    pub(super) until: Instant,
 }
 
 impl Times {
@@ -69,34 +70,13 @@ pub(super) async fn check_log(watched: &Watched, run_id: &str) -> (Check, Option
     (check, Some(lag))
 }
 
-/// Judges whose offsets the real-time store keeps: a stream continues there, and not where the log says that the group
-/// is, so they must be those of this topic.
-pub(super) fn judge_topic(
-    check: Check,
-    group: &str,
-    stored: Option<&str>,
-    lag: Option<&Lag>,
-) -> Check {
-    let known = lag.and_then(|lag| lag.topic.as_deref());
-    match (stored, known) {
-        (Some(stored), Some(known)) if stored != known => {
-            let missing = Error::missing(format!(
-                "group {group} cannot continue in this store: its offsets belong to `{stored}`, but this log's topic is `{known}`"
-            ));
-            let way_out = "the log was deleted, restored or replaced; use a new --group";
-            check.failed(&missing.hint(way_out))
-        }
-        _ => check,
-    }
-}
-
 /// A group that has never committed is not ok once events wait for it, unless a limit allows that: no stream has run,
 /// or it has another group.
 fn judge_lag(watched: &Watched, lag: &Lag, age: Duration) -> (Status, String) {
     let group = &watched.group;
     if !lag.out_of_range.is_empty() {
-        let places: Vec<String> = lag.out_of_range.iter().map(ToString::to_string).collect();
-        let detail = format!("group {group} cannot continue: {}", places.join("; "));
+        let (places, way_out) = (places(&lag.out_of_range), way_out(&lag.out_of_range));
+        let detail = format!("group {group} cannot continue: {places}; {way_out}");
         return (Status::Failed, detail);
     }
     let state = match (lag.started, lag.records()) {
@@ -120,11 +100,11 @@ fn judge_lag(watched: &Watched, lag: &Lag, age: Duration) -> (Status, String) {
     (Status::Ok, state)
 }
 
-/// Also returns the topic that the group's offsets belong to, if the store keeps them.
+/// Also returns the group's offsets, if the store keeps them.
 pub(super) async fn check_realtime_store(
     watched: &Watched,
     run_id: &str,
-) -> (Check, Option<String>) {
+) -> (Check, Option<Stored>) {
     let (id, target) = (probe_id(run_id), watched.clone());
     let seen = within(watched.timeout, &watched.realtime_store, move |times| {
         let (target, id) = (target.clone(), id.clone());
@@ -132,15 +112,15 @@ pub(super) async fn check_realtime_store(
             let mut store = target.realtime_store.monitor(&target.dataset).await?;
             store.probe(&writer("realtime", &target.group), &id).await?;
             let seen = look(&mut *store, times.started).await?;
-            Ok((seen, store.topic(&target.group).await?))
+            Ok((seen, store.stored(&target.group).await?))
         }
     });
-    let (seen, topic) = match seen.await {
-        Ok((seen, topic)) => (Ok(seen), topic),
+    let (seen, stored) = match seen.await {
+        Ok((seen, stored)) => (Ok(seen), stored),
         Err(error) => (Err(error), None),
     };
     let blank = Check::blank("realtime-store", &watched.realtime_store);
-    (judge_store(blank, seen, watched.max_age_realtime), topic)
+    (judge_store(blank, seen, watched.max_age_realtime), stored)
 }
 
 pub(super) async fn check_batch_store(watched: &Watched, run_id: &str) -> Check {
@@ -205,7 +185,7 @@ fn judge_store(blank: Check, seen: Result<StoreSeen>, most: Option<Duration>) ->
 
 /// Runs a check on a task of its own, so that one that blocks does not exceed its time limit. A busy server is
 /// asked again until then; if the check fails, its last answer is the reason.
-async fn within<T, F>(
+pub(super) async fn within<T, F>(
     timeout: Duration,
     address: &dyn std::fmt::Display,
     attempt: impl Fn(Times) -> F + Send + 'static,
@@ -352,53 +332,27 @@ mod tests {
         let lag = |committed| Lag {
             started: true,
             partitions: vec![(0, 0)],
-            out_of_range: OutOfRange::find(0, Some(committed), 10, 20)
-                .into_iter()
-                .collect(),
+            out_of_range: OutOfRange::find(0, committed, 10, 20).into_iter().collect(),
             ..Lag::default()
         };
         for (committed, status, text) in [
-            (9, Status::Failed, "from offset 9 to 9 were deleted"),
+            (
+                9,
+                Status::Failed,
+                "its offset in partition 0 is 9, but the events from there to offset 9 were deleted",
+            ),
             (10, Status::Ok, "is at the end"),
             (20, Status::Ok, "is at the end"),
             (
                 21,
                 Status::Failed,
-                "committed offset 21 of partition 0, but the topic ends at 20",
+                "its offset in partition 0 is 21, but the topic ends at 20",
             ),
         ] {
             let (got, detail) = judge_lag(&watched(), &lag(committed), Duration::ZERO);
             assert_eq!(got, status, "{detail}");
             assert!(detail.contains(text), "{detail}");
         }
-    }
-
-    #[test]
-    fn offsets_in_a_store_must_be_those_of_this_topic() {
-        let lag = Lag {
-            topic: Some("this".into()),
-            ..Lag::default()
-        };
-        let unknown = Lag::default();
-        let judge = |stored, lag| {
-            let blank = Check::blank("realtime-store", &watched().realtime_store);
-            judge_topic(blank, "rtp", stored, lag)
-        };
-        for (stored, lag) in [
-            (Some("this"), Some(&lag)),
-            (None, Some(&lag)),
-            (Some("that"), None), // the log's own check says why it is unknown
-            (Some("that"), Some(&unknown)),
-        ] {
-            assert_eq!(judge(stored, lag).status, Status::Ok, "{stored:?} {lag:?}");
-        }
-        let check = judge(Some("that"), Some(&lag));
-        assert_eq!(
-            (check.status, check.failed),
-            (Status::Failed, Some(Kind::Missing))
-        );
-        let detail = check.detail.unwrap_or_default();
-        assert!(detail.contains("belong to `that`"), "{detail}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod alerts;
 mod checks;
 mod figures;
+mod offsets;
 pub mod report;
 pub mod webhook;
 
@@ -12,7 +13,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use self::alerts::Alerts;
-use self::checks::{check_batch_store, check_log, check_realtime_store, judge_topic};
+use self::checks::{check_batch_store, check_log, check_realtime_store};
+use self::offsets::{judge_offsets, judge_topic};
 use crate::dataset::Dataset;
 use crate::error::{Error, Kind};
 use crate::exit::Exit;
@@ -122,8 +124,9 @@ impl Round {
             Status::Ok => Exit::Done,
             Status::Stale => Exit::No,
             Status::Failed if has(Kind::Internal) => Exit::Internal,
-            // A server that is down may come back; what is missing does not.
+            // A server that is down may come back; what is missing does not, and only the user can mend a setting.
             Status::Failed if has(Kind::Missing) => Exit::Missing,
+            Status::Failed if has(Kind::Invalid) => Exit::Usage,
             Status::Failed => Exit::Dependency,
         }
     }
@@ -131,12 +134,19 @@ impl Round {
 
 /// Checks all three at the same time; a check that fails does not keep the others from reporting.
 pub async fn round(watched: &Watched, run_id: &str) -> Round {
-    let ((log, lag), (realtime, topic), batch) = tokio::join!(
+    let ((log, lag), (realtime, stored), batch) = tokio::join!(
         check_log(watched, run_id),
         check_realtime_store(watched, run_id),
         check_batch_store(watched, run_id),
     );
-    let realtime = judge_topic(realtime, &watched.group, topic.as_deref(), lag.as_ref());
+    let realtime = judge_topic(realtime, &watched.group, stored.as_ref(), lag.as_ref());
+    let realtime = match stored.filter(|stored| {
+        let is_known = realtime.failed.is_none() && lag.is_some();
+        is_known && !stored.offsets.is_empty()
+    }) {
+        Some(stored) => judge_offsets(watched, realtime, stored).await,
+        None => realtime,
+    };
     let checks = vec![log, realtime, batch];
     Round {
         time: crate::time::format_ms(crate::time::now_ms()),
@@ -192,6 +202,20 @@ mod tests {
                 vec![
                     failed(Error::missing("gone")),
                     failed(Error::unavailable("down")),
+                ],
+                Exit::Missing,
+            ),
+            (
+                vec![
+                    failed(Error::unavailable("down")),
+                    failed(Error::invalid("no table")),
+                ],
+                Exit::Usage,
+            ),
+            (
+                vec![
+                    failed(Error::missing("gone")),
+                    failed(Error::invalid("no table")),
                 ],
                 Exit::Missing,
             ),

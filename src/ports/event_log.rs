@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::ports::monitor::{LogMonitor, PROBES_KEPT, probe_topic};
-use crate::record::event::EventBatch;
+use crate::record::event::{EventBatch, Mark};
 
 /// The settings of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,26 +75,54 @@ impl Topic {
     }
 }
 
-/// An offset for each of some partitions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Offsets(BTreeMap<i32, i64>);
+/// A place in a partition, and what was read before it.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    /// The offset of the next event.
+    pub offset: i64,
+    /// The mark of the event before it, if it is known.
+    pub before: Option<Mark>,
+}
+
+impl From<i64> for Position {
+    fn from(offset: i64) -> Self {
+        Position {
+            offset,
+            before: None,
+        }
+    }
+}
+
+/// An offset for each of some partitions, some with the mark of the event before. The marks are evidence that the
+/// offsets still mean the same events; those that have the same offsets are equal.
+#[derive(Clone, Debug, Default)]
+pub struct Offsets(BTreeMap<i32, Position>);
 
 impl Offsets {
     /// The offset in a partition, if there is one.
     pub fn get(&self, partition: i32) -> Option<i64> {
+        self.position(partition).map(|at| at.offset)
+    }
+
+    /// The position in a partition, if there is one.
+    pub fn position(&self, partition: i32) -> Option<Position> {
         self.0.get(&partition).copied()
     }
 
-    /// Sets the offset in a partition.
-    pub fn set(&mut self, partition: i32, offset: i64) {
-        self.0.insert(partition, offset);
+    /// Sets the offset in a partition, or the position.
+    pub fn set(&mut self, partition: i32, to: impl Into<Position>) {
+        self.0.insert(partition, to.into());
     }
 
     /// Partitions and offsets, by partition.
     pub fn iter(&self) -> impl Iterator<Item = (i32, i64)> {
-        self.0
-            .iter()
-            .map(|(partition, offset)| (*partition, *offset))
+        self.positions()
+            .map(|(partition, at)| (partition, at.offset))
+    }
+
+    /// Partitions and positions, by partition.
+    pub fn positions(&self) -> impl Iterator<Item = (i32, Position)> {
+        self.0.iter().map(|(partition, at)| (*partition, *at))
     }
 
     /// Number of partitions.
@@ -124,7 +152,7 @@ impl Offsets {
     /// Takes the offsets of the partitions that have none here.
     pub fn set_missing(&mut self, other: &Offsets) {
         for (partition, offset) in other.iter() {
-            self.0.entry(partition).or_insert(offset);
+            self.0.entry(partition).or_insert(offset.into());
         }
     }
 
@@ -135,9 +163,22 @@ impl Offsets {
     }
 }
 
-impl FromIterator<(i32, i64)> for Offsets {
-    fn from_iter<I: IntoIterator<Item = (i32, i64)>>(pairs: I) -> Self {
-        Offsets(pairs.into_iter().collect())
+impl PartialEq for Offsets {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Offsets {}
+
+impl<P: Into<Position>> FromIterator<(i32, P)> for Offsets {
+    fn from_iter<I: IntoIterator<Item = (i32, P)>>(pairs: I) -> Self {
+        let pairs = pairs.into_iter();
+        Offsets(
+            pairs
+                .map(|(partition, at)| (partition, at.into()))
+                .collect(),
+        )
     }
 }
 
@@ -182,7 +223,7 @@ impl Span {
             };
             self.from.set(partition, first);
         }
-        for (partition, to) in later.to.iter() {
+        for (partition, to) in later.to.positions() {
             self.to.set(partition, to);
         }
     }
@@ -205,7 +246,8 @@ impl Epoch {
 pub struct Polled {
     /// When it was polled.
     pub epoch: Epoch,
-    /// The range between the positions before and after, in every partition that this member reads.
+    /// The range between the positions before and after, in every partition that this member reads. The later ones have
+    /// marks if the log compares them.
     pub span: Span,
     /// The events in that range; empty if there are none now.
     pub events: EventBatch,
@@ -350,6 +392,11 @@ pub trait Producer: Send {
 /// members overlap, only one of their commits takes effect. A reader is reset only by its own calls, together
 /// with the epoch that they return: what was polled in an earlier epoch and not committed is polled again.
 /// A missing topic is an error (`Invalid`), and is never created.
+///
+/// A log whose offsets can come to stand for other events without a new identity, because it can be restored from a
+/// backup, sets the mark of the event before each position that it returns, and compares it before it reads on from
+/// there: `Missing` if another event is in its place, or the partition ends before it. A position without a mark is
+/// trusted.
 #[async_trait]
 pub trait Consumer: Send {
     /// Identifies this topic among all that have or had its name: the identity changes if the topic is deleted and

@@ -24,6 +24,9 @@ pub trait LogMonitor: Send {
 
     /// How far a consumer group lags behind the current end of the topic.
     async fn lag(&mut self, group: &str) -> Result<Lag>;
+
+    /// Those of a store's offsets from which a reader could not continue.
+    async fn out_of_range(&mut self, offsets: &Offsets) -> Result<Vec<OutOfRange>>;
 }
 
 /// How far a consumer group lags.
@@ -42,29 +45,47 @@ pub struct Lag {
     pub out_of_range: Vec<OutOfRange>,
 }
 
-/// A committed offset outside of its partition. The group cannot continue there: the topic was recreated, restored,
-/// or has lost events that the group had not read.
+/// An offset from which a group cannot continue, as committed in the log or kept by a store: the topic was recreated,
+/// restored, or has lost events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfRange {
     /// The partition.
     pub partition: i32,
-    /// What the group has committed there.
-    pub committed: i64,
-    /// Offset of the oldest event that is left.
-    pub low: i64,
-    /// Offset that the next event will get.
-    pub end: i64,
+    /// The offset.
+    pub offset: i64,
+    /// Why nobody can continue there.
+    pub why: Why,
+}
+
+/// Why an offset is out of range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The events there were deleted.
+    Deleted {
+        /// Offset of the oldest event that is left.
+        low: i64,
+    },
+    /// It is beyond the end.
+    Beyond {
+        /// Offset that the next event will get.
+        end: i64,
+    },
+    /// The event before it is not the one that was read.
+    OtherEvents,
 }
 
 impl OutOfRange {
-    /// The committed offset, if it is outside of the partition.
-    pub fn find(partition: i32, committed: Option<i64>, low: i64, end: i64) -> Option<Self> {
-        let committed = committed.filter(|at| *at < low || *at > end)?;
+    /// The offset, if it is outside of a partition that begins and ends at these.
+    pub fn find(partition: i32, offset: i64, low: i64, end: i64) -> Option<Self> {
+        let why = match offset {
+            _ if offset < low => Why::Deleted { low },
+            _ if offset > end => Why::Beyond { end },
+            _ => return None,
+        };
         Some(OutOfRange {
             partition,
-            committed,
-            low,
-            end,
+            offset,
+            why,
         })
     }
 }
@@ -73,21 +94,20 @@ impl fmt::Display for OutOfRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let OutOfRange {
             partition,
-            committed,
-            low,
-            end,
+            offset,
+            why,
         } = self;
-        match committed > end {
-            true => write!(
-                f,
-                "it has committed offset {committed} of partition {partition}, but the topic ends at {end}; \
-                 if the topic was deleted and recreated, use a new --group"
-            ),
-            false => write!(
-                f,
-                "the events of partition {partition} from offset {committed} to {} were deleted before it had read them",
-                low - 1
-            ),
+        write!(f, "its offset in partition {partition} is {offset}, but ")?;
+        match why {
+            Why::Deleted { low } => {
+                write!(
+                    f,
+                    "the events from there to offset {} were deleted",
+                    low - 1
+                )
+            }
+            Why::Beyond { end } => write!(f, "the topic ends at {end}"),
+            Why::OtherEvents => f.write_str("the event before that is not the one that was read"),
         }
     }
 }
@@ -97,6 +117,15 @@ impl Lag {
     pub fn records(&self) -> u64 {
         self.partitions.iter().map(|(_, events)| events).sum()
     }
+}
+
+/// What a store keeps of the group whose events it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// The identity of the topic that the offsets belong to, as [`Consumer::identity`] tells it; none if it is not known.
+    pub topic: Option<String>,
+    /// Where the group continues.
+    pub offsets: Offsets,
 }
 
 /// Watches one of the stores.
@@ -109,9 +138,8 @@ pub trait StoreMonitor: Send {
     /// if the store is busy.
     async fn probe(&mut self, writer: &str, id: &str) -> Result<()>;
 
-    /// The identity of the topic that the group's offsets belong to which the store keeps with its rows, as
-    /// [`Consumer::identity`] tells it; none if it keeps none.
-    async fn topic(&mut self, _group: &str) -> Result<Option<String>> {
+    /// The group's offsets that the store keeps with its rows; none if it keeps none.
+    async fn stored(&mut self, _group: &str) -> Result<Option<Stored>> {
         Ok(None)
     }
 

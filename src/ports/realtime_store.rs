@@ -62,7 +62,7 @@ pub struct Upstream<'a> {
 /// canonical digest); values come back as they were given, an absent field is NULL even where there
 /// was a value, and keys are equal only if their bytes are; rows count as stored only after
 /// [`RealtimeStore::commit`], and then survive a crash; a store that keeps offsets commits them with
-/// the rows, all or nothing, separately for each group; a row that the store itself refuses does not
+/// the rows, all or nothing, separately for each group, with the marks of the span's positions; a row that the store itself refuses does not
 /// prevent the others from being stored, and an older version of its key in the same upsert takes its place; a
 /// series has the newest row of each key, in the bucket of its event time, and may have older ones in theirs: a store
 /// that only shows its current rows by time has none.

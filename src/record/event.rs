@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 /// One event, borrowed from its batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
@@ -33,11 +35,25 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// What tells it apart from others that had its offset, in a log that was restored from a backup.
+    pub fn mark(&self) -> Mark {
+        let add = |hash: u64, bytes: Option<&[u8]>| match bytes {
+            Some(bytes) => xxh3_64_with_seed(bytes, hash),
+            None => hash.wrapping_add(1), // none is not the same as empty
+        };
+        let hash = self.timestamp.cast_unsigned();
+        Mark(add(add(hash, self.key), self.value).cast_signed())
+    }
+
     /// Bytes of key, value and headers.
     pub fn size(&self) -> usize {
         self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + self.headers.len()
     }
 }
+
+/// Recognizes an event: XXH3-64 of timestamp, key and value. It is stored, so it never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(pub i64);
 
 /// A batch of events in one buffer.
 #[derive(Clone, Debug, Default)]
@@ -115,6 +131,11 @@ impl EventBatch {
     pub fn iter_from(&self, count: usize) -> impl Iterator<Item = Event<'_>> {
         let rest = self.events.get(count..).unwrap_or_default();
         rest.iter().map(|span| self.read(span))
+    }
+
+    /// The event that was added last.
+    pub fn last(&self) -> Option<Event<'_>> {
+        self.events.last().map(|span| self.read(span))
     }
 
     fn read(&self, span: &Place) -> Event<'_> {
@@ -208,5 +229,52 @@ mod tests {
         let read: Vec<_> = batch.iter().collect();
         assert_eq!(read[0], event);
         assert_eq!(read[1].value, Some(b"".as_slice()));
+        assert_eq!(batch.last(), Some(read[1]));
+    }
+
+    #[test]
+    fn a_mark_changes_with_the_event_and_with_nothing_else() {
+        let event = Event {
+            timestamp: 1_795_500_000_000,
+            ..Event::new(Some(b"k"), Some(b"v"), b"h")
+        };
+        let others = [
+            Event {
+                timestamp: 0,
+                ..event
+            },
+            Event { key: None, ..event },
+            Event {
+                key: Some(b""),
+                ..event
+            },
+            Event {
+                value: None,
+                ..event
+            },
+            Event {
+                value: Some(b""),
+                ..event
+            },
+            Event {
+                key: Some(b"v"),
+                value: Some(b"k"),
+                ..event
+            },
+        ];
+        let mut marks: Vec<i64> = others.iter().map(|other| other.mark().0).collect();
+        marks.push(event.mark().0);
+        marks.sort_unstable();
+        marks.dedup();
+        assert_eq!(marks.len(), others.len() + 1, "{marks:?}");
+        let moved = Event {
+            offset: 9,
+            partition: 3,
+            headers: b"",
+            ..event
+        };
+        assert_eq!(moved.mark(), event.mark());
+        // Stores have marks of older versions.
+        assert_eq!(event.mark(), Mark(4_517_172_014_248_546_170));
     }
 }

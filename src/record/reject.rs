@@ -43,7 +43,7 @@ pub enum Rule {
     BadTime,
     /// A time in a different unit than declared.
     BadUnit,
-    /// An event time in the future.
+    /// An event time in the future: more than an hour after our clock, and after the event's timestamp in the log.
     Future,
     /// An event without a value.
     Tombstone,

@@ -19,6 +19,8 @@ const MAX_FUTURE_MS: i64 = 3_600_000;
 pub struct Transform<'d> {
     dataset: &'d Dataset,
     now: i64,
+    /// The later of `now` and the time at which the current event was in the log.
+    latest: i64,
     scratch: Vec<u8>,
 }
 
@@ -28,8 +30,15 @@ impl<'d> Transform<'d> {
         Transform {
             dataset,
             now,
+            latest: now,
             scratch: Vec::with_capacity(1024),
         }
+    }
+
+    /// The next event has this timestamp in the log. It is no earlier than that by the log's clock, so if ours is behind,
+    /// the timestamp takes the place of `now`: otherwise every event would be rejected.
+    pub fn logged_at(&mut self, timestamp: Option<i64>) {
+        self.latest = timestamp.map_or(self.now, |logged| logged.max(self.now));
     }
 
     /// Reads one event, checks it and adds it to `rows`.
@@ -88,7 +97,7 @@ impl<'d> Transform<'d> {
             _ => {}
         }
         match values[d.event.time] {
-            Value::Timestamp(ms) if ms > self.now + MAX_FUTURE_MS => Err(fault(
+            Value::Timestamp(ms) if ms > self.latest.saturating_add(MAX_FUTURE_MS) => Err(fault(
                 d.event.time,
                 Rule::Future,
                 "the event time is in the future",
@@ -99,20 +108,21 @@ impl<'d> Transform<'d> {
     }
 }
 
-/// Replaces `rows` with rows of the good events; returns the bad ones: index and reason.
-/// `now` is that of [`Transform::new`].
+/// Replaces `rows` with rows of the good events, each given with its timestamp in the log if it has one; returns the bad
+/// ones: index and reason. `now` is that of [`Transform::new`].
 pub fn events<'a>(
     dataset: &Dataset,
     now: i64,
-    events: impl Iterator<Item = (Origin, Option<&'a [u8]>)>,
+    events: impl Iterator<Item = (Option<i64>, Option<&'a [u8]>)>,
     rows: &mut Rows,
 ) -> Vec<(usize, Reject)> {
     let mut transform = Transform::new(dataset, now);
     let mut rejects = Vec::new();
     rows.clear();
-    for (i, (origin, value)) in events.enumerate() {
+    for (i, (timestamp, value)) in events.enumerate() {
+        transform.logged_at(timestamp);
         let read = match value {
-            Some(value) => transform.event(value, origin, rows),
+            Some(value) => transform.event(value, Origin::default(), rows),
             None => Err(Reject::whole(Rule::Tombstone, "the event has no value")),
         };
         if let Err(reject) = read {
@@ -167,6 +177,39 @@ mod tests {
         let mut key = Vec::new();
         write_key(&values[0], &mut key);
         assert_eq!(key, ID.as_bytes());
+    }
+
+    #[test]
+    fn an_event_is_future_only_by_our_clock_and_by_the_logs() {
+        let dataset = Dataset::load(None).unwrap();
+        let value = event("").replace("2026-11-24T00", "2026-11-24T10"); // 3.9 h after NOW
+        let time = 1_795_514_400_000;
+        let mut rows = Rows::new(dataset.fields.len());
+        for (logged, is_future) in [
+            (None, true),
+            (Some(-1), true), // an event of Kafka without a timestamp
+            (Some(NOW), true),
+            (Some(time - MAX_FUTURE_MS - 1), true),
+            (Some(time - MAX_FUTURE_MS), false),
+            (Some(i64::MAX), false),
+        ] {
+            let one = std::iter::once((logged, Some(value.as_bytes())));
+            let rejects = events(&dataset, NOW, one, &mut rows);
+            let rules: Vec<Rule> = rejects.iter().map(|(_, r)| r.fault.rule).collect();
+            let expected = if is_future {
+                vec![Rule::Future]
+            } else {
+                vec![]
+            };
+            assert_eq!(rules, expected, "{logged:?}");
+        }
+        // The timestamp of one event says nothing about the next.
+        let both = [
+            (Some(time), Some(value.as_bytes())),
+            (None, Some(value.as_bytes())),
+        ];
+        let rejects = events(&dataset, NOW, both.into_iter(), &mut rows);
+        assert_eq!(rejects.len(), 1, "{rejects:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What every command is handed: the run's id, its counts, the stop signal, and how to report.
 
+pub mod clock;
 mod counts;
 pub mod exposition;
 pub mod files;

@@ -23,6 +23,8 @@ pub(super) struct Batch {
     pub(super) rejects: Vec<(usize, Reject)>,
     /// When its first event arrived.
     pub(super) begun: Instant,
+    /// How far the latest timestamp in the log is ahead of our clock, in milliseconds.
+    pub(super) ahead: i64,
 }
 
 impl Batch {
@@ -37,6 +39,7 @@ impl Batch {
             rows,
             rejects: Vec::new(),
             begun: Instant::now(),
+            ahead: 0,
         }
     }
 
@@ -63,13 +66,16 @@ impl Batch {
 
     /// Makes rows from the good events, starting at this one.
     fn transform(&mut self, first: usize, dataset: &Dataset) {
-        let mut transform = Transform::new(dataset, crate::time::now_ms());
+        let now = crate::time::now_ms();
+        let mut transform = Transform::new(dataset, now);
         let mut good_headers: &[u8] = &[];
         for (i, event) in (first..).zip(self.events.iter_from(first)) {
             let origin = Origin {
                 partition: event.partition,
                 offset: event.offset,
             };
+            transform.logged_at(Some(event.timestamp));
+            self.ahead = self.ahead.max(event.timestamp.saturating_sub(now));
             let is_same = std::ptr::eq(event.headers, good_headers);
             let read = match event.value {
                 _ if !is_same && !Headers::are_text(event.headers) => Err(Reject {

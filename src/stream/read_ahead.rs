@@ -12,6 +12,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::ports::event_log::{Consumer, FIRST_EVENT_WAIT, Limits, Offsets, Polled};
 use crate::record::row::Rows;
+use crate::run::clock::ClockWatch;
 use crate::run::read_ahead::Ahead;
 use crate::run::retry::{Retry, Trouble};
 use crate::run::{Run, Stop};
@@ -52,6 +53,7 @@ impl ReadAhead {
             was_full: false,
             failed: None,
             trouble: Trouble::default(),
+            clock: ClockWatch::default(),
         };
         let runtime = tokio::runtime::Handle::current();
         ReadAhead {
@@ -96,6 +98,8 @@ struct Reading {
     failed: Option<Error>,
     /// What keeps the log from being read as a whole.
     trouble: Trouble,
+    /// Whether our clock is behind the log's.
+    clock: ClockWatch,
 }
 
 impl Reading {
@@ -115,6 +119,7 @@ impl Reading {
                     Ok(mut polled) => {
                         let trouble = polled.trouble.take();
                         batch.add(polled, &self.dataset);
+                        self.clock.look(&self.run, batch.ahead);
                         self.failed = self.trouble.look(&self.retry, trouble).err();
                     }
                     Err(failed) if batch.is_empty() => return Err(failed),

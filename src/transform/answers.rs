@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::dataset::{Dataset, FieldType, Nulls, Series};
 use crate::error::{Error, Result};
 use crate::record::reject::{Reject, Rule};
-use crate::record::row::{self, Origin, Rows};
+use crate::record::row::{self, Rows};
 use crate::record::transform;
 use crate::record::value::Value;
 
@@ -31,18 +31,18 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Reads events by the dataset's rules, each given with its position in the input. `now` is that of
-    /// [`transform::events`].
+    /// Reads events by the dataset's rules, each given with its position in the input. `now` and the events' timestamps
+    /// are those of [`transform::events`].
     pub fn of<'a>(
         dataset: &Dataset,
         now: i64,
-        events: impl Iterator<Item = (u64, Option<&'a [u8]>)>,
+        events: impl Iterator<Item = (u64, (Option<i64>, Option<&'a [u8]>))>,
     ) -> Self {
         let mut rows = Rows::new(dataset.fields.len());
         let mut places = Vec::new();
-        let events = events.map(|(place, value)| {
+        let events = events.map(|(place, event)| {
             places.push(place);
-            (Origin::default(), value)
+            event
         });
         let rejects = transform::events(dataset, now, events, &mut rows);
         let mut is_newest = vec![false; rows.len()];
@@ -386,7 +386,8 @@ mod tests {
             Some(b"{".as_slice()),
             Some(b.as_bytes()),
         ];
-        let answers = Answers::of(&dataset, 1_795_500_000_000, (5..).zip(values));
+        let events = (5..).zip(values.map(|value| (None, value)));
+        let answers = Answers::of(&dataset, 1_795_500_000_000, events);
         assert_eq!((answers.len(), answers.good()), (4, 2));
         assert_eq!(answers.last_rule(), None);
 

@@ -1,5 +1,5 @@
-//! Events from Arrow IPC streams, as another program writes them to a pipe: the batches of a column `value`, complete
-//! or with an error that says where they end.
+//! Events from Arrow IPC streams, as another program writes them to a pipe: the batches of a column `value`, and their
+//! timestamps in the log if there is a column `timestamp`; complete, or with an error that says where they end.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::cast::AsArray;
+use arrow_array::types::{Int64Type, TimestampMillisecondType};
 use arrow_array::{Array, RecordBatch};
 use arrow_ipc::reader::StreamReader;
-use arrow_schema::{ArrowError, DataType};
+use arrow_schema::{ArrowError, DataType, Schema, TimeUnit};
 
 use crate::error::{Error, Result, file_error};
 use crate::run::streams;
@@ -27,13 +28,16 @@ const START: [u8; 4] = [0xff; 4];
 /// The column that holds the events.
 const COLUMN: &str = "value";
 
+/// The column that holds their timestamps in the log.
+const TIMESTAMPS: &str = "timestamp";
+
 type EventBytes = Chain<Cursor<[u8; START.len()]>, BufReader<Box<dyn Read + Send>>>;
 type EventReader = StreamReader<EndWatch<EventBytes>>;
 
 /// What is read, in order.
 pub struct ArrowStreams {
     waiting: VecDeque<PathBuf>,
-    open: Option<(EventReader, usize)>,
+    open: Option<(EventReader, Columns)>,
     name: String,
     /// Events of the open stream so far.
     events: u64,
@@ -70,7 +74,7 @@ impl ArrowStreams {
     /// the end of the last file. Blocks until there is one of these.
     pub fn next_batch(&mut self) -> Result<Option<(u64, Events)>> {
         loop {
-            let Some((reader, column)) = &mut self.open else {
+            let Some((reader, columns)) = &mut self.open else {
                 match self.waiting.pop_front() {
                     None => return Ok(None),
                     Some(path) => self.open(path)?,
@@ -81,7 +85,7 @@ impl ArrowStreams {
                 Some(Ok(batch)) => {
                     let first = self.events + 1;
                     self.events += batch.num_rows() as u64;
-                    return Ok(Some((first, Events(batch, *column))));
+                    return Ok(Some((first, Events(batch, *columns))));
                 }
                 None if reader.get_ref().last == END => self.open = None,
                 None => return Err(self.cut()),
@@ -117,17 +121,27 @@ impl ArrowStreams {
         };
         let reader =
             guarded(|| StreamReader::try_new(watched, None)).map_err(|e| self.error(&e))?;
-        let schema = reader.schema();
-        let column = schema.index_of(COLUMN).ok();
-        let column = column.filter(|i| is_bytes(schema.field(*i).data_type()));
-        let column = column.ok_or_else(|| {
-            let name = &self.name;
+        let columns = self.columns(&reader.schema())?;
+        self.open = Some((reader, columns));
+        Ok(())
+    }
+
+    fn columns(&self, schema: &Schema) -> Result<Columns> {
+        let name = &self.name;
+        let kind = |i: &usize| schema.field(*i).data_type();
+        let value = schema.index_of(COLUMN).ok();
+        let value = value.filter(|i| is_bytes(kind(i))).ok_or_else(|| {
             Error::invalid(format!(
                 "{name} has no column `{COLUMN}` of type binary or utf8"
             ))
         })?;
-        self.open = Some((reader, column));
-        Ok(())
+        let timestamp = schema.index_of(TIMESTAMPS).ok();
+        if let Some(other) = timestamp.as_ref().map(kind).filter(|kind| !is_time(kind)) {
+            return Err(Error::invalid(format!(
+                "{name} has a column `{TIMESTAMPS}` of type {other}, expected int64 or timestamp in milliseconds"
+            )));
+        }
+        Ok(Columns { value, timestamp })
     }
 
     fn error(&self, error: &ArrowError) -> Error {
@@ -153,14 +167,35 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, ArrowEr
     guard(read).unwrap_or_else(|| Err(ArrowError::ParseError("invalid message".into())))
 }
 
+/// Where the columns of a stream are.
+#[derive(Clone, Copy, Debug)]
+struct Columns {
+    value: usize,
+    timestamp: Option<usize>,
+}
+
 /// The events of a batch.
 #[derive(Debug)]
-pub struct Events(RecordBatch, usize);
+pub struct Events(RecordBatch, Columns);
 
 impl Events {
+    /// Their timestamps in the log, in milliseconds since 1970 UTC, in order; none if they are not told.
+    pub fn timestamps(&self) -> Vec<Option<i64>> {
+        let Some(column) = self.1.timestamp.map(|i| self.0.column(i)) else {
+            return vec![None; self.0.num_rows()];
+        };
+        match column.data_type() {
+            DataType::Int64 => column.as_primitive::<Int64Type>().iter().collect(),
+            _ => {
+                let times = column.as_primitive::<TimestampMillisecondType>();
+                times.iter().collect()
+            }
+        }
+    }
+
     /// Their bytes, in order; none means a tombstone.
     pub fn values(&self) -> Vec<Option<&[u8]>> {
-        let column = self.0.column(self.1);
+        let column = self.0.column(self.1.value);
         match column.data_type() {
             DataType::Binary => column.as_binary::<i32>().iter().collect(),
             DataType::LargeBinary => column.as_binary::<i64>().iter().collect(),
@@ -177,6 +212,11 @@ fn bytes<'a>(texts: impl Iterator<Item = Option<&'a str>>) -> Vec<Option<&'a [u8
 fn is_bytes(kind: &DataType) -> bool {
     use DataType::{Binary, LargeBinary, LargeUtf8, Utf8};
     matches!(kind, Binary | LargeBinary | Utf8 | LargeUtf8)
+}
+
+fn is_time(kind: &DataType) -> bool {
+    use DataType::{Int64, Timestamp};
+    matches!(kind, Int64 | Timestamp(TimeUnit::Millisecond, _))
 }
 
 /// Remembers the last bytes read, and whether the end was reached.

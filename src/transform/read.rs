@@ -36,6 +36,8 @@ pub struct AnsweredBatch {
     pub ended: Option<Ended>,
     /// A last event that is cut short: its file and line.
     pub cut: Option<String>,
+    /// How far the latest timestamp in the log is ahead of our clock, in milliseconds.
+    pub ahead: i64,
 }
 
 impl EventSource {
@@ -59,7 +61,8 @@ impl EventSource {
         let now = || now.map_or_else(now_ms, Timestamp::as_millisecond);
         Ok(match self {
             EventSource::Ndjson(input) => input.next_chunk()?.map(|chunk| {
-                let lines = chunk.lines().map(|line| (line.number, Some(line.bytes)));
+                let lines = chunk.lines();
+                let lines = lines.map(|line| (line.number, (None, Some(line.bytes))));
                 let answers = Answers::of(dataset, now(), lines);
                 let last = chunk.lines().last().filter(|_| chunk.is_open);
                 let is_cut = |line: &Line<'_>| {
@@ -72,13 +75,16 @@ impl EventSource {
                     bytes: chunk.size() as u64,
                     ended: chunk.ended.clone(),
                     cut: cut.map(|line| format!("{} line {}", input.name(), line.number)),
+                    ahead: 0,
                     answers,
                 };
                 input.take_back(chunk);
                 batch
             }),
             EventSource::Arrow(streams) => streams.next_batch()?.map(|(first, events)| {
-                let values = events.values();
+                let (now, values, timestamps) = (now(), events.values(), events.timestamps());
+                let latest = timestamps.iter().copied().flatten().max();
+                let logged = timestamps.into_iter().zip(values.iter().copied());
                 AnsweredBatch {
                     skipped: 0,
                     bytes: values
@@ -88,7 +94,8 @@ impl EventSource {
                         .sum(),
                     ended: None,
                     cut: None,
-                    answers: Answers::of(dataset, now(), (first..).zip(values)),
+                    ahead: latest.map_or(0, |latest| latest.saturating_sub(now)),
+                    answers: Answers::of(dataset, now, (first..).zip(logged)),
                 }
             }),
         })

@@ -225,7 +225,7 @@ fn a_group_beyond_the_end_of_its_topic_has_failed() {
         let log = &round["checks"][0];
         assert_eq!(log["status"], "failed");
         let told = format!(
-            "group rtp cannot continue: it has committed offset 100 of partition 1, but the topic ends at {end}"
+            "group rtp cannot continue: its offset in partition 1 is 100, but the topic ends at {end}; "
         );
         let detail = log["detail"].as_str().unwrap();
         assert!(detail.starts_with(&told), "{detail}");
@@ -253,6 +253,62 @@ fn a_store_that_continues_another_log_has_failed() {
         detail.contains(told) && detail.contains("use a new --group"),
         "{detail}"
     );
+}
+
+/// Streams before and after a backup of the log, and then restores it, and with it the group's committed offsets.
+fn restore(place: &Place) {
+    fall_behind(place);
+    place.rtp(&["stream", "--until-end"], b"");
+    place.bash("sqlite3 .rtp/log.db 'VACUUM INTO \"backup.db\"'");
+    fall_behind(place);
+    place.rtp(&["stream", "--until-end"], b"");
+    assert_eq!(heartbeat(place, &[]).0.status, 0);
+    let restored = place.bash("rm .rtp/log.db*; cp backup.db .rtp/log.db");
+    assert_eq!(restored.status, 0, "{}", restored.stderr);
+}
+
+#[test]
+fn a_store_that_is_ahead_of_a_restored_log_has_failed() {
+    for (events, why) in [
+        (0, ", but the topic ends at "),
+        (
+            200,
+            ", but the event before that is not the one that was read",
+        ),
+    ] {
+        let place = Place::ready();
+        restore(&place);
+        if events > 0 {
+            place.rtp(&["produce"], users(events).as_bytes());
+        }
+        let streamed = place.rtp(&["stream", "--until-end"], b"");
+        assert_eq!(streamed.status, 5, "{}", streamed.stderr);
+        let (ran, round) = heartbeat(&place, &[]);
+        assert_eq!(ran.status, 5, "{}", ran.stdout);
+        assert_eq!(statuses(&round), ["ok", "failed", "ok"]);
+        let detail = round["checks"][1]["detail"].as_str().unwrap();
+        let told = "group rtp cannot continue in this store: its offset in partition ";
+        assert!(detail.starts_with(told), "{detail}");
+        assert!(detail.contains(why), "{detail}");
+        assert!(detail.ends_with("use a new --group"), "{detail}");
+        // The way out that it names.
+        let new = ["--group", "new"];
+        let streamed = place.rtp(&[&["stream", "--until-end"], &new[..]].concat(), b"");
+        assert_eq!(streamed.status, 0, "{}", streamed.stderr);
+        assert_eq!(heartbeat(&place, &new).0.status, 0);
+    }
+}
+
+#[test]
+fn what_init_has_not_made_is_a_setting_and_no_outage() {
+    let place = Place::new();
+    let (ran, round) = heartbeat(&place, &[]);
+    assert_eq!(ran.status, 2, "{}", ran.stdout);
+    assert_eq!(statuses(&round), ["failed"; 3]);
+    for check in round["checks"].as_array().unwrap() {
+        let detail = check["detail"].as_str().unwrap();
+        assert!(detail.contains("run `rtp init` first"), "{detail}");
+    }
 }
 
 #[test]
@@ -336,7 +392,7 @@ fn a_check_that_fails_does_not_hide_the_others() {
         rtp::dataset::BUILT_IN.replace("user_events", "other_events"),
     );
     let (ran, round) = heartbeat(&place, &["--dataset", "none.toml"]);
-    assert_eq!(ran.status, 4);
+    assert_eq!(ran.status, 2);
     assert_eq!(statuses(&round), ["failed", "ok", "failed"]);
     for (i, text) in [
         (0, "no topic other_events.heartbeat"),

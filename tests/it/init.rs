@@ -1,6 +1,6 @@
 //! `rtp init` on what is there already.
 
-use crate::common::{Place, Ran};
+use crate::common::{Place, Ran, users};
 
 /// A dataset of three fields, in which `v` has this type, with more lines for its tables and fields.
 fn dataset(kind: &str, event: &str, realtime: &str, fields: &str) -> String {
@@ -255,5 +255,45 @@ fn a_file_that_may_not_grow_ends_a_command_with_a_summary() {
             ran.stderr
         );
         assert_eq!(ran.counts()[1], 0, "{command}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn what_init_has_not_made_is_said_by_every_command_in_the_same_words() {
+    let commands: [(&[&str], &str); 5] = [
+        (&["produce"], "log.db"),
+        (&["stream", "--until-end"], "log.db"),
+        (&["load-batch"], "batch.db"),
+        (&["verify"], "realtime.db"),
+        (&["heartbeat"], "log.db"),
+    ];
+    let other = rtp::dataset::BUILT_IN
+        .replace("\"user_events\"", "\"other_events\"")
+        .replace("\"users\"", "\"others\"")
+        .replace("\"batch_users\"", "\"batch_others\"");
+    // Nothing at all, empty files, and those of another dataset.
+    for (files, said) in [
+        ("mkdir .rtp", "does not exist"),
+        (
+            "mkdir .rtp; touch .rtp/{log,realtime,batch}.db",
+            "there is no t",
+        ),
+        ("rtp -q init", "there is no t"),
+    ] {
+        let place = Place::new();
+        place.write("other.toml", &other);
+        let made = place.bash(files);
+        assert_eq!(made.status, 0, "{}", made.stderr);
+        for (command, file) in commands {
+            let ran = place.rtp(
+                &[command, &["--dataset", "other.toml"]].concat(),
+                users(1).as_bytes(),
+            );
+            let told = ran.stderr.clone() + &ran.stdout;
+            assert_eq!(ran.status, 2, "{files}: {command:?}: {told}");
+            for text in [said, file, "run `rtp init` first, with the same dataset"] {
+                assert!(told.contains(text), "{files}: {command:?}: {text}: {told}");
+            }
+        }
     }
 }

@@ -422,6 +422,76 @@ fn a_log_that_was_restored_from_a_backup_is_shorter_than_what_was_read() {
     }
 }
 
+/// A log of 300 events that are read, as a backup; and a log of 400 that are read, too.
+fn read_beyond_the_backup(place: &Place) {
+    place.rtp(&["produce"], users(300).as_bytes());
+    assert_eq!(stream(place, &[]).status, 0);
+    let backup = place.bash("sqlite3 .rtp/log.db 'VACUUM INTO \"backup.db\"'");
+    assert_eq!(backup.status, 0, "{}", backup.stderr);
+    place.rtp(&["produce"], users(100).as_bytes());
+    assert_eq!(stream(place, &[]).counts()[0], 100);
+}
+
+/// 300 users that nobody has produced yet.
+fn new_users() -> String {
+    (1_000..1_300)
+        .map(|n| user(n, 1, "b@example.com") + "\n")
+        .collect()
+}
+
+#[test]
+fn a_restored_log_that_has_grown_again_is_not_taken_for_the_one_that_was_read() {
+    let place = Place::ready();
+    read_beyond_the_backup(&place);
+    place.bash("rm .rtp/log.db*; cp backup.db .rtp/log.db");
+    place.rtp(&["produce"], new_users().as_bytes());
+    for mode in ["--until-end", "--follow"] {
+        let ran = place.rtp(&["stream", mode], b"");
+        assert_eq!((ran.status, ran.counts()), (5, [0; 5]), "{}", ran.stderr);
+        for said in ["partition", "is not the one that was read", "--group NEW"] {
+            assert!(ran.stderr.contains(said), "{said}: {}", ran.stderr);
+        }
+    }
+    // The way out that the message suggests.
+    let ran = stream(&place, &["--group", "new"]);
+    assert_eq!((ran.status, ran.counts()[0]), (0, 600), "{}", ran.stderr);
+    assert_eq!(place.query(STORE, "SELECT count(*) FROM users"), "600");
+    assert_eq!(stream(&place, &["--group", "new"]).counts(), [0; 5]);
+}
+
+#[test]
+fn a_restored_log_with_the_same_events_is_read_on() {
+    let place = Place::ready();
+    read_beyond_the_backup(&place);
+    place.bash(
+        "sqlite3 .rtp/log.db 'VACUUM INTO \"later.db\"'; rm .rtp/log.db*; cp later.db .rtp/log.db",
+    );
+    place.rtp(&["produce"], new_users().as_bytes());
+    let ran = stream(&place, &[]);
+    assert_eq!((ran.status, ran.counts()[0]), (0, 300), "{}", ran.stderr);
+}
+
+#[test]
+fn a_follower_sees_that_its_log_was_restored_where_it_is() {
+    let place = Place::ready();
+    read_beyond_the_backup(&place);
+    place.bash("cp backup.db grown.db");
+    let grown = ["produce", "--event-log", "sqlite:grown.db"];
+    assert_eq!(place.rtp(&grown, new_users().as_bytes()).status, 0);
+    let following = place.start(&["stream"]);
+    place.rtp(&["produce"], user(5_000, 0, "c").as_bytes());
+    eventually("it follows", || {
+        place.query(STORE, "SELECT count(*) FROM users WHERE email = 'c'") == "1"
+    });
+    // Into the file that is open, in one transaction.
+    let restored = place.bash("sqlite3 .rtp/log.db '.timeout 10000' '.restore grown.db'");
+    assert_eq!(restored.status, 0, "{}", restored.stderr);
+    let ran = following.end();
+    assert_eq!((ran.status, ran.counts()[0]), (5, 1), "{}", ran.stderr);
+    let said = "is not the one that was read";
+    assert!(ran.stderr.contains(said), "{}", ran.stderr);
+}
+
 #[test]
 fn a_follower_sees_that_its_log_is_another_file() {
     let place = Place::ready();
@@ -444,7 +514,8 @@ fn a_log_and_a_store_of_an_older_version_are_changed_by_init_and_go_on() {
     assert_eq!(stream(&place, &[]).status, 0);
     place.bash(
         "sqlite3 .rtp/log.db 'ALTER TABLE topics DROP COLUMN identity'
-         sqlite3 .rtp/realtime.db 'ALTER TABLE rtp_offsets DROP COLUMN identity'",
+         sqlite3 .rtp/realtime.db 'ALTER TABLE rtp_offsets DROP COLUMN identity'
+         sqlite3 .rtp/realtime.db 'ALTER TABLE rtp_offsets DROP COLUMN mark'",
     );
     let ran = place.rtp(&["produce"], users(1).as_bytes());
     assert_eq!(ran.status, 2, "{}", ran.stderr);
@@ -453,6 +524,58 @@ fn a_log_and_a_store_of_an_older_version_are_changed_by_init_and_go_on() {
     place.rtp(&["produce"], users(20).as_bytes());
     let ran = stream(&place, &[]);
     assert_eq!((ran.status, ran.counts()[0]), (0, 20), "{}", ran.stderr);
+    let unmarked = "SELECT count(*) FROM rtp_offsets WHERE mark IS NULL OR identity = ''";
+    assert_eq!(place.query(STORE, unmarked), "0");
+}
+
+#[test]
+fn a_store_of_the_last_version_is_changed_by_init_and_goes_on() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(10).as_bytes());
+    assert_eq!(stream(&place, &[]).status, 0);
+    place.bash("sqlite3 .rtp/realtime.db 'ALTER TABLE rtp_offsets DROP COLUMN mark'");
+    place.rtp(&["produce"], users(20).as_bytes());
+    for command in [&["stream", "--until-end"][..], &["heartbeat"]] {
+        let ran = place.rtp(command, b"");
+        assert_eq!(ran.status, 2, "{}", ran.stderr);
+        let said = ran.stderr.clone() + &ran.stdout;
+        assert!(said.contains("rtp init"), "{said}");
+    }
+    place.rtp(&["init"], b"");
+    let ran = stream(&place, &[]);
+    assert_eq!((ran.status, ran.counts()[0]), (0, 20), "{}", ran.stderr);
+}
+
+#[test]
+fn a_clock_that_is_behind_the_logs_makes_no_event_future() {
+    let now = rtp::time::now_ms();
+    let hour = 3_600_000;
+    // When the log took the events, and their event time, both after our own clock.
+    for (logged, time, good) in [(2, 2, true), (0, 2, false), (2, 4, false), (2, 0, true)] {
+        let place = Place::ready();
+        place.rtp(&["produce"], users(10).as_bytes());
+        let time = rtp::time::format_ms(now + time * hour);
+        let log = rusqlite::Connection::open(place.path(LOG)).unwrap();
+        for partition in 0..3 {
+            let later = format!(
+                "UPDATE events_1_{partition} SET timestamp = ?1, value = replace(value, '2026-11-01T00:00:00Z', ?2)"
+            );
+            log.execute(&later, (now + logged * hour, &time)).unwrap();
+        }
+        let ran = stream(&place, &["--max-batch", "3"]);
+        let (status, counts) = match good {
+            true => (0, [10, 10, 0, 0, 0]),
+            false => (1, [10, 0, 10, 0, 0]),
+        };
+        assert_eq!(
+            (ran.status, ran.counts()),
+            (status, counts),
+            "{}",
+            ran.stderr
+        );
+        let warnings = ran.stderr.matches("behind the event log").count();
+        assert_eq!(warnings, usize::from(logged > 0), "{}", ran.stderr);
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use crate::common::{Place, Ran, complete, pages, user, users};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMillisecondType};
-use arrow_array::{BinaryArray, RecordBatch};
+use arrow_array::{
+    ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+};
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{DataType, Field, Schema};
@@ -15,6 +17,18 @@ fn answers(ran: &Ran) -> Vec<serde_json::Value> {
     lines
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
+}
+
+/// A stream of Arrow with one batch of events, and their timestamps in the log.
+fn timed(timestamps: ArrayRef, events: &[&str]) -> Vec<u8> {
+    let values = events.iter().map(|event| event.as_bytes()).collect();
+    let values: ArrayRef = Arc::new(BinaryArray::from_vec(values));
+    let columns = [("timestamp", timestamps), ("value", values)];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    writer.into_inner().unwrap()
 }
 
 /// A stream of Arrow with these batches of events.
@@ -241,6 +255,35 @@ fn an_input_that_is_cut_short_ends_5_and_is_named() {
 }
 
 #[test]
+fn a_timestamp_in_the_log_takes_the_place_of_a_clock_that_is_behind() {
+    let place = Place::new();
+    let event = user(1, 0, "a@x.org"); // of 2026-11-01
+    let hour = 3_600_000;
+    let time = 1_793_491_200_000;
+    let logged = [Some(time), Some(time - 2 * hour), None, Some(-1)];
+    let events = [&*event; 4];
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter(logged));
+    let times = TimestampMillisecondArray::from_iter(logged);
+    let zoned: ArrayRef = Arc::new(times.clone().with_timezone("UTC"));
+    for timestamps in [numbers, Arc::new(times), zoned] {
+        let input = timed(timestamps, &events);
+        for (now, good, warnings) in [
+            ("2026-10-01", [true, false, false, false], 1),
+            ("2026-11-02", [true; 4], 0),
+        ] {
+            let ran = place.rtp(&["transform", "--from", "arrow", "--now", now], &input);
+            let is_good: Vec<bool> = answers(&ran)
+                .iter()
+                .map(|answer| answer["rtp_rule"].is_null())
+                .collect();
+            assert_eq!(is_good, good, "{now}: {}", ran.stdout);
+            let warned = ran.stderr.matches("behind the event log").count();
+            assert_eq!(warned, warnings, "{}", ran.stderr);
+        }
+    }
+}
+
+#[test]
 fn what_is_no_input_ends_2() {
     let place = Place::new();
     let other = Schema::new(vec![Field::new("value", DataType::Int32, true)]);
@@ -259,6 +302,11 @@ fn what_is_no_input_ends_2() {
             &["--from", "arrow"],
             numbers.into_inner().unwrap(),
             "has no column `value` of type binary or utf8",
+        ),
+        (
+            &["--from", "arrow"],
+            timed(Arc::new(StringArray::from(vec!["now"])), &["{}"]),
+            "has a column `timestamp` of type Utf8, expected int64 or timestamp in milliseconds",
         ),
         (&["--from", "arrow"], broken, "is invalid after event 0"),
         (

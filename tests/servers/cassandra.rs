@@ -358,9 +358,12 @@ async fn a_missing_table_is_told_at_the_start() {
         "users.toml",
         DATASET.replace("keyspace = \"realtime\"", "keyspace = \"nowhere\""),
     );
-    let ran = rtp(&place, cassandra, &["stream", "--until-end"], b"");
-    assert_eq!(ran.status, 2, "{}", ran.stderr);
-    assert!(ran.stderr.contains("rtp init"), "{}", ran.stderr);
+    for args in [&["stream", "--until-end"][..], &["verify"], &["heartbeat"]] {
+        let ran = rtp(&place, cassandra, args, b"");
+        let said = format!("{args:?}: {}{}", ran.stdout, ran.stderr);
+        assert_eq!(ran.status, 2, "{said}");
+        assert!(said.contains("run `rtp init` first"), "{said}");
+    }
 }
 
 /// A following stream, and the sum of the offsets it has committed.

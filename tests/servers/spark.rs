@@ -766,3 +766,25 @@ async fn a_binary_that_does_not_answer_all_events_fails_the_job_and_loses_nothin
     assert_eq!((ran.status, ran.counts()[1]), (0, 50), "{}", ran.stderr);
     assert_eq!(written(&twins).await, 50);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_behind_the_logs_makes_no_event_future() {
+    let Some(twins) = Twins::of(USERS, "user_events", "realtime").await else {
+        return;
+    };
+    twins
+        .send(&[(Some("1"), Some(user(1, TIME, "a@x.org")))])
+        .await;
+    let behind = format!(
+        "shift 7; exec '{RTP_BIN}' transform --from arrow --to arrow --now 2026-10-01 \"$@\""
+    );
+    let rtp = faulty(&twins, &behind);
+    let ran = twins.spark("group", &["--until-end", "--rtp", &rtp]).end();
+    let counts = ran.counts();
+    assert_eq!(
+        (ran.status, counts[..3].to_vec()),
+        (0, vec![1, 1, 0]),
+        "{}",
+        ran.stderr
+    );
+}

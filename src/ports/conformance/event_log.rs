@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use crate::error::{Kind, Result};
 use crate::ports::conformance::{Abilities, Checked, Verdict, cases, equal, fine, fresh, holds};
 use crate::ports::event_log::{
-    Consumer, Epoch, FIRST_EVENT_WAIT, Limits, Offsets, Producer, Span, Topic, partition_of,
+    Consumer, Epoch, FIRST_EVENT_WAIT, Limits, Offsets, Position, Producer, Span, Topic,
+    partition_of,
 };
-use crate::record::event::{Event, EventBatch, Headers};
+use crate::record::event::{Event, EventBatch, Headers, Mark};
 use crate::time::now_ms;
 
 /// An event log to check. What it opens is dropped without being closed where a case simulates a crash.
@@ -53,6 +54,7 @@ cases! {
     a_span_is_what_was_polled,
     the_end_is_the_offset_of_the_next_event,
     seek_goes_on_from_the_offsets,
+    another_event_before_a_position_is_told needs MarksPositions,
     a_commit_survives_a_crash,
     polling_alone_commits_nothing,
     a_commit_moves_no_further_than_named,
@@ -693,6 +695,46 @@ async fn seek_goes_on_from_the_offsets(harness: &dyn Harness) -> Verdict {
     let mut again = read(harness, &mut consumer, expected.len()).await?;
     again.sort();
     equal("events after the seek", texts(&again), texts(&expected))
+}
+
+async fn another_event_before_a_position_is_told(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 1).await?;
+    produce(harness, &topic, &numbered("k", 0, 10)).await?;
+    let mut member = open(harness, &topic, &fresh("group")).await?;
+    read(harness, &mut member, 10).await?;
+    let Some((at, mark)) = member
+        .polled
+        .to
+        .position(0)
+        .and_then(|at| Some((at, at.before?)))
+    else {
+        return Err(format!("{:?} has no mark", member.polled.to));
+    };
+    produce(harness, &topic, &numbered("k", 10, 1)).await?;
+    for trusted in [at, at.offset.into()] {
+        member
+            .seek(Some(&Offsets::from_iter([(0, trusted)])))
+            .await?;
+        let next = read(harness, &mut member, 1).await?;
+        equal(
+            format!("events after {trusted:?}"),
+            texts(&next),
+            texts(&numbered("k", 10, 1)),
+        )?;
+    }
+    let other = Position {
+        before: Some(Mark(!mark.0)),
+        ..at
+    };
+    member.seek(Some(&Offsets::from_iter([(0, other)]))).await?;
+    for _ in 0..2 {
+        let polled = member.consumer.poll(ALL).await;
+        let told = polled
+            .map(|polled| polled.events.len())
+            .map_err(|e| e.kind());
+        equal("the poll after another event", told, Err(Kind::Missing))?;
+    }
+    Ok(())
 }
 
 async fn a_commit_survives_a_crash(harness: &dyn Harness) -> Verdict {

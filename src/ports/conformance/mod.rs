@@ -41,6 +41,8 @@ pub enum Ability {
     FailsInTheMiddle,
     /// The log removes old probes at once, not by its retention.
     RemovesOldProbes,
+    /// The log marks its positions with the event before them.
+    MarksPositions,
     /// A column of the store can hold values that do not fit its type.
     HoldsForeignValues,
 }

@@ -13,9 +13,11 @@ use crate::ports::conformance::table_reader::Harness as Table;
 use crate::ports::conformance::{
     Checked, Verdict, dataset, equal, event, fine, fresh, holds, holds_rows, rows,
 };
-use crate::ports::event_log::{FIRST_EVENT_WAIT, Limits, Span, Topic, partition_of};
-use crate::ports::monitor::{LogMonitor, StoreMonitor, probe_topic};
-use crate::record::event::{Event, EventBatch};
+use crate::ports::event_log::{
+    FIRST_EVENT_WAIT, Limits, Offsets, Position, Span, Topic, partition_of,
+};
+use crate::ports::monitor::{LogMonitor, StoreMonitor, Why, probe_topic};
+use crate::record::event::{Event, EventBatch, Mark};
 use crate::time::now_ms;
 
 /// Milliseconds since 1970 UTC.
@@ -39,6 +41,8 @@ pub mod log {
         a_probe_leaves_the_topic_alone,
         probes_leave_a_bounded_number_of_events needs RemovesOldProbes,
         lag_is_what_the_group_has_not_committed,
+        an_offset_beyond_the_end_is_told,
+        an_offset_after_another_event_is_told needs MarksPositions,
         a_missing_topic_is_an_error,
     }
 
@@ -194,6 +198,59 @@ pub mod log {
         lags(monitor, &group, "after one more event", one).await?;
         let all = (false, 4, Some(&oldest));
         lags(monitor, &fresh("group"), "of another group", all).await
+    }
+
+    /// Two events in one partition, which is returned.
+    async fn two_events(harness: &dyn Harness, topic: &str) -> Checked<i32> {
+        produce(harness, topic, "k").await?;
+        produce(harness, topic, "k").await?;
+        Ok(partition_of(Some(b"k"), 2))
+    }
+
+    /// Why a reader could not continue at this position.
+    async fn why(monitor: &mut dyn LogMonitor, partition: i32, at: Position) -> Checked<Vec<Why>> {
+        let offsets = Offsets::from_iter([(partition, at)]);
+        let found = monitor.out_of_range(&offsets).await;
+        let found = fine("comparing offsets", found)?;
+        Ok(found.iter().map(|found| found.why).collect())
+    }
+
+    async fn an_offset_beyond_the_end_is_told(harness: &dyn Harness) -> Verdict {
+        let topic = topic(harness).await?;
+        let partition = two_events(harness, &topic).await?;
+        let mut monitor = open(harness, &topic).await?;
+        for (offset, expected) in [(0, vec![]), (2, vec![]), (3, vec![Why::Beyond { end: 2 }])] {
+            let found = why(&mut *monitor, partition, offset.into()).await?;
+            equal(
+                format!("what is wrong with offset {offset}"),
+                found,
+                expected,
+            )?;
+        }
+        Ok(())
+    }
+
+    async fn an_offset_after_another_event_is_told(harness: &dyn Harness) -> Verdict {
+        let topic = topic(harness).await?;
+        let partition = two_events(harness, &topic).await?;
+        let mut consumer = fine("joining", harness.consumer(&topic, &fresh("group")).await)?;
+        let polled = fine("polling", consumer.poll(ALL).await)?;
+        let Some(at) = polled.span.to.position(partition) else {
+            return Err(format!("nothing was read from partition {partition}"));
+        };
+        let Some(Mark(mark)) = at.before else {
+            return Err(format!("{at:?} has no mark"));
+        };
+        let other = Position {
+            before: Some(Mark(!mark)),
+            ..at
+        };
+        let mut monitor = open(harness, &topic).await?;
+        for (at, expected) in [(at, vec![]), (other, vec![Why::OtherEvents])] {
+            let found = why(&mut *monitor, partition, at).await?;
+            equal(format!("what is wrong with {at:?}"), found, expected)?;
+        }
+        Ok(())
     }
 
     async fn a_missing_topic_is_an_error(harness: &dyn Harness) -> Verdict {

@@ -9,9 +9,10 @@ use crate::ports::conformance::{
     Abilities, Checked, HARD_KEYS, Verdict, cases, dataset, equal, event, fine, fresh, hard_events,
     holds, holds_rows, is_told, keyed_events, misfits, newer_first, rows, smaller,
 };
-use crate::ports::event_log::{Offsets, Span};
+use crate::ports::event_log::{Offsets, Position, Span};
 use crate::ports::realtime_store::{Backlog, RealtimeStore, Upsert, Upserted, Upstream};
 use crate::ports::table_reader::TableReader;
+use crate::record::event::Mark;
 
 /// A real-time store to check. What it opens is dropped without being closed where a case simulates a crash.
 #[async_trait]
@@ -60,6 +61,7 @@ cases! {
     an_upsert_that_is_not_committed_moves_no_offsets needs Transactions,
     a_batch_without_rows_moves_the_offsets needs Transactions,
     an_overtaken_member_is_told_and_writes_nothing needs Transactions,
+    a_mark_comes_back_with_its_offset needs Transactions,
     groups_have_their_own_offsets needs Transactions,
     offsets_of_another_topic_are_an_error needs Transactions,
     rows_kept_aside_come_with_the_merge needs Transactions KeepsAside,
@@ -526,6 +528,32 @@ async fn an_overtaken_member_is_told_and_writes_nothing(harness: &dyn Harness) -
     holds("the next upsert is done", matches!(done, Upsert::Done(_)))?;
     fine("committing", late.commit().await)?;
     equal("offsets in the end", member.offsets().await?, Some(at(15)))
+}
+
+async fn a_mark_comes_back_with_its_offset(harness: &dyn Harness) -> Verdict {
+    let mut member = Writer::new(harness).await?;
+    let none = rows(&member.dataset, &[])?;
+    for (offset, mark) in [(7, Some(Mark(i64::MIN))), (8, Some(Mark(-1))), (9, None)] {
+        let mut moved = span(member.position, offset);
+        moved.to.set(
+            0,
+            Position {
+                offset,
+                before: mark,
+            },
+        );
+        fine("upserting", member.store.upsert(&moved, &none).await)?;
+        fine("committing", member.store.commit().await)?;
+        member.position = offset;
+        member = member.crash(harness).await?;
+        let stored = member.offsets().await?.and_then(|at| at.position(0));
+        equal(
+            "the position",
+            stored.map(|at| (at.offset, at.before)),
+            Some((offset, mark)),
+        )?;
+    }
+    Ok(())
 }
 
 async fn groups_have_their_own_offsets(harness: &dyn Harness) -> Verdict {

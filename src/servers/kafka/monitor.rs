@@ -11,7 +11,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::error::{Context, Error, Result};
-use crate::ports::event_log::Producer;
+use crate::ports::event_log::{Offsets, Producer};
 use crate::ports::monitor::{Lag, LogMonitor, OutOfRange, probe_event, probe_topic};
 use crate::servers::address::Address;
 use crate::servers::kafka::KafkaProducer;
@@ -283,7 +283,7 @@ impl PartitionReader {
         for (partition, low, high) in ends {
             let of = committed.get(&partition).copied();
             lag.out_of_range
-                .extend(OutOfRange::find(partition, of, low, high));
+                .extend(of.and_then(|at| OutOfRange::find(partition, at, low, high)));
             let first = of.unwrap_or(low).max(low);
             let behind = u64::try_from(high - first).unwrap_or(0);
             lag.partitions.push((partition, behind));
@@ -295,7 +295,7 @@ impl PartitionReader {
             // Events that a group has just read may expire at once.
             let now = self.committed(&partitions)?;
             lag.out_of_range
-                .retain(|found| now.get(&found.partition) == Some(&found.committed));
+                .retain(|found| now.get(&found.partition) == Some(&found.offset));
         }
         if firsts.is_empty() {
             return Ok(lag);
@@ -308,6 +308,13 @@ impl PartitionReader {
             }
         }
         Ok(lag)
+    }
+
+    fn compare(&self, offsets: &Offsets) -> Result<Vec<OutOfRange>> {
+        let partitions: Vec<i32> = offsets.iter().map(|(partition, _)| partition).collect();
+        let ends = self.ends(&partitions)?.into_iter();
+        let found = |(p, low, high)| OutOfRange::find(p, offsets.get(p)?, low, high);
+        Ok(ends.filter_map(found).collect())
     }
 
     /// The timestamp of the oldest event from these offsets on, and which of the partitions have one.
@@ -367,6 +374,14 @@ impl LogMonitor for KafkaLogMonitor {
                 topic,
                 ..reader.lag()?
             })
+        })
+    }
+
+    async fn out_of_range(&mut self, offsets: &Offsets) -> Result<Vec<OutOfRange>> {
+        let reader = PartitionReader::open(&self.server, &self.topic, "rtp-heartbeat", self.until)?;
+        tokio::task::block_in_place(|| {
+            reader.find_topic()?;
+            reader.compare(offsets)
         })
     }
 }
@@ -439,8 +454,12 @@ mod tests {
         let lag = reader.lag().unwrap();
         let told: Vec<String> = lag.out_of_range.iter().map(ToString::to_string).collect();
         assert_eq!((lag.started, told.len()), (true, 1), "{told:?}");
-        let expected = "it has committed offset 100 of partition 0, but the topic ends at 20";
-        assert!(told[0].starts_with(expected), "{told:?}");
+        let expected = "its offset in partition 0 is 100, but the topic ends at 20";
+        assert_eq!(told, [expected]);
+        for (stored, number) in [(20, 0), (21, 1)] {
+            let found = reader.compare(&[(0, stored)].into()).unwrap();
+            assert_eq!(found.len(), number, "a store at {stored}: {found:?}");
+        }
     }
 
     #[test]

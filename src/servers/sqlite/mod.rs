@@ -172,16 +172,24 @@ pub fn fail<T>(result: rusqlite::Result<T>, doing: &str, path: &Path) -> Result<
 pub fn add_column(path: &Path, table: &str, column: &str) -> Result<()> {
     let db = open(path, Missing::Refuse, 2_048)?;
     let (name, _) = column.split_once(' ').unwrap_or((column, ""));
-    let known = "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2";
     let add = || -> rusqlite::Result<()> {
-        match db.query_row(known, [table, name], |_| Ok(())).optional()? {
-            Some(()) => Ok(()),
-            None => db.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column}")),
+        match has_column(&db, table, name)? {
+            true => Ok(()),
+            false => db.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column}")),
         }
     };
     add()
         .map_err(|e| error(&e))
         .context(format_args!("cannot change {table} in {}", path.display()))
+}
+
+/// Whether a table has a column.
+pub fn has_column(db: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
+    let known = "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2";
+    let known = db
+        .query_row(known, [table, column], |_| Ok(()))
+        .optional()?;
+    Ok(known.is_some())
 }
 
 /// Opens a file that must hold these tables.

@@ -9,9 +9,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::ports::INIT_FIRST;
-use crate::ports::monitor::{Lag, LogMonitor, OutOfRange, StoreMonitor, probe_topic, round_trip};
+use crate::ports::event_log::Offsets;
+use crate::ports::monitor::{
+    Lag, LogMonitor, OutOfRange, StoreMonitor, Stored, Why, probe_topic, round_trip,
+};
 use crate::servers::sqlite::ddl::rows_of;
-use crate::servers::sqlite::event_log::{SqliteConsumer, SqliteProducer, events_table};
+use crate::servers::sqlite::event_log::{SqliteConsumer, SqliteProducer, continues, events_table};
+use crate::servers::sqlite::realtime_store::{must_be_current, offsets_of};
 use crate::servers::sqlite::{self, Missing};
 
 /// Page cache; a probe needs next to nothing.
@@ -99,7 +103,7 @@ impl SqliteLogMonitor {
         for (partition, end, committed) in partitions {
             let number = i32::try_from(partition).unwrap_or(i32::MAX);
             lag.out_of_range
-                .extend(OutOfRange::find(number, committed, 0, end));
+                .extend(committed.and_then(|at| OutOfRange::find(number, at, 0, end)));
             let first = format!(
                 "SELECT offset, timestamp FROM {} WHERE offset >= ?1 ORDER BY offset LIMIT 1",
                 events_table(id, partition)
@@ -118,6 +122,35 @@ impl SqliteLogMonitor {
         }
         Ok(Some(lag))
     }
+
+    fn compare(&self, offsets: &Offsets) -> rusqlite::Result<Option<Vec<OutOfRange>>> {
+        let Some((id, _)) = self.known(&self.topic)? else {
+            return Ok(None);
+        };
+        let tx = self.db.unchecked_transaction()?;
+        let mut select =
+            tx.prepare("SELECT next_offset FROM partitions WHERE topic = ?1 AND partition = ?2")?;
+        let mut found = Vec::new();
+        for (partition, at) in offsets.positions() {
+            let end = select.query_row(params![id, partition], |r| r.get(0));
+            // A partition that the topic lacks ends before its first event.
+            let end = end.optional()?.unwrap_or(0);
+            found.extend(match OutOfRange::find(partition, at.offset, 0, end) {
+                None if !continues(&tx, id, partition.into(), at)? => Some(OutOfRange {
+                    partition,
+                    offset: at.offset,
+                    why: Why::OtherEvents,
+                }),
+                out => out,
+            });
+        }
+        Ok(Some(found))
+    }
+
+    fn no_topic(&self) -> Error {
+        let (topic, path) = (&self.topic, self.path.display());
+        Error::invalid(format!("there is no topic {topic} in {path}")).hint(INIT_FIRST)
+    }
 }
 
 #[async_trait]
@@ -131,14 +164,12 @@ impl LogMonitor for SqliteLogMonitor {
 
     async fn lag(&mut self, group: &str) -> Result<Lag> {
         let lag = tokio::task::block_in_place(|| self.read_lag(group));
-        sqlite::fail(lag, "watch", &self.path)?.ok_or_else(|| {
-            Error::invalid(format!(
-                "there is no topic {} in {}",
-                self.topic,
-                self.path.display()
-            ))
-            .hint(INIT_FIRST)
-        })
+        sqlite::fail(lag, "watch", &self.path)?.ok_or_else(|| self.no_topic())
+    }
+
+    async fn out_of_range(&mut self, offsets: &Offsets) -> Result<Vec<OutOfRange>> {
+        let found = tokio::task::block_in_place(|| self.compare(offsets));
+        sqlite::fail(found, "watch", &self.path)?.ok_or_else(|| self.no_topic())
     }
 }
 
@@ -156,13 +187,14 @@ pub struct SqliteStoreMonitor {
 impl SqliteStoreMonitor {
     /// Opens the real-time store.
     pub fn realtime(path: &Path, dataset: &Dataset) -> Result<Self> {
-        Self::open(
+        let store = Self::open(
             path,
             [&rows_of(&dataset.realtime.table), "rtp_offsets"],
             "SELECT max(written_at) FROM rtp_offsets WHERE topic = ?1",
             &dataset.event.topic,
-        )
-        .map(|store| SqliteStoreMonitor {
+        )?;
+        must_be_current(&store.db, path)?;
+        Ok(SqliteStoreMonitor {
             keeps_offsets: true,
             ..store
         })
@@ -196,15 +228,6 @@ impl SqliteStoreMonitor {
         })
     }
 
-    /// A store that was created before offsets had a topic says nothing of it until the next commit.
-    fn topic_of(&self, group: &str) -> rusqlite::Result<Option<String>> {
-        let select = "SELECT identity FROM rtp_offsets
-             WHERE topic = ?1 AND consumer_group = ?2 AND identity <> '' LIMIT 1";
-        self.db
-            .query_row(select, params![self.of, group], |r| r.get(0))
-            .optional()
-    }
-
     /// Whether the row is there; another heartbeat with the same name may have written after us.
     fn write_and_read(&self, writer: &str, id: &str) -> rusqlite::Result<bool> {
         let now = crate::time::now_ms();
@@ -233,12 +256,19 @@ impl StoreMonitor for SqliteStoreMonitor {
         }
     }
 
-    async fn topic(&mut self, group: &str) -> Result<Option<String>> {
+    async fn stored(&mut self, group: &str) -> Result<Option<Stored>> {
         if !self.keeps_offsets {
             return Ok(None);
         }
-        let topic = tokio::task::block_in_place(|| self.topic_of(group));
-        sqlite::fail(topic, "watch", &self.path)
+        let read = || offsets_of(&self.db, &self.path, &self.of, group);
+        let mut stored = Stored::default();
+        for (partition, position, topic) in tokio::task::block_in_place(read)? {
+            stored.offsets.set(partition, position);
+            stored.topic = stored
+                .topic
+                .or(Some(topic).filter(|topic| !topic.is_empty()));
+        }
+        Ok(Some(stored))
     }
 
     async fn last_write(&mut self) -> Result<Option<i64>> {

@@ -13,8 +13,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::ports::event_log::{Offsets, Span};
+use crate::ports::event_log::{Offsets, Position, Span};
 use crate::ports::realtime_store::{Backlog, RealtimeStore, Upsert, Upserted, Upstream};
+use crate::record::event::Mark;
 use crate::record::row::Rows;
 use crate::servers::sqlite::ddl;
 use crate::servers::sqlite::monitor::PROBES;
@@ -32,6 +33,7 @@ const OFFSETS: &str = "CREATE TABLE IF NOT EXISTS rtp_offsets (
   offset INTEGER NOT NULL,
   written_at INTEGER NOT NULL,
   identity TEXT NOT NULL,
+  mark INTEGER,
   PRIMARY KEY (consumer_group, topic, partition)
 ) WITHOUT ROWID";
 
@@ -40,8 +42,11 @@ pub fn create(path: &Path, dataset: &Dataset) -> Result<()> {
     let mut statements = ddl::realtime(dataset);
     statements.extend([OFFSETS.into(), PROBES.into()]);
     table(dataset).create(path, &statements)?;
-    // For a store that was created before offsets had it: the next commit of each partition sets the topic.
-    sqlite::add_column(path, "rtp_offsets", "identity TEXT NOT NULL DEFAULT ''")
+    // For a store that was created before offsets had them: the next commit of each partition sets both.
+    for column in ["identity TEXT NOT NULL DEFAULT ''", "mark INTEGER"] {
+        sqlite::add_column(path, "rtp_offsets", column)?;
+    }
+    Ok(())
 }
 
 fn table(dataset: &Dataset) -> DatasetTable<'_> {
@@ -50,6 +55,43 @@ fn table(dataset: &Dataset) -> DatasetTable<'_> {
         name: &dataset.realtime.table,
         own: OWN_COLUMNS.len(),
     }
+}
+
+/// An error if the offsets lack what this version keeps with them.
+pub(super) fn must_be_current(db: &Connection, path: &Path) -> Result<()> {
+    let is_current = sqlite::has_column(db, "rtp_offsets", "mark");
+    match sqlite::fail(is_current, "read", path)? {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
+            "{} was created by an older version of rtp",
+            path.display()
+        ))
+        .hint("run `rtp init` to upgrade it; that does not change the rows")),
+    }
+}
+
+/// What a group has stored of a topic: partition, position, and the topic's identity, which is empty in offsets that are
+/// older than identities.
+pub(super) fn offsets_of(
+    db: &Connection,
+    path: &Path,
+    topic: &str,
+    group: &str,
+) -> Result<Vec<(i32, Position, String)>> {
+    let read = || -> rusqlite::Result<Vec<(i32, Position, String)>> {
+        let mut select = db.prepare_cached(
+            "SELECT partition, offset, mark, identity FROM rtp_offsets WHERE consumer_group = ?1 AND topic = ?2",
+        )?;
+        let rows = select.query_map(params![group, topic], |r| {
+            let position = Position {
+                offset: r.get(1)?,
+                before: r.get::<_, Option<i64>>(2)?.map(Mark),
+            };
+            Ok((r.get(0)?, position, r.get(3)?))
+        })?;
+        rows.collect()
+    };
+    sqlite::fail(read(), "read the offsets in", path)
 }
 
 /// An open store.
@@ -71,6 +113,7 @@ impl SqliteRealtimeStore {
     pub fn open(path: &Path, dataset: &Dataset, upstream: Upstream<'_>) -> Result<Self> {
         let rows = ddl::rows_of(&dataset.realtime.table);
         let db = sqlite::open_tables(path, &[&rows, "rtp_offsets"], CACHE_KIB)?;
+        must_be_current(&db, path)?;
         table(dataset).check(&db, path)?;
         let upsert = sqlite::upsert(dataset, &rows, &OWN_COLUMNS, OnConflict::KeepNewest);
         let store = SqliteRealtimeStore {
@@ -152,13 +195,16 @@ impl SqliteRealtimeStore {
 
     fn store_offsets(&self, span: &Span) -> rusqlite::Result<()> {
         let mut update = self.db.prepare_cached(
-            "INSERT OR REPLACE INTO rtp_offsets (consumer_group, topic, partition, offset, written_at, identity)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT OR REPLACE INTO rtp_offsets (consumer_group, topic, partition, offset, written_at, identity, mark)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?;
         let (topic, now) = (&self.dataset.event.topic, crate::time::now_ms());
         for (partition, range) in span.ranges() {
-            let of = &self.identity;
-            update.execute(params![self.group, topic, partition, range.end, now, of])?;
+            let (of, to) = (&self.identity, span.to.position(partition));
+            let mark = to.and_then(|to| to.before).map(|mark| mark.0);
+            update.execute(params![
+                self.group, topic, partition, range.end, now, of, mark
+            ])?;
         }
         Ok(())
     }
@@ -173,16 +219,6 @@ impl SqliteRealtimeStore {
                 Ok((r.get(0)?, r.get(1)?))
             })
             .optional()
-    }
-
-    fn all_offsets(&self) -> rusqlite::Result<Vec<(i32, i64, String)>> {
-        let mut select = self.db.prepare_cached(
-            "SELECT partition, offset, identity FROM rtp_offsets WHERE consumer_group = ?1 AND topic = ?2",
-        )?;
-        let rows = select.query_map(params![self.group, self.dataset.event.topic], |r| {
-            Ok((r.get(0)?, r.get(1)?, r.get(2)?))
-        })?;
-        rows.collect()
     }
 
     /// Whether offsets belong to our topic, by its identity.
@@ -209,11 +245,11 @@ impl SqliteRealtimeStore {
 #[async_trait]
 impl RealtimeStore for SqliteRealtimeStore {
     async fn offsets(&mut self) -> Result<Option<Offsets>> {
-        let stored = tokio::task::block_in_place(|| self.all_offsets());
-        let stored = sqlite::fail(stored, "read the offsets in", &self.path)?;
+        let topic = &self.dataset.event.topic;
+        let stored =
+            tokio::task::block_in_place(|| offsets_of(&self.db, &self.path, topic, &self.group))?;
         if let Some((partition, _, of)) = stored.iter().find(|(_, _, of)| !self.is_ours(of)) {
             let (path, group) = (self.path.display(), &self.group);
-            let topic = &self.dataset.event.topic;
             return Err(Error::missing(format!(
                 "{path} has offsets of group {group} for another topic {topic}: that of partition {partition} belongs to `{of}`, but this log's topic is `{}`",
                 self.identity
@@ -222,7 +258,7 @@ impl RealtimeStore for SqliteRealtimeStore {
         }
         let offsets = stored
             .into_iter()
-            .map(|(partition, offset, _)| (partition, offset));
+            .map(|(partition, position, _)| (partition, position));
         Ok(Some(offsets.collect()))
     }
 

@@ -51,6 +51,8 @@ pub(crate) enum Break {
     EndIsTheLastEvent,
     IgnoresSeeks,
     SeeksNamedPartitionsOnly,
+    IgnoresMarks,
+    MarksNothing,
     ForgetsCommits,
     CommitsTheEnd,
     CommitsWithThePoll,
@@ -159,6 +161,14 @@ const BREAKERS: &[(Break, &str)] = &[
     (
         Break::SeeksNamedPartitionsOnly,
         "seek_goes_on_from_the_offsets",
+    ),
+    (
+        Break::IgnoresMarks,
+        "another_event_before_a_position_is_told",
+    ),
+    (
+        Break::MarksNothing,
+        "another_event_before_a_position_is_told",
     ),
     (Break::ForgetsCommits, "a_commit_survives_a_crash"),
     (Break::CommitsTheEnd, "a_commit_survives_a_crash"),
@@ -552,6 +562,7 @@ impl Consumer for BrokenConsumer {
         };
         match self.broken {
             Break::SpanLagsBehind => polled.span.to = polled.span.from.clone(),
+            Break::MarksNothing => polled.span.to = polled.span.to.iter().collect(),
             Break::HasOneEpoch => polled.epoch = *self.epoch.get_or_insert(polled.epoch),
             _ => {}
         }
@@ -595,6 +606,10 @@ impl Consumer for BrokenConsumer {
                 let named = |(p, at)| (p, offsets.get(p).unwrap_or(at));
                 let all = self.position.iter().map(named).collect();
                 self.inner.seek(Some(&all)).await
+            }
+            (Break::IgnoresMarks, Some(offsets)) => {
+                let unmarked = offsets.iter().collect();
+                self.inner.seek(Some(&unmarked)).await
             }
             _ => self.inner.seek(offsets).await,
         }

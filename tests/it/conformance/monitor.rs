@@ -11,8 +11,8 @@ use rtp::ports::conformance::Abilities;
 use rtp::ports::conformance::event_log::Harness as EventLog;
 use rtp::ports::conformance::monitor::{log, store};
 use rtp::ports::conformance::table_reader::Harness as TableHarness;
-use rtp::ports::event_log::{Consumer, Producer, Topic};
-use rtp::ports::monitor::{Lag, LogMonitor, StoreMonitor, probe_topic};
+use rtp::ports::event_log::{Consumer, Offsets, Producer, Topic};
+use rtp::ports::monitor::{Lag, LogMonitor, OutOfRange, StoreMonitor, probe_topic};
 use rtp::ports::table_reader::TableReader;
 use rtp::record::event::{Event, EventBatch};
 use rtp::record::row::Rows;
@@ -32,6 +32,8 @@ enum LogBreak {
     CountsWhatIsCommitted,
     ForgetsWhoStarted,
     TellsTheTimeOfAsking,
+    TakesAnyOffset,
+    TakesAnyEvent,
     TakesWhatIsMissing,
 }
 
@@ -59,6 +61,11 @@ const LOG_BREAKERS: &[(LogBreak, &str)] = &[
     (
         LogBreak::TellsTheTimeOfAsking,
         "lag_is_what_the_group_has_not_committed",
+    ),
+    (LogBreak::TakesAnyOffset, "an_offset_beyond_the_end_is_told"),
+    (
+        LogBreak::TakesAnyEvent,
+        "an_offset_after_another_event_is_told",
     ),
     (LogBreak::TakesWhatIsMissing, "a_missing_topic_is_an_error"),
 ];
@@ -126,6 +133,10 @@ impl LogMonitor for Nothing {
     async fn lag(&mut self, _: &str) -> Result<Lag> {
         Ok(Lag::default())
     }
+
+    async fn out_of_range(&mut self, _: &Offsets) -> Result<Vec<OutOfRange>> {
+        Ok(Vec::new())
+    }
 }
 
 #[async_trait]
@@ -183,6 +194,17 @@ impl LogMonitor for BrokenLogMonitor {
             },
             _ => lag,
         })
+    }
+
+    async fn out_of_range(&mut self, offsets: &Offsets) -> Result<Vec<OutOfRange>> {
+        match self.broken {
+            LogBreak::TakesAnyOffset => Ok(Vec::new()),
+            LogBreak::TakesAnyEvent => {
+                let unmarked = offsets.iter().collect();
+                self.inner.out_of_range(&unmarked).await
+            }
+            _ => self.inner.out_of_range(offsets).await,
+        }
     }
 }
 

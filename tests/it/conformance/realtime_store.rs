@@ -38,6 +38,7 @@ enum Break {
     PassesOverEmptyBatches,
     IgnoresOvertaking,
     WritesThoughOvertaken,
+    ForgetsMarks,
     SharesGroups,
     TakesAnyTopic,
     WritesWhatIsKeptAside,
@@ -160,6 +161,7 @@ const BREAKERS: &[(Break, &str)] = &[
         Break::WritesThoughOvertaken,
         "an_overtaken_member_is_told_and_writes_nothing",
     ),
+    (Break::ForgetsMarks, "a_mark_comes_back_with_its_offset"),
     (Break::SharesGroups, "groups_have_their_own_offsets"),
     (
         Break::TakesAnyTopic,
@@ -420,6 +422,11 @@ impl RealtimeStore for BrokenStore {
             Break::IgnoresOvertaking => {
                 let from = self.inner.offsets().await?.unwrap();
                 let to = span.to.clone();
+                self.plain(&Span { from, to }, rows).await
+            }
+            Break::ForgetsMarks => {
+                let to = span.to.iter().collect();
+                let from = span.from.clone();
                 self.plain(&Span { from, to }, rows).await
             }
             Break::WritesThoughOvertaken => {

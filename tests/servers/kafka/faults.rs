@@ -137,14 +137,14 @@ fn a_heartbeat_tells_of_a_group_that_is_outside_of_its_topic_or_has_never_read_i
     commit(100);
     beat(
         5,
-        "committed offset 100 of partition 0, but the topic ends at 20",
+        "its offset in partition 0 is 100, but the topic ends at 20",
     );
     commit(10);
     beat(0, "is 10 events behind");
     kafka.delete_records(1);
     beat(
         5,
-        "from offset 10 to 19 were deleted before it had read them",
+        "its offset in partition 0 is 10, but the events from there to offset 19 were deleted",
     );
 }
 

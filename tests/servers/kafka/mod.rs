@@ -118,7 +118,7 @@ pub fn committed(
 
 impl Abilities for Log {
     fn lacks(&self) -> &[Ability] {
-        &[Ability::RemovesOldProbes]
+        &[Ability::RemovesOldProbes, Ability::MarksPositions]
     }
 }
 

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::{OpenTopic, events_table, next_offset};
+use super::{OpenTopic, RESTORED, events_table, next_offset};
 use crate::error::{Error, Result};
-use crate::ports::event_log::{Consumer, Epoch, Limits, Offsets, Polled, Span};
+use crate::ports::event_log::{Consumer, Epoch, Limits, Offsets, Polled, Position, Span};
 use crate::record::event::{Event, EventBatch};
 
 /// Maximum bytes that a poll reserves before it knows how many events there are.
@@ -26,7 +26,7 @@ pub struct SqliteConsumer {
     committed: Vec<i64>,
     /// Everything before this is committed; or this is where this member started because a store said so.
     done: Vec<i64>,
-    position: Vec<i64>,
+    position: Vec<Position>,
     /// The partition that the next poll reads first.
     turn: usize,
 }
@@ -57,11 +57,12 @@ impl SqliteConsumer {
     /// Goes to the committed offsets.
     fn rewind(&mut self) -> Result<Epoch> {
         self.committed = self.stored_offsets()?;
-        Ok(self.set_back(self.committed.clone()))
+        let committed = self.committed.iter().copied();
+        Ok(self.set_back(committed.map(Position::from).collect()))
     }
 
-    fn set_back(&mut self, position: Vec<i64>) -> Epoch {
-        self.done.clone_from(&position);
+    fn set_back(&mut self, position: Vec<Position>) -> Epoch {
+        self.done = position.iter().map(|at| at.offset).collect();
         self.position = position;
         self.epoch = self.epoch.next();
         self.epoch
@@ -76,7 +77,7 @@ impl SqliteConsumer {
 
     /// Each partition contributes its share, then those that have more fill the rest. The first one rotates,
     /// so that small polls also reach all of them.
-    fn read(&mut self, limits: Limits) -> rusqlite::Result<EventBatch> {
+    fn read(&mut self, limits: Limits) -> Result<EventBatch> {
         let mut batch = EventBatch::default();
         let room = limits.bytes.min(MOST_RESERVED);
         batch.reserve(limits.events.min(room / 400), room);
@@ -95,7 +96,11 @@ impl SqliteConsumer {
                     ..limits
                 };
                 let p = (self.turn + i) % count;
-                positions[p] = self.read_partition(p, positions[p], room, &mut batch)?;
+                let read = self.read_partition(p, positions[p], room, &mut batch);
+                positions[p] = match self.topic.fail(read, "read")? {
+                    Some(next) => next,
+                    None => return Err(self.restored(p, positions[p].offset)),
+                };
             }
         }
         self.position = positions;
@@ -103,38 +108,52 @@ impl SqliteConsumer {
         Ok(batch)
     }
 
-    /// Adds events of one partition from an offset on; returns the offset of the next one.
+    /// Adds events of one partition from a position on; returns the position after them. None if another event is
+    /// before it than the one that was read there, which the same statement shows: the file may be restored at any time.
     fn read_partition(
         &self,
         partition: usize,
-        from: i64,
+        from: Position,
         room: Limits,
         batch: &mut EventBatch,
-    ) -> rusqlite::Result<i64> {
+    ) -> rusqlite::Result<Option<Position>> {
         let Ok(number) = i32::try_from(partition) else {
-            return Ok(from);
+            return Ok(Some(from));
         };
         let mut select = self.topic.db.prepare_cached(&format!(
             "SELECT offset, timestamp, key, value, headers FROM {} WHERE offset >= ?1 ORDER BY offset LIMIT ?2",
             events_table(self.topic.id, i64::from(number))
         ))?;
-        let mut rows = select.query(params![from, room.events])?;
+        let overlap = usize::from(from.before.is_some());
+        let first = from.offset.saturating_sub(overlap as i64);
+        let mut rows = select.query(params![first, room.events + overlap])?;
+        let known = batch.len();
         let full = batch.size() + room.bytes;
-        let mut next = from;
-        while batch.size() < full {
+        while batch.size() < full && batch.len() - known < room.events {
             let Some(row) = rows.next()? else { break };
-            let offset = row.get(0)?;
-            batch.push(Event {
-                partition: number,
-                offset,
-                timestamp: row.get(1)?,
-                key: bytes(row, 2)?,
-                value: bytes(row, 3)?,
-                headers: bytes(row, 4)?.unwrap_or_default(),
-            });
-            next = offset + 1;
+            let event = event(row, number)?;
+            match from.before {
+                Some(before) if event.offset < from.offset => {
+                    if event.mark() != before {
+                        return Ok(None);
+                    }
+                }
+                _ => batch.push(event),
+            }
         }
-        Ok(next)
+        let last = batch.last().filter(|_| batch.len() > known);
+        Ok(Some(last.map_or(from, |last| Position {
+            offset: last.offset + 1,
+            before: Some(last.mark()),
+        })))
+    }
+
+    fn restored(&self, partition: usize, offset: i64) -> Error {
+        let (name, path) = (&self.topic.name, self.topic.path.display());
+        Error::missing(format!(
+            "topic {name} partition {partition} in {path}: the event before offset {offset} is not the one that was read there"
+        ))
+        .hint(RESTORED)
     }
 
     /// Whether a commit of this span would skip events after what is done.
@@ -152,12 +171,13 @@ impl SqliteConsumer {
         for (partition, position) in (0..).zip(&self.position) {
             let end = next_offset(&self.topic.db, self.topic.id, partition);
             let end = self.topic.fail(end, "read the end of")?;
-            if end < *position {
+            if end < position.offset {
                 let (name, path) = (&self.topic.name, self.topic.path.display());
                 return Err(Error::missing(format!(
-                    "topic {name} partition {partition} in {path}: the next event should have offset {position}, but it ends at {end}"
+                    "topic {name} partition {partition} in {path}: the next event should have offset {}, but it ends at {end}",
+                    position.offset
                 ))
-                .hint("the log was restored or replaced; use a new --group"));
+                .hint(RESTORED));
             }
         }
         Ok(())
@@ -199,6 +219,18 @@ impl SqliteConsumer {
     }
 }
 
+/// The event in a row of offset, timestamp, key, value and headers.
+pub(super) fn event<'r>(row: &'r rusqlite::Row<'_>, partition: i32) -> rusqlite::Result<Event<'r>> {
+    Ok(Event {
+        partition,
+        offset: row.get(0)?,
+        timestamp: row.get(1)?,
+        key: bytes(row, 2)?,
+        value: bytes(row, 3)?,
+        headers: bytes(row, 4)?.unwrap_or_default(),
+    })
+}
+
 /// The offset of an existing partition.
 fn known(offsets: &mut [i64], partition: i32) -> Option<&mut i64> {
     usize::try_from(partition)
@@ -236,8 +268,8 @@ fn stored_offset(
     .map(Option::unwrap_or_default)
 }
 
-fn numbered(offsets: &[i64]) -> Offsets {
-    (0..).zip(offsets.iter().copied()).collect()
+fn numbered<P: Copy + Into<Position>>(positions: &[P]) -> Offsets {
+    (0..).zip(positions.iter().copied()).collect()
 }
 
 #[async_trait]
@@ -248,8 +280,7 @@ impl Consumer for SqliteConsumer {
 
     async fn poll(&mut self, limits: Limits) -> Result<Polled> {
         let from = numbered(&self.position);
-        let read = tokio::task::block_in_place(|| self.read(limits));
-        let events = self.topic.fail(read, "read")?;
+        let events = tokio::task::block_in_place(|| self.read(limits))?;
         if events.is_empty() {
             self.topic.check_file()?;
             self.check_ends()?;
@@ -279,7 +310,7 @@ impl Consumer for SqliteConsumer {
         let Some(offsets) = offsets else {
             return self.rewind();
         };
-        let at = |p| offsets.get(p).unwrap_or(0);
+        let at = |p| offsets.position(p).unwrap_or(Position::from(0));
         let position = (0..).take(self.position.len()).map(at).collect();
         Ok(self.set_back(position))
     }

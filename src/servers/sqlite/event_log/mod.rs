@@ -15,9 +15,12 @@ pub use consumer::SqliteConsumer;
 
 use crate::error::{Error, Result, file_error};
 use crate::ports::INIT_FIRST;
-use crate::ports::event_log::{Producer, Topic, partition_of};
+use crate::ports::event_log::{Position, Producer, Topic, partition_of};
 use crate::record::event::EventBatch;
 use crate::servers::sqlite::{self, Missing};
+
+/// What to do about a log that does not continue where it was read.
+pub(super) const RESTORED: &str = "the log was restored from a backup or replaced; --group NEW reads it from its oldest event, and the newest event of each key wins";
 
 /// Page cache of a writer or reader: appends and range reads need little.
 const CACHE_KIB: u32 = 2_048;
@@ -136,6 +139,29 @@ fn create_topic(db: &Connection, topic: &Topic) -> rusqlite::Result<()> {
 /// The table of one partition's events.
 pub(crate) fn events_table(topic: i64, partition: i64) -> String {
     format!("events_{topic}_{partition}")
+}
+
+/// Whether the event before a position is the one that was read there; true if that is not known, or if somebody has
+/// deleted the event.
+pub(super) fn continues(
+    db: &Connection,
+    topic: i64,
+    partition: i64,
+    at: Position,
+) -> rusqlite::Result<bool> {
+    let Some(before) = at.before else {
+        return Ok(true);
+    };
+    let select = format!(
+        "SELECT offset, timestamp, key, value, headers FROM {} WHERE offset = ?1",
+        events_table(topic, partition)
+    );
+    let mut select = db.prepare_cached(&select)?;
+    let mut rows = select.query([at.offset - 1])?;
+    match rows.next()? {
+        Some(row) => Ok(consumer::event(row, 0)?.mark() == before),
+        None => Ok(true),
+    }
 }
 
 /// One topic of an open log.
