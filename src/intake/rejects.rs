@@ -156,7 +156,7 @@ impl RejectFile {
     pub fn create(path: &Path, run: &Run) -> Result<Self> {
         let fail = |e: std::io::Error| file_error("write the reject file", path, &e);
         if let Some(stream) = standard_stream(path) {
-            return Ok(RejectFile::new(path, stream?, None));
+            return Ok(RejectFile::new(path, stream?, false, None)); // synced by whoever opened it
         }
         let is_link = std::fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink());
         // /dev/fd/63 and the like are links to pipes.
@@ -183,20 +183,19 @@ impl RejectFile {
             close_to_others(&file, &opened, path, run)?;
             opened = file.metadata().map_err(fail)?;
         }
-        if opened.is_file() && opened.len() > 0 {
-            Aside::create(path)?; // whether it can be replaced is known before anything is read
-            return Ok(RejectFile::new(path, file, Some(opened)));
-        }
         let is_file = opened.is_file();
-        let created = RejectFile::new(path, file, None);
-        Ok(RejectFile { is_file, ..created })
+        let old = (is_file && opened.len() > 0).then_some(opened);
+        if old.is_some() {
+            Aside::create(path)?; // whether it can be replaced is known before anything is read
+        }
+        Ok(RejectFile::new(path, file, is_file, old))
     }
 
-    fn new(path: &Path, file: File, old: Option<Metadata>) -> Self {
+    fn new(path: &Path, file: File, is_file: bool, old: Option<Metadata>) -> Self {
         RejectFile {
             path: path.into(),
             out: Appending::new(file, PIECE),
-            is_file: old.is_some(),
+            is_file,
             has_read: false,
             old,
         }
