@@ -93,7 +93,7 @@ impl Aside {
             .prefix(&format!(".{name}."))
             .suffix(".partial")
             .tempfile_in(folder) // opened with 0600
-            .map_err(|e| write_error(target, &e))?;
+            .map_err(|e| write_error(target, &without_path(e)))?;
         let (file, aside) = aside.into_parts();
         Ok(Aside {
             target: target.into(),
@@ -155,6 +155,15 @@ impl Aside {
             .and_then(|folder| folder.sync_all())
             .map_err(|e| fail(&e))?;
         Ok(self.out.file)
+    }
+}
+
+/// The system's error, without the name of the temporary file, which nobody knows.
+fn without_path(error: std::io::Error) -> std::io::Error {
+    let told = error.to_string();
+    match told.split_once(" at path ") {
+        Some((reason, _)) => std::io::Error::new(error.kind(), reason),
+        None => error,
     }
 }
 
@@ -244,6 +253,12 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(replace(&link, b"three").is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        let error = replace(&place.path().join("none/f"), b"four").unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.ends_with("/none/f: No such file or directory (os error 2)"),
+            "{error}"
+        );
     }
 
     #[test]

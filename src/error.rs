@@ -150,11 +150,21 @@ impl<T> Context<T> for Result<T> {
     }
 }
 
+/// A path, unless it is an address that was given in place of one: it may have a password before its last `@`.
+fn without_password(path: &str) -> String {
+    let address = path.split_once("://");
+    match address.and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+        Some((scheme, host)) => format!("{scheme}://***@{host}"),
+        None => path.into(),
+    }
+}
+
 /// An I/O error on a named file: a wrong path or a missing permission is for the user to fix (`Invalid`); anything
 /// else, such as a full disk or a failing device, is `Refused`.
 pub fn file_error(action: &str, path: &std::path::Path, error: &std::io::Error) -> Error {
     use std::io::ErrorKind as K;
-    let message = format!("cannot {action} {}: {error}", path.display());
+    let path = without_password(&path.display().to_string());
+    let message = format!("cannot {action} {path}: {error}");
     match error.kind() {
         K::NotFound
         | K::PermissionDenied

@@ -181,6 +181,32 @@ fn wrong_usage_ends_2_and_says_what_is_allowed() {
 }
 
 #[test]
+fn an_address_in_place_of_a_path_is_repeated_without_its_password() {
+    let place = Place::ready();
+    for address in ["kafka://me:hunter2@h:1", "postgres://me:hunter2@x@h/db"] {
+        for args in [
+            &["produce", address][..],
+            &["load-batch", "--rejects", address],
+            &["produce", "--commit-state", address],
+            &["init", "--dataset", address],
+            &["fetch", "--out", address, "--api", "file:///nowhere.json"],
+            &["verify", "--output", address],
+            &["init", "--metrics-file", address],
+        ] {
+            let ran = place.rtp(args, b"");
+            assert!(!ran.stderr.contains("hunter2"), "{args:?}: {}", ran.stderr);
+            let is_done = args.contains(&"--metrics-file"); // which is said, and no more
+            assert_eq!(
+                ran.status,
+                if is_done { 0 } else { 2 },
+                "{args:?}: {}",
+                ran.stderr
+            );
+        }
+    }
+}
+
+#[test]
 fn zero_is_refused_where_it_makes_no_sense() {
     let place = Place::ready();
     let dataset = |line: &str, zero: &str| {
