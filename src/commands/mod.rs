@@ -88,7 +88,7 @@ impl Command {
                 "the records that were read are kept; send the input again for the others, of which some may be kept, too"
             }
             Command::Stream(_) => {
-                "the events that were read are stored; the next run continues after the last commit"
+                "the next run continues after the last commit, with what is not stored yet"
             }
             Command::LoadBatch(_) => {
                 "nothing was kept, unless the connection was lost during the commit"

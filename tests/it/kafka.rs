@@ -200,7 +200,7 @@ async fn a_group_without_a_coordinator_is_told_until_it_has_one() {
         .await;
     let said = trouble(&polled);
     assert!(
-        said.contains(TOPIC) && said.contains("no coordinator"),
+        said.contains(TOPIC) && said.contains("coordinator does not answer"),
         "{said}"
     );
     let error = polled.trouble.unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
 
 use super::KafkaConsumer;
 use super::assignment::Owned;
@@ -94,8 +94,12 @@ impl KafkaConsumer {
                     let topic = format!("cannot join the group of topic {}", self.topic);
                     return Err(self.membership.health.explain(&self.server, known)).context(topic);
                 }
-                self.troubles.add_no_coordinator(&e);
-                self.silence.in_vain = Some(Instant::now());
+                // A busy coordinator may be late once.
+                let is_late = e.rdkafka_error_code() == Some(Code::OperationTimedOut);
+                let asked = self.silence.in_vain.replace(Instant::now());
+                if !is_late || asked.is_some_and(|at| now - at < 3 * SHORT_TIMEOUT) {
+                    self.troubles.add_no_coordinator(&e);
+                }
                 Ok(())
             }
         }

@@ -62,7 +62,7 @@ impl Troubles {
     pub(super) fn add_no_coordinator(&mut self, error: &KafkaError) {
         let failure = Failure {
             code: Code::CoordinatorNotAvailable,
-            reason: format!("the group has no coordinator: {error}"),
+            reason: format!("the group's coordinator does not answer: {error}"),
             place: None,
         };
         self.0.insert(About::Coordinator, (None, failure));
