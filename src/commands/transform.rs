@@ -105,7 +105,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let (rules, now) = (dataset.clone(), args.now);
     let mut batches = Ahead::start(move || source.next(&rules, now));
     let mut incomplete = None;
-    let mut clock = ClockWatch::default();
+    let mut clock = ClockWatch::new(now.map(|_| "--now"));
     // The schema goes first, because the program at the other end may wait for it before it sends anything.
     let mut pipe = send(&mut output)?;
     while pipe == Pipe::Open

@@ -53,7 +53,7 @@ impl ReadAhead {
             was_full: false,
             failed: None,
             trouble: Trouble::default(),
-            clock: ClockWatch::default(),
+            clock: ClockWatch::new(None),
         };
         let runtime = tokio::runtime::Handle::current();
         ReadAhead {

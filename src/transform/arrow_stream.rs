@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int64Type, TimestampMillisecondType};
+use arrow_array::types::{
+    ArrowPrimitiveType, Int64Type, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType,
+};
 use arrow_array::{Array, RecordBatch};
 use arrow_ipc::reader::StreamReader;
 use arrow_schema::{ArrowError, DataType, Schema, TimeUnit};
@@ -138,7 +141,7 @@ impl ArrowStreams {
         let timestamp = schema.index_of(TIMESTAMPS).ok();
         if let Some(other) = timestamp.as_ref().map(kind).filter(|kind| !is_time(kind)) {
             return Err(Error::invalid(format!(
-                "{name} has a column `{TIMESTAMPS}` of type {other}, expected int64 or timestamp in milliseconds"
+                "{name} has a column `{TIMESTAMPS}` of type {other}, expected int64 in milliseconds, or timestamp"
             )));
         }
         Ok(Columns { value, timestamp })
@@ -185,11 +188,17 @@ impl Events {
             return vec![None; self.0.num_rows()];
         };
         match column.data_type() {
-            DataType::Int64 => column.as_primitive::<Int64Type>().iter().collect(),
-            _ => {
-                let times = column.as_primitive::<TimestampMillisecondType>();
-                times.iter().collect()
+            DataType::Int64 => times::<Int64Type>(column, |ms| ms),
+            DataType::Timestamp(TimeUnit::Second, _) => {
+                times::<TimestampSecondType>(column, |s| s.saturating_mul(1_000))
             }
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                times::<TimestampMicrosecondType>(column, |us| us.div_euclid(1_000))
+            }
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+                times::<TimestampNanosecondType>(column, |ns| ns.div_euclid(1_000_000))
+            }
+            _ => times::<TimestampMillisecondType>(column, |ms| ms),
         }
     }
 
@@ -215,8 +224,16 @@ fn is_bytes(kind: &DataType) -> bool {
 }
 
 fn is_time(kind: &DataType) -> bool {
-    use DataType::{Int64, Timestamp};
-    matches!(kind, Int64 | Timestamp(TimeUnit::Millisecond, _))
+    matches!(kind, DataType::Int64 | DataType::Timestamp(..))
+}
+
+/// Times of some type, in milliseconds.
+fn times<T: ArrowPrimitiveType<Native = i64>>(
+    column: &dyn Array,
+    ms: impl Fn(i64) -> i64,
+) -> Vec<Option<i64>> {
+    let times = column.as_primitive::<T>().iter();
+    times.map(|time| time.map(&ms)).collect()
 }
 
 /// Remembers the last bytes read, and whether the end was reached.

@@ -459,6 +459,33 @@ fn a_restored_log_that_has_grown_again_is_not_taken_for_the_one_that_was_read() 
     assert_eq!(stream(&place, &["--group", "new"]).counts(), [0; 5]);
 }
 
+/// The events of some users again, all in this partition.
+fn more_in(place: &Place, partition: u32, email: &str) {
+    let of = format!("SELECT CAST(value AS TEXT) FROM events_1_{partition}");
+    let event = place.query(LOG, &of) + "\n";
+    let event = event.replace("a@example.com", email).repeat(5);
+    assert_eq!(place.rtp(&["produce"], event.as_bytes()).status, 0);
+}
+
+#[test]
+fn a_partition_that_ends_too_early_is_told_although_another_goes_on() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(300).as_bytes());
+    assert_eq!(stream(&place, &[]).status, 0);
+    place.bash("sqlite3 .rtp/log.db 'VACUUM INTO \"backup.db\"'");
+    more_in(&place, 0, "lost@example.com");
+    assert_eq!(stream(&place, &[]).counts()[0], 5);
+    place.bash("rm .rtp/log.db*; cp backup.db .rtp/log.db");
+    more_in(&place, 1, "next@example.com");
+    for mode in ["--until-end", "--follow"] {
+        let ran = place.rtp(&["stream", mode], b"");
+        assert_eq!((ran.status, ran.counts()), (5, [0; 5]), "{}", ran.stderr);
+        for said in ["partition 0", "but it ends at", "--group NEW"] {
+            assert!(ran.stderr.contains(said), "{said}: {}", ran.stderr);
+        }
+    }
+}
+
 #[test]
 fn a_restored_log_with_the_same_events_is_read_on() {
     let place = Place::ready();
@@ -505,6 +532,23 @@ fn a_follower_sees_that_its_log_is_another_file() {
     let ran = following.end();
     assert_eq!((ran.status, ran.counts()[0]), (5, 10), "{}", ran.stderr);
     assert!(ran.stderr.contains("replaced"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_follower_sees_that_its_store_is_another_file() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(10).as_bytes());
+    let stored = || place.query(STORE, "SELECT count(*) FROM users");
+    let following = place.start(&["stream"]);
+    eventually("the first events are stored", || stored() == "10");
+    place.bash("rm .rtp/realtime.db*; rtp -q init");
+    place.rtp(&["produce"], new_users().as_bytes());
+    let ran = following.end();
+    assert_eq!((ran.status, ran.counts()[0]), (5, 10), "{}", ran.stderr);
+    assert!(ran.stderr.contains("replaced"), "{}", ran.stderr);
+    // The way out that the message suggests.
+    assert_eq!(stream(&place, &[]).status, 0);
+    assert_eq!(stored(), "310");
 }
 
 #[test]

@@ -36,8 +36,8 @@ fn retention_ms(topic: &Topic) -> Option<String> {
     }
 }
 
-/// Creates the topics where they are missing, and waits until the brokers report them. Returns which of the others keep
-/// events for a shorter time than they should.
+/// Creates the topics where they are missing, and waits until the brokers report them. Returns which of the others delete
+/// events sooner than they should.
 pub(super) async fn create(server: &Address, topics: &[Topic]) -> Result<Vec<String>> {
     let health = Health::default();
     let admin = AdminClient::from_config_and_context(&kafka::config(server)?, health.clone())
@@ -99,7 +99,7 @@ fn compare_retention(
 ) -> Result<Option<String>> {
     let ask = || properties(admin.inner(), &topic.name, health.patience());
     let says = match tokio::task::block_in_place(ask) {
-        Ok(there) => kept_for(&there).and_then(|kept| shortfall(topic, kept)),
+        Ok(there) => shortfall(topic, &there),
         Err(e) if is_secret(&e) && topic.retention != Retention::LogDefault => Some(format!(
             "the brokers do not tell how long events are kept ({e})"
         )),
@@ -110,23 +110,48 @@ fn compare_retention(
     Ok(says.map(|says| format!("topic {} in {at}: {says}", topic.name)))
 }
 
-/// How long a topic keeps its events; none if for ever, or if it deletes only older events of the same key.
+/// How long a topic keeps its events; none if for ever.
 fn kept_for(there: &Properties) -> Option<Duration> {
-    let deletes = there.get("cleanup.policy")?.contains("delete");
-    let kept = there.get("retention.ms").filter(|_| deletes)?;
-    kept.parse().ok().map(Duration::from_millis) // -1 is for ever
+    let kept = there.get("retention.ms")?.parse().ok(); // -1 is for ever
+    kept.map(Duration::from_millis)
 }
 
-/// What to say of a topic that keeps its events for this long.
-fn shortfall(topic: &Topic, kept: Duration) -> Option<String> {
-    let asked = match topic.retention {
-        Retention::For(asked) if asked > kept => format!("for {asked:?}"),
-        Retention::Forever => "for ever".into(),
-        Retention::For(_) | Retention::LogDefault => return None,
+/// How many bytes of events a partition keeps; none if there is no limit.
+fn kept_bytes(there: &Properties) -> Option<u64> {
+    there.get("retention.bytes")?.parse().ok() // -1 is no limit
+}
+
+/// What to say of a topic with these properties; none if it keeps its events as asked, or deletes only older events of the
+/// same key.
+fn shortfall(topic: &Topic, there: &Properties) -> Option<String> {
+    let (asked, most) = match topic.retention {
+        Retention::For(asked) => (format!("for {asked:?}"), asked),
+        Retention::Forever => ("for ever".into(), Duration::MAX),
+        Retention::LogDefault => return None,
     };
-    let (name, wanted) = (&topic.name, retention_ms(topic).unwrap_or_default());
+    if !there.get("cleanup.policy")?.contains("delete") {
+        return None;
+    }
+    let by_time = kept_for(there).filter(|kept| *kept < most).map(|kept| {
+        let wanted = retention_ms(topic).unwrap_or_default();
+        (
+            format!("events are kept for {kept:?}"),
+            format!("retention.ms={wanted}"),
+        )
+    });
+    let by_size = kept_bytes(there).map(|bytes| {
+        (
+            format!("the oldest events are deleted where a partition has more than {bytes} bytes"),
+            "retention.bytes=-1".to_string(),
+        )
+    });
+    let (says, set): (Vec<_>, Vec<_>) = by_time.into_iter().chain(by_size).unzip();
+    if says.is_empty() {
+        return None;
+    }
+    let (name, says, set) = (&topic.name, says.join(", and "), set.join(","));
     Some(format!(
-        "events are kept for {kept:?}, but the dataset asks that they be kept {asked}; rtp changes no topic that exists: `kafka-configs.sh --alter --topic {name} --add-config retention.ms={wanted}` does"
+        "{says}, but the dataset asks that they be kept {asked}; rtp changes no topic that exists: `kafka-configs.sh --alter --topic {name} --add-config {set}` does"
     ))
 }
 
@@ -182,6 +207,50 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(86_400);
 
+    fn says(asked: Retention, there: &[(&str, &str)]) -> Option<String> {
+        let topic = Topic {
+            retention: asked,
+            ..Topic::new("users.dlq", 1)
+        };
+        let there = there.iter();
+        let there = there.map(|(name, value)| (name.to_string(), value.to_string()));
+        shortfall(&topic, &there.collect())
+    }
+
+    #[test]
+    fn a_topic_that_deletes_events_by_their_size_is_told() {
+        let there = |policy, bytes| {
+            let by_size = ("retention.bytes", bytes);
+            [("cleanup.policy", policy), ("retention.ms", "-1"), by_size]
+        };
+        for asked in [Retention::Forever, Retention::For(DAY)] {
+            let said = says(asked, &there("delete", "1000000")).unwrap();
+            for part in [
+                "more than 1000000 bytes, but",
+                "--add-config retention.bytes=-1`",
+            ] {
+                assert!(said.contains(part), "{part}: {said}");
+            }
+            assert_eq!(says(asked, &there("delete", "-1")), None);
+            assert_eq!(says(asked, &there("compact", "1000000")), None);
+        }
+        assert_eq!(
+            says(Retention::LogDefault, &there("delete", "1000000")),
+            None
+        );
+        let by_both = [
+            ("cleanup.policy", "delete"),
+            ("retention.ms", "1000"),
+            ("retention.bytes", "9"),
+        ];
+        let said = says(Retention::Forever, &by_both).unwrap();
+        assert!(said.contains("for 1s, and the oldest"), "{said}");
+        assert!(
+            said.contains("--add-config retention.ms=-1,retention.bytes=-1`"),
+            "{said}"
+        );
+    }
+
     #[test]
     fn a_topic_that_keeps_events_for_a_shorter_time_is_told() {
         for (policy, there, asked, expected) in [
@@ -209,14 +278,10 @@ mod tests {
             ("delete", "-1", Retention::Forever, ""),
             ("compact", "604800000", Retention::Forever, ""),
         ] {
-            let topic = Topic {
-                retention: asked,
-                ..Topic::new("users.dlq", 1)
-            };
-            let entry = |(name, value): (&str, &str)| (name.to_string(), value.to_string());
-            let there = [("cleanup.policy", policy), ("retention.ms", there)].map(entry);
-            let kept = kept_for(&Properties::from(there));
-            let said = kept.and_then(|kept| shortfall(&topic, kept));
+            let said = says(
+                asked,
+                &[("cleanup.policy", policy), ("retention.ms", there)],
+            );
             match said {
                 None => assert_eq!(expected, "", "{asked:?}"),
                 Some(said) => {

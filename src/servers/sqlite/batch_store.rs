@@ -11,6 +11,7 @@ use crate::dataset::ddl::quoted;
 use crate::error::{Context, Error, Kind, Result};
 use crate::ports::batch_store::{BatchStore, Merged, Mode};
 use crate::record::row::Rows;
+use crate::servers::sqlite::file::OpenFile;
 use crate::servers::sqlite::monitor::PROBES;
 use crate::servers::sqlite::schema::DatasetTable;
 use crate::servers::sqlite::{self, MergeError, OnConflict, ddl};
@@ -47,6 +48,7 @@ fn table(dataset: &Dataset) -> DatasetTable<'_> {
 pub struct SqliteBatchStore {
     db: Connection,
     path: PathBuf,
+    file: OpenFile,
     dataset: Dataset,
     table: String,
 }
@@ -60,6 +62,7 @@ impl SqliteBatchStore {
         let store = SqliteBatchStore {
             db,
             path: path.into(),
+            file: OpenFile::at(path)?,
             dataset: dataset.clone(),
             table: rows,
         };
@@ -83,6 +86,8 @@ impl SqliteBatchStore {
                     .execute_batch("COMMIT")
                     .and_then(|()| sqlite::clear_stage(&self.db))
                     .map_err(|e| sqlite::error(&e))?;
+                // Not before: what is committed is in the file that was there then, or nobody will find it.
+                self.file.check("the batch store")?;
                 Ok(merged)
             }
             Err(e) => {
@@ -165,5 +170,27 @@ impl BatchStore for SqliteBatchStore {
         let counted =
             tokio::task::block_in_place(|| self.db.query_row(&count, [], |row| row.get(0)));
         sqlite::fail(counted, "count the rows of", &self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_into_a_file_that_was_replaced_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("batch.db");
+        let dataset = Dataset::load(None).unwrap();
+        let open = || SqliteBatchStore::open(&path, &dataset).unwrap();
+        create(&path, &dataset).unwrap();
+        let mut store = open();
+        assert_eq!(store.load(Mode::Upsert, "first").unwrap().written, 0);
+        std::fs::remove_file(&path).unwrap();
+        create(&path, &dataset).unwrap();
+        let told = store.load(Mode::Upsert, "second").unwrap_err();
+        assert_eq!(told.kind(), Kind::Missing);
+        assert!(told.to_string().contains("was replaced"), "{told}");
+        assert!(open().load(Mode::Upsert, "third").is_ok());
     }
 }

@@ -3,6 +3,7 @@
 pub mod batch_store;
 pub mod ddl;
 pub mod event_log;
+mod file;
 pub mod monitor;
 pub mod realtime_store;
 mod schema;
@@ -16,7 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::types::ToSqlOutput;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use crate::dataset::Dataset;
 use crate::dataset::ddl::quoted;
@@ -168,19 +169,24 @@ pub fn fail<T>(result: rusqlite::Result<T>, doing: &str, path: &Path) -> Result<
         .context(format_args!("cannot {doing} {}", path.display()))
 }
 
-/// Adds a column to a table that was created before it had one.
-pub fn add_column(path: &Path, table: &str, column: &str) -> Result<()> {
-    let db = open(path, Missing::Refuse, 2_048)?;
-    let (name, _) = column.split_once(' ').unwrap_or((column, ""));
-    let add = || -> rusqlite::Result<()> {
-        match has_column(&db, table, name)? {
-            true => Ok(()),
-            false => db.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column}")),
-        }
-    };
-    add()
+/// Adds columns, each with its type, to a table that was created before it had them.
+pub fn add_columns(path: &Path, table: &str, columns: &[&str]) -> Result<()> {
+    let mut db = open(path, Missing::Refuse, 2_048)?;
+    add_missing(&mut db, table, columns)
         .map_err(|e| error(&e))
         .context(format_args!("cannot change {table} in {}", path.display()))
+}
+
+/// In one transaction, which begins before it looks: another process may be adding them, too.
+fn add_missing(db: &mut Connection, table: &str, columns: &[&str]) -> rusqlite::Result<()> {
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for column in columns {
+        let (name, _) = column.split_once(' ').unwrap_or((column, ""));
+        if !has_column(&tx, table, name)? {
+            tx.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column}"))?;
+        }
+    }
+    tx.commit()
 }
 
 /// Whether a table has a column.
@@ -424,6 +430,31 @@ mod tests {
         assert!(reached.hint_text().unwrap().contains("ulimit -f"));
         let largest = fail(ErrorKind::FileTooLarge, None);
         assert_eq!((largest.kind(), largest.hint_text()), (Kind::Refused, None));
+    }
+
+    /// Another process that has added a column, and commits as soon as somebody waits for its lock.
+    static OTHER: std::sync::Mutex<Option<Connection>> = std::sync::Mutex::new(None);
+
+    #[test]
+    fn a_column_that_another_process_is_adding_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let open = || open(&path, Missing::Create, 64).unwrap();
+        let (mut db, other) = (open(), open());
+        db.execute_batch("CREATE TABLE t (a INTEGER)").unwrap();
+        let add = "BEGIN IMMEDIATE; ALTER TABLE t ADD COLUMN mark INTEGER";
+        other.execute_batch(add).unwrap();
+        *OTHER.lock().unwrap() = Some(other);
+        let commits = |_| {
+            let other = OTHER.lock().unwrap().take();
+            other.is_some_and(|other| other.execute_batch("COMMIT").is_ok())
+        };
+        db.busy_handler(Some(commits)).unwrap();
+        add_missing(&mut db, "t", &["mark INTEGER", "more TEXT"]).unwrap();
+        assert!(OTHER.lock().unwrap().is_none(), "nobody waited");
+        for column in ["mark", "more"] {
+            assert!(has_column(&db, "t", column).unwrap(), "{column}");
+        }
     }
 
     #[test]

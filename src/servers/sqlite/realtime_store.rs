@@ -18,6 +18,7 @@ use crate::ports::realtime_store::{Backlog, RealtimeStore, Upsert, Upserted, Ups
 use crate::record::event::Mark;
 use crate::record::row::Rows;
 use crate::servers::sqlite::ddl;
+use crate::servers::sqlite::file::OpenFile;
 use crate::servers::sqlite::monitor::PROBES;
 use crate::servers::sqlite::schema::DatasetTable;
 use crate::servers::sqlite::{self, OWN_COLUMNS, OnConflict};
@@ -43,10 +44,8 @@ pub fn create(path: &Path, dataset: &Dataset) -> Result<()> {
     statements.extend([OFFSETS.into(), PROBES.into()]);
     table(dataset).create(path, &statements)?;
     // For a store that was created before offsets had them: the next commit of each partition sets both.
-    for column in ["identity TEXT NOT NULL DEFAULT ''", "mark INTEGER"] {
-        sqlite::add_column(path, "rtp_offsets", column)?;
-    }
-    Ok(())
+    let columns = ["identity TEXT NOT NULL DEFAULT ''", "mark INTEGER"];
+    sqlite::add_columns(path, "rtp_offsets", &columns)
 }
 
 fn table(dataset: &Dataset) -> DatasetTable<'_> {
@@ -99,6 +98,7 @@ pub(super) fn offsets_of(
 pub struct SqliteRealtimeStore {
     db: Connection,
     path: PathBuf,
+    file: OpenFile,
     group: String,
     /// Identity of the topic.
     identity: String,
@@ -119,6 +119,7 @@ impl SqliteRealtimeStore {
         let store = SqliteRealtimeStore {
             db,
             path: path.into(),
+            file: OpenFile::at(path)?,
             group: upstream.group.into(),
             identity: upstream.topic.into(),
             dataset: dataset.clone(),
@@ -276,7 +277,9 @@ impl RealtimeStore for SqliteRealtimeStore {
             self.db.execute_batch("COMMIT")?;
             self.clear()
         });
-        sqlite::fail(committed, "commit to", &self.path)
+        sqlite::fail(committed, "commit to", &self.path)?;
+        // Not before: what is committed is in the file that was there then, or nobody will find it.
+        self.file.check("the real-time store")
     }
 }
 

@@ -124,7 +124,7 @@ impl KafkaConsumer {
                 "{place}: the events from offset {position} to {} were deleted before they were read",
                 low - 1
             ))
-            .hint("they were older than the topic's retention; raise it, or move the group's offset to continue without them"));
+            .hint("the topic's retention has deleted them (retention.ms, or retention.bytes); raise it, or move the group's offset to continue without them"));
         }
         if position > high {
             return Err(Error::missing(format!(

@@ -3,7 +3,6 @@
 
 mod consumer;
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +12,15 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 pub use consumer::SqliteConsumer;
 
-use crate::error::{Error, Result, file_error};
+use crate::error::{Error, Result};
 use crate::ports::INIT_FIRST;
 use crate::ports::event_log::{Position, Producer, Topic, partition_of};
 use crate::record::event::EventBatch;
+use crate::servers::sqlite::file::OpenFile;
 use crate::servers::sqlite::{self, Missing};
 
 /// What to do about a log that does not continue where it was read.
-pub(super) const RESTORED: &str = "the log was restored from a backup or replaced; --group NEW reads it from its oldest event, and the newest event of each key wins";
+pub(super) const RESTORED: &str = "the log was restored from a backup, changed or replaced; --group NEW reads it from its oldest event, and the newest event of each key wins";
 
 /// Page cache of a writer or reader: appends and range reads need little.
 const CACHE_KIB: u32 = 2_048;
@@ -173,8 +173,7 @@ struct OpenTopic {
     id: i64,
     partitions: u32,
     identity: String,
-    /// Device and inode number of the file.
-    file: (u64, u64),
+    file: OpenFile,
 }
 
 impl OpenTopic {
@@ -199,7 +198,7 @@ impl OpenTopic {
                 id,
                 partitions,
                 identity,
-                file: file_number(path).map_err(|e| file_error("read", path, &e))?,
+                file: OpenFile::at(path)?,
             }),
             Ok(None) => Err(no_topic()),
             Err(e) if e.to_string().contains("no such table") => Err(no_topic()),
@@ -214,19 +213,7 @@ impl OpenTopic {
 
     /// An error if another file has taken the path, which would otherwise go unnoticed here.
     fn check_file(&self) -> Result<()> {
-        let path = self.path.display();
-        match file_number(&self.path) {
-            Ok(file) if file == self.file => Ok(()),
-            Ok(_) => Err(Error::missing(format!(
-                "{path} was replaced by another file while topic {} was in use",
-                self.name
-            ))
-            .hint("restart the command to continue with the new file")),
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                Err(Error::missing(format!("{path} no longer exists: {e}")))
-            }
-            Err(e) => Err(file_error("read", &self.path, &e)),
-        }
+        self.file.check(&format!("topic {}", self.name))
     }
 
     /// Sets how long a statement waits for another process's lock.
@@ -238,13 +225,6 @@ impl OpenTopic {
         let doing = format!("{doing} topic {} in", self.name);
         sqlite::fail(result, &doing, &self.path)
     }
-}
-
-/// Device and inode number of a file, which identify it among others with the same name.
-fn file_number(path: &Path) -> std::io::Result<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    let file = std::fs::metadata(path)?;
-    Ok((file.dev(), file.ino()))
 }
 
 /// Appends; each batch is one transaction, acknowledged by its commit.
@@ -314,11 +294,53 @@ impl Producer for SqliteProducer {
         self.topic.check_file()?;
         let appended = tokio::task::block_in_place(|| self.append(batch));
         self.topic.fail(appended, "append to")?;
+        // Again: it may have waited for a lock, and whoever had that may have put another file there.
+        self.topic.check_file()?;
         self.acknowledged += batch.len() as u64;
         Ok(())
     }
 
     async fn settle(&mut self, _behind: usize) -> Result<u64> {
         Ok(std::mem::take(&mut self.acknowledged))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::error::Kind;
+    use crate::record::event::Event;
+
+    /// Somebody who holds the lock of a log, and puts another file there before it is released.
+    static OTHER: Mutex<Option<(Connection, PathBuf)>> = Mutex::new(None);
+
+    fn replace(_: i32) -> bool {
+        OTHER.lock().unwrap().take().is_some_and(|(other, path)| {
+            std::fs::rename(&path, path.with_extension("old")).unwrap();
+            std::fs::write(&path, "").unwrap();
+            other.execute_batch("COMMIT").is_ok()
+        })
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_appended_to_a_file_that_was_replaced_is_not_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.db");
+        create(&path, &[Topic::new("events", 1)]).unwrap();
+        let mut producer = SqliteProducer::open(&path, "events").unwrap();
+        let mut batch = EventBatch::default();
+        batch.push(Event::new(Some(b"k"), Some(b"v"), b""));
+        let batch = Arc::new(batch);
+        producer.send(&batch).await.unwrap();
+        assert_eq!(producer.settle(0).await.unwrap(), 1);
+        let other = sqlite::open(&path, Missing::Refuse, CACHE_KIB).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        *OTHER.lock().unwrap() = Some((other, path));
+        producer.topic.db.busy_handler(Some(replace)).unwrap();
+        let told = producer.send(&batch).await.unwrap_err();
+        assert_eq!(told.kind(), Kind::Missing, "{told}");
+        assert_eq!(producer.settle(0).await.unwrap(), 0);
     }
 }
