@@ -193,6 +193,15 @@ fn new_records_before_the_first_one_of_a_walk_by_names_are_told() {
         said.contains("no longer on this page; if the source puts new"),
         "{said}"
     );
+    // A bookmark of an rtp that did not look: from now on.
+    let older = "{\"version\":1,\"dataset\":\"lab\",\"next\":{\"cursor\":\"15\"},\"done\":5}";
+    let newer = std::fs::read(place.path("state.json")).unwrap();
+    place.write("state.json", older);
+    for (records, status) in [(20, 0), (20, 0), (21, 5)] {
+        let (ended, _, said) = fetch((0..records).rev().collect());
+        assert_eq!(ended, status, "{records}: {said}");
+    }
+    std::fs::write(place.path("state.json"), newer).unwrap();
     // At the end, without a word.
     let (status, fetched, said) = fetch((0..20).rev().chain(20..22).collect());
     assert_eq!(
