@@ -141,19 +141,31 @@ impl Aside {
     }
 
     /// Makes the content durable and gives the file its name, replacing any file that has it.
-    pub fn publish(self) -> Result<()> {
-        self.publish_open().map(|_| ())
+    pub fn publish(mut self) -> Result<()> {
+        self.sync()?;
+        let target = self.target.clone();
+        let renamed = self.rename();
+        renamed
+            .map(|_| ())
+            .map_err(|e| file_error("write", &target, &e))
     }
 
-    /// Like [`Aside::publish`], but more can be written to the file.
-    pub fn publish_open(mut self) -> Result<File> {
+    /// Like [`Aside::publish`], but more can be written to the file. None if the file of that name cannot be replaced: it
+    /// is a mount point, or somebody else's in a folder like /tmp.
+    pub fn publish_open(mut self) -> Result<Option<File>> {
+        use std::io::ErrorKind as K;
         self.sync()?;
-        let target = self.target;
-        let fail = |e: &std::io::Error| file_error("write", &target, e);
-        self.aside.persist(&target).map_err(|e| fail(&e.error))?;
-        File::open(folder(&target))
-            .and_then(|folder| folder.sync_all())
-            .map_err(|e| fail(&e))?;
+        let target = self.target.clone();
+        match self.rename() {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if matches!(e.kind(), K::ResourceBusy | K::PermissionDenied) => Ok(None),
+            Err(e) => Err(file_error("write", &target, &e)),
+        }
+    }
+
+    fn rename(self) -> std::io::Result<File> {
+        self.aside.persist(&self.target).map_err(|e| e.error)?;
+        File::open(folder(&self.target))?.sync_all()?;
         Ok(self.out.file)
     }
 }

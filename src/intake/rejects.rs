@@ -1,6 +1,6 @@
 //! Where bad records go: the dead-letter topic, or a file of NDJSON; and how many are too many.
 
-use std::fs::{File, Metadata, Permissions};
+use std::fs::{File, Metadata, Permissions, TryLockError};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ use base64::Engine;
 
 use super::oversized;
 use crate::dataset::Dataset;
-use crate::durable::{Appending, Aside};
-use crate::error::{Error, Result, file_error, write_error};
+use crate::durable::{self, Appending, Aside};
+use crate::error::{Error, Kind, Result, file_error, write_error};
 use crate::ports::event_log::Producer;
 use crate::record::event::{Event, EventBatch, Headers};
 use crate::record::reject::Reject;
@@ -138,6 +138,7 @@ const PIECE: usize = 1 << 13;
 /// What an older file holds is not overwritten but replaced by a new file of that name, so that whoever still reads the
 /// old one, such as the program that sends the input, reads all of it. That happens with the first bad record, or at the
 /// end of an input without any, and all bad records are in the named file from then on, even if the process is killed.
+/// Only a file that cannot be replaced is overwritten. No other run can write the file meanwhile.
 #[derive(Debug)]
 pub struct RejectFile {
     path: PathBuf,
@@ -147,7 +148,15 @@ pub struct RejectFile {
     /// Whether this run has read something: until then, an older file stays.
     has_read: bool,
     /// The older file, if it holds something.
-    old: Option<Metadata>,
+    old: Option<Older>,
+}
+
+/// A reject file that was there before the run.
+#[derive(Debug)]
+struct Older {
+    there: Metadata,
+    /// Whether its folder lets a new file take its name. If not, the old one is emptied.
+    is_replaceable: bool,
 }
 
 impl RejectFile {
@@ -175,23 +184,19 @@ impl RejectFile {
         };
         let mut opened = file.metadata().map_err(fail)?;
         if opened.is_file() {
-            // Nobody may have put a link in its place meanwhile.
-            let named = std::fs::symlink_metadata(path).map_err(fail)?;
-            if (named.dev(), named.ino()) != (opened.dev(), opened.ino()) {
-                return Err(is_a_link(path));
-            }
+            check_alone(&file, &opened, path)?;
             close_to_others(&file, &opened, path, run)?;
             opened = file.metadata().map_err(fail)?;
         }
         let is_file = opened.is_file();
-        let old = (is_file && opened.len() > 0).then_some(opened);
-        if old.is_some() {
-            Aside::create(path)?; // whether it can be replaced is known before anything is read
-        }
+        let old = match is_file && opened.len() > 0 {
+            true => Some(Older::new(path, opened)?),
+            false => None,
+        };
         Ok(RejectFile::new(path, file, is_file, old))
     }
 
-    fn new(path: &Path, file: File, is_file: bool, old: Option<Metadata>) -> Self {
+    fn new(path: &Path, file: File, is_file: bool, old: Option<Older>) -> Self {
         RejectFile {
             path: path.into(),
             out: Appending::new(file, PIECE),
@@ -231,21 +236,23 @@ impl RejectFile {
         synced.map_err(|e| write_error(&self.path, &e))
     }
 
-    /// Puts an empty file in the place of an older one, with the same access for its owner and its group.
+    /// Puts an empty file in the place of an older one, with the same access for its owner and its group. One that
+    /// cannot be replaced is emptied.
     fn replace_old(&mut self) -> Result<()> {
         let Some(old) = &self.old else {
             return Ok(());
         };
-        let new = Aside::create(&self.path)?;
-        let mode = old.permissions().mode();
-        let mode = match fchown(new.file(), Some(old.uid()), Some(old.gid())) {
-            Ok(()) => mode & 0o770,
-            Err(_) => mode & 0o700, // another group than the old one's must not get in
+        let new = match old.is_replaceable {
+            true => old.successor(&self.path)?,
+            false => None,
         };
-        new.file()
-            .set_permissions(Permissions::from_mode(mode))
-            .map_err(|e| file_error("set the access of", &self.path, &e))?;
-        self.out.go_on_in(new.publish_open()?);
+        match new {
+            Some(new) => self.out.go_on_in(new),
+            None => {
+                let emptied = self.out.file().set_len(0);
+                emptied.map_err(|e| write_error(&self.path, &e))?;
+            }
+        }
         self.old = None;
         Ok(())
     }
@@ -256,6 +263,39 @@ impl RejectFile {
             true => self.sync(),
             false => Ok(()),
         }
+    }
+}
+
+impl Older {
+    /// Whether its folder can be written is known before anything is read.
+    fn new(path: &Path, there: Metadata) -> Result<Self> {
+        let is_replaceable = match Aside::create(path) {
+            Ok(_) => true,
+            // The file may be written, but its folder belongs to somebody else.
+            Err(e) if e.kind() == Kind::Invalid => false,
+            Err(e) => return Err(e),
+        };
+        Ok(Older {
+            there,
+            is_replaceable,
+        })
+    }
+
+    /// The empty file that takes its name; none if it cannot be replaced, as in a container that was given this one file.
+    fn successor(&self, path: &Path) -> Result<Option<File>> {
+        let new = Aside::create(path)?;
+        let mode = self.there.permissions().mode();
+        let owner = fchown(new.file(), Some(self.there.uid()), Some(self.there.gid()));
+        let mode = match owner {
+            Ok(()) => mode & 0o770,
+            Err(_) => mode & 0o700, // another group than the old one's must not get in
+        };
+        new.file()
+            .set_permissions(Permissions::from_mode(mode))
+            .map_err(|e| file_error("set the access of", path, &e))?;
+        // Nobody else knows this file yet, so only a file system without locks refuses, where there are no others, either.
+        new.file().try_lock().ok();
+        new.publish_open()
     }
 }
 
@@ -314,6 +354,27 @@ fn is_a_link(path: &Path) -> Error {
         path.display()
     ))
     .hint("name the file itself")
+}
+
+/// An error if another run writes this file, because each would lose what the other one finds, or if it is no longer the
+/// one of its name. The lock ends with the file.
+fn check_alone(file: &File, opened: &Metadata, path: &Path) -> Result<()> {
+    let in_use = || {
+        Error::refused(durable::in_use(path)).hint("name another file for the rejects of this run")
+    };
+    // A file system without locks is no reason to refuse.
+    if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        return Err(in_use());
+    }
+    let named = std::fs::symlink_metadata(path);
+    let named = named.map_err(|e| file_error("write the reject file", path, &e))?;
+    if named.is_symlink() {
+        return Err(is_a_link(path)); // somebody has put it there meanwhile
+    }
+    match (named.dev(), named.ino()) == (opened.dev(), opened.ino()) {
+        true => Ok(()),
+        false => Err(in_use()),
+    }
 }
 
 /// Bad records are people's data like the good ones, so everybody's access to an older file ends before it gets them. Its
@@ -390,6 +451,7 @@ impl FromStr for Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::{LogFormat, Stop};
 
     #[test]
     fn budgets_are_counts_or_shares() {
@@ -403,5 +465,25 @@ mod tests {
         assert!(Budget::Percent(10.0).check(9, 10, false).is_ok());
         assert!(Budget::Percent(10.0).check(9, 10, true).is_err());
         assert!(Budget::Percent(10.0).check(1, 10, true).is_ok());
+    }
+
+    #[test]
+    fn an_older_file_that_cannot_be_replaced_is_emptied() {
+        for is_replaceable in [true, false] {
+            let place = tempfile::tempdir().unwrap();
+            let path = place.path().join("bad");
+            std::fs::write(&path, "a longer line of an older run\n").unwrap();
+            let mut older = File::open(&path).unwrap();
+            let (_stopper, stop) = Stop::channel();
+            let run = Run::new("test", "1".into(), stop, LogFormat::Text, true);
+            let mut rejects = RejectFile::create(&path, &run).unwrap();
+            rejects.old.as_mut().unwrap().is_replaceable = is_replaceable;
+            rejects.add(b"new\n");
+            rejects.sync().unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\n");
+            let mut left = String::new();
+            std::io::Read::read_to_string(&mut older, &mut left).unwrap();
+            assert_eq!(left.starts_with("a longer"), is_replaceable);
+        }
     }
 }

@@ -22,10 +22,10 @@ struct Saved {
     /// Records of the next page that were taken, from its first.
     #[serde(default, skip_serializing_if = "is_zero")]
     done: u64,
-    /// What identifies the last of these.
+    /// What identifies these, in their order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last: Option<String>,
-    /// What identifies the first record of the source.
+    /// What identifies the first records of the source, each for itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first: Option<String>,
 }

@@ -2,6 +2,7 @@
 
 pub mod bookmark;
 pub mod file;
+mod front;
 pub mod http;
 pub mod landing;
 pub mod pace;

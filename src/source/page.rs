@@ -1,6 +1,6 @@
 //! Pure: a response becomes a page of lines, or an error that says what is wrong with it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde_json::value::RawValue;
@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Response;
 use super::pagination::Hint;
-use crate::dataset::{Dataset, PageStyle, Pointer, SourceSpec};
+use crate::dataset::{Dataset, From, PageStyle, Pointer, SourceSpec};
 use crate::error::{Error, Result};
 use crate::source::pointers::{Pointers, elements, instead_of};
 use crate::source::projection::Projection;
@@ -67,6 +67,8 @@ pub struct PageReader {
     shape: Shape,
     /// Name of the key field.
     key: String,
+    /// Names of the fields that hold the time of the run.
+    times_of_run: Vec<String>,
 }
 
 impl PageReader {
@@ -79,6 +81,8 @@ impl PageReader {
         let places = std::iter::once(&source.records)
             .chain(next)
             .chain(&source.error);
+        let fields = dataset.fields.iter();
+        let of_run = fields.filter(|field| matches!(field.from, From::AsOf));
         PageReader {
             places: Pointers::new(places),
             records_at: source.records.clone(),
@@ -87,6 +91,7 @@ impl PageReader {
             projection: Projection::new(dataset),
             shape,
             key: dataset.fields[dataset.event.key].name.clone(),
+            times_of_run: of_run.map(|field| field.name.clone()).collect(),
         }
     }
 
@@ -96,7 +101,8 @@ impl PageReader {
     }
 
     /// What identifies the record of a line: a hash of its key, which stays the same if the record's other fields change
-    /// and in whichever shape it was fetched.
+    /// and in whichever shape it was fetched. Records without a key would all be the same one, so all that they say
+    /// counts.
     pub fn identity(&self, line: &[u8]) -> Result<String> {
         let unreadable = |e| Error::internal(format!("a line of a page is not JSON: {e}"));
         let line = std::str::from_utf8(line).map_err(Error::internal)?;
@@ -109,10 +115,18 @@ impl PageReader {
         } else {
             event.extend_from_slice(line.as_bytes());
         }
-        let event: HashMap<String, Box<RawValue>> =
+        let mut event: BTreeMap<String, Box<RawValue>> =
             serde_json::from_slice(&event).map_err(unreadable)?;
-        let key = event.get(&self.key).map_or("", |key| key.get());
-        Ok(format!("{:016x}", xxh3_64(key.as_bytes())))
+        let key = event.get(&self.key).map(|key| key.get());
+        let told = match (key.filter(|key| *key != "null"), &self.shape) {
+            (Some(key), _) => key.to_string(),
+            (None, Shape::Raw) => line.to_string(),
+            (None, Shape::Event { .. }) => {
+                event.retain(|name, _| !self.times_of_run.contains(name)); // another run has another one
+                serde_json::to_string(&event).map_err(unreadable)?
+            }
+        };
+        Ok(format!("{:016x}", xxh3_64(told.as_bytes())))
     }
 
     /// Reads one response. A body that the source itself calls an error, or that is not JSON, is `Data`: APIs respond like

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use url::Url;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::Source;
+use super::front::new_before;
 use super::pace::Pace;
 use super::page::{Page, PageReader};
 use super::pagination::{Hint, Paging, Position, Resume};
@@ -32,6 +34,9 @@ const MISFITS: u32 = 4;
 /// How often a source is asked before the same unreadable answer is taken for what it always sends: within 7 seconds.
 /// Longer than a glitch, and more often than JSON without records, which hardly any source sends while it is down.
 const SAME_ANSWERS: u32 = 8;
+
+/// How many records at the front of a source, and how many that were taken last, a bookmark remembers at most.
+const REMEMBERED: u64 = 32;
 
 /// Requests and reads single pages, through outages.
 #[derive(Debug)]
@@ -159,7 +164,7 @@ pub struct Pages {
     at: Option<Position>,
     /// Where to continue after what was handed out.
     resume: Resume,
-    /// What identifies the first record of the first page.
+    /// What identifies the first records of the first page.
     first: Option<String>,
     ahead: VecDeque<PageRequest>,
     concurrency: usize,
@@ -242,11 +247,11 @@ impl Pages {
             self.ahead.clear(); // an offset that moved by fewer than expected
         }
         if let Some(mut resume) = paging.resume(&position, records, taken, next.as_ref()) {
-            if let Some(last) = resume.done.checked_sub(1) {
-                resume.last = Some(self.identity(&page, last)?);
+            if resume.done > 0 {
+                resume.last = Some(self.identity(&page, resume.done)?);
             }
             if position == Position::Start && records > 0 {
-                self.first = Some(self.identity(&page, 0)?);
+                self.first = Some(self.front(&page)?.join(" "));
             }
             if matches!(resume.position, Position::Cursor(_) | Position::Url(_)) {
                 resume.first = self.first.clone();
@@ -261,57 +266,71 @@ impl Pages {
         }))
     }
 
-    fn identity(&self, page: &Page, record: u64) -> Result<String> {
-        let line = page.lines_of(record..record + 1);
-        self.fetcher.reader.identity(line)
+    /// What identifies each of these records of a page.
+    fn identities(&self, page: &Page, records: Range<u64>) -> Result<Vec<String>> {
+        let reader = &self.fetcher.reader;
+        records
+            .map(|record| reader.identity(page.lines_of(record..record + 1)))
+            .collect()
+    }
+
+    /// What identifies the last ones of the first `done` records of a page, in their order: not only the very last one,
+    /// because others may have its key.
+    fn identity(&self, page: &Page, done: u64) -> Result<String> {
+        let last = done.saturating_sub(REMEMBERED)..done;
+        let all = self.identities(page, last)?.concat();
+        Ok(format!("{:016x}", xxh3_64(all.as_bytes())))
+    }
+
+    /// What identifies the records at the front of the source, each for itself, because some may be deleted.
+    fn front(&self, page: &Page) -> Result<Vec<String>> {
+        self.identities(page, 0..page.records().min(REMEMBERED))
     }
 
     /// Looks whether the first page still begins as it did when a walk with names began, before that walk continues
-    /// elsewhere. An error if the source has put records before it. Returns a doubt, for people, if the first page no
-    /// longer has that record, which may have been deleted.
+    /// elsewhere. An error if the source has put records before those. Returns a doubt, for people, if the first page has
+    /// none of them any more, which may have been deleted.
     pub async fn check_front(&mut self) -> Result<Option<String>> {
-        let is_elsewhere = matches!(self.at, Some(Position::Cursor(_) | Position::Url(_)));
-        let Some(first) = self.first.clone().filter(|_| is_elsewhere) else {
+        if !matches!(self.at, Some(Position::Cursor(_) | Position::Url(_))) {
+            return Ok(None);
+        }
+        let page = self.fetcher.page(&Position::Start).await?;
+        let front = Some(self.front(&page)?.join(" ")).filter(|_| page.records() > 0);
+        let Some(first) = self.first.clone() else {
+            self.first = front; // a bookmark of an older rtp: from now on
             return Ok(None);
         };
-        let page = self.fetcher.page(&Position::Start).await?;
         let address = shown(&self.fetcher.paging.address(&Position::Start)?);
-        for record in 0..page.records() {
-            if self.identity(&page, record)? != first {
-                continue;
-            }
-            return match record {
-                0 => Ok(None),
-                before => Err(Error::missing(format!(
-                    "{address}: {before} records come before the one that was the first, so the source has put new ones where this run would not look"
+        let there = self.identities(&page, 0..page.records())?;
+        match new_before(&first, &there) {
+            Some(0) => return Ok(None),
+            Some(new) => {
+                return Err(Error::missing(format!(
+                    "{address}: {new} records come before those that were the first, so the source has put new ones where this run would not look"
                 ))
-                .hint(PUTS_FIRST)),
-            };
+                .hint(PUTS_FIRST));
+            }
+            None => {}
         }
-        if page.records() > 0 {
-            self.first = Some(self.identity(&page, 0)?);
-        }
+        self.first = front.or(Some(first));
         Ok(Some(format!(
-            "{address}: the record that was the first is no longer on this page; if the source puts new records first, they are not fetched"
+            "{address}: the records that were the first are no longer on this page; if the source puts new records first, they are not fetched"
         )))
     }
 
-    /// How many records of this page earlier walks took. If the last of these is no longer where it was, new records may
-    /// be on pages before this one, where numbers do not lead: an error. A page with a name has all records that its name
-    /// stands for, so it is taken once more from its first.
+    /// How many records of this page earlier walks took. If these are no longer where they were, new records may be on
+    /// pages before this one, where numbers do not lead: an error. A page with a name has all records that its name stands
+    /// for, so it is taken once more from its first.
     fn done(&self, position: &Position, page: &Page) -> Result<u64> {
         let Resume { done, last, .. } = &self.resume;
-        let Some(at) = done
-            .checked_sub(1)
-            .filter(|_| self.resume.position == *position)
-        else {
+        if *done == 0 || self.resume.position != *position {
             return Ok(0);
-        };
+        }
         let records = page.records();
         let is_there = match last {
             _ if *done > records => false,
             None => true, // a bookmark of an older rtp
-            Some(last) => *last == self.identity(page, at)?,
+            Some(last) => *last == self.identity(page, *done)?,
         };
         match is_there {
             true => return Ok(*done),
@@ -320,15 +339,14 @@ impl Pages {
         }
         let address = shown(&self.fetcher.paging.address(position)?);
         let seen = match *done > records {
-            true => format!("{records} records, but an earlier run took {done} from this page"),
-            false => {
-                format!("record {done} of this page is not the one that an earlier run took last")
-            }
+            true => format!(
+                "{records} records, but an earlier run took {done} from this page, so the source has moved its records, or makes smaller pages than before"
+            ),
+            false => format!(
+                "records up to {done} of this page are not those that an earlier run took last, so the source has moved its records"
+            ),
         };
-        Err(Error::missing(format!(
-            "{address}: {seen}, so the source has moved its records"
-        ))
-        .hint(MOVED))
+        Err(Error::missing(format!("{address}: {seen}")).hint(MOVED))
     }
 
     /// An error if this page is full and more are wanted, but no response so far says where the next one is.

@@ -37,11 +37,11 @@ pub struct Resume {
     pub position: Position,
     /// Records of that page that were taken before, from its first: it may have grown since.
     pub done: u64,
-    /// What identifies the last one of these. If it is no longer where it was, the source has moved its records, and
-    /// those that are new are somewhere else.
+    /// What identifies these, in their order. If they are no longer where they were, the source has moved its records,
+    /// and those that are new are somewhere else.
     pub last: Option<String>,
-    /// What identifies the first record of the first page, if the walk has left it by a name: what the source puts before
-    /// that record would never be seen.
+    /// What identifies each of the first records of the first page, if the walk has left it by a name: what the source puts
+    /// before those would never be seen.
     pub first: Option<String>,
 }
 
@@ -197,7 +197,7 @@ impl Paging {
 
     /// Where to continue once `taken` of a page's records are safe, those taken by earlier walks included; none if the
     /// page moves nothing, because it is empty. That is the same page until the next one is named: numbers alone do not
-    /// show whether the source has put new records first, the last record taken does. Pages of an endless source never
+    /// show whether the source has put new records first, those that were taken do. Pages of an endless source never
     /// change.
     pub fn resume(
         &self,
@@ -393,6 +393,14 @@ mod tests {
         );
         let error = at("http://h/p").address(&next).unwrap_err().to_string();
         assert!(error.contains("`api_key`"), "{error}");
+        // Both values of one name come back.
+        for base in ["http://h/p?key=a&key=b", "http://h/p"] {
+            let p = at(base);
+            let target = "/p?key=a&key=b&page=2&token=a+b%2Fc";
+            let next = p.after(&Position::Start, 1, &Hint::Next(target.into()));
+            let next = p.address(&next.unwrap().unwrap()).unwrap();
+            assert_eq!(next.as_str(), format!("http://h{target}"), "{base}");
+        }
     }
 
     #[test]

@@ -20,9 +20,10 @@ fn value_of<'q>(query: &'q str, param: &str) -> Option<&'q str> {
 pub(super) fn hide_secrets(next: &mut Url, base: &Url) {
     let Some(query) = next.query() else { return };
     let hidden = secret::with_secrets(query, |param, value| {
+        // Of several parameters of one name, the first one takes the place of the mask again.
         let mut known = base.query_pairs();
-        let is_known = known.any(|(name, known)| name == param && known == value);
-        is_known.then(|| MASK.into())
+        let (_, known) = known.find(|(name, _)| name == param)?;
+        (known == value).then(|| MASK.into())
     });
     next.set_query(Some(&hidden));
 }

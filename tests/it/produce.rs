@@ -339,6 +339,37 @@ fn an_older_reject_file_stays_until_something_was_read() {
 }
 
 #[test]
+fn two_runs_do_not_write_one_reject_file() {
+    let place = Place::ready();
+    let count = "SELECT count(*) FROM user_events";
+    let produce = ["produce", "--rejects", "bad"];
+    let in_use = || {
+        let ran = place.rtp(&produce, b"{\"id\":2}\n");
+        assert_eq!((ran.status, ran.counts()), (4, [0; 5]), "{}", ran.stderr);
+        assert!(ran.stderr.contains("bad is in use"), "{}", ran.stderr);
+    };
+    // The file is new, and then it is an older one that the first bad record replaces.
+    for already in 0..2 {
+        let mut first = place.start(&produce);
+        first.write(user(already, 0, "a").as_bytes());
+        first.write(b"\n");
+        let arrived = (already + 1).to_string();
+        eventually("an event", || place.query(".rtp/log.db", count) == arrived);
+        in_use();
+        first.write(format!("{{\"id\":\"of run {already}\"}}\n").as_bytes());
+        let written = || std::fs::read_to_string(place.path("bad")).unwrap();
+        first.close_input();
+        assert_eq!(first.end().status, 1);
+        assert!(
+            written().contains(&format!("of run {already}")),
+            "{}",
+            written()
+        );
+        assert_eq!(written().lines().count(), 1);
+    }
+}
+
+#[test]
 fn an_input_in_another_format_is_refused_before_anything_is_sent() {
     let place = Place::ready();
     place.write("good", users(2));

@@ -3,18 +3,21 @@
 use url::Url;
 
 use crate::error::{Error, Result};
+use crate::source::query::remove_param;
 
 /// The target of the first link from the page at `here` whose relation types include `next`, among the values of all
-/// `Link` header fields. An error for a value that cannot be read, because the link that it may hold would be a lost page.
+/// `Link` header fields. `here` lacks the parameter `key`, which contains the API key, whether a link repeats it or not.
+/// An error for a value that cannot be read, because the link that it may hold would be a lost page.
 pub(super) fn next<'v>(
     values: impl IntoIterator<Item = &'v [u8]>,
     here: &Url,
+    key: Option<&str>,
 ) -> Result<Option<String>> {
     for value in values {
         let value = ascii(value);
         let mut rest = value.as_str();
         while let Some(link) = take_link(&mut rest)? {
-            if link.is_next() && link.is_from(here)? {
+            if link.is_next() && link.is_from(here, key)? {
                 return Ok(Some(link.target));
             }
         }
@@ -50,11 +53,14 @@ impl Link {
     }
 
     /// Whether it leads from this page: the next page of another resource is another page.
-    fn is_from(&self, here: &Url) -> Result<bool> {
+    fn is_from(&self, here: &Url, key: Option<&str>) -> Result<bool> {
         let Some(anchor) = &self.anchor else {
             return Ok(true);
         };
-        let from = here.join(anchor).map_err(|_| unreadable(anchor))?;
+        let mut from = here.join(anchor).map_err(|_| unreadable(anchor))?;
+        if let Some(key) = key {
+            remove_param(&mut from, key);
+        }
         Ok(from == *here)
     }
 }
@@ -166,7 +172,7 @@ mod tests {
 
     fn next_of(values: &[&[u8]]) -> Result<Option<String>> {
         let here = Url::parse("http://h/p?page=1").unwrap();
-        next(values.iter().copied(), &here)
+        next(values.iter().copied(), &here, Some("key"))
     }
 
     fn read(value: &str) -> Result<Option<String>> {
@@ -210,6 +216,7 @@ mod tests {
             ("</9>; rel=next; anchor=\"/other\", </2>; rel=next", "/2"),
             ("</9>; rel=next; anchor=\"#part\", </2>; rel=next", "/2"),
             ("</2>; anchor=\"http://h/p?page=1\"; rel=next", "/2"),
+            ("</2>; anchor=\"http://h/p?page=1&key=x\"; rel=next", "/2"),
             ("</2>; anchor=\"\"; rel=next; anchor=\"/other\"", "/2"),
         ];
         for (value, target) in table {

@@ -107,11 +107,9 @@ impl HttpSource {
         check_status(&response)?;
         let next_link = match self.reads_links {
             true => {
-                let values = response.headers().get_all(header::LINK);
-                link::next(
-                    values.iter().map(HeaderValue::as_bytes),
-                    &self.page_of(&response),
-                )?
+                let values = response.headers().get_all(header::LINK).iter();
+                let here = self.page_of(&response);
+                link::next(values.map(HeaderValue::as_bytes), &here, self.key_param())?
             }
             false => None,
         };
@@ -122,10 +120,18 @@ impl HttpSource {
     /// The page that a response is, by its address after redirects, without the key that its links do not have.
     fn page_of(&self, response: &reqwest::Response) -> Url {
         let mut page = response.url().clone();
-        if let Credentials::Query(param, _) = &self.credentials {
+        if let Some(param) = self.key_param() {
             remove_param(&mut page, param);
         }
         page
+    }
+
+    /// The query parameter that contains the API key.
+    fn key_param(&self) -> Option<&str> {
+        match &self.credentials {
+            Credentials::Query(param, _) => Some(param),
+            _ => None,
+        }
     }
 
     async fn request(&self, address: &Url) -> Result<reqwest::Response> {
