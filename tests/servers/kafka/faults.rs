@@ -52,6 +52,28 @@ fn a_paused_broker_costs_nothing_and_doubles_nothing() {
     assert_eq!((ran.status, ran.counts()[0]), (0, 60_400), "{}", ran.stderr);
 }
 
+/// While one member hangs, the coordinator lets the others wait for it. That is no outage.
+#[test]
+fn a_member_that_waits_for_one_that_hangs_does_not_miss_its_coordinator() {
+    let Some(server) = server("kafka", Access::Open) else {
+        return;
+    };
+    let kafka = Kafka::ready(server, 2);
+    kafka.rtp(&["produce"], users(10).as_bytes());
+    let older = kafka.start(&["stream"]);
+    eventually("the first rows are stored", || kafka.stored() == 10);
+    older.signal("STOP"); // until its session has timed out, after 10 s
+    let newer = kafka.start(&["stream"]);
+    kafka.rtp(&["produce"], users(20).as_bytes());
+    eventually("the other rows are stored", || kafka.stored() == 20);
+    newer.signal("TERM");
+    let ran = newer.end();
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(!ran.stderr.contains("coordinator"), "{}", ran.stderr);
+    older.signal("KILL");
+    older.end();
+}
+
 #[test]
 fn a_killed_broker_is_waited_for_and_nothing_is_lost() {
     let Some(server) = own_server("kafka", "killed") else {

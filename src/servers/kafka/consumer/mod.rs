@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
@@ -41,6 +41,7 @@ pub struct KafkaConsumer {
     committer: Option<Committer>,
     membership: Membership,
     server: Address,
+    config: ClientConfig,
     topic: String,
     epoch: Epoch,
     owned: BTreeMap<i32, Owned>,
@@ -106,6 +107,7 @@ impl KafkaConsumer {
             committer: None,
             membership,
             server: server.clone(),
+            config,
             topic: topic.into(),
             epoch: Epoch::default(),
             owned: BTreeMap::new(),

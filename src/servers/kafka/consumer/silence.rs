@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
+use rdkafka::config::FromClientConfig as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
 
@@ -31,7 +32,6 @@ const AT_ONCE: usize = 32;
 const LAST_QUESTION: Duration = Duration::from_millis(250);
 
 /// When a member last looked, asked and heard.
-#[derive(Debug)]
 pub(super) struct Silence {
     looked: Option<Instant>,
     /// When the group last gave it partitions, answered, or was not expected to.
@@ -39,6 +39,19 @@ pub(super) struct Silence {
     /// When some question was last not answered well: the next ones follow after a pause, because each may take a
     /// second, and commits wait for it.
     in_vain: Option<Instant>,
+    /// Asks about the group, without being a member: a broker answers nothing more on a connection while it keeps a
+    /// member waiting there for the others.
+    asker: Option<BaseConsumer>,
+}
+
+impl std::fmt::Debug for Silence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Silence({:?}, {:?}, {:?})",
+            self.looked, self.group, self.in_vain
+        )
+    }
 }
 
 impl Silence {
@@ -47,6 +60,7 @@ impl Silence {
             looked: None,
             group: Instant::now(),
             in_vain: None,
+            asker: None,
         }
     }
 }
@@ -82,7 +96,16 @@ impl KafkaConsumer {
         }
         let mut any = TopicPartitionList::new();
         any.add_partition(&self.topic, 0);
-        match self.client()?.committed_offsets(any, SHORT_TIMEOUT) {
+        let asker = match self.silence.asker.take() {
+            Some(asker) => asker,
+            None => BaseConsumer::from_config(&self.config)
+                .map_err(|e| kafka::error(&self.server, &e))?,
+        };
+        let answer = asker.committed_offsets(any, SHORT_TIMEOUT);
+        if answer.is_err() {
+            self.silence.asker = Some(asker);
+        }
+        match answer {
             Ok(_) => {
                 self.troubles.coordinator_is_well();
                 self.silence.group = now;
