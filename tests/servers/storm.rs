@@ -2,9 +2,11 @@
 //! and again. No event may be lost or wrong at the end, and at no time may an offset be committed before its rows are in
 //! the table, according to our own queries.
 //!
-//! One round by default; `RTP_STORM_ROUNDS=20` runs the seeds 1 to 20, one after the other.
+//! One round by default; `RTP_STORM_ROUNDS=20` runs the seeds 1 to 20, one after the other, and `RTP_STORM_ROUNDS=7-9`
+//! those from 7 to 9.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -310,10 +312,13 @@ async fn members_that_come_and_go_while_cassandra_stands_still_lose_nothing() {
     let node = node.strip_prefix("cassandra://").unwrap();
     let session = SessionBuilder::new().known_node(node).build().await;
     let session = session.unwrap();
-    let rounds = std::env::var("RTP_STORM_ROUNDS").map_or(1, |rounds| rounds.parse().unwrap());
+    let rounds = std::env::var("RTP_STORM_ROUNDS").unwrap_or("1".into());
+    let (first, last) = rounds.split_once('-').unwrap_or(("1", &rounds));
+    let seeds: RangeInclusive<u64> = first.parse().unwrap()..=last.parse().unwrap();
     tokio::task::block_in_place(|| {
         let _one_at_a_time = LOAD.lock().unwrap_or_else(PoisonError::into_inner);
-        for seed in 1..=rounds {
+        assert!(!seeds.is_empty(), "{rounds}");
+        for seed in seeds {
             eprintln!("{}", round(seed, kafka, &cassandra, &session));
         }
     });
