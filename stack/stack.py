@@ -475,6 +475,9 @@ def is_ready_kafka(stack):
 
 def start_cassandra(stack, jars):
     home = stack.home("cassandra")
+    # By default Cassandra acknowledges writes that a killed server may lose, up to the last 10 s.
+    is_synced = os.environ.get("RTP_CASSANDRA_COMMITLOG_SYNC", "periodic") == "batch"
+    sync = "commitlog_sync: batch" if is_synced else "commitlog_sync: periodic\ncommitlog_sync_period: 10000ms"
     yaml = f"""
 cluster_name: rtp
 num_tokens: 16
@@ -484,8 +487,7 @@ commitlog_directory: {home}/commitlog
 saved_caches_directory: {home}/saved_caches
 hints_directory: {home}/hints
 cdc_raw_directory: {home}/cdc
-commitlog_sync: periodic
-commitlog_sync_period: 10000ms
+{sync}
 endpoint_snitch: SimpleSnitch
 seed_provider:
   - class_name: org.apache.cassandra.locator.SimpleSeedProvider

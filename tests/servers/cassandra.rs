@@ -20,7 +20,7 @@ use scylla::value::CqlTimestamp;
 
 use super::common::{Place, Ran, Running, eventually, user, users};
 use super::keeps;
-use super::stack::{Access, Server, own_server, server};
+use super::stack::{Access, Server, own_durable_server, own_server, server};
 
 /// The tables of a Cassandra cluster.
 struct Tables(Arc<dyn RealtimeStores>);
@@ -443,7 +443,7 @@ async fn a_server_that_stops_is_waited_for() {
 
 #[test]
 fn a_server_that_is_stopped_or_killed_is_noticed_by_every_command() {
-    let Some(cassandra) = own_server("cassandra", "gone") else {
+    let Some(cassandra) = own_durable_server("cassandra", "gone") else {
         return;
     };
     let place = place(&cassandra, "gone");

@@ -11,6 +11,7 @@ pub struct Server {
     name: &'static str,
     /// Where its files are.
     pub folder: PathBuf,
+    is_durable: bool,
     /// What rtp needs to find it: addresses and password files, by variable.
     pub environment: BTreeMap<String, String>,
 }
@@ -55,13 +56,19 @@ pub fn server(name: &'static str, access: Access) -> Option<&'static Server> {
         Access::Open => "open",
         Access::Guarded => "guarded",
     };
-    let started = slot.get_or_init(|| Server::start(name, access, kind));
+    let started = slot.get_or_init(|| Server::start(name, access, kind, false));
     started.as_ref().map_err(|why| does_not_run(why)).ok()
 }
 
 /// Like [`server`], but for one test only, which may stop it.
 pub fn own_server(name: &'static str, test: &str) -> Option<Server> {
-    let started = Server::start(name, Access::Open, test);
+    let started = Server::start(name, Access::Open, test, false);
+    started.map_err(|why| does_not_run(&why)).ok()
+}
+
+/// The same, but what it has acknowledged survives when it is killed.
+pub fn own_durable_server(name: &'static str, test: &str) -> Option<Server> {
+    let started = Server::start(name, Access::Open, test, true);
     started.map_err(|why| does_not_run(&why)).ok()
 }
 
@@ -75,12 +82,18 @@ pub fn does_not_run(why: &str) {
 
 impl Server {
     /// An error says what must be installed first.
-    fn start(name: &'static str, access: Access, kind: &str) -> Result<Server, String> {
+    fn start(
+        name: &'static str,
+        access: Access,
+        kind: &str,
+        is_durable: bool,
+    ) -> Result<Server, String> {
         let pid = std::process::id();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{kind}-{pid}"));
         let mut server = Server {
             name,
             folder,
+            is_durable,
             environment: BTreeMap::new(),
         };
         let pid = pid.to_string();
@@ -116,6 +129,10 @@ impl Server {
             .args(more)
             .env("RTP_KAFKA_HEAP", "512m")
             .env("RTP_CASSANDRA_HEAP", "768m")
+            .env(
+                "RTP_CASSANDRA_COMMITLOG_SYNC",
+                if self.is_durable { "batch" } else { "periodic" },
+            )
             .output()
             .unwrap()
     }
