@@ -15,6 +15,7 @@ use crate::exit::Exit;
 use crate::run::exposition;
 use crate::run::files::Files;
 use crate::run::{LogFormat, Run};
+use crate::secret::MASK;
 
 /// Move records from an HTTP API into a real-time store (through an event log) and a batch store, and prove that
 /// the two agree.
@@ -226,7 +227,7 @@ fn without_addresses(error: clap::Error, values: &[OsString]) -> clap::Error {
     let message = message.split("\n\nFor more").next().unwrap_or_default();
     let message = message.strip_prefix("error: ").unwrap_or(message);
     let masked = values.iter().fold(message.to_string(), |message, value| {
-        message.replace(value, "***")
+        message.replace(value, MASK)
     });
     Cli::command().error(error.kind(), masked)
 }

@@ -2,9 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-
-/// What stands for a name that may be a secret.
-const MASK: &str = "***";
+use crate::secret::MASK;
 
 /// Print the man page of rtp, or of one command
 ///

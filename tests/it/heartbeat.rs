@@ -233,6 +233,16 @@ fn a_group_beyond_the_end_of_its_topic_has_failed() {
     }
 }
 
+/// A stream does not continue in the real-time store, and the heartbeat says why.
+fn why_the_store_has_failed(place: &Place) -> String {
+    let streamed = place.rtp(&["stream", "--until-end"], b"");
+    assert_eq!(streamed.status, 5, "{}", streamed.stderr);
+    let (ran, round) = heartbeat(place, &[]);
+    assert_eq!(ran.status, 5, "{}", ran.stdout);
+    assert_eq!(statuses(&round), ["ok", "failed", "ok"]);
+    round["checks"][1]["detail"].as_str().unwrap().to_string()
+}
+
 #[test]
 fn a_store_that_continues_another_log_has_failed() {
     let place = Place::ready();
@@ -242,12 +252,7 @@ fn a_store_that_continues_another_log_has_failed() {
         std::fs::remove_file(place.path(file)).ok();
     }
     place.rtp(&["init"], b"");
-    let streamed = place.rtp(&["stream", "--until-end"], b"");
-    assert_eq!(streamed.status, 5, "{}", streamed.stderr);
-    let (ran, round) = heartbeat(&place, &[]);
-    assert_eq!(ran.status, 5, "{}", ran.stdout);
-    assert_eq!(statuses(&round), ["ok", "failed", "ok"]);
-    let detail = round["checks"][1]["detail"].as_str().unwrap();
+    let detail = why_the_store_has_failed(&place);
     let told = "but this log's topic is `sqlite topic ";
     assert!(
         detail.contains(told) && detail.contains("use a new --group"),
@@ -281,12 +286,7 @@ fn a_store_that_is_ahead_of_a_restored_log_has_failed() {
         if events > 0 {
             place.rtp(&["produce"], users(events).as_bytes());
         }
-        let streamed = place.rtp(&["stream", "--until-end"], b"");
-        assert_eq!(streamed.status, 5, "{}", streamed.stderr);
-        let (ran, round) = heartbeat(&place, &[]);
-        assert_eq!(ran.status, 5, "{}", ran.stdout);
-        assert_eq!(statuses(&round), ["ok", "failed", "ok"]);
-        let detail = round["checks"][1]["detail"].as_str().unwrap();
+        let detail = why_the_store_has_failed(&place);
         let told = "group rtp cannot continue in this store: its offset in partition ";
         assert!(detail.starts_with(told), "{detail}");
         assert!(detail.contains(why), "{detail}");
