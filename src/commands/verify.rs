@@ -11,7 +11,10 @@ use crate::exit::Exit;
 use crate::intake::chunk::FileFormat;
 use crate::run::Run;
 use crate::run::files::Files;
-use crate::verify::{Comparison, Report, Sample, Tolerances, compare};
+use crate::run::retry::Retry;
+use crate::verify::{
+    ComparedSeries, Comparison, Report, Sample, Side, Tolerances, compare, compare_series,
+};
 
 /// How many differences are shown.
 const DEFAULT_SAMPLE: u64 = 20;
@@ -22,6 +25,8 @@ const DEFAULT_SAMPLE: u64 = 20;
 /// extra: the other way round; changed: a column differs, shown with both values; duplicate: a store has the key
 /// more than once. Rows that differ are read again before they are reported. Nothing is written to the stores,
 /// and their writers are never blocked.
+///
+/// The tables that a real-time store keeps for reads by time are compared with its main table if `--series` is given.
 ///
 /// Ends with status 0 if the stores are equal, 1 if not. The summary counts the rows of both stores: equal rows
 /// as written, rows that differ as rejected, duplicates beyond the first row of their key as deduplicated.
@@ -35,11 +40,16 @@ pub struct Args {
     /// `ignore` to leave the column out of the comparison; repeatable
     #[arg(long, value_name = "COLUMN=AMOUNT")]
     tolerance: Vec<String>,
+    /// Also compare each table for reads by time with the real-time store's main table: missing if it lacks a key's
+    /// newest row, extra if a row's key or version is not in the main table or its bucket is another one's, changed
+    #[arg(long)]
+    series: bool,
     /// Show at most this many differences on stderr, with their values [default: 20, with values only if stderr
     /// is a terminal, because logs are kept]
     #[arg(long, value_name = "N")]
     sample: Option<u64>,
-    /// Write every difference to this file, with class, key, store, column and both values; `-` means standard output
+    /// Write every difference to this file, with class, key, store, column and both values; `-` means standard output.
+    /// For a table for reads by time, its name is in place of the store, and its value in place of the batch store's
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Format of --output [default: csv for a file named *.csv, otherwise ndjson]
@@ -98,16 +108,69 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     }
     let compared =
         compared.ok_or_else(|| Error::internal("the comparison ended without a result"))?;
+    let rows = compared.rows[Side::Realtime as usize];
+    let series = args.series(&comparison, rows, retry, &mut report).await?;
+    if let Some(signal) = run.stop.requested() {
+        return Ok(signal.exit());
+    }
     report.finish()?;
     compared.count(run);
     compared.tell(&names, &comparison.tolerances, run);
-    Ok(match compared.rows {
-        [0, 0] if compared.is_equal() => Exit::verdict(!args.require_records),
-        _ => Exit::verdict(compared.is_equal()),
-    })
+    for (series, compared) in &series {
+        compared.tell(series, &names[0], run);
+    }
+    let is_equal = compared.is_equal() && series.iter().all(|(_, compared)| compared.is_equal());
+    let has_records = compared.rows != [0, 0] || !args.require_records;
+    Ok(Exit::verdict(is_equal && has_records))
 }
 
 impl Args {
+    /// Compares the tables for reads by time that have rows of their own, or says that they were not compared. Their
+    /// names and results; some or none of them after a stop.
+    async fn series(
+        &self,
+        comparison: &Comparison,
+        rows: u64,
+        retry: &Retry,
+        report: &mut Report<'_>,
+    ) -> Result<Vec<(String, ComparedSeries)>> {
+        let (dataset, run) = (comparison.dataset(), &retry.run);
+        let store = &self.realtime.realtime_store;
+        let mut all = Vec::new();
+        for series in &dataset.realtime.series {
+            let name = format!("{}.{}", dataset.realtime.keyspace, series.table);
+            if store.series(dataset, series).is_none() {
+                if self.series {
+                    let table = &dataset.realtime.table;
+                    run.info(format!(
+                        "{name} shows the rows of {table}, so there is nothing to compare"
+                    ));
+                }
+                continue;
+            }
+            if !self.series {
+                run.info(format!("{name} was not compared; --series compares it"));
+                continue;
+            }
+            let open = async || match store.series(dataset, series) {
+                Some(opening) => opening.await,
+                None => Err(Error::internal("a series has gone")),
+            };
+            let reader = retry.through_outage(open).await?;
+            let table = retry
+                .through_outage(async || store.table(dataset).await)
+                .await?;
+            report.turn_to(name.clone());
+            let compared =
+                compare_series(comparison, series, reader, table, rows, retry, report).await?;
+            match compared {
+                Some(compared) => all.push((name, compared)),
+                None => break,
+            }
+        }
+        Ok(all)
+    }
+
     fn report<'r>(&self, names: &[String; 2], run: &'r Run) -> Result<Report<'r>> {
         let output = self.output.as_ref().map(|path| {
             let format = self.format.unwrap_or_else(|| FileFormat::of(path));

@@ -7,6 +7,7 @@ pub mod conformance;
 pub mod event_log;
 pub mod monitor;
 pub mod realtime_store;
+pub mod series_reader;
 pub mod table_reader;
 pub mod table_schema;
 

@@ -4,11 +4,13 @@ use std::fmt::{Debug, Display};
 use std::path::Path;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Series};
 use crate::error::Result;
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::monitor::StoreMonitor;
+use crate::ports::series_reader::SeriesReader;
 use crate::ports::table_reader::TableReader;
 use crate::record::row::Rows;
 
@@ -41,6 +43,15 @@ pub trait RealtimeStores: Debug + Display + Send + Sync {
 
     /// The dataset's table, for reading.
     async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>>;
+
+    /// Opens one of the dataset's series for reading; none if it has no rows of its own, but shows those of the table.
+    fn series<'a>(
+        &'a self,
+        _dataset: &'a Dataset,
+        _series: &'a Series,
+    ) -> Option<BoxFuture<'a, Result<Box<dyn SeriesReader>>>> {
+        None
+    }
 
     /// Watches the store.
     async fn monitor(&self, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>>;

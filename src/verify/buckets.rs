@@ -300,7 +300,7 @@ fn digest(row: EncodedRow<'_>, side: Side) -> u128 {
     }
 }
 
-fn go_on(comparison: &Comparison, rows: u64) -> ControlFlow<()> {
+pub(super) fn go_on(comparison: &Comparison, rows: u64) -> ControlFlow<()> {
     match rows.is_multiple_of(STOP_EVERY) && comparison.stop.requested().is_some() {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),

@@ -12,6 +12,7 @@ mod buckets;
 mod compared;
 mod recheck;
 mod report;
+mod series;
 mod tolerance;
 
 use std::ops::ControlFlow;
@@ -21,6 +22,7 @@ use self::buckets::{Keys, Sums, Suspects, differing_keys, groups};
 pub use self::compared::Compared;
 use self::recheck::Recheck;
 pub use self::report::{Class, Content, Difference, Report, Sample};
+pub use self::series::{ComparedSeries, compare_series};
 pub use self::tolerance::Tolerances;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -70,6 +72,11 @@ impl Comparison {
             tolerances,
             stop,
         }
+    }
+
+    /// The dataset whose tables are compared.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use super::{Class, Compared, Comparison, Content, Difference, Report, Side, Table, Tolerances};
 use crate::error::{Error, Result};
-use crate::ports::table_reader::{Foreign, StoredRow, Visitor};
+use crate::ports::table_reader::{Foreign, StoredRow, TableReader, Visitor};
 use crate::record::value::Value;
 use crate::run::retry::Retry;
 
@@ -70,26 +70,35 @@ impl<'a> Recheck<'a> {
         let none = FoundRows::default();
         for key in self.keys.drain(..) {
             let encoding = encoded(&key);
-            let found = [&realtime, &batch].map(|rows| rows.get(&encoding).unwrap_or(&none));
+            let found = [&realtime, &batch].map(|rows| rows.found.get(&encoding).unwrap_or(&none));
             judge(self.comparison, &key, found, report, compared)?;
         }
         Ok(())
     }
 
-    async fn read(&mut self, side: Side) -> Result<BTreeMap<Vec<u8>, FoundRows>> {
+    async fn read(&mut self, side: Side) -> Result<RowsByKey<'a>> {
         let table = self.tables[side as usize].get()?;
-        let mut rows = RowsByKey {
-            comparison: self.comparison,
-            found: BTreeMap::new(),
-        };
-        self.retry
-            .through_outage(async || {
-                rows.found.clear();
-                table.read(&self.keys, &mut rows).await
-            })
-            .await?;
-        Ok(rows.found)
+        read_again(self.comparison, table, &self.keys, self.retry).await
     }
+}
+
+/// The rows of these keys as they are now.
+pub(super) async fn read_again<'c>(
+    comparison: &'c Comparison,
+    table: &mut dyn TableReader,
+    keys: &[Value<'static>],
+    retry: &Retry,
+) -> Result<RowsByKey<'c>> {
+    let mut rows = RowsByKey {
+        comparison,
+        found: BTreeMap::new(),
+    };
+    let read = async || {
+        rows.found.clear();
+        table.read(keys, &mut rows).await
+    };
+    retry.through_outage(read).await?;
+    Ok(rows)
 }
 
 /// The rows of one key.
@@ -99,15 +108,33 @@ struct FoundRows {
     rows: Vec<OwnedRow>,
 }
 
+/// A row that was read.
 #[derive(Debug)]
-struct OwnedRow {
-    values: Vec<Value<'static>>,
+pub(super) struct OwnedRow {
+    pub(super) values: Vec<Value<'static>>,
     foreign: Vec<Foreign>,
 }
 
-struct RowsByKey<'a> {
+impl OwnedRow {
+    pub(super) fn of(row: &StoredRow<'_>) -> Self {
+        OwnedRow {
+            values: row.values.iter().map(Value::owned).collect(),
+            foreign: row.foreign.to_vec(),
+        }
+    }
+}
+
+/// Rows that were read, by the encodings of their keys.
+pub(super) struct RowsByKey<'a> {
     comparison: &'a Comparison,
     found: BTreeMap<Vec<u8>, FoundRows>,
+}
+
+impl RowsByKey<'_> {
+    /// The row of a key, the first one if there are several.
+    pub(super) fn row(&self, key: &Value<'_>) -> Option<&OwnedRow> {
+        self.found.get(&encoded(key))?.rows.first()
+    }
 }
 
 impl Visitor for RowsByKey<'_> {
@@ -120,10 +147,7 @@ impl Visitor for RowsByKey<'_> {
         let found = self.found.entry(key).or_default();
         found.count += 1;
         if found.rows.len() < ROWS_OF_A_KEY {
-            found.rows.push(OwnedRow {
-                values: row.values.iter().map(Value::owned).collect(),
-                foreign: row.foreign.to_vec(),
-            });
+            found.rows.push(OwnedRow::of(&row));
         }
         ControlFlow::Continue(())
     }
@@ -190,7 +214,7 @@ fn judge(
 }
 
 /// The columns in which two rows differ by more than is tolerated.
-fn differing(comparison: &Comparison, a: &OwnedRow, b: &OwnedRow) -> Vec<usize> {
+pub(super) fn differing(comparison: &Comparison, a: &OwnedRow, b: &OwnedRow) -> Vec<usize> {
     let tolerances = &comparison.tolerances;
     (0..a.values.len())
         .filter(|i| !tolerances.ignores(*i) && !are_close(tolerances, *i, a, b))
@@ -214,7 +238,7 @@ fn are_close(tolerances: &Tolerances, column: usize, a: &OwnedRow, b: &OwnedRow)
     }
 }
 
-fn content(row: &OwnedRow, column: usize) -> Content<'_> {
+pub(super) fn content(row: &OwnedRow, column: usize) -> Content<'_> {
     match row.foreign.iter().find(|f| f.field == column) {
         Some(foreign) => Content::Foreign(&foreign.found),
         None => Content::Value(&row.values[column]),

@@ -95,6 +95,8 @@ pub struct Sample {
 pub struct Report<'r> {
     run: &'r Run,
     tables: [String; 2],
+    /// The series that is compared with the first table, if one is.
+    series: Option<String>,
     sample: Sample,
     shown: u64,
     total: u64,
@@ -129,11 +131,18 @@ impl<'r> Report<'r> {
         Ok(Report {
             run,
             tables,
+            series: None,
             sample,
             shown: 0,
             total: 0,
             output,
         })
+    }
+
+    /// From now on, the differences are those of a series from the table of the real-time store.
+    pub fn turn_to(&mut self, series: String) {
+        self.tables[1].clone_from(&series);
+        self.series = Some(series);
     }
 
     /// Adds one difference.
@@ -145,7 +154,7 @@ impl<'r> Report<'r> {
         }
         match &mut self.output {
             None => Ok(()),
-            Some(output) => output.write(difference),
+            Some(output) => output.write(difference, self.series.as_deref()),
         }
     }
 
@@ -215,13 +224,14 @@ impl DifferenceFile {
         Ok(output)
     }
 
-    fn write(&mut self, d: &Difference<'_>) -> Result<()> {
+    fn write(&mut self, d: &Difference<'_>, series: Option<&str>) -> Result<()> {
         self.line.clear();
+        let store = series.or(d.side.map(Side::name));
         let line = match self.format {
             FileFormat::Ndjson => serde_json::to_string(&DifferenceLine {
                 class: d.class.name(),
                 key: json(&d.key),
-                store: d.side.map(Side::name),
+                store,
                 column: d.column,
                 realtime: json(&d.cells[0]),
                 batch: json(&d.cells[1]),
@@ -230,7 +240,7 @@ impl DifferenceFile {
             FileFormat::Csv => [
                 d.class.name().to_string(),
                 csv(&d.key),
-                d.side.map_or("", Side::name).to_string(),
+                store.unwrap_or_default().to_string(),
                 d.column.unwrap_or_default().to_string(),
                 csv(&d.cells[0]),
                 csv(&d.cells[1]),

@@ -131,6 +131,35 @@ fn equal_stores_are_equal() {
 }
 
 #[test]
+fn a_series_that_only_shows_the_table_needs_no_comparison() {
+    let place = Place::new();
+    for (args, input) in [
+        (&["init"][..], ""),
+        (&["produce"], &users(100)[..]),
+        (&["stream", "--until-end"], ""),
+        (&["load-batch"], &users(100)),
+    ] {
+        let ran = place.rtp(args, input.as_bytes());
+        assert_eq!(ran.status, 0, "{args:?}: {}", ran.stderr);
+    }
+    let equal = "equal: 100 rows in realtime.users and batch_users";
+    let view = "realtime.users_by_hour shows the rows of users, so there is nothing to compare";
+    for (args, said) in [
+        (&["verify"][..], &[equal][..]),
+        (&["verify", "--series"], &[view, equal]),
+    ] {
+        let ran = place.rtp(args, b"");
+        assert_eq!(
+            (ran.status, &messages(&ran)[..]),
+            (
+                0,
+                &said.iter().map(ToString::to_string).collect::<Vec<_>>()[..]
+            )
+        );
+    }
+}
+
+#[test]
 fn planted_differences_are_named_and_nothing_else() {
     let place = filled(2_000);
     edit(

@@ -210,7 +210,7 @@ async fn twenty_thousand_users_are_equal_in_both_stores() {
         (&["produce"][..], 20_000),
         (&["stream", "--until-end"], 20_000),
         (&["load-batch"], 20_000),
-        (&["verify"], 40_000),
+        (&["verify", "--series"], 40_000),
     ] {
         let input = match args[0] {
             "produce" | "load-batch" => events.as_bytes(),
@@ -223,6 +223,101 @@ async fn twenty_thousand_users_are_equal_in_both_stores() {
     let session = session(cassandra).await;
     assert_eq!(count(&session, "equal.users").await, 20_000);
     assert_eq!(count(&session, "equal.users_by_hour").await, 20_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_that_does_not_fit_its_table_is_told() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    let place = place(cassandra, "series");
+    // Two versions of each user, in one hour; the table has the second.
+    for second in [0, 60] {
+        let events: String = (0..3_000)
+            .map(|n| user(n, second, "a@example.com") + "\n")
+            .collect();
+        for args in [
+            &["produce"][..],
+            &["stream", "--until-end"],
+            &["load-batch", "--mode", "upsert"],
+        ] {
+            let input = if args[0] == "stream" { "" } else { &events };
+            let ran = rtp(&place, cassandra, args, input.as_bytes());
+            assert_eq!(ran.status, 0, "{args:?}: {}", ran.stderr);
+        }
+    }
+    let ran = rtp(&place, cassandra, &["verify"], b"");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let told = "series.users_by_hour was not compared; --series compares it";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let verify = ["verify", "--series", "--output", "-"];
+    let ran = rtp(&place, cassandra, &verify, b"");
+    assert_eq!((ran.status, &ran.stdout[..]), (0, ""), "{}", ran.stderr);
+    let told = "equal: series.users_by_hour has the newest row of each of the 3000 keys in series.users; 6000 rows";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+
+    let session = session(cassandra).await;
+    let key = |n: u64| format!("00000000-0000-4000-8000-{n:012}");
+    let series = "series.users_by_hour";
+    let shard = async |n| {
+        let select = format!(
+            "SELECT shard FROM {series} WHERE id = {} ALLOW FILTERING",
+            key(n)
+        );
+        let rows = session.query_unpaged(select, ()).await.unwrap();
+        let rows = rows.into_rows_result().unwrap();
+        rows.first_row::<(i32,)>().unwrap().0
+    };
+    let (shard, shard_of_eight) = (shard(7).await, shard(8).await);
+    let newest = "hour = '2026-11-01T00:00:00Z' AND fetched_at = '2026-11-01T00:01:00Z'";
+    let of_seven = format!("{newest} AND shard = {shard} AND id = {}", key(7));
+    let insert = |hour: &str, time: &str, id: &str| {
+        format!(
+            "INSERT INTO {series} (hour, shard, fetched_at, id) VALUES ('2026-11-01T{hour}:00:00Z', {shard}, '2026-11-01T{time}Z', {id})"
+        )
+    };
+    // The newest row of one is removed, then one of a key that the table lacks is added, a newer one, and an older one
+    // in an hour that is not its own; and a value of another is changed.
+    let changes = [
+        format!("DELETE FROM {series} WHERE {of_seven}"),
+        insert("00", "00:01:00", &key(9_000_000)),
+        insert("02", "02:00:00", &key(7)),
+        insert("05", "00:00:01", &key(7)),
+        format!(
+            "UPDATE {series} SET phone = '1' WHERE {newest} AND shard = {shard_of_eight} AND id = {}",
+            key(8)
+        ),
+    ];
+    for change in changes {
+        session.query_unpaged(change, ()).await.unwrap();
+    }
+    let ran = rtp(&place, cassandra, &verify, b"");
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    let told = "not equal: 1 missing in series.users_by_hour, 3 extra in series.users_by_hour, 1 changed; 3000 keys in series.users, 6002 rows in series.users_by_hour";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    assert!(
+        ran.stderr
+            .contains("equal: 3000 rows in series.users and batch_users")
+    );
+    let mut lines: Vec<_> = ran.stdout.lines().collect();
+    lines.sort_unstable();
+    let line = |class, key, column, realtime, batch| {
+        format!(
+            r#"{{"class":"{class}","key":"{key}","store":"{series}","column":"{column}","realtime":{realtime},"batch":{batch}}}"#
+        )
+    };
+    let null = || "null".to_string();
+    let at = |time| format!("\"2026-11-01T{time}.000Z\"");
+    let one = at("00:01:00");
+    let time = "fetched_at";
+    let expected = [
+        line("changed", key(8), "phone", null(), "\"1\"".into()),
+        line("extra", key(7), time, one.clone(), at("00:00:01")),
+        line("extra", key(7), time, one.clone(), at("02:00:00")),
+        line("extra", key(9_000_000), time, null(), one.clone()),
+        line("missing", key(7), time, one, null()),
+    ];
+    assert_eq!(lines, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,14 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 
 use super::monitor::CassandraMonitor;
 use super::realtime_store::CassandraStore;
 use super::table_reader::CassandraTable;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Series};
 use crate::error::Result;
 use crate::ports::monitor::StoreMonitor;
 use crate::ports::realtime_store::{RealtimeStore, RealtimeStores, Upstream};
+use crate::ports::series_reader::SeriesReader;
 use crate::ports::table_reader::TableReader;
 use crate::servers::address::{self, Address, Form};
 use crate::servers::{Role, Server, ServerKind};
@@ -71,6 +73,17 @@ impl RealtimeStores for Cassandra {
         Ok(Box::new(
             CassandraTable::open(&self.0, dataset, table).await?,
         ))
+    }
+
+    fn series<'a>(
+        &'a self,
+        dataset: &'a Dataset,
+        series: &'a Series,
+    ) -> Option<BoxFuture<'a, Result<Box<dyn SeriesReader>>>> {
+        Some(Box::pin(async move {
+            let opened = CassandraTable::open_series(&self.0, dataset, series).await?;
+            Ok(Box::new(opened) as Box<dyn SeriesReader>)
+        }))
     }
 
     async fn monitor(&self, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {

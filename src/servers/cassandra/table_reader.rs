@@ -1,4 +1,4 @@
-//! Reads the table of the real-time store in Cassandra, by concurrent ranges of tokens.
+//! Reads the tables of the real-time store in Cassandra, by concurrent ranges of tokens.
 
 use std::ops::ControlFlow;
 
@@ -12,12 +12,13 @@ use scylla::response::{PagingState, PagingStateResponse};
 use scylla::statement::prepared::PreparedStatement;
 
 use crate::dataset::ddl::quoted;
-use crate::dataset::{Dataset, Field};
+use crate::dataset::{Dataset, Field, FieldType, Series};
 use crate::error::{Error, Result};
+use crate::ports::series_reader::{Place, SeriesReader};
 use crate::ports::table_reader::{Foreign, StoredRow, TableReader, Visitor};
 use crate::record::value::Value;
 use crate::servers::address::Address;
-use crate::servers::cassandra::types::{self, One};
+use crate::servers::cassandra::types::{self, Parameters};
 use crate::servers::cassandra::{self, Cluster};
 
 /// Number of token ranges in a scan: many more than are read at once, so that no single long one delays the end.
@@ -43,28 +44,71 @@ pub struct CassandraTable {
     key: usize,
     scan: PreparedStatement,
     read: PreparedStatement,
+    /// The types of what `read` is asked for.
+    read_by: Vec<FieldType>,
 }
 
 impl CassandraTable {
     /// Opens a table of the dataset's keyspace, which must have a column of the right type for every
     /// field.
     pub async fn open(server: &Address, dataset: &Dataset, table: &str) -> Result<Self> {
+        let key = dataset.event.key;
+        Self::prepare(
+            server,
+            dataset,
+            table,
+            dataset.fields.clone(),
+            &[key],
+            &[key],
+        )
+        .await
+    }
+
+    /// Opens a series, whose rows have two more columns: bucket and shard.
+    pub async fn open_series(server: &Address, dataset: &Dataset, series: &Series) -> Result<Self> {
+        let (key, time) = (dataset.event.key, dataset.event.time);
+        let column = |name: &str, kind| Field {
+            name: name.into(),
+            kind,
+            ..dataset.time().clone()
+        };
+        let bucket = dataset.fields.len();
+        let mut fields = dataset.fields.clone();
+        fields.push(column(series.bucket.name(), FieldType::Timestamp));
+        fields.push(column("shard", FieldType::Int));
+        let (partition, row) = ([bucket, bucket + 1], [bucket, bucket + 1, time, key]);
+        Self::prepare(server, dataset, &series.table, fields, &partition, &row).await
+    }
+
+    /// Prepares the statements for a table with these columns, some of which are its partition key, and some identify
+    /// a row.
+    async fn prepare(
+        server: &Address,
+        dataset: &Dataset,
+        table: &str,
+        fields: Vec<Field>,
+        partition: &[usize],
+        row: &[usize],
+    ) -> Result<Self> {
         let cluster = Cluster::connect(server, &dataset.realtime.keyspace).await?;
         let table = cassandra::table(dataset, table);
-        let names: Vec<String> = dataset.fields.iter().map(|f| quoted(&f.name)).collect();
+        let names: Vec<String> = fields.iter().map(|f| quoted(&f.name)).collect();
         let select = format!("SELECT {} FROM {table}", names.join(", "));
-        let key = &names[dataset.event.key];
-        let scan = format!("{select} WHERE token({key}) >= ? AND token({key}) <= ?");
+        let partition: Vec<&str> = partition.iter().map(|i| names[*i].as_str()).collect();
+        let token = format!("token({})", partition.join(", "));
+        let scan = format!("{select} WHERE {token} >= ? AND {token} <= ?");
         let mut scan = cluster.prepare(&scan).await?;
         let page = (PAGE_VALUES / names.len()).clamp(1, PAGE);
         scan.set_page_size(page.try_into().unwrap_or(i32::MAX));
         let columns = scan.get_current_result_set_col_specs();
-        types::check_types(&table, &dataset.fields, columns.get().iter())?;
-        let read = format!("{select} WHERE {key} = ?");
+        types::check_types(&table, &fields, columns.get().iter())?;
+        let row_is: Vec<String> = row.iter().map(|i| format!("{} = ?", names[*i])).collect();
+        let read = format!("{select} WHERE {}", row_is.join(" AND "));
         Ok(CassandraTable {
             read: cluster.prepare(&read).await?,
+            read_by: row.iter().map(|i| fields[*i].kind).collect(),
             scan,
-            fields: dataset.fields.clone(),
+            fields,
             key: dataset.event.key,
             cluster,
         })
@@ -125,21 +169,8 @@ impl CassandraTable {
         }
         Ok(ControlFlow::Continue(()))
     }
-}
 
-/// A page of a range of tokens.
-struct Fetched {
-    range: [i64; 2],
-    answer: std::result::Result<(QueryResult, PagingStateResponse), ExecutionError>,
-}
-
-#[async_trait]
-impl TableReader for CassandraTable {
-    fn has_unique_keys(&self) -> bool {
-        true
-    }
-
-    async fn scan(&mut self, visitor: &mut dyn Visitor) -> Result<()> {
+    async fn scan_rows(&self, visitor: &mut dyn Visitor) -> Result<()> {
         let mut ranges = ranges();
         let first = ranges.by_ref().take(SCANS);
         let mut pages: FuturesUnordered<_> = first
@@ -165,15 +196,24 @@ impl TableReader for CassandraTable {
         Ok(())
     }
 
-    async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()> {
-        let (session, kind) = (&self.cluster.session, self.fields[self.key].kind);
-        let mut keys = keys.iter();
+    /// Reads the rows that are identified by these values.
+    async fn read_rows(
+        &self,
+        rows: impl Iterator<Item = Vec<Value<'_>>>,
+        visitor: &mut dyn Visitor,
+    ) -> Result<()> {
+        let session = &self.cluster.session;
+        let mut rows = rows;
         let mut reads = FuturesUnordered::new();
         loop {
             while reads.len() < READS
-                && let Some(key) = keys.next()
+                && let Some(values) = rows.next()
             {
-                reads.push(session.execute_unpaged(&self.read, One(key, kind)));
+                let row = Parameters {
+                    values,
+                    kinds: &self.read_by,
+                };
+                reads.push(session.execute_unpaged(&self.read, row));
             }
             let Some(answer) = reads.next().await else {
                 break;
@@ -185,6 +225,48 @@ impl TableReader for CassandraTable {
             }
         }
         Ok(())
+    }
+}
+
+/// A page of a range of tokens.
+struct Fetched {
+    range: [i64; 2],
+    answer: std::result::Result<(QueryResult, PagingStateResponse), ExecutionError>,
+}
+
+#[async_trait]
+impl TableReader for CassandraTable {
+    fn has_unique_keys(&self) -> bool {
+        true
+    }
+
+    async fn scan(&mut self, visitor: &mut dyn Visitor) -> Result<()> {
+        self.scan_rows(visitor).await
+    }
+
+    async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()> {
+        let keys = keys.iter().map(|key| vec![key.clone()]);
+        self.read_rows(keys, visitor).await
+    }
+}
+
+#[async_trait]
+impl SeriesReader for CassandraTable {
+    async fn scan(&mut self, visitor: &mut dyn Visitor) -> Result<()> {
+        self.scan_rows(visitor).await
+    }
+
+    async fn read(&mut self, places: &[Place], visitor: &mut dyn Visitor) -> Result<()> {
+        let rows = places.iter().map(|place| {
+            let (bucket, shard) = place.partition;
+            vec![
+                Value::Timestamp(bucket),
+                Value::Int(shard.into()),
+                Value::Timestamp(place.time),
+                place.key.clone(),
+            ]
+        });
+        self.read_rows(rows, visitor).await
     }
 }
 

@@ -120,22 +120,26 @@ pub(super) fn read<'f>(field: &Field, stored: Option<&'f [u8]>) -> Option<Value<
     })
 }
 
-/// One value bound to the only placeholder of a statement.
+/// Values bound to all placeholders of a statement.
 #[derive(Debug)]
-pub(super) struct One<'a>(pub(super) &'a Value<'a>, pub(super) FieldType);
+pub(super) struct Parameters<'a> {
+    pub(super) values: Vec<Value<'a>>,
+    pub(super) kinds: &'a [FieldType],
+}
 
-impl SerializeRow for One<'_> {
+impl SerializeRow for Parameters<'_> {
     fn serialize(
         &self,
         _: &RowSerializationContext<'_>,
         writer: &mut RowWriter<'_>,
     ) -> Result<(), SerializationError> {
-        write(self.0, self.1, writer.make_cell_writer())
-            .map(|_| ())
-            .map_err(SerializationError::new)
+        for (value, kind) in self.values.iter().zip(self.kinds) {
+            write(value, *kind, writer.make_cell_writer()).map_err(SerializationError::new)?;
+        }
+        Ok(())
     }
 
     fn is_empty(&self) -> bool {
-        false
+        self.values.is_empty()
     }
 }
