@@ -5,15 +5,17 @@
 //! series are compared with these; a larger table takes several passes. What does not fit is read again from both
 //! before it is reported.
 
+mod recheck;
+
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::ops::ControlFlow;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::recheck::{AT_ONCE, Recheck};
 use super::buckets::{Hashed, go_on};
-use super::recheck::{OwnedRow, content, differing, read_again};
-use super::{Class, Comparison, Content, Difference, Report};
+use super::{Comparison, Report};
 use crate::dataset::Series;
 use crate::error::Result;
 use crate::ports::series_reader::{Place, SeriesReader};
@@ -27,9 +29,6 @@ const PASS_KEYS: u64 = 900_000;
 
 /// Maximum suspects in a pass; a comparison ends with the pass that has more.
 const SUSPECTS: usize = 1 << 16;
-
-/// Suspects read again at once.
-const AT_ONCE: usize = 256;
 
 /// The result of the comparison of a series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -289,152 +288,6 @@ impl Visitor for Lacking<'_, '_> {
         let key = &row.values[self.0.comparison.dataset.event.key];
         self.0.lacking.push(key.owned());
         self.0.go_on()
-    }
-}
-
-/// Reads suspects again.
-struct Recheck<'a> {
-    comparison: &'a Comparison,
-    series: &'a Series,
-    reader: &'a mut dyn SeriesReader,
-    table: &'a mut dyn TableReader,
-    retry: &'a Retry,
-}
-
-impl Recheck<'_> {
-    /// Rows of the series that did not fit.
-    async fn versions(
-        &mut self,
-        places: &[Place],
-        report: &mut Report<'_>,
-        compared: &mut ComparedSeries,
-    ) -> Result<()> {
-        // The series first: the table is written before it, so the row that is read from the table is not older.
-        let stored = self.stored(places).await?;
-        let keys: Vec<_> = stored.iter().map(|(place, _)| place.key.clone()).collect();
-        let table = read_again(self.comparison, self.table, &keys, self.retry).await?;
-        for (place, version) in &stored {
-            let newest = table.row(&place.key);
-            let newest_at = newest.and_then(|row| self.place(row));
-            let is_placed = self.place(version).as_ref() == Some(place);
-            match (newest, newest_at) {
-                (Some(newest), Some(at)) if is_placed && at == *place => {
-                    self.tell_changes(&place.key, newest, version, report, compared)?;
-                }
-                (_, at) => {
-                    let newest = at.map(|at| at.time);
-                    let is_older = newest.is_some_and(|newest| place.time < newest);
-                    if !(is_placed && is_older) {
-                        compared.extra += 1;
-                        let times = [newest, Some(place.time)];
-                        self.tell(Class::Extra, &place.key, times, report)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Keys whose newest row was not found in the series.
-    async fn newest(
-        &mut self,
-        keys: &[Value<'static>],
-        report: &mut Report<'_>,
-        compared: &mut ComparedSeries,
-    ) -> Result<()> {
-        let table = read_again(self.comparison, self.table, keys, self.retry).await?;
-        let rows = || keys.iter().filter_map(|key| Some((key, table.row(key)?)));
-        let places: Vec<Place> = rows().filter_map(|(_, row)| self.place(row)).collect();
-        let stored = self.stored(&places).await?;
-        for (key, newest) in rows() {
-            let at = self.place(newest);
-            match stored.iter().find(|(place, _)| Some(place) == at.as_ref()) {
-                Some((_, version)) => self.tell_changes(key, newest, version, report, compared)?,
-                None => {
-                    compared.missing += 1;
-                    self.tell(Class::Missing, key, [at.map(|at| at.time), None], report)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn place(&self, row: &OwnedRow) -> Option<Place> {
-        Place::of(&self.comparison.dataset, self.series, &row.values)
-    }
-
-    async fn stored(&mut self, places: &[Place]) -> Result<Vec<(Place, OwnedRow)>> {
-        let mut rows = Stored {
-            comparison: self.comparison,
-            rows: Vec::new(),
-        };
-        let read = async || {
-            rows.rows.clear();
-            self.reader.read(places, &mut rows).await
-        };
-        self.retry.through_outage(read).await?;
-        rows.rows.into_iter().collect()
-    }
-
-    fn tell_changes(
-        &self,
-        key: &Value<'_>,
-        newest: &OwnedRow,
-        version: &OwnedRow,
-        report: &mut Report<'_>,
-        compared: &mut ComparedSeries,
-    ) -> Result<()> {
-        let columns = differing(self.comparison, newest, version);
-        compared.changed += u64::from(!columns.is_empty());
-        for column in columns {
-            report.add(&Difference {
-                class: Class::Changed,
-                key: Content::Value(key),
-                side: None,
-                column: Some(&self.comparison.dataset.fields[column].name),
-                cells: [content(newest, column), content(version, column)],
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Reports a row that only the table or only the series has, with the event times of both.
-    fn tell(
-        &self,
-        class: Class,
-        key: &Value<'_>,
-        times: [Option<i64>; 2],
-        report: &mut Report<'_>,
-    ) -> Result<()> {
-        let times = times.map(|time| time.map(Value::Timestamp));
-        report.add(&Difference {
-            class,
-            key: Content::Value(key),
-            side: None,
-            column: Some(&self.comparison.dataset.time().name),
-            cells: times
-                .each_ref()
-                .map(|time| time.as_ref().map_or(Content::Row, Content::Value)),
-        })
-    }
-}
-
-/// Rows of a series, by their place.
-struct Stored<'a> {
-    comparison: &'a Comparison,
-    rows: Vec<Result<(Place, OwnedRow)>>,
-}
-
-impl Visitor for Stored<'_> {
-    fn wants(&mut self, _: &Value<'_>) -> bool {
-        true
-    }
-
-    fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
-        let place = Place::stored(&self.comparison.dataset, row.values);
-        self.rows
-            .push(place.map(|place| (place, OwnedRow::of(&row))));
-        ControlFlow::Continue(())
     }
 }
 
