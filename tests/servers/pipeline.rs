@@ -115,7 +115,7 @@ async fn recorded_users_arrive_with_every_field_right_through_tls_and_passwords(
          rtp produce --require-complete u.ndjson
          rtp stream --until-end
          rtp load-batch --require-complete u.ndjson
-         rtp verify",
+         rtp verify --series",
         exports(&servers)
     ));
     assert_eq!(ran.status, 0, "{}", ran.stderr);
