@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::commands::args::{BatchStoreArg, MaxOutage, RealtimeStoreArg, RunsUntil};
-use crate::dataset::{Dataset, Nulls};
+use crate::dataset::{Dataset, Nulls, Series};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::intake::chunk::FileFormat;
+use crate::ports::series_reader::SeriesReader;
+use crate::ports::table_reader::TableReader;
 use crate::run::Run;
 use crate::run::files::Files;
 use crate::run::retry::Retry;
@@ -40,8 +42,9 @@ pub struct Args {
     /// `ignore` to leave the column out of the comparison; repeatable
     #[arg(long, value_name = "COLUMN=AMOUNT")]
     tolerance: Vec<String>,
-    /// Also compare each table for reads by time with the real-time store's main table: missing if it lacks a key's
-    /// newest row, extra if a row's key or version is not in the main table or its bucket is another one's, changed
+    /// Also compare each table for reads by time with the real-time store's main table. missing: it lacks the newest row
+    /// of a key; extra: it has a row of a key that the main table lacks, a newer row, or one in a wrong bucket or shard;
+    /// changed: the newest row has other values. With a `ttl`, a row in its place may outlive its key
     #[arg(long)]
     series: bool,
     /// Show at most this many differences on stderr, with their values [default: 20, with values only if stderr
@@ -101,6 +104,8 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
             names[0], names[1]
         ));
     }
+    // Before the comparison of the stores, which may take long: one that is not there is told at once.
+    let opened = args.open_series(dataset, retry).await?;
     let mut report = args.report(&names, run)?;
     let compared = compare(&comparison, [realtime, batch], retry, &mut report).await?;
     if let Some(signal) = run.stop.requested() {
@@ -109,7 +114,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let compared =
         compared.ok_or_else(|| Error::internal("the comparison ended without a result"))?;
     let rows = compared.rows[Side::Realtime as usize];
-    let series = args.series(&comparison, rows, retry, &mut report).await?;
+    let series = compare_all(&comparison, opened, rows, retry, &mut report).await?;
     if let Some(signal) = run.stop.requested() {
         return Ok(signal.exit());
     }
@@ -117,24 +122,51 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     compared.count(run);
     compared.tell(&names, &comparison.tolerances, run);
     for (series, compared) in &series {
-        compared.tell(series, &names[0], run);
+        compared.tell(series, &names[0], &comparison.tolerances, run);
     }
     let is_equal = compared.is_equal() && series.iter().all(|(_, compared)| compared.is_equal());
     let has_records = compared.rows != [0, 0] || !args.require_records;
     Ok(Exit::verdict(is_equal && has_records))
 }
 
+/// Compares all series. Their names and results; some or none of them after a stop.
+async fn compare_all(
+    comparison: &Comparison,
+    opened: Vec<OpenSeries<'_>>,
+    rows: u64,
+    retry: &Retry,
+    report: &mut Report<'_>,
+) -> Result<Vec<(String, ComparedSeries)>> {
+    let mut all = Vec::new();
+    for one in opened {
+        report.turn_to(one.name.clone());
+        let (series, reader, table) = (one.series, one.reader, one.table);
+        let compared =
+            compare_series(comparison, series, reader, table, rows, retry, report).await?;
+        match compared {
+            Some(compared) => all.push((one.name, compared)),
+            None => break,
+        }
+    }
+    Ok(all)
+}
+
+/// A series that is open for reading, with its name and its table.
+struct OpenSeries<'d> {
+    series: &'d Series,
+    name: String,
+    reader: Box<dyn SeriesReader>,
+    table: Box<dyn TableReader>,
+}
+
 impl Args {
-    /// Compares the tables for reads by time that have rows of their own, or says that they were not compared. Their
-    /// names and results; some or none of them after a stop.
-    async fn series(
+    /// Opens the tables for reads by time that have rows of their own, or says that they are not compared.
+    async fn open_series<'d>(
         &self,
-        comparison: &Comparison,
-        rows: u64,
+        dataset: &'d Dataset,
         retry: &Retry,
-        report: &mut Report<'_>,
-    ) -> Result<Vec<(String, ComparedSeries)>> {
-        let (dataset, run) = (comparison.dataset(), &retry.run);
+    ) -> Result<Vec<OpenSeries<'d>>> {
+        let run = &retry.run;
         let store = &self.realtime.realtime_store;
         let mut all = Vec::new();
         for series in &dataset.realtime.series {
@@ -156,17 +188,14 @@ impl Args {
                 Some(opening) => opening.await,
                 None => Err(Error::internal("a series has gone")),
             };
-            let reader = retry.through_outage(open).await?;
-            let table = retry
-                .through_outage(async || store.table(dataset).await)
-                .await?;
-            report.turn_to(name.clone());
-            let compared =
-                compare_series(comparison, series, reader, table, rows, retry, report).await?;
-            match compared {
-                Some(compared) => all.push((name, compared)),
-                None => break,
-            }
+            all.push(OpenSeries {
+                series,
+                name,
+                reader: retry.through_outage(open).await?,
+                table: retry
+                    .through_outage(async || store.table(dataset).await)
+                    .await?,
+            });
         }
         Ok(all)
     }

@@ -64,7 +64,8 @@ pub fn bucket(series: &Series, event_time: i64, key: &Value<'_>) -> (i64, i32) {
     key.encode(&mut encoded);
     let shard = xxh3_64(&encoded) % u64::from(series.shards);
     (
-        event_time.div_euclid(width) * width,
+        // No bucket starts before the first millisecond that a store can hold.
+        event_time.div_euclid(width).saturating_mul(width),
         shard.try_into().unwrap_or(i32::MAX), // a dataset has at most 65,535 shards
     )
 }

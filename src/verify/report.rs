@@ -179,6 +179,13 @@ impl<'r> Report<'r> {
         let [realtime, batch] = &self.tables;
         let key = shown(&d.key);
         match (d.class, d.column) {
+            // Of a series: the other table may have the key.
+            (Class::Missing, Some(_)) => {
+                format!("{name} {key}: its newest row is in {realtime}, not in {batch}")
+            }
+            (Class::Extra, Some(_)) => {
+                format!("{name} {key}: a row in {batch} that does not belong there by {realtime}")
+            }
             (Class::Missing, _) => format!("{name} {key}: in {realtime}, not in {batch}"),
             (Class::Extra, _) => format!("{name} {key}: in {batch}, not in {realtime}"),
             (Class::Duplicate, _) => format!(

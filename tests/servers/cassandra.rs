@@ -299,6 +299,19 @@ async fn a_series_that_does_not_fit_its_table_is_told() {
         ran.stderr
             .contains("equal: 3000 rows in series.users and batch_users")
     );
+    // The table has the key of both, so neither message may say that it has not.
+    for told in [
+        format!(
+            "missing {}: its newest row is in series.users, not in {series}",
+            key(7)
+        ),
+        format!(
+            "extra {}: a row in {series} that does not belong there by series.users",
+            key(7)
+        ),
+    ] {
+        assert!(ran.stderr.contains(&told), "{}", ran.stderr);
+    }
     let mut lines: Vec<_> = ran.stdout.lines().collect();
     lines.sort_unstable();
     let line = |class, key, column, realtime, batch| {

@@ -44,6 +44,10 @@ impl Recheck<'_> {
                 (Some(newest), Some(at)) if is_placed && at == *place => {
                     self.tell_changes(&place.key, newest, version, report, compared)?;
                 }
+                // The table's row expires before it if it came late, and was older than that.
+                (None, _) if is_placed && self.comparison.dataset.realtime.ttl.is_some() => {
+                    compared.outlived += 1;
+                }
                 (_, at) => {
                     let newest = at.map(|at| at.time);
                     let is_older = newest.is_some_and(|newest| place.time < newest);
