@@ -3,9 +3,7 @@
 Spark handles offsets, distribution, writing and metrics. The rules are the binary's: an `rtp transform` runs beside each
 task, so rows and dead letters are the same, bit for bit, as those of `rtp stream`. Rows and dead letters are durable
 before Spark's checkpoint moves, and a replayed micro-batch writes the same rows with the same timestamps.
-
-`./justw spark-stream --until-end` runs it on PyPI's pyspark, spark-submit on a cluster. docs/servers.md explains how, how
-to set the servers' addresses, and what differs from `rtp stream`.
+docs/servers.md explains how to run it, on this machine or on a cluster, and what differs from `rtp stream`.
 """
 
 import argparse
