@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DAGS = ROOT / "dags"
 GUARD = [sys.executable, str(pathlib.Path(__file__).parent / "guard.py")]
 DAG_IDS = ["api_to_kafka", "spark_kafka_to_cassandra", "batch_to_postgres", "verify", "cassandra_monitor"]
+
+# A shell makes what it starts in the background ignore SIGINT; its children would ignore it, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The tests' own process imports the DAGs' modules and Airflow: neither may see the settings or files of the user.
 OURS = {"RTP_BIN", "RTP_AIRFLOW2", "RTP_TOOLS_DIR", "RTP_STACK_JARS", "RTP_SPARK_PYTHON", "RTP_SPARK_JARS"}
