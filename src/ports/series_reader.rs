@@ -64,4 +64,9 @@ impl Place {
             key: values[dataset.event.key].owned(),
         })
     }
+
+    /// Whether it is in the bucket and shard that its event time and key belong to.
+    pub fn is_right(&self, series: &Series) -> bool {
+        self.partition == row::bucket(series, self.time, &self.key)
+    }
 }

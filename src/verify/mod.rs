@@ -73,11 +73,6 @@ impl Comparison {
             stop,
         }
     }
-
-    /// The dataset whose tables are compared.
-    pub fn dataset(&self) -> &Dataset {
-        &self.dataset
-    }
 }
 
 /// Compares the table of the real-time store with that of the batch store. None if a stop was requested

@@ -179,11 +179,11 @@ impl<'r> Report<'r> {
         let [realtime, batch] = &self.tables;
         let key = shown(&d.key);
         match (d.class, d.column) {
-            // Of a series: the other table may have the key.
-            (Class::Missing, Some(_)) => {
+            // The other table may have the key.
+            (Class::Missing, _) if self.series.is_some() => {
                 format!("{name} {key}: its newest row is in {realtime}, not in {batch}")
             }
-            (Class::Extra, Some(_)) => {
+            (Class::Extra, _) if self.series.is_some() => {
                 format!("{name} {key}: a row in {batch} that does not belong there by {realtime}")
             }
             (Class::Missing, _) => format!("{name} {key}: in {realtime}, not in {batch}"),

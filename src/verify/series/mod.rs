@@ -239,15 +239,14 @@ impl Visitor for SeriesRows<'_, '_> {
     fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
         let keys = &mut *self.0;
         keys.rows += 1;
-        let dataset = &keys.comparison.dataset;
-        let place = match Place::stored(dataset, row.values) {
+        let place = match Place::stored(&keys.comparison.dataset, row.values) {
             Ok(place) => place,
             Err(e) => {
                 keys.failed = Err(e);
                 return ControlFlow::Break(());
             }
         };
-        let is_placed = Place::of(dataset, keys.series, row.values).as_ref() == Some(&place);
+        let is_placed = place.is_right(keys.series);
         let digest = keys.digest(&row);
         let hash = keys.hash(&place.key);
         let fits = match keys.newest.get_mut(&hash) {

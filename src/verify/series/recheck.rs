@@ -39,7 +39,7 @@ impl Recheck<'_> {
         for (place, version) in &stored {
             let newest = table.row(&place.key);
             let newest_at = newest.and_then(|row| self.place(row));
-            let is_placed = self.place(version).as_ref() == Some(place);
+            let is_placed = place.is_right(self.series);
             match (newest, newest_at) {
                 (Some(newest), Some(at)) if is_placed && at == *place => {
                     self.tell_changes(&place.key, newest, version, report, compared)?;
