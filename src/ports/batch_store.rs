@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::ports::ledger::Ledger;
 use crate::ports::monitor::StoreMonitor;
 use crate::ports::table_reader::TableReader;
 use crate::record::row::Rows;
@@ -31,6 +32,11 @@ pub trait BatchStores: Debug + Display + Send + Sync {
 
     /// The dataset's table, for reading.
     async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>>;
+
+    /// What rtp itself keeps about the dataset in the store.
+    async fn ledger(&self, _dataset: &Dataset) -> Result<Box<dyn Ledger>> {
+        Err(Error::internal("this store has no ledger yet"))
+    }
 
     /// Watches the store.
     async fn monitor(&self, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>>;

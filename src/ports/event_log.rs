@@ -11,6 +11,7 @@ use async_trait::async_trait;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::ports::log_reader::LogReader;
 use crate::ports::monitor::{LogMonitor, PROBES_KEPT, probe_topic};
 use crate::record::event::{EventBatch, Mark};
 
@@ -275,6 +276,11 @@ pub trait EventLog: Debug + Display + Send + Sync {
 
     /// Watches a topic from outside its groups, until this time.
     async fn monitor(&self, topic: &str, until: Instant) -> Result<Box<dyn LogMonitor>>;
+
+    /// A reader of a topic from outside its groups.
+    async fn reader(&self, _topic: &str) -> Result<Box<dyn LogReader>> {
+        Err(Error::internal("this log has no reader yet"))
+    }
 
     /// What the dataset asks for that has no effect in this log, as sentences for people.
     fn without_effect(&self, _dataset: &Dataset) -> Vec<&'static str> {

@@ -5,6 +5,8 @@ pub mod batch_store;
 #[doc(hidden)]
 pub mod conformance;
 pub mod event_log;
+pub mod ledger;
+pub mod log_reader;
 pub mod monitor;
 pub mod realtime_store;
 pub mod series_reader;

@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use async_trait::async_trait;
 
 use crate::dataset::Dataset;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::record::row::{Digest, Origin};
 use crate::record::value::Value;
 
 /// Reads the table of one dataset, whatever store it is in.
@@ -39,6 +40,27 @@ pub trait TableReader: Send {
 
     /// Lends the rows of these keys as they are now, in any order; a key that is not in the table has none.
     async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()>;
+
+    /// What the store keeps besides the values of the rows of these keys, in any order; a key that is not in the table
+    /// has none.
+    async fn provenance(&mut self, _keys: &[Value<'_>]) -> Result<Vec<Provenance>> {
+        Err(Error::internal("this table has no provenance yet"))
+    }
+}
+
+/// What a store keeps about a row besides its values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Provenance {
+    /// The row's key.
+    pub key: Value<'static>,
+    /// Where its event stands in the log; none in a store that is not fed by the log.
+    pub origin: Option<Origin>,
+    /// The canonical digest of the row as rtp wrote it, if the store keeps digests. Another one than that of the values
+    /// shows that they were changed by somebody else.
+    pub digest: Option<Digest>,
+    /// The oldest and the newest write timestamp among its columns, in microseconds, if the store keeps them. Another
+    /// one than [`RowMeta::write_timestamp`](crate::record::row::RowMeta::write_timestamp) shows the same.
+    pub write_timestamps: Option<[i64; 2]>,
 }
 
 /// Takes the rows of a table, one at a time.

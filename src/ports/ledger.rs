@@ -1,0 +1,71 @@
+//! What rtp itself keeps in the batch store, besides the rows: its loads, and the verdicts of `verify`.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+
+/// Reads and extends rtp's own records about one dataset.
+#[async_trait]
+pub trait Ledger: Send {
+    /// The last loads of the dataset's table that were committed, the newest first, at most this many.
+    async fn loads(&mut self, most: u32) -> Result<Vec<LoadRecord>>;
+
+    /// Keeps a verdict.
+    async fn add_verdict(&mut self, verdict: &Verdict) -> Result<()>;
+
+    /// The last verdicts on the dataset, the newest first, at most this many.
+    async fn verdicts(&mut self, most: u32) -> Result<Vec<Verdict>>;
+}
+
+/// A load, as it is about to be committed. What older versions of rtp did not keep is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadInfo {
+    /// The run.
+    pub run_id: String,
+    /// When it began, in milliseconds since 1970 UTC.
+    pub started_at: i64,
+    /// The newest event time among the records that were staged, in milliseconds since 1970 UTC; none without records.
+    pub newest: Option<i64>,
+    /// The input files, as absolute paths, in order; none for standard input.
+    pub inputs: Vec<String>,
+    /// The reject file, as an absolute path, if one was named.
+    pub rejects: Option<String>,
+}
+
+/// A load that was committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadRecord {
+    /// What was known before the commit.
+    #[serde(flatten)]
+    pub info: LoadInfo,
+    /// The mode, by its name on the command line.
+    pub mode: String,
+    /// When it was committed, in milliseconds since 1970 UTC.
+    pub loaded_at: i64,
+    /// Rows inserted or replaced.
+    pub written: u64,
+}
+
+/// What `verify` found, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The run.
+    pub run_id: String,
+    /// When the comparison began, in milliseconds since 1970 UTC.
+    pub started_at: i64,
+    /// When it ended.
+    pub ended_at: i64,
+    /// Whether both layers agree: no difference is left that fails.
+    pub agrees: bool,
+    /// Rows of the real-time and of the batch store.
+    pub rows: [u64; 2],
+    /// Number of keys that differ, by the name of their class.
+    pub classes: BTreeMap<String, u64>,
+    /// Number of differing values by column.
+    pub columns: BTreeMap<String, u64>,
+    /// Some keys of each class, as text.
+    pub samples: BTreeMap<String, Vec<String>>,
+}

@@ -1,0 +1,36 @@
+//! Reading a topic from outside its groups: to find the events of a key, what is in flight, and the dead letters.
+
+use std::ops::ControlFlow;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::ports::event_log::{Offsets, Span};
+use crate::record::event::Event;
+
+/// Reads one topic without being a member of a group.
+///
+/// Guarantees: nothing is written, and no group's offsets or members change; an event is lent as it is stored, byte for
+/// byte, those of one partition in order; a missing topic is an error (`Invalid`).
+#[async_trait]
+pub trait LogReader: Send {
+    /// Where each partition begins and ends now: the offset of its oldest event, and the one that the next event will
+    /// get, or the first event of a transaction that is still open.
+    async fn bounds(&mut self) -> Result<Span>;
+
+    /// What a group has committed; a partition without a commit has no offset.
+    async fn committed(&mut self, group: &str) -> Result<Offsets>;
+
+    /// In each partition, the offset of the first event that was produced at this time or later, in milliseconds since
+    /// 1970 UTC; the end if there is none.
+    async fn at_time(&mut self, time: i64) -> Result<Offsets>;
+
+    /// Lends the events in a span to the visitor. What was deleted from it in the meantime is left out.
+    async fn read(&mut self, span: &Span, visitor: &mut dyn EventVisitor) -> Result<()>;
+}
+
+/// Takes the events of a topic, one at a time.
+pub trait EventVisitor: Send {
+    /// Takes an event; `Break` ends the reading early, without an error.
+    fn event(&mut self, event: Event<'_>) -> ControlFlow<()>;
+}
