@@ -105,7 +105,8 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         batch_store: args.servers.batch.batch_store.clone(),
         group: args.group.clone(),
     };
-    let mut comparison = Comparison::new(dataset, tolerances, witnesses, run.stop.clone());
+    let mut comparison = Comparison::new(dataset, tolerances, run.stop.clone());
+    comparison.witnesses = Some(witnesses);
     comparison.grace = args.grace;
     let comparison = Arc::new(comparison);
     let names = [

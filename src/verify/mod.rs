@@ -15,8 +15,11 @@ mod buckets;
 mod class;
 mod classify;
 mod compared;
+mod landing;
 mod recheck;
+mod repair;
 mod report;
+mod rerun;
 mod search;
 mod series;
 mod settle;
@@ -32,7 +35,10 @@ use tokio::time::{Instant, sleep_until};
 use self::buckets::{Keys, Sums, Suspects, differing_keys, groups, sketch_difference};
 pub use self::class::{Class, Kind};
 pub use self::compared::Compared;
+pub use self::landing::{Landing, compare_landing};
+pub use self::repair::Repair;
 pub use self::report::{Content, Difference, Report, Sample};
+pub use self::rerun::listed_keys;
 pub use self::series::{ComparedSeries, compare_series};
 use self::settle::Settle;
 pub use self::tolerance::Tolerances;
@@ -41,6 +47,7 @@ use crate::error::{Error, Result};
 use crate::ports::batch_store::BatchStores;
 use crate::ports::event_log::EventLog;
 use crate::ports::table_reader::{EncodedRow, EncodedVisitor, TableReader};
+use crate::record::value::Value;
 use crate::run::Stop;
 use crate::run::retry::Retry;
 use crate::run::task::Task;
@@ -77,7 +84,8 @@ pub struct Comparison {
     pub tolerances: Tolerances,
     /// How long a key that differs may still become equal.
     pub grace: Duration,
-    witnesses: Witnesses,
+    /// Who is asked why a key differs; if nobody is, its class is found by the tables alone.
+    pub witnesses: Option<Witnesses>,
     stop: Stop,
 }
 
@@ -93,13 +101,8 @@ pub struct Witnesses {
 }
 
 impl Comparison {
-    /// A comparison of the dataset's tables, without a grace.
-    pub fn new(
-        dataset: &Dataset,
-        tolerances: Tolerances,
-        witnesses: Witnesses,
-        stop: Stop,
-    ) -> Self {
+    /// A comparison of the dataset's tables, without a grace and without anybody to ask why they differ.
+    pub fn new(dataset: &Dataset, tolerances: Tolerances, stop: Stop) -> Self {
         let whole = dataset.clone();
         let mut dataset = dataset.clone();
         dataset.digest_order.retain(|i| !tolerances.ignores(*i));
@@ -108,7 +111,7 @@ impl Comparison {
             whole,
             tolerances,
             grace: Duration::ZERO,
-            witnesses,
+            witnesses: None,
             stop,
         }
     }
@@ -172,6 +175,26 @@ pub async fn compare(
         }
         settle.finish().await?;
     }
+    Ok(comparison.stop.requested().is_none().then_some(compared))
+}
+
+/// Compares the rows of these keys only. None if a stop was requested before the end.
+pub async fn compare_keys(
+    comparison: &Arc<Comparison>,
+    tables: [Box<dyn TableReader>; 2],
+    keys: Vec<Value<'static>>,
+    retry: &Retry,
+    report: &mut Report<'_>,
+) -> Result<Option<Compared>> {
+    let mut tables = tables.map(Table::new);
+    let mut compared = Compared::default();
+    let keys_read = keys.len() as u64;
+    let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
+    for key in keys {
+        settle.add_value(key).await?;
+    }
+    settle.finish().await?;
+    compared.rows = [keys_read - compared.extra, keys_read - compared.missing];
     Ok(comparison.stop.requested().is_none().then_some(compared))
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use super::{Comparison, Content, Kind, Table, Tolerances};
+use super::classify::{Version, version};
+use super::{Comparison, Content, Kind, Side, Table, Tolerances};
+use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::ports::table_reader::{Foreign, StoredRow, TableReader, Visitor};
 use crate::record::value::Value;
@@ -26,6 +28,8 @@ pub(super) struct Found {
     pub(super) counts: [u64; 2],
     /// The columns that differ, if the key is in both.
     pub(super) columns: Vec<usize>,
+    /// Which of the rows is a record of a landing file, in place of a stored one.
+    pub(super) record: Option<Side>,
 }
 
 impl Found {
@@ -36,6 +40,29 @@ impl Found {
             Kind::Changed => 2,
             Kind::Duplicate => 0,
         }
+    }
+
+    /// Whether the real-time store has the newer version of a key that is in both.
+    pub(super) fn is_realtime_newer(&self, dataset: &Dataset) -> bool {
+        let [realtime, batch] = self.versions(dataset);
+        realtime > batch
+    }
+
+    /// Whether a store has a newer version than a landing file.
+    pub(super) fn is_newer_than_record(&self, dataset: &Dataset) -> bool {
+        let [realtime, batch] = self.versions(dataset);
+        match self.record {
+            Some(Side::Realtime) => batch > realtime,
+            Some(Side::Batch) => realtime > batch,
+            None => false,
+        }
+    }
+
+    fn versions(&self, dataset: &Dataset) -> [Option<Version>; 2] {
+        self.rows.each_ref().map(|row| {
+            let row = row.as_ref()?;
+            version(dataset, row)
+        })
     }
 
     /// The rows beyond the first of their key.
@@ -121,6 +148,12 @@ pub(super) struct RowsByKey<'a> {
 }
 
 impl RowsByKey<'_> {
+    /// Takes the row of a key out, the first one if there are several.
+    pub(super) fn take(&mut self, key: &Value<'_>) -> Option<OwnedRow> {
+        let rows = &mut self.found.get_mut(&encoded(key))?.rows;
+        (!rows.is_empty()).then(|| rows.swap_remove(0))
+    }
+
     /// The row of a key, the first one if there are several.
     pub(super) fn row(&self, key: &Value<'_>) -> Option<&OwnedRow> {
         self.found.get(&encoded(key))?.rows.first()
@@ -169,6 +202,7 @@ fn judge(
             rows: [None, None],
             counts,
             columns: Vec::new(),
+            record: None,
         });
     }
     if let Some(kind) = kind {
@@ -182,6 +216,7 @@ fn judge(
             rows,
             counts,
             columns,
+            record: None,
         });
     }
 }
@@ -227,7 +262,6 @@ fn encoded(key: &Value<'_>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::Dataset;
 
     #[test]
     fn a_finer_value_is_within_the_tolerance_or_not() {

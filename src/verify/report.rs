@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Class, Kind, Side};
+use super::recheck::Found;
+use super::{Class, Kind, Repair, Side};
+use crate::dataset::Dataset;
 use crate::durable::Aside;
 use crate::error::{Error, Result};
 use crate::intake::chunk::FileFormat;
@@ -82,6 +84,7 @@ pub struct Report<'r> {
     shown: u64,
     total: u64,
     output: Option<DifferenceFile>,
+    repair: Option<Repair>,
 }
 
 #[derive(Debug)]
@@ -117,7 +120,26 @@ impl<'r> Report<'r> {
             shown: 0,
             total: 0,
             output,
+            repair: None,
         })
+    }
+
+    /// From now on, the records that put right what differs go to this file.
+    pub fn repair_with(&mut self, repair: Repair) {
+        self.repair = Some(repair);
+    }
+
+    /// From now on, the rows that are compared are in the tables or files of these names.
+    pub(super) fn turn_to_tables(&mut self, tables: [&str; 2]) {
+        self.tables = tables.map(str::to_string);
+    }
+
+    /// Adds what puts a difference right.
+    pub(super) fn repair(&mut self, dataset: &Dataset, found: &Found, class: Class) -> Result<()> {
+        match &mut self.repair {
+            Some(repair) => repair.add(dataset, found, class),
+            None => Ok(()),
+        }
     }
 
     /// From now on, the differences are those of a series from the table of the real-time store.
@@ -149,9 +171,12 @@ impl<'r> Report<'r> {
             };
             self.run.info(format!("... and {rest} more{hint}"));
         }
-        match self.output.map(|output| output.to) {
-            Some(Destination::File(file)) => file.publish(),
-            Some(Destination::Stdout(_)) | None => Ok(()),
+        if let Some(Destination::File(file)) = self.output.map(|output| output.to) {
+            file.publish()?;
+        }
+        match self.repair {
+            Some(repair) => repair.finish(self.run),
+            None => Ok(()),
         }
     }
 

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::base::Base;
 use super::classify::{self, Judged, Version};
-use super::recheck::{Found, KEYS_AT_ONCE, content, differences};
+use super::landing::lacking;
+use super::recheck::{Found, KEYS_AT_ONCE, OwnedRow, content, differences};
 use super::search::{self, Place, Places, log_key};
 use super::{Class, Compared, Comparison, Content, Difference, Kind, Report, Side, Table};
 use crate::error::{Error, Result};
@@ -29,6 +30,8 @@ pub(super) struct Settle<'a, 'r> {
     keys: Vec<Value<'static>>,
     /// Those that differed when they were read again before the grace was over.
     perhaps: Vec<Value<'static>>,
+    /// Records of a landing file that a store lacked by then.
+    records: Vec<(Side, OwnedRow)>,
     asked: Vec<(Found, Ask)>,
     rejects: Option<Places>,
     since: Instant,
@@ -57,6 +60,7 @@ impl<'a, 'r> Settle<'a, 'r> {
             base: None,
             keys: Vec::with_capacity(KEYS_AT_ONCE),
             perhaps: Vec::new(),
+            records: Vec::new(),
             asked: Vec::new(),
             rejects: None,
             since: Instant::now(),
@@ -79,20 +83,55 @@ impl<'a, 'r> Settle<'a, 'r> {
         }
     }
 
+    /// Adds records of a landing file that a store must have.
+    pub(super) async fn add_records(&mut self, side: Side, records: Vec<OwnedRow>) -> Result<()> {
+        if self.is_stopped() {
+            return Ok(());
+        }
+        let found = self.lacking(side, records).await?;
+        if self.comparison.grace == Duration::ZERO {
+            return self.judge(found).await;
+        }
+        for found in found {
+            let [realtime, batch] = found.rows;
+            let record = match side {
+                Side::Realtime => batch,
+                Side::Batch => realtime,
+            };
+            self.records.extend(record.map(|record| (side, record)));
+        }
+        Ok(())
+    }
+
+    async fn lacking(&mut self, side: Side, records: Vec<OwnedRow>) -> Result<Vec<Found>> {
+        self.ask().await;
+        let table = self.tables[side as usize].get()?;
+        lacking(self.comparison, side, table, records, self.retry).await
+    }
+
     /// Settles the rest; nothing after a stop.
     pub(super) async fn finish(mut self) -> Result<()> {
         self.look().await?;
         let perhaps = std::mem::take(&mut self.perhaps);
-        if !perhaps.is_empty() {
+        let mut records = std::mem::take(&mut self.records);
+        if !perhaps.is_empty() || !records.is_empty() {
             self.comparison.wait(self.since).await;
             self.base = None;
-            for keys in perhaps.chunks(KEYS_AT_ONCE) {
-                if self.is_stopped() {
-                    return Ok(());
-                }
-                let found = self.read(keys.to_vec()).await?;
-                self.judge(found).await?;
+        }
+        for keys in perhaps.chunks(KEYS_AT_ONCE) {
+            if self.is_stopped() {
+                return Ok(());
             }
+            let found = self.read(keys.to_vec()).await?;
+            self.judge(found).await?;
+        }
+        while let Some(side) = records.last().map(|(side, _)| *side)
+            && !self.is_stopped()
+        {
+            let rest = records.split_off(records.len().saturating_sub(KEYS_AT_ONCE));
+            let found = self.lacking(side, rest.into_iter().map(|(_, row)| row).collect());
+            let found = found.await?;
+            self.judge(found).await?;
         }
         self.answer().await
     }
@@ -118,12 +157,17 @@ impl<'a, 'r> Settle<'a, 'r> {
     }
 
     async fn read(&mut self, keys: Vec<Value<'static>>) -> Result<Vec<Found>> {
-        // Before the rows: whatever moves on in between only brings more rows.
+        self.ask().await;
+        differences(self.comparison, self.tables, keys, self.retry).await
+    }
+
+    /// Asks where the log and the loads are. Before rows are read: whatever moves on in between only brings more rows.
+    async fn ask(&mut self) {
         if self.base.is_none() {
-            let (witnesses, dataset) = (&self.comparison.witnesses, &self.comparison.whole);
+            let witnesses = self.comparison.witnesses.as_ref();
+            let dataset = &self.comparison.whole;
             self.base = Some(Base::take(witnesses, dataset).await);
         }
-        differences(self.comparison, self.tables, keys, self.retry).await
     }
 
     async fn judge(&mut self, found: Vec<Found>) -> Result<()> {
@@ -138,8 +182,13 @@ impl<'a, 'r> Settle<'a, 'r> {
             };
             let dataset = &self.comparison.whole;
             let base = known(self.base.as_ref())?;
-            let kept = [of(Side::Realtime), of(Side::Batch)];
+            let kept = [Side::Realtime, Side::Batch]
+                .map(|side| of(side).filter(|_| found.record != Some(side)));
             let judged = classify::by_stores(dataset, base, &found, kept);
+            let is_outside = matches!(judged, Judged::Known(Class::ChangedOutside, _));
+            if !is_outside && found.is_newer_than_record(dataset) {
+                continue;
+            }
             if judged.lacks_a_load()
                 && let Some(why) = self.rejected(&found)?
             {
@@ -195,7 +244,8 @@ impl<'a, 'r> Settle<'a, 'r> {
             return Ok(());
         }
         let base = known(self.base.as_ref())?.clone();
-        let (witnesses, dataset) = (&self.comparison.witnesses, &self.comparison.whole);
+        let witnesses = self.comparison.witnesses.as_ref();
+        let dataset = &self.comparison.whole;
         let of_log = asked.iter().filter_map(|(found, ask)| match ask {
             Ask::Log(version) => Some((found.key.clone(), *version)),
             Ask::Landing(_) => None,
@@ -243,7 +293,9 @@ impl<'a, 'r> Settle<'a, 'r> {
     }
 
     fn tell(&mut self, found: &Found, class: Class, evidence: &str) -> Result<()> {
-        self.compared.add(found, class, &self.comparison.whole);
+        let dataset = &self.comparison.whole;
+        self.compared.add(found, class, dataset);
+        self.report.repair(dataset, found, class)?;
         let side = match (found.kind, found.counts) {
             (Kind::Changed, _) => None,
             (Kind::Duplicate, [_, 0 | 1]) => Some(Side::Realtime),
