@@ -3,6 +3,7 @@
 
 pub mod batch_store;
 pub mod event_log;
+pub mod log_reader;
 pub mod monitor;
 pub mod realtime_store;
 pub mod table_reader;
