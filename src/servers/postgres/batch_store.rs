@@ -13,6 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::ports::batch_store::{BatchStore, Merged, Mode};
 use crate::record::row::Rows;
 use crate::servers::address::Address;
+use crate::servers::postgres::aggregates::FIGURES;
 use crate::servers::postgres::merge::{Done, InDoubt, Plan};
 use crate::servers::postgres::monitor::PROBES;
 use crate::servers::postgres::types::{column_type, encode_value, field};
@@ -37,6 +38,7 @@ const COPY_HEAD: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 pub fn statements(dataset: &Dataset) -> Vec<String> {
     let mut statements = ddl::tables(dataset);
     statements.extend([LOADS.into(), PROBES.into()]);
+    statements.extend(FIGURES.map(String::from));
     statements
 }
 

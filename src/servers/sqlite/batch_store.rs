@@ -11,6 +11,7 @@ use crate::dataset::ddl::quoted;
 use crate::error::{Context, Error, Kind, Result};
 use crate::ports::batch_store::{BatchStore, Merged, Mode};
 use crate::record::row::Rows;
+use crate::servers::sqlite::aggregates::FIGURES;
 use crate::servers::sqlite::file::OpenFile;
 use crate::servers::sqlite::monitor::PROBES;
 use crate::servers::sqlite::schema::DatasetTable;
@@ -32,6 +33,7 @@ const LOADS: &str = "CREATE TABLE IF NOT EXISTS rtp_loads (
 pub fn create(path: &Path, dataset: &Dataset) -> Result<()> {
     let mut statements = ddl::batch(dataset);
     statements.extend([LOADS.into(), PROBES.into()]);
+    statements.extend(FIGURES.map(String::from));
     table(dataset).create(path, &statements)
 }
 
