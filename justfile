@@ -132,6 +132,14 @@ spark-stream *args: build
     [ -n "${RTP_EVENT_LOG:-}" ] || eval "$(python3 stack/stack.py env)"
     exec ./spark/run --checkpoint .stack/default/spark-checkpoint {{ args }}
 
+# Count a day's rows as a Spark batch job, for example `spark-aggregate --date yesterday`, on the stack or on RTP_BATCH_STORE
+[group('servers')]
+[no-exit-message]
+[script]
+spark-aggregate *args:
+    [ -n "${RTP_BATCH_STORE:-}" ] || eval "$(python3 stack/stack.py env)"
+    RTP_SPARK_JOB=aggregate exec ./spark/run {{ args }}
+
 # Run only the tests on real servers, which they start themselves; needs Java 17 and Maven
 [group('servers')]
 test-servers *args:

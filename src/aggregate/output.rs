@@ -3,15 +3,27 @@
 use std::path::Path;
 
 use jiff::civil::Date;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::dataset::Dataset;
 use crate::durable::Aside;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ports::aggregates::Figure;
 use crate::run::stdout::{self, Pipe};
 use crate::run::streams;
 use crate::time::format_ms;
+
+/// A figure as a line of NDJSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    dataset: &'a str,
+    day: String,
+    aggregate: &'a str,
+    value: Option<&'a str>,
+    count: u64,
+    run_id: &'a str,
+    computed_at: String,
+}
 
 /// Where the figures go.
 pub(super) enum Output {
@@ -35,16 +47,16 @@ impl Output {
     pub(super) fn write(&mut self, dataset: &Dataset, day: Date, figures: &[Figure]) -> Result<()> {
         let mut lines = String::new();
         for figure in figures {
-            let line = json!({
-                "dataset": dataset.name,
-                "day": day.to_string(),
-                "aggregate": figure.aggregate,
-                "value": figure.value,
-                "count": figure.count,
-                "run_id": figure.run_id,
-                "computed_at": format_ms(figure.computed_at),
+            let line = serde_json::to_string(&Line {
+                dataset: &dataset.name,
+                day: day.to_string(),
+                aggregate: &figure.aggregate,
+                value: figure.value.as_deref(),
+                count: figure.count,
+                run_id: &figure.run_id,
+                computed_at: format_ms(figure.computed_at),
             });
-            lines.push_str(&line.to_string());
+            lines.push_str(&line.map_err(Error::internal)?);
             lines.push('\n');
         }
         match self {

@@ -360,6 +360,13 @@ pub fn complete(records: &str) -> String {
     records.to_string() + &tally.end()
 }
 
+/// The users dataset without a history.
+pub fn users_without_history() -> String {
+    let lines = rtp::dataset::BUILT_IN.lines();
+    let lines = lines.filter(|line| !line.starts_with("history"));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
 /// Response bodies of the users' API in a folder `pages`: the recorded users, a thousand generated ones, and the pages
 /// `page-*.json` in the folder that RTP_REAL_USERS names, if it is set.
 pub fn user_pages(place: &Place) {

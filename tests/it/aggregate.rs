@@ -1,17 +1,35 @@
 //! `rtp aggregate` on the embedded store.
 
-use crate::common::{Place, Ran, figures_are_right, user};
+use crate::common::{Place, Ran, figures_are_right, user, users_without_history};
 
 const STORE: &str = ".rtp/batch.db";
 
+/// Runs it on the users dataset without a history.
 fn aggregate(place: &Place, args: &[&str]) -> Ran {
-    place.rtp(&[&["aggregate"], args].concat(), b"")
+    rtp(place, &[&["aggregate"], args].concat(), "")
+}
+
+fn rtp(place: &Place, args: &[&str], input: &str) -> Ran {
+    place.rtp(&[args, &["--dataset", "u.toml"]].concat(), input.as_bytes())
+}
+
+fn place() -> Place {
+    let place = Place::new();
+    place.write("u.toml", users_without_history());
+    place
+}
+
+fn ready() -> Place {
+    let place = place();
+    let ran = rtp(&place, &["init"], "");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    place
 }
 
 /// A place with these users, of 2026-11-01.
 fn loaded(users: &[String]) -> Place {
-    let place = Place::ready();
-    let ran = place.rtp(&["load-batch"], users.join("\n").as_bytes());
+    let place = ready();
+    let ran = rtp(&place, &["load-batch"], &users.join("\n"));
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     place
 }
@@ -92,7 +110,7 @@ fn days_without_rows_and_days_in_progress_are_told() {
     assert!(!fine.stderr.contains("not over yet"), "{}", fine.stderr);
     let now = user(2, 0, "b@example.com")
         .replace("2026-11-01T00:00:00Z", &format!("{}T00:00:00Z", today()));
-    assert_eq!(place.rtp(&["load-batch"], now.as_bytes()).status, 0);
+    assert_eq!(rtp(&place, &["load-batch"], &now).status, 0);
     let ran = aggregate(&place, &["--date", "yesterday", "--to", "today"]);
     // Unless the day has ended since.
     assert!(
@@ -104,7 +122,7 @@ fn days_without_rows_and_days_in_progress_are_told() {
 
 #[test]
 fn wrong_days_are_refused() {
-    let place = Place::ready();
+    let place = ready();
     for (args, told) in [
         (&["--date", "2026-02-30"][..], "invalid day `2026-02-30`"),
         (
@@ -129,12 +147,12 @@ fn wrong_days_are_refused() {
 
 #[test]
 fn what_is_missing_is_told() {
-    let place = Place::new();
+    let place = place();
     let ran = aggregate(&place, &["--date", "2026-11-01"]);
     assert_eq!(ran.status, 2, "{}", ran.stderr);
     assert!(ran.stderr.contains("rtp init"), "{}", ran.stderr);
     // A store of an older version.
-    let place = Place::ready();
+    let place = ready();
     let db = rusqlite::Connection::open(place.path(STORE)).unwrap();
     db.execute_batch("DROP TABLE rtp_aggregates").unwrap();
     let ran = aggregate(&place, &["--date", "2026-11-01"]);
@@ -152,9 +170,15 @@ fn what_is_missing_is_told() {
             .status,
         0
     );
-    let ran = aggregate(
-        &place,
-        &["--date", "2026-11-01", "--dataset", "products.toml"],
+    let ran = place.rtp(
+        &[
+            "aggregate",
+            "--date",
+            "2026-11-01",
+            "--dataset",
+            "products.toml",
+        ],
+        b"",
     );
     assert_eq!(ran.status, 2, "{}", ran.stderr);
     assert!(
@@ -170,7 +194,7 @@ fn a_key_loaded_again_takes_no_figure_away() {
     let day = ["--date", "2026-11-01"];
     assert_eq!(aggregate(&place, &day).status, 0);
     let newer = user(1, 0, "a@example.com").replace("2026-11-01", "2026-11-02");
-    assert_eq!(place.rtp(&["load-batch"], newer.as_bytes()).status, 0);
+    assert_eq!(rtp(&place, &["load-batch"], &newer).status, 0);
     let kept = aggregate(&place, &day);
     assert_eq!((kept.status, kept.counts()), (0, [0; 5]), "{}", kept.stderr);
     let told = "2026-11-01: batch_users has 1 row of this day, but the stored figures count 2, so they are kept";

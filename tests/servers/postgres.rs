@@ -29,13 +29,13 @@ use crate::keeps;
 use crate::stack::{Access, Server, own_server, server};
 
 /// A separate database.
-struct Database {
-    url: String,
+pub struct Database {
+    pub url: String,
 }
 
 impl Database {
     /// One on the shared server.
-    fn new(name: &str) -> Option<Database> {
+    pub fn new(name: &str) -> Option<Database> {
         server("postgres", Access::Open).map(|server| Database::on(server, name))
     }
 
@@ -66,7 +66,7 @@ impl Database {
     }
 
     /// What psql prints, one line per row.
-    fn psql(&self, sql: &str) -> Result<String> {
+    pub fn psql(&self, sql: &str) -> Result<String> {
         let out = self.psql_command(sql).output().unwrap();
         match out.status.success() {
             true => Ok(String::from_utf8(out.stdout).unwrap().trim_end().into()),
@@ -88,7 +88,7 @@ impl Database {
         place
     }
 
-    fn rtp(&self, place: &Place, args: &[&str], stdin: &[u8]) -> Ran {
+    pub fn rtp(&self, place: &Place, args: &[&str], stdin: &[u8]) -> Ran {
         place.rtp(&[args, &["--batch-store", &self.url]].concat(), stdin)
     }
 
