@@ -1,5 +1,6 @@
 //! One command, one file: its `Args` (whose doc comments are the help), `run`, helpers in call order.
 
+pub mod aggregate;
 mod args;
 pub mod completions;
 pub mod fetch;
@@ -31,6 +32,7 @@ pub enum Command {
     LoadBatch(load_batch::Args),
     Transform(transform::Args),
     Verify(verify::Args),
+    Aggregate(aggregate::Args),
     Heartbeat(Box<heartbeat::Args>),
     Init(init::Args),
     MockApi(mock_api::Args),
@@ -48,6 +50,7 @@ impl Command {
             Command::LoadBatch(_) => "load-batch",
             Command::Transform(_) => "transform",
             Command::Verify(_) => "verify",
+            Command::Aggregate(_) => "aggregate",
             Command::Heartbeat(_) => "heartbeat",
             Command::Init(_) => "init",
             Command::MockApi(_) => "mock-api",
@@ -64,6 +67,7 @@ impl Command {
             Command::LoadBatch(args) => args.files(),
             Command::Transform(args) => args.files(),
             Command::Verify(args) => args.files(),
+            Command::Aggregate(args) => args.files(),
             Command::Heartbeat(args) => args.files(),
             _ => Files::default(),
         }
@@ -95,6 +99,7 @@ impl Command {
             }
             Command::Transform(_) => "the answers that were written are complete",
             Command::Verify(_) => "there is no verdict",
+            Command::Aggregate(_) => "the figures of each day are complete or as they were",
             Command::Heartbeat(_) => "the checks are incomplete",
             Command::Init(_) => "what was created stays; run it again for the rest",
             Command::MockApi(_) | Command::Completions(_) | Command::Man(_) => "nothing is kept",
@@ -121,6 +126,7 @@ impl Command {
             Command::LoadBatch(args) => load_batch::run(&args, &dataset()?, run).await,
             Command::Transform(args) => transform::run(&args, &dataset()?, run).await,
             Command::Verify(args) => verify::run(&args, &dataset()?, run).await,
+            Command::Aggregate(args) => aggregate::run(&args, &dataset()?, run).await,
             Command::Heartbeat(args) => heartbeat::run(&args, &dataset()?, run).await,
             Command::Init(args) => init::run(&args, &dataset()?, run).await,
             Command::MockApi(args) => mock_api::run(args, run).await,
