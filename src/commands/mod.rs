@@ -13,6 +13,7 @@ pub mod produce;
 pub mod stream;
 pub mod transform;
 pub mod verify;
+mod verify_series;
 
 use clap::Subcommand;
 
