@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
+use super::text::one_line;
 use super::{VerdictDocument, yes};
-use crate::run::printable;
 
 /// The columns. A line leaves those empty that do not apply to it.
 const HEADINGS: [&str; 9] = [
@@ -59,7 +59,7 @@ fn line(cells: [&str; 9], out: &mut dyn Write) -> io::Result<()> {
 
 /// A cell on one line. What a spreadsheet would take for a formula is prefixed with `'`; a number is none.
 fn cell(text: &str) -> String {
-    let shown = printable(text);
+    let shown = one_line(text);
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\0']) && !is_number(text);
     match (is_formula, shown.contains([',', '"', '\'', '\t', ' ', ';'])) {
         (true, _) => format!("\"'{}\"", shown.replace('"', "\"\"")),

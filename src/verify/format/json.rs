@@ -1,17 +1,5 @@
-//! A verdict as one JSON object on one line, with these members in this order:
-//!
-//! | member | value |
-//! |---|---|
-//! | `agrees` | whether the layers agree |
-//! | `sentence` | the verdict for people |
-//! | `dataset`, `run_id` | names |
-//! | `started_at`, `ended_at` | RFC 3339, UTC |
-//! | `realtime`, `batch` | each `{"store": address, "table": name, "rows": number}` |
-//! | `boundary` | event time of the newest loaded record, RFC 3339; null if nothing is loaded |
-//! | `grace_seconds` | a number |
-//! | `classes` | `[{"name", "count", "fails", "meaning"}]`, all classes, also those with count 0 |
-//! | `columns` | number of differing values by column: `{"email": 3}` |
-//! | `samples` | `[{"class", "key", "column", "realtime", "batch", "evidence"}]`; texts, `column` and values may be null |
+//! A verdict as one JSON object on one line, whose members stand in the order of the fields below;
+//! docs/verify-output.md describes them.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

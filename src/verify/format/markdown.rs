@@ -2,9 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::text::grouped;
+use super::text::{grouped, one_line};
 use super::{SAMPLE_HEADINGS, VerdictDocument, yes};
-use crate::run::printable;
 
 /// Writes the verdict in bold, and tables of what was compared, the classes, the columns and the samples.
 pub(super) fn write(document: &VerdictDocument, out: &mut dyn Write) -> io::Result<()> {
@@ -56,7 +55,7 @@ fn row(out: &mut dyn Write, cells: &[&str]) -> io::Result<()> {
 /// Text without markup: every character that may begin some is escaped.
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in printable(text).chars() {
+    for c in one_line(text).chars() {
         match c {
             '<' => out.push_str("&lt;"),
             '&' => out.push_str("&amp;"),
@@ -74,7 +73,7 @@ fn code(text: &str) -> String {
     if text.is_empty() {
         return String::new();
     }
-    let text = printable(text).replace('|', "\\|");
+    let text = one_line(text).replace('|', "\\|");
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest + 1);
     // A space at both ends is taken off again, and keeps a backtick apart from the fence.

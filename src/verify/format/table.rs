@@ -2,13 +2,12 @@
 
 use std::io::{self, Write};
 
-use super::text::{Align, align, grouped};
+use super::text::{Align, align, grouped, one_line};
 use super::{SAMPLE_HEADINGS, VerdictDocument, yes};
-use crate::run::printable;
 
 /// Writes the verdict, what was compared, and a table each of the classes, the columns and the samples, if there are any.
 pub(super) fn write(document: &VerdictDocument, out: &mut dyn Write) -> io::Result<()> {
-    let sentence = printable(&document.sentence);
+    let sentence = one_line(&document.sentence);
     writeln!(out, "{}: {sentence}\n", document.word())?;
     let facts = document.facts().into_iter();
     let facts: Vec<[String; 2]> = facts.map(|(name, text)| [name.into(), text]).collect();

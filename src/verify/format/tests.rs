@@ -126,8 +126,8 @@ fn the_verdict_stands_first_in_every_format() {
             let text = written(format, &d);
             let verdict = text.find(&d.sentence).unwrap();
             for later in ["in_flight", "realtime.users in", "999", "email"] {
-                let at = text.find(later).unwrap_or(usize::MAX);
-                assert!(verdict < at, "{format:?}: {later} comes first in {text}");
+                let is_first = text[..verdict].contains(later);
+                assert!(!is_first, "{format:?}: {later} comes first in {text}");
             }
             let head = &text[..verdict];
             let says = match format {
@@ -217,8 +217,6 @@ fn wide_and_long_cells_keep_the_columns_of_the_table() {
         .lines()
         .skip_while(|l| !l.contains("evidence"))
         .collect();
-    let at = rows[0].chars().take_while(|c| *c != 'c' || true).count();
-    assert!(at > 0);
     // The wide key takes 9 columns, the long one 40.
     assert!(
         rows[1].contains(&format!("山田太郎e\u{301}{}email", " ".repeat(33))),
@@ -311,17 +309,12 @@ fn csv_is_one_table_without_formulas() {
         "'+cmd|' /C calc'!A0",
         "'-2+3",
         "'@SUM(A1)",
-        "'\t=1",
+        "'\\t=1",
         "'\\u{d}=1",
         "'-inf",
         "'=\"a\",b",
     ];
-    assert_eq!(keys[..4], expected[..4]);
-    assert_eq!(keys.len(), formulas.len());
-    for (key, expected) in keys.iter().zip(expected) {
-        assert!(key.starts_with('\''), "{key:?}");
-        assert!(*key == expected || expected.contains('\t'), "{key:?}");
-    }
+    assert_eq!(keys, expected);
     d.samples.truncate(1);
     for number in ["-5", "+1.5", "007", "-.5"] {
         d.samples[0].key = number.into();

@@ -35,6 +35,19 @@ pub(super) fn seconds(duration: Duration) -> String {
     format!("{} s", duration.as_secs_f64())
 }
 
+/// Text on one line, without a character that controls a terminal or that XML forbids.
+pub(super) fn one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in printable(text).chars() {
+        match c {
+            '\t' => out.push_str("\\t"),
+            '\u{fffe}' | '\u{ffff}' => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// How a column is aligned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Align {
@@ -51,7 +64,7 @@ pub(super) fn align<const N: usize>(
 ) -> io::Result<()> {
     let cell = |i: usize, text: &str| {
         let most = if i + 1 == N { LAST_WIDTH } else { CELL_WIDTH };
-        shortened(&printable(text).replace('\t', "\\t"), most)
+        shortened(&one_line(text), most)
     };
     let rows: Vec<[String; N]> = rows
         .iter()
@@ -115,18 +128,16 @@ fn columns_of(c: char) -> usize {
     }
 }
 
-/// Text for HTML and XML, in elements and in quoted attributes: no markup, and none of the characters that XML forbids.
+/// Text for HTML and XML, in elements and in quoted attributes.
 pub(super) fn markup(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in printable(text).chars() {
+    for c in one_line(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            '\t' => out.push_str("\\t"), // an attribute would lose it
-            '\u{fffe}' | '\u{ffff}' => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }
