@@ -3,8 +3,9 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::commands::args::{BatchStoreArg, MaxOutage, RealtimeStoreArg, RunsUntil};
+use crate::commands::args::{MaxOutage, RunsUntil, ServerArgs};
 use crate::dataset::{Dataset, Nulls, Series};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -14,8 +15,10 @@ use crate::ports::table_reader::TableReader;
 use crate::run::Run;
 use crate::run::files::Files;
 use crate::run::retry::Retry;
+use crate::time::parse_duration;
 use crate::verify::{
-    ComparedSeries, Comparison, Report, Sample, Side, Tolerances, compare, compare_series,
+    ComparedSeries, Comparison, Report, Sample, Side, Tolerances, Witnesses, compare,
+    compare_series,
 };
 
 /// How many differences are shown.
@@ -23,21 +26,33 @@ const DEFAULT_SAMPLE: u64 = 20;
 
 /// Compare every row and value of the batch store with those of the real-time store
 ///
-/// There are four classes of difference. missing: the key is in the real-time store, but not in the batch store;
-/// extra: the other way round; changed: a column differs, shown with both values; duplicate: a store has the key
-/// more than once. Rows that differ are read again before they are reported. Nothing is written to the stores,
-/// and their writers are never blocked.
+/// A key is missing, if it is in the real-time store, but not in the batch store; extra, if it is the other way round;
+/// changed, if a column differs; duplicate, if a store has it more than once. Rows that differ are read again before
+/// they are reported, after --grace if data keeps coming. What still differs gets a class, with its evidence:
+///
+/// in flight: its event waits in the log; dead letter: it is among them; rejected: a load rejected it; not loaded yet:
+/// it came after the last load; older version: the batch store has one, and the newer one is not loaded yet. These are
+/// explained, and the layers agree.
+///
+/// lost: it was read or loaded, but the store does not have it; changed outside: a row is not what rtp wrote;
+/// duplicate; unexplained: nothing that is kept tells why. With these, they do not. Neither do they if only one of them
+/// is empty. The tables' writers are never blocked.
 ///
 /// The tables that a real-time store keeps for reads by time are compared with its main table if `--series` is given.
 ///
-/// Ends with status 0 if the stores are equal, 1 if not. The summary counts the rows of both stores: equal rows
-/// as written, rows that differ as rejected, duplicates beyond the first row of their key as deduplicated.
+/// Ends with status 0 if the layers agree, 1 if not. The summary counts the rows of both stores: equal rows as written,
+/// rows whose difference is explained as skipped, other rows that differ as rejected, duplicates beyond the first row of
+/// their key as deduplicated.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    realtime: RealtimeStoreArg,
-    #[command(flatten)]
-    batch: BatchStoreArg,
+    servers: ServerArgs,
+    /// Consumer group of the stream: what it has not committed is in flight
+    #[arg(long, default_value = "rtp", value_name = "NAME")]
+    group: String,
+    /// Read what differs again after this time, while records keep coming: 10s, if the stream follows the topic
+    #[arg(long, default_value = "0", value_name = "DURATION", value_parser = parse_duration)]
+    grace: Duration,
     /// How far the values of a column may differ: a number for numbers, a duration for timestamps and dates, or
     /// `ignore` to leave the column out of the comparison; repeatable
     #[arg(long, value_name = "COLUMN=AMOUNT")]
@@ -51,7 +66,7 @@ pub struct Args {
     /// is a terminal, because logs are kept]
     #[arg(long, value_name = "N")]
     sample: Option<u64>,
-    /// Write every difference to this file, with class, key, store, column and both values; `-` means standard output.
+    /// Write every difference to this file, with class, kind, key, store, column, both values and the evidence; `-` means standard output.
     /// For a table for reads by time, its name is in place of the store, and its value in place of the batch store's
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -85,13 +100,22 @@ impl Args {
 /// Opens both tables, compares them, and gives the verdict.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let tolerances = Tolerances::parse(dataset, &args.tolerance)?;
-    let comparison = Arc::new(Comparison::new(dataset, tolerances, run.stop.clone()));
+    let witnesses = Witnesses {
+        event_log: args.servers.log.with(None)?,
+        batch_store: args.servers.batch.batch_store.clone(),
+        group: args.group.clone(),
+    };
+    let mut comparison = Comparison::new(dataset, tolerances, run.stop.clone());
+    comparison.witnesses = Some(witnesses);
+    comparison.grace = args.grace;
+    let comparison = Arc::new(comparison);
     let names = [
         format!("{}.{}", dataset.realtime.keyspace, dataset.realtime.table),
         dataset.batch.table.clone(),
     ];
     let retry = &args.outage.retry(run, RunsUntil::Done);
-    let (realtime, batch) = (&args.realtime.realtime_store, &args.batch.batch_store);
+    let servers = &args.servers;
+    let (realtime, batch) = (&servers.realtime.realtime_store, &servers.batch.batch_store);
     let realtime = retry
         .through_outage(async || realtime.table(dataset).await)
         .await?;
@@ -124,7 +148,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     for (series, compared) in &series {
         compared.tell(series, &names[0], &comparison.tolerances, run);
     }
-    let is_equal = compared.is_equal() && series.iter().all(|(_, compared)| compared.is_equal());
+    let is_equal = compared.agrees() && series.iter().all(|(_, compared)| compared.is_equal());
     let has_records = compared.rows != [0, 0] || !args.require_records;
     Ok(Exit::verdict(is_equal && has_records))
 }
@@ -167,7 +191,7 @@ impl Args {
         retry: &Retry,
     ) -> Result<Vec<OpenSeries<'d>>> {
         let run = &retry.run;
-        let store = &self.realtime.realtime_store;
+        let store = &self.servers.realtime.realtime_store;
         let mut all = Vec::new();
         for series in &dataset.realtime.series {
             let name = format!("{}.{}", dataset.realtime.keyspace, series.table);

@@ -77,7 +77,7 @@ impl<'h> Counter<'h> {
         let rows = rows(&self.dataset, events)?;
         let mut store = fine("opening", self.harness.open(&self.dataset).await)?;
         fine("staging", store.stage(&rows).await)?;
-        fine("merging", store.merge(mode, "load").await).map(|_| ())
+        fine("merging", store.merge(mode, &super::load_of("load")).await).map(|_| ())
     }
 
     async fn compute(&mut self, day: Date, fewer: Fewer, run: &str) -> Checked<Computed> {
