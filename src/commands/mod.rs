@@ -2,6 +2,7 @@
 
 mod args;
 pub mod completions;
+pub mod explain;
 pub mod fetch;
 pub mod heartbeat;
 pub mod init;
@@ -31,6 +32,7 @@ pub enum Command {
     LoadBatch(load_batch::Args),
     Transform(transform::Args),
     Verify(verify::Args),
+    Explain(Box<explain::Args>),
     Heartbeat(Box<heartbeat::Args>),
     Init(init::Args),
     MockApi(mock_api::Args),
@@ -48,6 +50,7 @@ impl Command {
             Command::LoadBatch(_) => "load-batch",
             Command::Transform(_) => "transform",
             Command::Verify(_) => "verify",
+            Command::Explain(_) => "explain",
             Command::Heartbeat(_) => "heartbeat",
             Command::Init(_) => "init",
             Command::MockApi(_) => "mock-api",
@@ -64,6 +67,7 @@ impl Command {
             Command::LoadBatch(args) => args.files(),
             Command::Transform(args) => args.files(),
             Command::Verify(args) => args.files(),
+            Command::Explain(args) => args.files(),
             Command::Heartbeat(args) => args.files(),
             _ => Files::default(),
         }
@@ -95,6 +99,7 @@ impl Command {
             }
             Command::Transform(_) => "the answers that were written are complete",
             Command::Verify(_) => "there is no verdict",
+            Command::Explain(_) => "there is no answer",
             Command::Heartbeat(_) => "the checks are incomplete",
             Command::Init(_) => "what was created stays; run it again for the rest",
             Command::MockApi(_) | Command::Completions(_) | Command::Man(_) => "nothing is kept",
@@ -121,6 +126,7 @@ impl Command {
             Command::LoadBatch(args) => load_batch::run(&args, &dataset()?, run).await,
             Command::Transform(args) => transform::run(&args, &dataset()?, run).await,
             Command::Verify(args) => verify::run(&args, &dataset()?, run).await,
+            Command::Explain(args) => explain::run(&args, &dataset()?, run).await,
             Command::Heartbeat(args) => heartbeat::run(&args, &dataset()?, run).await,
             Command::Init(args) => init::run(&args, &dataset()?, run).await,
             Command::MockApi(args) => mock_api::run(args, run).await,
