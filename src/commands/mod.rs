@@ -3,6 +3,7 @@
 pub mod aggregate;
 mod args;
 pub mod completions;
+pub mod explain;
 pub mod fetch;
 pub mod heartbeat;
 pub mod init;
@@ -34,6 +35,7 @@ pub enum Command {
     Transform(transform::Args),
     Verify(verify::Args),
     Aggregate(aggregate::Args),
+    Explain(Box<explain::Args>),
     Heartbeat(Box<heartbeat::Args>),
     Init(init::Args),
     MockApi(mock_api::Args),
@@ -52,6 +54,7 @@ impl Command {
             Command::Transform(_) => "transform",
             Command::Verify(_) => "verify",
             Command::Aggregate(_) => "aggregate",
+            Command::Explain(_) => "explain",
             Command::Heartbeat(_) => "heartbeat",
             Command::Init(_) => "init",
             Command::MockApi(_) => "mock-api",
@@ -69,6 +72,7 @@ impl Command {
             Command::Transform(args) => args.files(),
             Command::Verify(args) => args.files(),
             Command::Aggregate(args) => args.files(),
+            Command::Explain(args) => args.files(),
             Command::Heartbeat(args) => args.files(),
             _ => Files::default(),
         }
@@ -101,6 +105,7 @@ impl Command {
             Command::Transform(_) => "the answers that were written are complete",
             Command::Verify(_) => "there is no verdict",
             Command::Aggregate(_) => "the figures of each day are complete or as they were",
+            Command::Explain(_) => "there is no answer",
             Command::Heartbeat(_) => "the checks are incomplete",
             Command::Init(_) => "what was created stays; run it again for the rest",
             Command::MockApi(_) | Command::Completions(_) | Command::Man(_) => "nothing is kept",
@@ -128,6 +133,7 @@ impl Command {
             Command::Transform(args) => transform::run(&args, &dataset()?, run).await,
             Command::Verify(args) => verify::run(&args, &dataset()?, run).await,
             Command::Aggregate(args) => aggregate::run(&args, &dataset()?, run).await,
+            Command::Explain(args) => explain::run(&args, &dataset()?, run).await,
             Command::Heartbeat(args) => heartbeat::run(&args, &dataset()?, run).await,
             Command::Init(args) => init::run(&args, &dataset()?, run).await,
             Command::MockApi(args) => mock_api::run(args, run).await,

@@ -11,6 +11,7 @@ mod common;
 mod conformance;
 mod dag;
 mod docs;
+mod explain;
 mod fetch;
 mod full_disk;
 mod heartbeat;
