@@ -19,6 +19,7 @@ pub mod stream;
 pub mod time;
 pub mod transform;
 pub mod verify;
+pub mod view;
 
 /// The examples of the guide for contributors compile.
 #[cfg(doctest)]

@@ -8,6 +8,7 @@ pub mod event_log;
 pub mod ledger;
 pub mod log_reader;
 pub mod monitor;
+pub mod page_reader;
 pub mod realtime_store;
 pub mod series_reader;
 pub mod table_reader;

@@ -11,6 +11,7 @@ pub mod ddl;
 mod errors;
 mod merge;
 pub mod monitor;
+mod pages;
 mod schema;
 mod server;
 pub mod table_reader;

@@ -5,6 +5,7 @@ pub mod ddl;
 pub mod event_log;
 mod file;
 pub mod monitor;
+mod pages;
 pub mod realtime_store;
 mod schema;
 mod server;
