@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::ports::ledger::Ledger;
+use crate::ports::ledger::{Ledger, LoadInfo};
 use crate::ports::monitor::StoreMonitor;
 use crate::ports::table_reader::TableReader;
 use crate::record::row::Rows;
@@ -131,8 +131,8 @@ pub trait BatchStore: Send {
     /// Adds rows for the next merge to load.
     async fn stage(&mut self, rows: &Rows) -> Result<()>;
 
-    /// Loads the staged rows, in one transaction with the entry of `run_id` in the store's record of loads.
-    async fn merge(&mut self, mode: Mode, run_id: &str) -> Result<Merged>;
+    /// Loads the staged rows, in one transaction with the entry of this load in the store's ledger.
+    async fn merge(&mut self, mode: Mode, load: &LoadInfo) -> Result<Merged>;
 
     /// Number of rows in the table now, not including staged ones.
     async fn count(&mut self) -> Result<u64>;

@@ -17,6 +17,7 @@ mod help;
 mod init;
 mod kafka;
 mod layers;
+mod ledger;
 mod load_batch;
 mod logs;
 mod metrics;

@@ -12,12 +12,14 @@ use rtp::dataset::ddl::quoted;
 use rtp::error::{Error, Result};
 use rtp::ports::batch_store::{BatchStore, Mode};
 use rtp::ports::conformance::monitor::store;
-use rtp::ports::conformance::{self, Abilities, Ability};
+use rtp::ports::conformance::{self, Abilities, Ability, load_of};
+use rtp::ports::ledger::Ledger;
 use rtp::ports::monitor::StoreMonitor;
 use rtp::ports::table_reader::TableReader;
 use rtp::record::row::Rows;
 use rtp::servers::address::Address;
 use rtp::servers::postgres::batch_store::{PostgresBatchStore, create};
+use rtp::servers::postgres::ledger::PostgresLedger;
 use rtp::servers::postgres::monitor::PostgresStoreMonitor;
 use rtp::servers::postgres::table_reader::PostgresTable;
 
@@ -165,7 +167,10 @@ impl conformance::table_reader::Harness for Database {
     async fn write(&self, dataset: &Dataset, rows: &Rows) -> Result<()> {
         let mut store = PostgresBatchStore::open(&self.address(), dataset).await?;
         store.stage(rows).await?;
-        store.merge(Mode::Upsert, "write").await.map(|_| ())
+        store
+            .merge(Mode::Upsert, &load_of("write"))
+            .await
+            .map(|_| ())
     }
 
     async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
@@ -183,6 +188,48 @@ impl store::Harness for Database {
         let monitor = PostgresStoreMonitor::open(&self.address(), dataset).await?;
         Ok(Box::new(monitor))
     }
+}
+
+#[async_trait]
+impl conformance::ledger::Harness for Database {
+    async fn ledger(&self, dataset: &Dataset) -> Result<Box<dyn Ledger>> {
+        let ledger = PostgresLedger::open(&self.address(), dataset).await?;
+        Ok(Box::new(ledger))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_keeps_every_guarantee() {
+    if let Some(database) = Database::new("conformance_ledger") {
+        keeps(conformance::ledger::CASES, &database).await;
+    }
+}
+
+#[test]
+fn a_store_of_an_older_version_is_changed_by_init_and_goes_on() {
+    let Some(database) = Database::new("upgraded") else {
+        return;
+    };
+    let place = database.place();
+    let load = || database.rtp(&place, &["load-batch"], users(3).as_bytes());
+    load();
+    database
+        .psql("ALTER TABLE rtp_loads DROP COLUMN started_at, DROP COLUMN newest, DROP COLUMN inputs, DROP COLUMN rejects; DROP TABLE rtp_verdicts")
+        .unwrap();
+    let ran = load();
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    for says in ["an older version of rtp", "rtp init"] {
+        assert!(ran.stderr.contains(says), "{}", ran.stderr);
+    }
+    for _ in 0..2 {
+        let ran = database.rtp(&place, &["init"], b"");
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+    }
+    let ran = load();
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let counts =
+        "SELECT count(*) || ',' || count(started_at) || ',' || count(newest) FROM rtp_loads";
+    assert_eq!(database.psql(counts).unwrap(), "2,1,1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

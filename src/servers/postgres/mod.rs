@@ -9,6 +9,7 @@
 pub mod batch_store;
 pub mod ddl;
 mod errors;
+pub mod ledger;
 mod merge;
 pub mod monitor;
 mod pages;

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use super::batch_store::{self, SqliteBatchStore};
 use super::ddl;
 use super::event_log::{self, SqliteConsumer, SqliteProducer};
+use super::ledger::SqliteLedger;
 use super::monitor::{SqliteLogMonitor, SqliteStoreMonitor};
 use super::realtime_store::{self, SqliteRealtimeStore};
 use super::table_reader::SqliteTable;
@@ -17,6 +18,7 @@ use crate::dataset::{Dataset, Nulls};
 use crate::error::Result;
 use crate::ports::batch_store::{BatchStore, BatchStores};
 use crate::ports::event_log::{Consumer, EventLog, Producer, Topic};
+use crate::ports::ledger::Ledger;
 use crate::ports::monitor::{LogMonitor, StoreMonitor};
 use crate::ports::realtime_store::{RealtimeStore, RealtimeStores, Upstream};
 use crate::ports::table_reader::TableReader;
@@ -179,5 +181,9 @@ impl BatchStores for Sqlite {
 
     async fn monitor(&self, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {
         Ok(Box::new(SqliteStoreMonitor::batch(&self.0, dataset)?))
+    }
+
+    async fn ledger(&self, dataset: &Dataset) -> Result<Box<dyn Ledger>> {
+        Ok(Box::new(SqliteLedger::open(&self.0, dataset)?))
     }
 }

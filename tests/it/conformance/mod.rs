@@ -3,6 +3,7 @@
 
 mod batch_store;
 mod event_log;
+mod ledger;
 mod monitor;
 mod realtime_store;
 mod rows;

@@ -11,7 +11,7 @@ use rtp::dataset::ddl::quoted;
 use rtp::error::{Error, Result};
 use rtp::ports::batch_store::{BatchStore, Mode};
 use rtp::ports::conformance::table_reader::{CASES, Harness};
-use rtp::ports::conformance::{Abilities, Stored, stored};
+use rtp::ports::conformance::{Abilities, Stored, load_of, stored};
 use rtp::ports::event_log::{Offsets, Span};
 use rtp::ports::realtime_store::{RealtimeStore, Upstream};
 use rtp::ports::table_reader::{StoredRow, TableReader, Visitor};
@@ -174,7 +174,10 @@ impl Harness for Table {
             Kind::Batch => {
                 let mut store = SqliteBatchStore::open(&self.path(), dataset)?;
                 store.stage(rows).await?;
-                store.merge(Mode::UpdateIfNewer, "run").await.map(|_| ())
+                store
+                    .merge(Mode::UpdateIfNewer, &load_of("run"))
+                    .await
+                    .map(|_| ())
             }
         }
     }
