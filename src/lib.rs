@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod commands;
+mod dashboard;
 pub mod dataset;
 pub mod durable;
 pub mod error;
@@ -13,6 +14,7 @@ pub mod ports;
 pub mod record;
 pub mod run;
 pub mod secret;
+mod serve;
 pub mod servers;
 pub mod source;
 pub mod stream;

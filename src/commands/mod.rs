@@ -2,6 +2,7 @@
 
 mod args;
 pub mod completions;
+pub mod dashboard;
 pub mod fetch;
 pub mod heartbeat;
 pub mod init;
@@ -12,6 +13,7 @@ pub mod produce;
 pub mod stream;
 pub mod transform;
 pub mod verify;
+pub mod view;
 
 use clap::Subcommand;
 
@@ -31,7 +33,9 @@ pub enum Command {
     LoadBatch(load_batch::Args),
     Transform(transform::Args),
     Verify(verify::Args),
+    View(view::Args),
     Heartbeat(Box<heartbeat::Args>),
+    Dashboard(Box<dashboard::Args>),
     Init(init::Args),
     MockApi(mock_api::Args),
     Completions(completions::Args),
@@ -48,7 +52,9 @@ impl Command {
             Command::LoadBatch(_) => "load-batch",
             Command::Transform(_) => "transform",
             Command::Verify(_) => "verify",
+            Command::View(_) => "view",
             Command::Heartbeat(_) => "heartbeat",
+            Command::Dashboard(_) => "dashboard",
             Command::Init(_) => "init",
             Command::MockApi(_) => "mock-api",
             Command::Completions(_) => "completions",
@@ -65,6 +71,7 @@ impl Command {
             Command::Transform(args) => args.files(),
             Command::Verify(args) => args.files(),
             Command::Heartbeat(args) => args.files(),
+            Command::Dashboard(args) => args.files(),
             _ => Files::default(),
         }
     }
@@ -94,8 +101,10 @@ impl Command {
                 "nothing was kept, unless the connection was lost during the commit"
             }
             Command::Transform(_) => "the answers that were written are complete",
+            Command::View(_) => "the rows that were written are complete",
             Command::Verify(_) => "there is no verdict",
             Command::Heartbeat(_) => "the checks are incomplete",
+            Command::Dashboard(_) => "its history is kept",
             Command::Init(_) => "what was created stays; run it again for the rest",
             Command::MockApi(_) | Command::Completions(_) | Command::Man(_) => "nothing is kept",
         }
@@ -121,7 +130,9 @@ impl Command {
             Command::LoadBatch(args) => load_batch::run(&args, &dataset()?, run).await,
             Command::Transform(args) => transform::run(&args, &dataset()?, run).await,
             Command::Verify(args) => verify::run(&args, &dataset()?, run).await,
+            Command::View(args) => view::run(&args, &dataset()?, run).await,
             Command::Heartbeat(args) => heartbeat::run(&args, &dataset()?, run).await,
+            Command::Dashboard(args) => dashboard::run(&args, &dataset()?, run).await,
             Command::Init(args) => init::run(&args, &dataset()?, run).await,
             Command::MockApi(args) => mock_api::run(args, run).await,
             Command::Completions(args) => completions::run(&args, program()),

@@ -10,6 +10,7 @@ pub mod log_reader;
 pub mod monitor;
 pub mod page_reader;
 pub mod realtime_store;
+pub mod sample_store;
 pub mod series_reader;
 pub mod table_reader;
 pub mod table_schema;

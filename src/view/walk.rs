@@ -24,10 +24,8 @@ pub struct Walk {
     query: Query,
     realtime: Ahead,
     batch: Ahead,
-    /// Keys that were taken from both layers, and whose rows were not read yet.
+    /// Keys that were taken from both layers, and whose rows were not shown yet.
     pending: Vec<Value<'static>>,
-    /// Rows that were read, and found no room on their page.
-    left: VecDeque<Merged>,
 }
 
 /// Keys of one layer that were read ahead.
@@ -58,7 +56,6 @@ impl Walk {
             batch: layer(None),
             query,
             pending: Vec::new(),
-            left: VecDeque::new(),
         }
     }
 
@@ -72,17 +69,13 @@ impl Walk {
     pub async fn next(&mut self, view: &mut View, most: usize) -> Result<Vec<Merged>> {
         let mut rows = Vec::new();
         for _ in 0..ROUNDS {
-            while rows.len() < most
-                && let Some(row) = self.left.pop_front()
-            {
-                rows.push(row);
-            }
-            if rows.len() == most || self.is_end() {
+            if rows.len() >= most || self.is_end() {
                 break;
             }
-            if let Err(error) = self.read(view, most - rows.len()).await {
-                self.left.extend(rows);
-                return Err(error);
+            match self.read(view, most, &mut rows).await {
+                Err(error) if rows.is_empty() => return Err(error),
+                Err(_) => break, // the next call meets it again
+                Ok(()) => {}
             }
         }
         Ok(rows)
@@ -90,35 +83,39 @@ impl Walk {
 
     /// Whether nothing is left.
     pub fn is_end(&self) -> bool {
-        self.left.is_empty()
-            && self.pending.is_empty()
-            && self.realtime.is_over()
-            && self.batch.is_over()
+        self.pending.is_empty() && self.realtime.is_over() && self.batch.is_over()
     }
 
-    /// The key behind which the listing goes on, once something was read; `last` is the last row that was shown.
-    pub fn position(&self, last: Option<&Merged>, key: usize) -> Option<Value<'static>> {
-        match (last, self.left.is_empty() && self.pending.is_empty()) {
-            (Some(row), false) => Some(row.row.values[key].clone()),
-            _ => self.query.after.clone(),
-        }
+    /// The key behind which the listing goes on; none if it is still to begin.
+    pub fn position(&self) -> Option<&Value<'static>> {
+        self.query.after.as_ref()
     }
 
-    /// Reads the rows of the next keys.
-    async fn read(&mut self, view: &mut View, most: usize) -> Result<()> {
-        if self.pending.is_empty() {
-            self.take_keys(view, most.max(FEWEST)).await?;
-        }
-        let rows = view.rows(&self.pending).await?;
-        let has_values = |row: &Merged| {
-            let mut filters = self.query.filters.iter();
-            filters.all(|filter| row.row.values[filter.field] == filter.value)
+    /// Reads the rows of the next keys, both layers as they are now, and adds those with the wanted values, up to so many.
+    async fn read(&mut self, view: &mut View, most: usize, rows: &mut Vec<Merged>) -> Result<()> {
+        let fewest = if self.query.filters.is_empty() {
+            1
+        } else {
+            FEWEST
         };
-        self.left.extend(rows.into_iter().filter(has_values));
-        if let Some(last) = self.pending.pop() {
+        self.take_keys(view, (most - rows.len()).max(fewest))
+            .await?;
+        let key = view.dataset.event.key;
+        let mut last = self.pending.last().cloned();
+        for row in view.rows(&self.pending).await? {
+            let mut filters = self.query.filters.iter();
+            if filters.all(|filter| row.row.values[filter.field] == filter.value) {
+                rows.push(row);
+            }
+            if rows.len() == most {
+                last = rows.last().map(|row| row.row.values[key].clone());
+                break;
+            }
+        }
+        if let Some(last) = last {
+            self.pending.retain(|key| compare_keys(key, &last).is_gt());
             self.query.after = Some(last);
         }
-        self.pending.clear();
         Ok(())
     }
 

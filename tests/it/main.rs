@@ -31,3 +31,4 @@ mod sources;
 mod stream;
 mod transform;
 mod verify;
+mod view;

@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod monitor;
 mod pages;
 pub mod realtime_store;
+pub mod samples;
 mod schema;
 mod server;
 pub mod table_reader;
