@@ -3,6 +3,8 @@
 import { h } from "./dom.js";
 import { exact, percent } from "./format.js";
 
+const DENSE = 80; // with more columns, gaps between them would be uneven
+
 /** Columns side by side. `bars`: [{label, value}], with shares also {share, dot: share of the live events}; `marks`: [{at: 0..1, text}], `ticks`: [{at: 0..1, text}]. */
 export function columns({ hue, label, bars, marks = [], ticks = [] }) {
   const height = (bar) => bar.share ?? bar.value ?? 0;
@@ -12,7 +14,7 @@ export function columns({ hue, label, bars, marks = [], ticks = [] }) {
     { class: `columns ${hue}`, role: "img", "aria-label": label },
     h(
       "div",
-      { class: "plot" },
+      { class: ["plot", marks.length && "marks", bars.length > DENSE && "dense"].filter(Boolean).join(" ") },
       bars.map((bar) =>
         h(
           "i",
@@ -28,7 +30,8 @@ export function columns({ hue, label, bars, marks = [], ticks = [] }) {
 
 /** What is in it, as shares: a bar for the batch layer's figures, a dot for those since the dashboard runs. */
 export function shares({ label, rows }) {
-  const most = Math.max(0.0001, ...rows.flatMap((row) => [row.batch ?? 0, row.live ?? 0]));
+  // Several values together are no bar: beside single ones it would only look like the largest of them.
+  const most = Math.max(0.0001, ...rows.filter((row) => !row.rest).flatMap((row) => [row.batch ?? 0, row.live ?? 0]));
   return h(
     "ul",
     { class: "shares", "aria-label": label },
@@ -40,8 +43,8 @@ export function shares({ label, rows }) {
         h(
           "span",
           { class: "track", "aria-hidden": "true" },
-          h("i", { css: { "--v": share(row.batch, most) } }),
-          row.live !== null && h("b", { css: { "--v": share(row.live, most) } }),
+          !row.rest && h("i", { css: { "--v": share(row.batch, most) } }),
+          !row.rest && row.live !== null && h("b", { css: { "--v": share(row.live, most) } }),
         ),
         h("span", { class: "share" }, percent(row.batch ?? row.live)),
         row.live !== null && row.batch !== null && h("span", { class: "sr" }, `; live ${percent(row.live)}`),

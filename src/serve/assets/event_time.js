@@ -1,7 +1,7 @@
 // Event time: when the events happened, and how long each took to arrive.
 
 import { h } from "./dom.js";
-import { clock, day, duration, exact, moment, plural } from "./format.js";
+import { clock, day, duration, moment, plural } from "./format.js";
 import { columns, position } from "./bars.js";
 import { emptyState, nothing, numbers } from "./parts.js";
 import { zone } from "./model.js";
@@ -9,10 +9,8 @@ import { zone } from "./model.js";
 export const panel = { id: "event_time", servers: ["event_log"], render };
 
 function render(state) {
-  const empty = emptyState("event_time");
-  if (empty) return [empty];
   const data = state?.event_time;
-  return [times(data), lateness(data)];
+  return [times(data, emptyState("event_time")), lateness(data)];
 }
 
 const sum = (counts) => counts.reduce((total, count) => total + (count ?? 0), 0);
@@ -22,9 +20,9 @@ function figure(name, note, chart, table) {
   return h("figure", {}, h("figcaption", {}, h("h3", {}, name), h("span", { class: "note" }, note)), chart, table);
 }
 
-function times(data) {
+function times(data, advice) {
   const histogram = data?.histogram;
-  if (!usable(histogram)) return figure("When events happened", "", waiting(data), null);
+  if (!usable(histogram)) return figure("When events happened", "", advice ?? waiting(data), null);
   const { edges, counts } = histogram;
   const total = sum(counts);
   const long = edges.at(-1) - edges[0] > 2 * 86_400_000;
@@ -56,4 +54,4 @@ function lateness(data) {
   return figure(name, `half within ${duration(data.lateness.p50)}`, columns({ hue: "stream", label, bars, marks, ticks }), numbers("lateness", "Lateness", ["Lateness", "Events"], rows));
 }
 
-const waiting = (data) => h("div", { class: "columns waiting" }, nothing(data ? `No event${data.since ? ` since ${exact(data.since) && moment(data.since, zone())}` : ""} yet.` : "\u00a0"));
+const waiting = (data) => h("div", { class: "columns waiting" }, nothing(data?.since ? `No event since ${moment(data.since, zone())}.` : "\u00a0"));

@@ -43,25 +43,24 @@ function headline(state) {
   const rows = numbers.rows ?? {};
   const records = numbers.lag_records;
   return [
-    number("ingestion", ["event_log"], "Events a second", [[null, numbers.events_per_second, short]], "through the stream"),
-    number("ingestion", ["event_log"], "Behind", [[null, numbers.lag_seconds, duration, (value) => `${exact(value)} s`]], typeof records === "number" ? `${plural(records, "record")} to go` : "the event log's end"),
-    number("layers", ["realtime_store", "batch_store"], "Rows", [
-      ["realtime", rows.realtime?.count, () => count(rows.realtime, large), exact, "real time"],
-      ["batch", rows.batch?.count, () => count(rows.batch, large), exact, "batch"],
+    number("ingestion", "Events a second", [["event_log", numbers.events_per_second, short]], "through the stream"),
+    number("ingestion", "Behind", [["event_log", numbers.lag_seconds, duration, (value) => `${exact(value)} s`]], typeof records === "number" ? `${plural(records, "record")} to go` : "the event log's end"),
+    number("layers", "Rows", [
+      ["realtime_store", rows.realtime?.count, () => count(rows.realtime, large), exact, "real time", "stream"],
+      ["batch_store", rows.batch?.count, () => count(rows.batch, large), exact, "batch", "load"],
     ]),
-    number("ingestion", ["event_log"], "Dead letters", [[null, numbers.dead_letters, short]], "events that broke a rule"),
+    number("ingestion", "Dead letters", [["event_log", numbers.dead_letters, short]], "events that broke a rule"),
   ];
 }
 
 // A difference of one row must be visible, so the counts stay exact as long as there is room.
 const large = (value) => (value < 1e8 ? exact(value) : short(value));
 
-/** A number that links to its panel. `values`: [hue, value, short form, exact form, name]. */
-function number(panel, servers, label, values, under) {
-  const gone = model.lost !== null || away(servers).length > 0;
+/** A number that links to its panel. `values`: [server, value, short form, exact form, name, hue]. */
+function number(panel, label, values, under) {
   return h(
     "li",
-    { class: gone ? "stale" : null },
+    {},
     h(
       "a",
       { href: `#${panel}` },
@@ -69,12 +68,13 @@ function number(panel, servers, label, values, under) {
       h(
         "span",
         { class: "values" },
-        values.map(([hue, value, how, whole = exact, name]) => {
+        values.map(([server, value, how, whole = exact, name, hue]) => {
+          const gone = model.lost !== null || away([server]).length > 0;
           const [text, full] = [how(value), whole(value)];
           const hidden = text.replace("≈", "").trim() !== full && typeof value === "number";
           return h(
             "span",
-            { class: name ? `value ${hue}` : "value" },
+            { class: gone ? "value stale" : "value" },
             h("span", { class: "figure", "data-tip": hidden ? full : null }, text),
             hidden && h("span", { class: "sr" }, ` (${full})`),
             name && h("span", { class: `hue ${hue}` }, name),

@@ -20,27 +20,24 @@ const MEASURES = [
 const LISTED = 3;
 
 const keep = h("div", { class: "strips", "data-keep": "strips" });
-const readout = h("p", { class: "readout" });
+const readout = h("span", { class: "readout", "data-keep": "readout" });
 let strips = null;
 let cursor = null;
 let shown = [];
 
-export const panel = { id: "ingestion", servers: ["event_log"], render, redraw: () => strips?.redraw() };
+export const panel = { id: "ingestion", servers: ["event_log"], render, note: () => [readout], redraw: () => strips?.redraw(), fit: (width) => strips?.fit(width) };
 
 function render(state) {
-  const empty = emptyState("ingestion");
-  if (empty) return [empty];
   if (!strips) {
     strips = build(keep, MEASURES, (index) => {
       cursor = index;
       label(model.state?.ingestion ?? {});
     });
-    keep.append(readout);
   }
   const letters = deadLetters();
   draw(letters);
   label(state?.ingestion ?? {});
-  return [keep, letterList(letters, state), table()];
+  return [keep, emptyState("ingestion") ?? letterList(letters, state), table()];
 }
 
 /** The range on the axis, in seconds; of "all", from the first time that is known. */
@@ -72,6 +69,7 @@ function label(ingestion) {
   MEASURES.slice(0, -1).forEach((measure, index) => {
     const value = at === undefined ? measure.live(ingestion) : shown[index]?.[cursor];
     strips.values[index].textContent = measure.how(value);
+    strips.values[index].title = exact(value);
   });
   keep.classList.toggle("past", at !== undefined);
   readout.textContent = at === undefined ? "" : `${moment(at, zone())}${near(at)}`;

@@ -11,10 +11,10 @@ const TREND = 48;
 const SAMPLES = 4;
 
 function render(state) {
-  const empty = emptyState("layers");
-  if (empty) return [empty];
   const layers = state?.layers ?? {};
-  return [sides(layers), verdict(layers, state), trend(layers), tables(layers)];
+  const advice = emptyState("layers");
+  const compared = advice && !layers.verdict ? [] : [verdict(layers, state), trend(layers)];
+  return [sides(layers), advice, compared, tables(layers)];
 }
 
 function sides({ realtime, batch }) {
@@ -45,15 +45,22 @@ function verdict(layers, state) {
   const last = layers.verdict;
   if (!last) return h("div", { class: "verdict" }, nothing(state ? "No verdict yet: rtp verify compares the two." : "\u00a0"));
   const differ = total(last);
-  const text = last.agrees ? (differ ? `Both layers agree; ${plural(differ, "key")} on the way` : "Both layers agree") : `${plural(differ, "key")} differ${differ === 1 ? "s" : ""}`;
+  const text = last.agrees ? (differ ? `Both layers agree; ${plural(differ, "key")} on the way` : "Both layers agree") : differences(last, layers.classes ?? []);
   const [left, right] = last.rows ?? [];
   return h(
     "div",
     { class: last.agrees ? "verdict agrees" : "verdict differs" },
-    h("p", { class: "said" }, icon(last.agrees ? "ok" : "bad"), h("strong", {}, text), h("span", { class: "note" }, "checked ", timeAgo(last.ended_at), ` in ${duration((last.ended_at - last.started_at) / 1000)}: ${exact(left)} against ${exact(right)} rows`)),
+    h("p", { class: "judged" }, icon(last.agrees ? "ok" : "bad"), h("strong", {}, text), h("span", { class: "note" }, "checked ", timeAgo(last.ended_at), ` in ${duration((last.ended_at - last.started_at) / 1000)}: ${exact(left)} against ${exact(right)} rows`)),
     classes(last, layers.classes ?? []),
     columnsThatDiffer(last),
   );
+}
+
+function differences(last, known) {
+  const harmless = new Set(known.filter((each) => each.fails === false).map((each) => each.name));
+  const failing = Object.entries(last.classes ?? {}).reduce((sum, [name, number]) => sum + (harmless.has(name) ? 0 : number), 0);
+  const all = total(last);
+  return `${plural(all, "key")} ${all === 1 ? "differs" : "differ"}` + (failing < all ? `; ${exact(failing)} should not` : "");
 }
 
 /** Those that fail come first; each with what it means and some of its keys. */

@@ -120,16 +120,19 @@ document.addEventListener("toggle", drawSoon, true);
 listen({ range, pause, look: () => openExplain() });
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => ingestion.redraw());
-// Paper is white, whatever the screen is.
+// Paper is white, whatever the screen is, and a canvas does not know how wide the style sheet makes it there.
+const PAPER = 452;
 let screen = null;
 addEventListener("beforeprint", () => {
   screen = document.documentElement.dataset.theme ?? "";
   document.documentElement.dataset.theme = "light";
+  ingestion.fit(PAPER);
   ingestion.redraw();
 });
 addEventListener("afterprint", () => {
   if (screen) document.documentElement.dataset.theme = screen;
   else delete document.documentElement.dataset.theme;
+  ingestion.fit();
   ingestion.redraw();
 });
 

@@ -7,7 +7,7 @@ import { advice, away, now, zone } from "./model.js";
 const ICONS = {
   ok: "M3.5 8.5l3 3 6-7",
   busy: "M12.8 6A5 5 0 1 0 13 9M13 2.8V6H9.8",
-  bad: "M8 3.5v5M8 12v.1",
+  bad: "M8 2.4 14.3 13.4H1.7zM8 6.6v3M8 11.4v.1",
   empty: "M4 8h8",
   away: "M4.2 4.2l7.6 7.6M11.8 4.2l-7.6 7.6",
 };
@@ -49,13 +49,13 @@ export function command(text) {
   return h("div", { class: "command" }, h("code", {}, text), h("button", { type: "button", class: "copy", "data-copy": text, "aria-label": `Copy: ${text}` }, "Copy"));
 }
 
-/** What the panel says instead of its charts while it has no data; null if nothing is missing. */
+/** What the panel says while it has no data, with the commands that fill it; null if nothing is missing. */
 export function emptyState(panel) {
   const steps = advice(panel);
   if (!steps.length) return null;
   return h(
     "div",
-    { class: "empty" },
+    { class: "advice" },
     steps.map((step) => h("div", {}, h("p", {}, sentence(step.why)), command(step.command))),
   );
 }
@@ -82,7 +82,7 @@ export function numbers(id, name, columns, rows) {
   return h(
     "details",
     { class: "numbers", id: `${id}-numbers` },
-    h("summary", {}, "Numbers", h("span", { class: "sr" }, ` of ${name}`)),
+    h("summary", {}, "Numbers", h("span", { class: "sr" }, `: ${name.charAt(0).toLowerCase()}${name.slice(1)}`)),
     // It scrolls, so the keyboard must reach it.
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, isOpen(id) && table(name, columns, rows())),
   );

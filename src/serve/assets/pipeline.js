@@ -43,7 +43,7 @@ function servers(state) {
       { class: "list" },
       rows.map((server) => {
         const [level, said] = server.up === true ? ["ok", "answers"] : server.up === false ? ["away", "away"] : ["empty", "not asked yet"];
-        return h("li", { class: server.up === false ? "gone" : null }, icon(level), h("b", {}, server.text), h("span", { class: "said" }, `${said} `, typeof server.since === "number" && ["since ", timeAt(server.since)], server.up === false && server.message && `: ${server.message}`), h("code", {}, server.address ?? ""));
+        return h("li", { class: server.up === false ? "gone" : null }, icon(level), h("b", {}, server.text), h("span", { class: "said" }, said, typeof server.since === "number" && [" since ", timeAt(server.since)], server.up === false && server.message && `: ${server.message}`), h("code", {}, server.address ?? ""));
       }),
     ),
   );
@@ -56,7 +56,7 @@ function heartbeat(state) {
     { class: "group" },
     h("h3", {}, "Heartbeat"),
     checks.length
-      ? h("ul", { class: "list" }, checks.map((check) => h("li", { class: check.ok ? null : "gone" }, icon(check.ok ? "ok" : "bad"), h("b", {}, words(check.check)), h("span", { class: "said" }, check.message ?? (check.ok ? "ok" : "failed")))))
+      ? h("ul", { class: "list" }, checks.map((check) => h("li", { class: check.ok ? null : "gone" }, icon(check.ok ? "ok" : "bad"), h("b", {}, SERVERS[check.check] ?? words(check.check)), h("span", { class: "said" }, check.message ?? (check.ok ? "ok" : "failed")))))
       : nothing(state ? "No check yet: rtp heartbeat --once runs one." : "\u00a0"),
   );
 }

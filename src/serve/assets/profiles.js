@@ -9,6 +9,7 @@ import { now, zone } from "./model.js";
 export const panel = { id: "profiles", servers: ["batch_store"], render, note };
 
 const LISTED = 6;
+const DOTTED = 36; // with more columns, dots would hide them
 const IN_ORDER = new Set(["band", "month", "hour", "lateness"]);
 const AS_COLUMNS = new Set(["month", "hour", "lateness"]);
 const NONE = "not given";
@@ -17,8 +18,8 @@ function note(state) {
   const profiles = state?.profiles;
   if (!profiles) return [];
   return [
-    h("span", { class: "legend bar load" }, profiles.day ? `batch, ${profiles.day}` : "batch: no figures yet"),
-    profiles.live?.since && h("span", { class: "legend dot stream" }, `live since ${since(profiles.live.since, now(), zone())}`),
+    h("span", { class: "legend load" }, profiles.day ? `batch, ${profiles.day}` : "batch: no figures yet"),
+    profiles.live?.since && h("span", { class: "legend stream dots" }, `live since ${since(profiles.live.since, now(), zone())}`),
   ];
 }
 
@@ -81,13 +82,12 @@ function ranking(title, rows, kind) {
   const listed = kind === "band" || rows.length <= LISTED + 1 ? rows.slice(0, 12) : rows.slice(0, LISTED);
   const rest = rows.slice(listed.length);
   const add = (name) => (rest.some((row) => row[name] !== null) ? rest.reduce((total, row) => total + row[name], 0) : null);
-  const others = rest.length ? [{ name: `${exact(rest.length)} others`, known: false, count: add("count"), liveCount: add("liveCount"), batch: add("batch"), live: add("live") }] : [];
-  // The others together may be more than any one of them: the scale stays that of the single values.
+  const others = rest.length ? [{ name: `${exact(rest.length)} others`, known: false, rest: true, count: add("count"), liveCount: add("liveCount"), batch: add("batch"), live: add("live") }] : [];
   return shares({ label: title, rows: [...listed, ...others] });
 }
 
 function overTime(title, rows) {
-  const bars = rows.map((row) => ({ label: row.name, value: row.batch === null ? row.liveCount : row.count, dot: row.batch === null ? null : row.live, share: row.batch }));
+  const bars = rows.map((row) => ({ label: row.name, value: row.batch === null ? row.liveCount : row.count, dot: row.batch === null || rows.length > DOTTED ? null : row.live, share: row.batch }));
   const ends = rows.length > 2 ? [0, Math.floor((rows.length - 1) / 2), rows.length - 1] : rows.map((_, index) => index);
   const ticks = ends.map((index) => ({ at: rows.length > 1 ? index / (rows.length - 1) : 0.5, text: rows[index].name }));
   const first = rows.findIndex((row) => row.count + row.liveCount > 0);

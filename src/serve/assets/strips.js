@@ -4,8 +4,8 @@ import { h } from "./dom.js";
 import { clock, day } from "./format.js";
 import { zone } from "./model.js";
 
-const STRIP = 44;
-const LAST = 58; // with the marks and the axis under it
+const STRIP = 38;
+const LAST = 54; // with the marks and the axis under it
 
 /** A colour of the stylesheet, resolved for the theme. */
 function colour(name) {
@@ -24,13 +24,13 @@ export function build(place, measures, onCursor) {
   place.append(frame);
   let cursor = null;
 
-  const size = new ResizeObserver(() => {
+  const fit = (given) => {
     for (const { plot, height, row } of strips) {
-      const width = row.querySelector(".chart").clientWidth;
+      const width = given ?? row.querySelector(".chart").clientWidth;
       if (width && Math.abs(plot.width - width) > 0.5) plot.setSize({ width, height });
     }
-  });
-  size.observe(frame);
+  };
+  new ResizeObserver(() => fit()).observe(frame);
 
   const move = (index) => {
     const { plot } = strips[0];
@@ -59,6 +59,8 @@ export function build(place, measures, onCursor) {
         plot.setData([times, columns[index] ?? times.map(() => null)]);
       });
     },
+    /** Takes the width that there is, or this one. */
+    fit,
     redraw: () => strips.forEach(({ plot }) => plot.redraw(false)),
     values: strips.map((strip) => strip.value),
     notes: strips.map((strip) => strip.note),
@@ -114,7 +116,9 @@ function axis() {
     values: (plot, splits) => {
       const span = splits.length > 1 ? splits.at(-1) - splits[0] : 0;
       const step = splits.length > 1 ? splits[1] - splits[0] : 60;
-      return splits.map((time) => label(time * 1000, step, span));
+      // A label that would be cut off at an end is left out.
+      const whole = (time) => Math.min(plot.valToPos(time, "x"), plot.width - plot.valToPos(time, "x")) > 20;
+      return splits.map((time) => (whole(time) ? label(time * 1000, step, span) : ""));
     },
   };
 }
