@@ -1,5 +1,6 @@
 //! `rtp`: a real-time data pipeline as Unix commands.
 
+pub mod aggregate;
 pub mod cli;
 pub mod commands;
 mod dashboard;

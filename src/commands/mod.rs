@@ -1,5 +1,6 @@
 //! One command, one file: its `Args` (whose doc comments are the help), `run`, helpers in call order.
 
+pub mod aggregate;
 mod args;
 pub mod completions;
 pub mod dashboard;
@@ -34,6 +35,7 @@ pub enum Command {
     Transform(transform::Args),
     Verify(verify::Args),
     View(view::Args),
+    Aggregate(aggregate::Args),
     Heartbeat(Box<heartbeat::Args>),
     Dashboard(Box<dashboard::Args>),
     Init(init::Args),
@@ -53,6 +55,7 @@ impl Command {
             Command::Transform(_) => "transform",
             Command::Verify(_) => "verify",
             Command::View(_) => "view",
+            Command::Aggregate(_) => "aggregate",
             Command::Heartbeat(_) => "heartbeat",
             Command::Dashboard(_) => "dashboard",
             Command::Init(_) => "init",
@@ -70,6 +73,7 @@ impl Command {
             Command::LoadBatch(args) => args.files(),
             Command::Transform(args) => args.files(),
             Command::Verify(args) => args.files(),
+            Command::Aggregate(args) => args.files(),
             Command::Heartbeat(args) => args.files(),
             Command::Dashboard(args) => args.files(),
             _ => Files::default(),
@@ -103,6 +107,7 @@ impl Command {
             Command::Transform(_) => "the answers that were written are complete",
             Command::View(_) => "the rows that were written are complete",
             Command::Verify(_) => "there is no verdict",
+            Command::Aggregate(_) => "the figures of each day are complete or as they were",
             Command::Heartbeat(_) => "the checks are incomplete",
             Command::Dashboard(_) => "its history is kept",
             Command::Init(_) => "what was created stays; run it again for the rest",
@@ -131,6 +136,7 @@ impl Command {
             Command::Transform(args) => transform::run(&args, &dataset()?, run).await,
             Command::Verify(args) => verify::run(&args, &dataset()?, run).await,
             Command::View(args) => view::run(&args, &dataset()?, run).await,
+            Command::Aggregate(args) => aggregate::run(&args, &dataset()?, run).await,
             Command::Heartbeat(args) => heartbeat::run(&args, &dataset()?, run).await,
             Command::Dashboard(args) => dashboard::run(&args, &dataset()?, run).await,
             Command::Init(args) => init::run(&args, &dataset()?, run).await,

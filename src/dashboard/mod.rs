@@ -7,6 +7,7 @@
 mod known;
 mod log_eye;
 mod patch;
+mod profiles;
 mod rates;
 mod sentence;
 mod state;
@@ -193,7 +194,7 @@ impl Board {
                     Some(eye) => eye,
                     None => BatchEye::open(&self.sources).await?,
                 };
-                let seen = open.look().await?;
+                let seen = open.look(&self.sources).await?;
                 eye = Some(open).filter(|_| self.sources.batch.file().is_none());
                 Ok(seen)
             };

@@ -34,7 +34,7 @@ pub(super) fn compose(sources: &Sources, seen: &Seen, started: i64) -> Value {
         "ingestion": ingestion(seen, now),
         "event_time": seen.log.seen.as_ref().map(|log| log.times.json()),
         "layers": layers(seen),
-        "profiles": Value::Null,
+        "profiles": profiles(seen),
         "pipeline": {"stages": stages(seen, now), "heartbeat": heartbeat(seen)},
         "next": next(sources, seen),
     })
@@ -124,6 +124,11 @@ fn layers(seen: &Seen) -> Value {
     })
 }
 
+fn profiles(seen: &Seen) -> Option<Value> {
+    let profiles = seen.batch.seen.as_ref()?.profiles.as_ref()?;
+    Some(profiles.json())
+}
+
 /// The stages, in the order of the pipeline.
 fn stages(seen: &Seen, now: i64) -> Value {
     let log = seen.log.seen.as_ref();
@@ -137,6 +142,7 @@ fn stages(seen: &Seen, now: i64) -> Value {
         .and_then(|store| store.last_write);
     let load = batch.and_then(|batch| batch.loads.first());
     let verdict = batch.and_then(|batch| batch.verdicts.first());
+    let figures = batch.and_then(|batch| batch.profiles.as_ref());
     let running = |at: Option<i64>| match at {
         None => "never",
         Some(at) if is_recent(at) => "running",
@@ -176,6 +182,13 @@ fn stages(seen: &Seen, now: i64) -> Value {
             checked,
             verdict.map(|verdict| verdict.ended_at),
             verdict.map(|verdict| verdict.ended_at - verdict.started_at),
+            None,
+        ),
+        stage(
+            "aggregate",
+            if figures.is_some() { "done" } else { "never" },
+            figures.and_then(|figures| figures.computed_at),
+            None,
             None,
         ),
     ])
@@ -223,6 +236,7 @@ fn next(sources: &Sources, seen: &Seen) -> Value {
     let no_stream = log.is_some_and(|log| log.produced > 0 && !log.has_committed);
     let no_load = batch.is_some_and(|batch| batch.loads.is_empty());
     let no_verdict = batch.is_some_and(|batch| batch.verdicts.is_empty());
+    let no_figures = batch.is_some_and(|batch| batch.profiles.is_none());
     let group = match sources.group.as_str() {
         "rtp" => String::new(),
         other => format!(" --group {other}"),
@@ -258,6 +272,12 @@ fn next(sources: &Sources, seen: &Seen) -> Value {
             "layers",
             "rtp verify".into(),
             "the layers were never compared",
+        ),
+        (
+            no_figures,
+            "profiles",
+            "rtp aggregate --date today".into(),
+            "no figures were computed yet",
         ),
     ];
     let shown = all.into_iter().filter(|(is_empty, ..)| *is_empty);

@@ -1,7 +1,9 @@
 //! What the dashboard sees of both stores. Rows are counted up to a bound, and estimated beyond it.
 
 use super::Sources;
+use super::profiles::Profiles;
 use crate::error::Result;
+use crate::ports::aggregates::Aggregates;
 use crate::ports::ledger::{Ledger, LoadRecord, Verdict};
 use crate::ports::monitor::{RowCount, StoreMonitor};
 
@@ -27,6 +29,8 @@ pub(crate) struct BatchSeen {
     pub(crate) loads: Vec<LoadRecord>,
     /// The newest first.
     pub(crate) verdicts: Vec<Verdict>,
+    /// The figures of the last day that has some.
+    pub(crate) profiles: Option<Profiles>,
 }
 
 impl BatchSeen {
@@ -58,23 +62,26 @@ impl RealtimeEye {
 pub(crate) struct BatchEye {
     monitor: Box<dyn StoreMonitor>,
     ledger: Box<dyn Ledger>,
+    figures: Box<dyn Aggregates>,
 }
 
 impl BatchEye {
     pub(crate) async fn open(sources: &Sources) -> Result<Self> {
         Ok(BatchEye {
+            figures: sources.batch.aggregates(&sources.dataset).await?,
             monitor: sources.batch.monitor(&sources.dataset).await?,
             ledger: sources.batch.ledger(&sources.dataset).await?,
         })
     }
 
-    pub(crate) async fn look(&mut self) -> Result<BatchSeen> {
+    pub(crate) async fn look(&mut self, sources: &Sources) -> Result<BatchSeen> {
         Ok(BatchSeen {
             rows: self.monitor.rows().await?,
             last_write: self.monitor.last_write().await?,
             remark: self.monitor.remark().await?,
             loads: self.ledger.loads(MOST).await?,
             verdicts: self.ledger.verdicts(MOST).await?,
+            profiles: Profiles::read(&mut *self.figures, &sources.dataset).await?,
         })
     }
 }

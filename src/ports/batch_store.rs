@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::ports::aggregates::Aggregates;
 use crate::ports::ledger::{Ledger, LoadInfo};
 use crate::ports::monitor::StoreMonitor;
 use crate::ports::table_reader::TableReader;
@@ -36,6 +37,11 @@ pub trait BatchStores: Debug + Display + Send + Sync {
     /// What rtp itself keeps about the dataset in the store.
     async fn ledger(&self, _dataset: &Dataset) -> Result<Box<dyn Ledger>> {
         Err(Error::internal("this store has no ledger yet"))
+    }
+
+    /// The dataset's figures.
+    async fn aggregates(&self, _dataset: &Dataset) -> Result<Box<dyn Aggregates>> {
+        Err(Error::internal("this store has no figures yet"))
     }
 
     /// Watches the store.

@@ -1,5 +1,6 @@
 //! What a server promises: one trait per role, with the types that its methods use. No server is named here.
 
+pub mod aggregates;
 pub mod batch_store;
 #[cfg(feature = "conformance")]
 #[doc(hidden)]

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod aggregate;
 mod cli;
 mod commits;
 #[path = "../common/mod.rs"]

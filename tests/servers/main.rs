@@ -10,6 +10,7 @@ mod kafka;
 mod pipeline;
 mod postgres;
 mod spark;
+mod spark_aggregate;
 mod stack;
 mod storm;
 

@@ -1,6 +1,7 @@
 //! What the ports' conformance suites share: a suite is a list of cases, one for each guarantee in a
 //! port's docs, which every adapter must keep. An adapter's tests hand a harness to each case.
 
+pub mod aggregates;
 pub mod batch_store;
 pub mod event_log;
 pub mod ledger;

@@ -14,6 +14,7 @@ use crate::ports::batch_store::{BatchStore, Merged, Mode};
 use crate::ports::ledger::LoadInfo;
 use crate::record::row::Rows;
 use crate::servers::address::Address;
+use crate::servers::postgres::aggregates::FIGURES;
 use crate::servers::postgres::ledger::{LOADS, UPGRADE, VERDICTS, must_be_current};
 use crate::servers::postgres::merge::{Done, InDoubt, Plan};
 use crate::servers::postgres::monitor::PROBES;
@@ -30,6 +31,7 @@ const COPY_HEAD: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 pub fn statements(dataset: &Dataset) -> Vec<String> {
     let mut statements = ddl::tables(dataset);
     statements.extend([LOADS.into(), VERDICTS.into(), PROBES.into()]);
+    statements.extend(FIGURES.map(String::from));
     statements
 }
 

@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::ports::batch_store::{BatchStore, Merged, Mode};
 use crate::ports::ledger::LoadInfo;
 use crate::record::row::Rows;
+use crate::servers::sqlite::aggregates::FIGURES;
 use crate::servers::sqlite::file::OpenFile;
 use crate::servers::sqlite::ledger::{LOADS, VERDICTS};
 use crate::servers::sqlite::monitor::PROBES;
@@ -25,6 +26,7 @@ const CACHE_KIB: u32 = 16_384;
 pub fn create(path: &Path, dataset: &Dataset) -> Result<()> {
     let mut statements = ddl::batch(dataset);
     statements.extend([LOADS.into(), VERDICTS.into(), PROBES.into()]);
+    statements.extend(FIGURES.map(String::from));
     table(dataset).create(path, &statements)?;
     ledger::upgrade(path)
 }

@@ -1,5 +1,6 @@
 //! What the SQLite adapters share: opening a file, and what its errors mean.
 
+pub mod aggregates;
 pub mod batch_store;
 pub mod ddl;
 pub mod event_log;

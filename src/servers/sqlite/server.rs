@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
+use super::aggregates::SqliteAggregates;
 use super::batch_store::{self, SqliteBatchStore};
 use super::ddl;
 use super::event_log::{self, SqliteConsumer, SqliteProducer};
@@ -16,6 +17,7 @@ use super::realtime_store::{self, SqliteRealtimeStore};
 use super::table_reader::SqliteTable;
 use crate::dataset::{Dataset, Nulls};
 use crate::error::Result;
+use crate::ports::aggregates::Aggregates;
 use crate::ports::batch_store::{BatchStore, BatchStores};
 use crate::ports::event_log::{Consumer, EventLog, Producer, Topic};
 use crate::ports::ledger::Ledger;
@@ -177,6 +179,10 @@ impl BatchStores for Sqlite {
     async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
         let table = SqliteTable::open(&self.0, dataset, &dataset.batch.table)?;
         Ok(Box::new(table))
+    }
+
+    async fn aggregates(&self, dataset: &Dataset) -> Result<Box<dyn Aggregates>> {
+        Ok(Box::new(SqliteAggregates::open(&self.0, dataset)?))
     }
 
     async fn monitor(&self, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {
