@@ -8,9 +8,10 @@ use serde::Serialize;
 use super::Sources;
 use super::times::Times;
 use crate::error::Result;
+use crate::intake::dead_letter::{DeadLetter, DeadLetters};
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::log_reader::{EventVisitor, LogReader};
-use crate::record::event::{Event, Headers};
+use crate::record::event::Event;
 use crate::record::transform::Transform;
 use crate::record::value::Value;
 
@@ -66,17 +67,31 @@ impl LogSeen {
 }
 
 /// A dead letter, with its reason.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Letter {
     /// When it was sent, in milliseconds since 1970 UTC.
     pub(crate) at: i64,
     /// Where its event stands in the topic, if it came from there.
     partition: Option<i32>,
     offset: Option<i64>,
-    rule: Option<String>,
+    rule: String,
     field: Option<String>,
-    message: Option<String>,
+    message: String,
     key: Option<String>,
+}
+
+impl From<DeadLetter> for Letter {
+    fn from(letter: DeadLetter) -> Self {
+        Letter {
+            at: letter.written_at,
+            partition: letter.partition,
+            offset: letter.offset,
+            rule: letter.rule,
+            field: letter.field,
+            message: letter.message,
+            key: letter.key.map(|key| key.to_string()),
+        }
+    }
 }
 
 /// Looks at the log.
@@ -130,7 +145,7 @@ impl LogEye {
         }
         seen.oldest = self.oldest(&waiting).await?;
         self.read_new(sources, &bounds).await?;
-        self.read_letters(&mut seen).await?;
+        self.read_letters(sources, &mut seen).await?;
         (seen.times, seen.newest) = (self.times.clone(), self.newest);
         seen.letters.clone_from(&self.letters);
         Ok(seen)
@@ -178,7 +193,7 @@ impl LogEye {
     }
 
     /// Reads the newest dead letters, if there are new ones.
-    async fn read_letters(&mut self, seen: &mut LogSeen) -> Result<()> {
+    async fn read_letters(&mut self, sources: &Sources, seen: &mut LogSeen) -> Result<()> {
         let bounds = self.dead.bounds().await?;
         let low = |partition| bounds.from.get(partition).unwrap_or(0);
         seen.dead_letters = bounds.to.iter().map(|(p, end)| end - low(p)).sum();
@@ -186,11 +201,14 @@ impl LogEye {
             return Ok(());
         }
         let mut letters = Vec::new();
-        let mut visitor = Each(|event: Event<'_>| letters.push(letter(&event)));
+        let reader = DeadLetters::of(&sources.dataset);
+        // What is no dead letter of rtp is counted, and not shown.
+        let mut visitor =
+            Each(|event: Event<'_>| letters.extend(reader.read(&event).map(Letter::from)));
         if let Some(span) = newest(&bounds, None, LETTERS) {
             self.dead.read(&span, &mut visitor).await?;
         }
-        letters.sort_by_key(|letter| std::cmp::Reverse(letter.at));
+        letters.sort_by_key(|letter: &Letter| std::cmp::Reverse(letter.at));
         letters.truncate(LETTERS.try_into().unwrap_or(usize::MAX));
         (self.letters, self.dead_end) = (letters, Some(bounds.to));
         Ok(())
@@ -215,28 +233,6 @@ fn newest(bounds: &Span, read: Option<&Offsets>, most: i64) -> Option<Span> {
     }
     let has_events = span.from.iter().next().is_some();
     has_events.then_some(span)
-}
-
-fn letter(event: &Event<'_>) -> Letter {
-    let mut letter = Letter {
-        at: event.timestamp,
-        key: event
-            .key
-            .map(|key| String::from_utf8_lossy(key).into_owned()),
-        ..Letter::default()
-    };
-    for (name, value) in Headers::read(event.headers) {
-        let text = String::from_utf8_lossy(value).into_owned();
-        match name {
-            "__connect.errors.partition" => letter.partition = text.parse().ok(),
-            "__connect.errors.offset" => letter.offset = text.parse().ok(),
-            "__connect.errors.exception.message" => letter.message = Some(text),
-            "rtp.rule" => letter.rule = Some(text),
-            "rtp.field" => letter.field = Some(text),
-            _ => {}
-        }
-    }
-    letter
 }
 
 /// Calls a function for each event.
@@ -274,29 +270,5 @@ mod tests {
                 .get(0)
                 .is_some()
         );
-    }
-
-    #[test]
-    fn a_dead_letter_tells_its_reason() {
-        let mut headers = Headers::default();
-        for (name, value) in [
-            ("__connect.errors.partition", "2"),
-            ("__connect.errors.offset", "77"),
-            ("__connect.errors.exception.message", "a reason"),
-            ("rtp.rule", "required"),
-            ("rtp.field", "id"),
-            ("other", "x"),
-        ] {
-            headers.push(name, value.as_bytes());
-        }
-        let event = Event::new(Some(b"k"), None, headers.bytes());
-        let letter = letter(&event);
-        assert_eq!((letter.partition, letter.offset), (Some(2), Some(77)));
-        assert_eq!(letter.message.as_deref(), Some("a reason"));
-        assert_eq!(
-            (letter.rule.as_deref(), letter.field.as_deref()),
-            (Some("required"), Some("id"))
-        );
-        assert_eq!(letter.key.as_deref(), Some("k"));
     }
 }

@@ -29,6 +29,16 @@ pub struct Origin {
     pub offset: i64,
 }
 
+impl Origin {
+    /// From the columns of a store; none if one of them has no value.
+    pub fn of(partition: Option<i32>, offset: Option<i64>) -> Option<Origin> {
+        Some(Origin {
+            partition: partition?,
+            offset: offset?,
+        })
+    }
+}
+
 /// What is known about a row besides its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowMeta {

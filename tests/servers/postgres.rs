@@ -180,6 +180,14 @@ impl conformance::table_reader::Harness for Database {
         conformance::batch_store::Harness::table(self, dataset).await
     }
 
+    fn keeps(&self) -> conformance::table_reader::Kept {
+        conformance::table_reader::Kept {
+            origin: false,
+            digest: true,
+            write_timestamps: false,
+        }
+    }
+
     async fn plant_text(&self, _: &Dataset, _: &str, _: &str) -> Result<()> {
         Err(Error::refused("its columns have strict types"))
     }

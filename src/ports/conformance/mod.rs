@@ -5,6 +5,7 @@ pub mod aggregates;
 pub mod batch_store;
 pub mod event_log;
 pub mod ledger;
+pub mod log_reader;
 pub mod monitor;
 pub mod realtime_store;
 pub mod table_reader;

@@ -16,7 +16,8 @@ use crate::dataset::{Dataset, Field, FieldType, Series};
 use crate::error::{Error, Result};
 use crate::ports::page_reader::{FirstKeys, PageQuery};
 use crate::ports::series_reader::{Place, SeriesReader};
-use crate::ports::table_reader::{Foreign, StoredRow, TableReader, Visitor};
+use crate::ports::table_reader::{Foreign, Provenance, StoredRow, TableReader, Visitor};
+use crate::record::row::Origin;
 use crate::record::value::Value;
 use crate::servers::address::Address;
 use crate::servers::cassandra::pages::Recent;
@@ -38,6 +39,9 @@ const PAGE: usize = 2_000;
 /// Maximum values in a page. A null is a tombstone, and Cassandra fails a read that meets 100,000 of them.
 const PAGE_VALUES: usize = 50_000;
 
+/// The columns that say where a row's event stands in the log.
+const ORIGIN: [&str; 2] = ["rtp_partition", "rtp_offset"];
+
 /// One table, open for reading.
 #[derive(Debug)]
 pub struct CassandraTable {
@@ -50,6 +54,9 @@ pub struct CassandraTable {
     read_by: Vec<FieldType>,
     /// By which new rows are found, once that was asked for.
     recent: Option<Recent>,
+    table: String,
+    /// Prepared when it is first needed.
+    provenance: Option<PreparedStatement>,
 }
 
 impl CassandraTable {
@@ -116,6 +123,8 @@ impl CassandraTable {
             key: dataset.event.key,
             cluster,
             recent: None,
+            table,
+            provenance: None,
         })
     }
 
@@ -221,6 +230,65 @@ impl CassandraTable {
         read
     }
 
+    /// Selects key, origin, and the write timestamps of all columns but the key, which has none.
+    async fn prepare_provenance(&mut self) -> Result<PreparedStatement> {
+        if let Some(known) = &self.provenance {
+            return Ok(known.clone());
+        }
+        let key = quoted(&self.fields[self.key].name);
+        let origin = ORIGIN.map(quoted);
+        let names = self.fields.iter().map(|f| quoted(&f.name));
+        let written: Vec<String> = names
+            .chain(origin.clone())
+            .filter(|name| *name != key)
+            .map(|name| format!("writetime({name})"))
+            .collect();
+        let select = format!(
+            "SELECT {key}, {}, {} FROM {} WHERE {key} = ?",
+            origin.join(", "),
+            written.join(", "),
+            self.table
+        );
+        let prepared = self.cluster.prepare(&select).await?;
+        self.provenance = Some(prepared.clone());
+        Ok(prepared)
+    }
+
+    /// What an answer tells about one row, if it is there.
+    fn told(&self, answer: QueryResult) -> Result<Option<Provenance>> {
+        let malformed = |e: &dyn std::fmt::Display| {
+            let address = self.cluster.address();
+            Error::refused(format!("malformed row from {address}: {e}"))
+        };
+        let page = answer.into_rows_result().map_err(|e| malformed(&e))?;
+        let row = page.maybe_first_row::<ColumnIterator<'_, '_>>();
+        let Some(row) = row.map_err(|e| malformed(&e))? else {
+            return Ok(None);
+        };
+        let mut cells: Vec<Option<&[u8]>> = Vec::new();
+        for column in row {
+            let column = column.map_err(|e| malformed(&e))?;
+            cells.push(column.slice.map(|slice| slice.as_slice()));
+        }
+        let [key, partition, offset, written @ ..] = cells.as_slice() else {
+            return Err(malformed(&"columns are missing"));
+        };
+        let Some(key) = types::read(&self.fields[self.key], *key) else {
+            return Err(malformed(&"its key has another type"));
+        };
+        let written = || written.iter().flatten().filter_map(|cell| number(cell));
+        let write_timestamps = written().min().zip(written().max());
+        Ok(Some(Provenance {
+            key: key.owned(),
+            origin: Origin::of(
+                partition.and_then(|p| p.try_into().ok().map(i32::from_be_bytes)),
+                offset.and_then(number),
+            ),
+            digest: None,
+            write_timestamps: write_timestamps.map(|(oldest, newest)| [oldest, newest]),
+        }))
+    }
+
     /// Reads the rows that are identified by these values.
     async fn read_rows(
         &self,
@@ -281,6 +349,35 @@ impl TableReader for CassandraTable {
         }
         Ok(first.into_keys())
     }
+    async fn provenance(&mut self, keys: &[Value<'_>]) -> Result<Vec<Provenance>> {
+        let select = self.prepare_provenance().await?;
+        let session = &self.cluster.session;
+        let mut keys = keys.iter();
+        let mut asked = FuturesUnordered::new();
+        let mut found = Vec::new();
+        loop {
+            while asked.len() < READS
+                && let Some(key) = keys.next()
+            {
+                let key = Parameters {
+                    values: vec![key.clone()],
+                    kinds: &self.read_by,
+                };
+                asked.push(session.execute_unpaged(&select, key));
+            }
+            let Some(answer) = asked.next().await else {
+                break;
+            };
+            let answer = answer.map_err(|e| self.cluster.error(&e))?;
+            found.extend(self.told(answer)?);
+        }
+        Ok(found)
+    }
+}
+
+/// A number of eight bytes.
+fn number(cell: &[u8]) -> Option<i64> {
+    cell.try_into().ok().map(i64::from_be_bytes)
 }
 
 #[async_trait]

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::aggregates::SqliteAggregates;
 use super::batch_store::{self, SqliteBatchStore};
 use super::ddl;
-use super::event_log::{self, SqliteConsumer, SqliteProducer};
+use super::event_log::{self, SqliteConsumer, SqliteLogReader, SqliteProducer};
 use super::ledger::SqliteLedger;
 use super::monitor::{SqliteLogMonitor, SqliteStoreMonitor};
 use super::realtime_store::{self, SqliteRealtimeStore};
@@ -21,6 +21,7 @@ use crate::ports::aggregates::Aggregates;
 use crate::ports::batch_store::{BatchStore, BatchStores};
 use crate::ports::event_log::{Consumer, EventLog, Producer, Topic};
 use crate::ports::ledger::Ledger;
+use crate::ports::log_reader::LogReader;
 use crate::ports::monitor::{LogMonitor, StoreMonitor};
 use crate::ports::realtime_store::{RealtimeStore, RealtimeStores, Upstream};
 use crate::ports::table_reader::TableReader;
@@ -106,6 +107,10 @@ impl EventLog for Sqlite {
 
     async fn monitor(&self, topic: &str, _until: Instant) -> Result<Box<dyn LogMonitor>> {
         Ok(Box::new(SqliteLogMonitor::open(&self.0, topic)?))
+    }
+
+    async fn reader(&self, topic: &str) -> Result<Box<dyn LogReader>> {
+        Ok(Box::new(SqliteLogReader::open(&self.0, topic)?))
     }
 }
 

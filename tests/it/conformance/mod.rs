@@ -5,6 +5,7 @@ mod aggregates;
 mod batch_store;
 mod event_log;
 mod ledger;
+mod log_reader;
 mod monitor;
 mod realtime_store;
 mod rows;

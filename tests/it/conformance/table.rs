@@ -10,12 +10,12 @@ use rtp::dataset::Dataset;
 use rtp::dataset::ddl::quoted;
 use rtp::error::{Error, Result};
 use rtp::ports::batch_store::{BatchStore, Mode};
-use rtp::ports::conformance::table_reader::{CASES, Harness};
+use rtp::ports::conformance::table_reader::{CASES, Harness, Kept};
 use rtp::ports::conformance::{Abilities, Stored, load_of, stored};
 use rtp::ports::event_log::{Offsets, Span};
 use rtp::ports::realtime_store::{RealtimeStore, Upstream};
-use rtp::ports::table_reader::{StoredRow, TableReader, Visitor};
-use rtp::record::row::Rows;
+use rtp::ports::table_reader::{Provenance, StoredRow, TableReader, Visitor};
+use rtp::record::row::{Digest, Rows};
 use rtp::record::value::Value;
 use rtp::servers::sqlite::batch_store::SqliteBatchStore;
 use rtp::servers::sqlite::ddl::rows_of;
@@ -39,6 +39,11 @@ pub(crate) enum Break {
     FoldsKeys,
     HidesForeignValues,
     FailsAtForeignValues,
+    ForgetsOrigins,
+    TellsOtherDigests,
+    TellsAFewOnly,
+    TellsMissingKeys,
+    RemembersProvenance,
     DeniesUniqueKeys,
     TakesWhatIsMissing,
     LocksWritersOut,
@@ -91,6 +96,14 @@ const BREAKERS: &[(Break, &str)] = &[
     (
         Break::FailsAtForeignValues,
         "foreign_values_are_handed_over",
+    ),
+    (Break::ForgetsOrigins, "provenance_is_what_was_written"),
+    (Break::TellsOtherDigests, "provenance_is_what_was_written"),
+    (Break::TellsAFewOnly, "provenance_is_what_was_written"),
+    (Break::TellsMissingKeys, "provenance_is_what_was_written"),
+    (
+        Break::RemembersProvenance,
+        "provenance_is_that_of_the_row_now",
     ),
     (
         Break::DeniesUniqueKeys,
@@ -192,9 +205,18 @@ impl Harness for Table {
                 broken,
                 key: dataset.event.key,
                 copy: None,
+                known: None,
                 is_scanning: self.is_scanning.clone(),
             }),
         })
+    }
+
+    fn keeps(&self) -> Kept {
+        Kept {
+            origin: matches!(self.kind, Kind::Realtime),
+            digest: true,
+            write_timestamps: false,
+        }
     }
 
     async fn plant_text(&self, dataset: &Dataset, column: &str, text: &str) -> Result<()> {
@@ -232,6 +254,8 @@ struct BrokenTable {
     key: usize,
     /// The rows as first read.
     copy: Option<Vec<Stored>>,
+    /// The provenance that was told first.
+    known: Option<Vec<Provenance>>,
     is_scanning: Arc<AtomicBool>,
 }
 
@@ -389,6 +413,26 @@ impl TableReader for BrokenTable {
                 self.inner.read(keys, &mut between).await
             }
         }
+    }
+
+    async fn provenance(&mut self, keys: &[Value<'_>]) -> Result<Vec<Provenance>> {
+        let mut told = self.inner.provenance(keys).await?;
+        match self.broken {
+            Break::ForgetsOrigins => told.iter_mut().for_each(|p| p.origin = None),
+            Break::TellsOtherDigests => told
+                .iter_mut()
+                .for_each(|p| p.digest = Some(Digest([1; 16]))),
+            Break::TellsAFewOnly => told.truncate(256),
+            Break::TellsMissingKeys => told.extend(keys.last().map(|key| Provenance {
+                key: key.owned(),
+                origin: None,
+                digest: None,
+                write_timestamps: None,
+            })),
+            Break::RemembersProvenance => return Ok(self.known.get_or_insert(told).clone()),
+            _ => {}
+        }
+        Ok(told)
     }
 }
 
