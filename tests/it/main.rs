@@ -10,6 +10,7 @@ mod commits;
 mod common;
 mod conformance;
 mod dag;
+mod dashboard;
 mod docs;
 mod fetch;
 mod full_disk;
