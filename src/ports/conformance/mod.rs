@@ -7,6 +7,7 @@ pub mod event_log;
 pub mod ledger;
 pub mod log_reader;
 pub mod monitor;
+mod pages;
 pub mod realtime_store;
 pub mod table_reader;
 
