@@ -3,7 +3,8 @@
 use crate::dataset::Dataset;
 use crate::ports::conformance::table_reader::Harness;
 use crate::ports::conformance::{
-    Checked, HARD_KEYS, Verdict, dataset, equal, event, fine, hard_events, holds, keyed_events, rows,
+    Checked, HARD_KEYS, Verdict, dataset, equal, event, fine, hard_events, holds, keyed_events,
+    rows,
 };
 use crate::ports::page_reader::{Filter, PageQuery};
 use crate::ports::table_reader::TableReader;
@@ -57,7 +58,10 @@ pub(super) async fn pages_have_every_key_once_in_order(harness: &dyn Harness) ->
                 ..all(&dataset)
             };
             let page = fine("reading", table.page(&query).await)?;
-            holds("a page has at most as many keys as asked for", page.len() <= 3)?;
+            holds(
+                "a page has at most as many keys as asked for",
+                page.len() <= 3,
+            )?;
             keys.extend(page);
         }
         equal(format_args!("keys {key} of several pages"), keys, expected)?;
