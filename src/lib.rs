@@ -8,6 +8,7 @@ pub mod dataset;
 pub mod durable;
 pub mod error;
 pub mod exit;
+pub mod explain;
 pub mod heartbeat;
 pub mod intake;
 mod mock_api;

@@ -4,6 +4,7 @@ pub mod aggregate;
 mod args;
 pub mod completions;
 pub mod dashboard;
+pub mod explain;
 pub mod fetch;
 pub mod heartbeat;
 pub mod init;
@@ -36,6 +37,7 @@ pub enum Command {
     Verify(verify::Args),
     View(view::Args),
     Aggregate(aggregate::Args),
+    Explain(Box<explain::Args>),
     Heartbeat(Box<heartbeat::Args>),
     Dashboard(Box<dashboard::Args>),
     Init(init::Args),
@@ -56,6 +58,7 @@ impl Command {
             Command::Verify(_) => "verify",
             Command::View(_) => "view",
             Command::Aggregate(_) => "aggregate",
+            Command::Explain(_) => "explain",
             Command::Heartbeat(_) => "heartbeat",
             Command::Dashboard(_) => "dashboard",
             Command::Init(_) => "init",
@@ -74,6 +77,7 @@ impl Command {
             Command::Transform(args) => args.files(),
             Command::Verify(args) => args.files(),
             Command::Aggregate(args) => args.files(),
+            Command::Explain(args) => args.files(),
             Command::Heartbeat(args) => args.files(),
             Command::Dashboard(args) => args.files(),
             _ => Files::default(),
@@ -108,6 +112,7 @@ impl Command {
             Command::View(_) => "the rows that were written are complete",
             Command::Verify(_) => "there is no verdict",
             Command::Aggregate(_) => "the figures of each day are complete or as they were",
+            Command::Explain(_) => "there is no answer",
             Command::Heartbeat(_) => "the checks are incomplete",
             Command::Dashboard(_) => "its history is kept",
             Command::Init(_) => "what was created stays; run it again for the rest",
@@ -137,6 +142,7 @@ impl Command {
             Command::Verify(args) => verify::run(&args, &dataset()?, run).await,
             Command::View(args) => view::run(&args, &dataset()?, run).await,
             Command::Aggregate(args) => aggregate::run(&args, &dataset()?, run).await,
+            Command::Explain(args) => explain::run(&args, &dataset()?, run).await,
             Command::Heartbeat(args) => heartbeat::run(&args, &dataset()?, run).await,
             Command::Dashboard(args) => dashboard::run(&args, &dataset()?, run).await,
             Command::Init(args) => init::run(&args, &dataset()?, run).await,

@@ -12,6 +12,7 @@ mod conformance;
 mod dag;
 mod dashboard;
 mod docs;
+mod explain;
 mod fetch;
 mod full_disk;
 mod heartbeat;
