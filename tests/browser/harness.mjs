@@ -89,6 +89,12 @@ export async function findings(page) {
   return violations.filter(({ impact }) => ["serious", "critical"].includes(impact)).map(({ id, nodes }) => `${id}: ${nodes.map((node) => `${node.target} ${node.any[0]?.message ?? ""}`).join("; ")}`);
 }
 
+/** Opens all tables of numbers. */
+export async function openAll(page) {
+  await page.evaluate(() => document.querySelectorAll("details").forEach((details) => (details.open = true)));
+  await page.waitForFunction(() => [...document.querySelectorAll("details .scroll")].every((place) => place.firstElementChild));
+}
+
 /** Elements that stick out of the window sideways, unless they scroll in a place of their own. */
 export const stickingOut = (page) =>
   page.evaluate(() => {
