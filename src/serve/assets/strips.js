@@ -8,8 +8,8 @@ const STRIP = 38;
 const LAST = 54; // with the marks and the axis under it
 
 /** A colour of the stylesheet, resolved for the theme. */
-function colour(name) {
-  probe.style.color = `var(${name})`;
+function colour(name, strength = "100%") {
+  probe.style.color = `color-mix(in srgb, var(${name}) ${strength}, transparent)`;
   return getComputedStyle(probe).color;
 }
 const probe = h("span", { hidden: true, "aria-hidden": "true" });
@@ -97,7 +97,7 @@ function strip(measure, measures, onCursor) {
 
 const line = (hue) => ({
   stroke: () => colour(`--${hue}`),
-  fill: () => colour(`--${hue}-wash`),
+  fill: () => colour(`--${hue}`, "13%"),
   width: 1.5,
   points: { show: false },
 });
