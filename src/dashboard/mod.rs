@@ -264,6 +264,11 @@ impl Board {
         })
     }
 
+    /// What is looked at.
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
     /// The present state.
     pub(crate) fn now(&self) -> News {
         lock(&self.current).1.clone()

@@ -30,6 +30,7 @@ use self::token::Token;
 use crate::dashboard::Board;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::explain::{Asked, Key};
 use crate::run::{Run, exposition};
 
 /// Names that a dataset cannot be served under, because they are addresses of their own.
@@ -130,12 +131,29 @@ async fn serve_series(
     Ok(json(&headers, series.to_string()))
 }
 
-/// One record's life.
-async fn explain(State(_): State<Arc<Site>>, Path(_): Path<String>) -> Problem {
-    Problem::new(
-        StatusCode::NOT_IMPLEMENTED,
-        "this version of rtp cannot explain a record",
-    )
+/// One record's life. It may take long, because its events are looked for in the log.
+async fn explain(
+    State(site): State<Arc<Site>>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let key = Key::parse(&site.dataset, &key)?;
+    let _turn = site.views.turn().await?;
+    let sources = site.board.sources();
+    let found = crate::explain::explain(&Asked {
+        dataset: &site.dataset,
+        key: &key,
+        group: &sources.group,
+        log: &*sources.event_log,
+        realtime: &*sources.realtime,
+        batch: &*sources.batch,
+        landing: &[],
+        stop: &site.run.stop,
+    })
+    .await;
+    let mut answer = serde_json::to_value(&found).map_err(Error::internal)?;
+    answer["summary"] = found.outcome.text.into();
+    Ok(json(&headers, answer.to_string()))
 }
 
 /// The process' own counters.

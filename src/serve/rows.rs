@@ -7,7 +7,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Site;
@@ -60,12 +60,17 @@ impl Views {
         }
     }
 
+    /// Waits for a turn to read the stores.
+    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>> {
+        let turn = tokio::time::timeout(TURN, self.turns.acquire()).await;
+        let turn =
+            turn.map_err(|_| Error::unavailable("too many requests are reading the stores"))?;
+        turn.map_err(Error::internal)
+    }
+
     /// Reads both stores. After an error they are opened again the next time.
     async fn read<T>(&self, work: impl AsyncFnOnce(&mut View) -> Result<T>) -> Result<T> {
-        let turn = tokio::time::timeout(TURN, self.turns.acquire()).await;
-        let _turn = turn
-            .map_err(|_| Error::unavailable("too many requests are reading the stores"))?
-            .map_err(Error::internal)?;
+        let _turn = self.turn().await?;
         let idle = self
             .idle
             .lock()

@@ -138,6 +138,7 @@ fn what_cannot_be_asked_is_a_problem_that_says_what_can() {
     ] {
         dashboard.get(path).is_problem(status, detail, expected);
     }
+    dashboard.get("/api/v1/explain/7").is_problem(400, "", "");
     std::fs::remove_file(place.path(".rtp/batch.db")).unwrap();
     let gone = dashboard.get(&format!("/api/v1/users/{id}"));
     gone.is_problem(400, "batch.db does not exist", "rtp init");
@@ -164,5 +165,21 @@ fn the_description_has_every_address() {
     }
     let fields = &document["components"]["schemas"]["Values"]["properties"];
     assert_eq!(fields.as_object().unwrap().len(), 14);
+    dashboard.stop();
+}
+
+#[test]
+fn one_records_life_is_told_as_by_the_command() {
+    let place = Place::ready();
+    stream(&place, &lines(0..2, 10, "a@x"));
+    let dashboard = Dashboard::start(&place, &[]);
+    let id = "00000000-0000-4000-8000-000000000001";
+    let answer = dashboard.get(&format!("/api/v1/explain/{id}"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let told = answer.json();
+    let printed = place.rtp(&["explain", id, "--format", "json"], b"");
+    let printed: Value = serde_json::from_str(&printed.stdout).unwrap();
+    assert_eq!(told["outcome"], printed["outcome"]);
+    assert_eq!(told["summary"], printed["outcome"]["text"]);
     dashboard.stop();
 }
