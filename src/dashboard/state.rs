@@ -133,7 +133,6 @@ fn profiles(seen: &Seen) -> Option<Value> {
 fn stages(seen: &Seen, now: i64) -> Value {
     let log = seen.log.seen.as_ref();
     let batch = seen.batch.seen.as_ref();
-    let is_recent = |at: i64| now - at < RUNNING_MS;
     let appended = log.and_then(|log| log.newest);
     let stored = seen
         .realtime
@@ -143,11 +142,7 @@ fn stages(seen: &Seen, now: i64) -> Value {
     let load = batch.and_then(|batch| batch.loads.first());
     let verdict = batch.and_then(|batch| batch.verdicts.first());
     let figures = batch.and_then(|batch| batch.profiles.as_ref());
-    let running = |at: Option<i64>| match at {
-        None => "never",
-        Some(at) if is_recent(at) => "running",
-        Some(_) => "done",
-    };
+    let running = |at: Option<i64>| running(at, now);
     let stage =
         |name: &str, status: &str, at: Option<i64>, ms: Option<i64>, note: Option<String>| {
             let seconds = ms.map(|ms| ms as f64 / 1e3);
@@ -192,6 +187,15 @@ fn stages(seen: &Seen, now: i64) -> Value {
             None,
         ),
     ])
+}
+
+/// The status of a stage that last did something then.
+fn running(at: Option<i64>, now: i64) -> &'static str {
+    match at {
+        None => "never",
+        Some(at) if now - at < RUNNING_MS => "running",
+        Some(_) => "done",
+    }
 }
 
 /// What `rtp heartbeat` checks, as far as it can be seen without writing.

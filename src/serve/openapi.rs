@@ -84,15 +84,19 @@ fn paths(dataset: &Dataset) -> Value {
         any(),
     );
     let mut paths = Value::Object(paths);
-    paths["/api/v1/events"] = json!({"get": {
+    paths["/api/v1/events"] = events();
+    paths
+}
+
+fn events() -> Value {
+    json!({"get": {
         "summary": "The state, and then its changes: server-sent events `state` and `patch` (RFC 7396)",
         "operationId": "events",
         "responses": {"200": {
             "description": "Until the client or the server ends it",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         }},
-    }});
-    paths
+    }})
 }
 
 fn operation(path: &str, summary: &str, parameters: Vec<Value>, answer: Value) -> Value {
@@ -220,17 +224,22 @@ fn schemas(dataset: &Dataset) -> Value {
             &["dataset", "boundary", "verdict", "rows", "next"],
         ),
         "Verdict": verdict(),
-        "Problem": {
-            "type": "object",
-            "properties": {
-                "type": {"const": "about:blank"},
-                "title": {"type": "string"},
-                "status": {"type": "integer"},
-                "detail": {"type": "string"},
-                "expected": {"type": "string", "description": "What would have been right"},
-            },
-            "required": ["type", "title", "status", "detail"],
+        "Problem": problem(),
+    })
+}
+
+/// A request that cannot be met.
+fn problem() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "type": {"const": "about:blank"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "expected": {"type": "string", "description": "What would have been right"},
         },
+        "required": ["type", "title", "status", "detail"],
     })
 }
 
