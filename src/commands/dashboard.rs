@@ -91,6 +91,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         realtime: Arc::clone(&args.servers.realtime.realtime_store),
         batch: Arc::clone(&args.servers.batch.batch_store),
         group: args.group.clone(),
+        classes: Vec::new(),
     };
     let (realtime, batch) = (Arc::clone(&sources.realtime), Arc::clone(&sources.batch));
     let board = Board::new(sources, args.samples(run)?);

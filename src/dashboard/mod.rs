@@ -58,6 +58,19 @@ pub(crate) struct Sources {
     pub(crate) batch: Arc<dyn BatchStores>,
     /// The consumer group whose lag is shown.
     pub(crate) group: String,
+    /// The classes of differences that verdicts count.
+    pub(crate) classes: Vec<Class>,
+}
+
+/// A class of differences between the layers.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(crate) struct Class {
+    /// Its name in verdicts.
+    pub(crate) name: &'static str,
+    /// What it means, for people.
+    pub(crate) meaning: &'static str,
+    /// Whether the layers disagree because of it.
+    pub(crate) fails: bool,
 }
 
 /// What was seen of the servers.

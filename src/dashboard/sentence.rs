@@ -93,7 +93,7 @@ fn bad(seen: &Seen, now: i64) -> Option<(Level, String)> {
         .classes
         .iter()
         .filter(|(_, count)| **count > 0)
-        .map(|(class, count)| format!("{} {class}", number(*count)))
+        .map(|(class, count)| format!("{} {}", number(*count), class.replace('_', " ")))
         .collect();
     let rows = if keys == 1 {
         "row differs"
@@ -244,8 +244,8 @@ mod tests {
 
     #[test]
     fn the_sentence_says_what_matters_most() {
-        let agree = Some((true, &[("in-flight", 2)][..]));
-        let differ = Some((false, &[("in-flight", 2), ("lost", 1), ("older", 0)][..]));
+        let agree = Some((true, &[("in_flight", 2)][..]));
+        let differ = Some((false, &[("in_flight", 2), ("lost", 1), ("older", 0)][..]));
         for (seen, level, text) in [
             (
                 seen(4, Some(NOW - 400), agree),
@@ -265,7 +265,7 @@ mod tests {
             (
                 seen(0, None, differ),
                 Level::Bad,
-                "3 rows differ (2 in-flight, 1 lost), found 2 minutes ago; the stream is up to date.",
+                "3 rows differ (2 in flight, 1 lost), found 2 minutes ago; the stream is up to date.",
             ),
             (
                 seen(0, None, None),

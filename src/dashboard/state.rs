@@ -33,7 +33,7 @@ pub(super) fn compose(sources: &Sources, seen: &Seen, started: i64) -> Value {
         "servers": servers(sources, seen),
         "ingestion": ingestion(seen, now),
         "event_time": seen.log.seen.as_ref().map(|log| log.times.json()),
-        "layers": layers(seen),
+        "layers": layers(sources, seen),
         "profiles": profiles(seen),
         "pipeline": {"stages": stages(seen, now), "heartbeat": heartbeat(seen)},
         "next": next(sources, seen),
@@ -97,7 +97,7 @@ fn ingestion(seen: &Seen, now: i64) -> Value {
     })
 }
 
-fn layers(seen: &Seen) -> Value {
+fn layers(sources: &Sources, seen: &Seen) -> Value {
     let (realtime, batch) = (seen.realtime.seen.as_ref(), seen.batch.seen.as_ref());
     let rows = |rows: Option<crate::ports::monitor::RowCount>| json!({"count": rows.map(|rows| rows.count), "exact": rows.map(|rows| rows.exact)});
     let mut speed = rows(realtime.and_then(|store| store.rows));
@@ -120,7 +120,7 @@ fn layers(seen: &Seen) -> Value {
         "realtime": speed,
         "batch": loaded,
         "verdict": batch.and_then(|batch| batch.verdicts.first()),
-        "classes": [],
+        "classes": sources.classes,
     })
 }
 
