@@ -36,7 +36,7 @@ pub struct Args {
     /// Port to listen on; 0 picks a free one
     #[arg(long, value_name = "N", default_value_t = 8501)]
     port: u16,
-    /// File with the token that each request must have; only its owner may be able to read it
+    /// File with the token that each request must have; it must not be readable by every user of this machine
     #[arg(long, env = "RTP_DASHBOARD_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Consumer group whose lag is shown

@@ -164,15 +164,15 @@ fn what_is_not_safe_is_refused_at_the_start() {
     for (args, message) in [
         (
             &["--token-file", "token"][..],
-            "others than its owner can read or change token",
+            "--token-file: the secret in token is readable by every user",
         ),
         (
             &["--token-file", "short"],
-            "has no token; expected one line of at least 16",
+            "short has no token; expected at least 16",
         ),
         (
             &["--token-file", "none"],
-            "cannot read the token (--token-file)",
+            "--token-file: cannot read the secret in none",
         ),
         (&["--host", "0.0.0.0"], "can be reached from other machines"),
         (&["--host", "localhost"], "invalid value"),
