@@ -3,6 +3,7 @@
 pub mod aggregate;
 pub mod cli;
 pub mod commands;
+mod dashboard;
 pub mod dataset;
 pub mod durable;
 pub mod error;
@@ -15,12 +16,14 @@ pub mod ports;
 pub mod record;
 pub mod run;
 pub mod secret;
+mod serve;
 pub mod servers;
 pub mod source;
 pub mod stream;
 pub mod time;
 pub mod transform;
 pub mod verify;
+pub mod view;
 
 /// The examples of the guide for contributors compile.
 #[cfg(doctest)]

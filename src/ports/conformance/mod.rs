@@ -8,6 +8,7 @@ pub mod history;
 pub mod ledger;
 pub mod log_reader;
 pub mod monitor;
+mod pages;
 pub mod realtime_store;
 pub mod table_reader;
 

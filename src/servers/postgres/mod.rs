@@ -14,6 +14,7 @@ mod history;
 pub mod ledger;
 mod merge;
 pub mod monitor;
+mod pages;
 mod schema;
 mod server;
 pub mod table_reader;
