@@ -43,7 +43,7 @@ function headline(state) {
 	const rows = numbers.rows ?? {};
 	const records = numbers.lag_records;
 	return [
-		number("ingestion", "Events a second", [["event_log", numbers.events_per_second, short]], "through the stream"),
+		number("ingestion", "Events a second", [["event_log", numbers.events_per_second, short]], "into the event log"),
 		number("ingestion", "Behind", [["event_log", numbers.lag_seconds, duration, (value) => `${exact(value)} s`]], typeof records === "number" ? `${plural(records, "record")} to go` : "the event log's end"),
 		number("layers", "Rows", [
 			["realtime_store", rows.realtime?.count, () => count(rows.realtime, large), exact, "real time", "stream"],
