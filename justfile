@@ -25,14 +25,14 @@ export RTP_RUN_ID := env("RTP_RUN_ID", "day-" + day)
 default:
     @{{ just }} --justfile {{ justfile() }} --list
 
-# Run a day's whole workflow: both branches from one landing file, then verify and heartbeat
+# Run a day's whole workflow: both branches from one landing file, then verify, aggregate and heartbeat
 [group('pipeline')]
 [no-exit-message]
 [script]
 run-dag: init landing
     no=0
     # Status 1 is an answer (rejected rows, differences), so the other stages go on. Any other failure stops the run.
-    for stage in api_to_kafka spark_kafka_to_cassandra batch_to_postgres verify cassandra_monitor; do
+    for stage in api_to_kafka spark_kafka_to_cassandra batch_to_postgres verify nightly_aggregates cassandra_monitor; do
       echo "== $stage" >&2
       '{{ just }}' --no-deps "$stage" || { status=$?; [ "$status" -eq 1 ] || exit "$status"; no=1; }
     done
@@ -61,6 +61,12 @@ batch_to_postgres: init landing
 [no-exit-message]
 verify: init
     @'{{ rtp }}' verify
+
+# Count the day's rows by the dataset's dimensions
+[group('pipeline')]
+[no-exit-message]
+nightly_aggregates: init
+    @'{{ rtp }}' aggregate --date '{{ day }}'
 
 # Check that the log and the stores answer, and how old their data is
 [group('pipeline')]
@@ -125,6 +131,14 @@ spark-stream *args: build
     export RTP_BIN='{{ rtp }}'
     [ -n "${RTP_EVENT_LOG:-}" ] || eval "$(python3 stack/stack.py env)"
     exec ./spark/run --checkpoint .stack/default/spark-checkpoint {{ args }}
+
+# Count a day's rows as a Spark batch job, for example `spark-aggregate --date yesterday`, on the stack or on RTP_BATCH_STORE
+[group('servers')]
+[no-exit-message]
+[script]
+spark-aggregate *args:
+    [ -n "${RTP_BATCH_STORE:-}" ] || eval "$(python3 stack/stack.py env)"
+    RTP_SPARK_JOB=aggregate exec ./spark/run {{ args }}
 
 # Run only the tests on real servers, which they start themselves; needs Java 17 and Maven
 [group('servers')]

@@ -36,5 +36,6 @@ stage produce --require-complete "$file"
 stage stream --until-end
 stage load-batch --require-complete --rejects "$landing/$day.rejects.ndjson" "$file"
 stage verify
+stage aggregate --date "$day"
 find "$landing" -name '*.ndjson' -mtime "+${RTP_KEEP_DAYS:-30}" -delete
 exit "$no"

@@ -41,6 +41,7 @@ impl Checker<'_> {
             .map(|s| self.pointer(s))
             .collect::<Result<Vec<_>>>()?;
         self.secrets_stay(&secrets, &raw.fields, &fields)?;
+        let aggregates = self.aggregates(&raw.aggregates, &fields, event.time)?;
         let mut digest_order: Vec<usize> = (0..fields.len()).collect();
         digest_order.sort_by(|a, b| fields[*a].name.cmp(&fields[*b].name));
         Ok(Dataset {
@@ -52,6 +53,7 @@ impl Checker<'_> {
             realtime,
             batch: BatchSpec { table: batch_table },
             nulls,
+            aggregates,
             digest_order,
         })
     }

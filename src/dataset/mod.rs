@@ -1,8 +1,9 @@
 //! The dataset: one declaration of the records from which everything else is derived.
 //!
-//! `parse` reads the TOML file, `check` and `source` validate it, `ddl` has what the tables of all stores have in
-//! common, and `json_schema` derives the event's schema.
+//! `parse` reads the TOML file, `check`, `source` and `aggregate` validate it, `ddl` has what the tables of all stores
+//! have in common, and `json_schema` derives the event's schema.
 
+mod aggregate;
 mod check;
 mod checker;
 pub mod ddl;
@@ -14,6 +15,7 @@ mod source;
 
 use std::path::Path;
 
+pub use aggregate::{Aggregate, By, EARLY, LATENESS, UNBORN, VERY_LATE};
 pub use field::{Field, FieldType, From, TimeFormat};
 pub use json_schema::event_schema;
 pub use pointer::{Pointer, Template, TemplatePart};
@@ -43,6 +45,8 @@ pub struct Dataset {
     pub batch: BatchSpec,
     /// What an absent optional field means to the real-time store.
     pub nulls: Nulls,
+    /// By what the rows of a day are counted, in declared order.
+    pub aggregates: Vec<Aggregate>,
     /// Field indices sorted by name: the order of columns in the canonical row encoding.
     pub digest_order: Vec<usize>,
 }

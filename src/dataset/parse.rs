@@ -19,6 +19,8 @@ pub(super) struct RawDataset {
     pub(super) batch: RawBatch,
     #[serde(rename = "field")]
     pub(super) fields: Vec<Spanned<RawField>>,
+    #[serde(default, rename = "aggregate")]
+    pub(super) aggregates: Vec<Spanned<RawAggregate>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -125,6 +127,15 @@ pub(super) struct RawField {
     #[serde(default)]
     pub(super) coerce: bool,
     pub(super) format: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAggregate {
+    pub(super) name: Spanned<String>,
+    pub(super) field: Spanned<String>,
+    pub(super) by: Option<Spanned<String>>,
+    pub(super) width: Option<Spanned<u16>>,
 }
 
 /// Reads the TOML; errors name the file and line, and for an unknown key the allowed ones.

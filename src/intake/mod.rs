@@ -5,6 +5,7 @@
 pub mod check;
 pub mod chunk;
 pub mod csv;
+pub mod dead_letter;
 pub mod input;
 pub mod marks;
 mod oversized;

@@ -1,12 +1,16 @@
 //! Records on their way into the batch store: staged chunk by chunk, then merged in one transaction or not at all.
 
+use std::path::{Path, PathBuf};
+
 use super::check::{self, CheckedChunk, InputSpec, RejectsTo};
 use super::chunk::{Chunk, Ended, FileFormat, Line};
+use super::rejects::is_standard_stream;
 use super::{Intake, IntakeOptions, sniff};
 use crate::dataset::Dataset;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, file_error};
 use crate::exit::Exit;
 use crate::ports::batch_store::{BatchStore, Mode};
+use crate::ports::ledger::LoadInfo;
 use crate::record::row::{Origin, Rows};
 use crate::record::transform::Transform;
 use crate::record::value::Value;
@@ -16,6 +20,9 @@ use crate::run::{add, get};
 
 /// How often a load starts over when the server has lost the staged rows.
 const MAX_RESTARTS: u32 = 5;
+
+/// The paths that mean standard input.
+const STDIN: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
 
 /// What to load, and how.
 #[derive(Debug)]
@@ -32,6 +39,8 @@ pub struct Load<'a> {
     pub dataset: &'a Dataset,
     /// How outages of the store are handled.
     pub retry: Retry,
+    /// When the run began, in milliseconds since 1970 UTC.
+    pub started_at: i64,
 }
 
 impl Load<'_> {
@@ -81,14 +90,15 @@ impl Load<'_> {
     async fn load(&self, store: &mut dyn BatchStore) -> Result<Exit> {
         let run = &self.retry.run;
         let mut intake = Intake::open(&self.options, self.format, &self.retry)?;
-        match self.stage(store, &mut intake).await {
+        let mut info = self.info()?;
+        match self.stage(store, &mut intake, &mut info).await {
             Ok(None) => {}
             Ok(Some(interrupted)) => return Ok(interrupted),
             Err(e) => return Err(self.say_what_is_kept(e, store).await),
         }
         let merged = self
             .retry
-            .through_outage(async || store.merge(self.mode, &run.id).await)
+            .through_outage(async || store.merge(self.mode, &info).await)
             .await
             .map_err(nothing_kept)?;
         let counts = &run.counts;
@@ -99,12 +109,28 @@ impl Load<'_> {
         Ok(intake.verdict())
     }
 
-    /// Stages a chunk while the next one is read and checked. Every error in the input is reported here, before
-    /// anything is merged.
+    /// What the store keeps about the load, as far as it is known before the input is read.
+    fn info(&self) -> Result<LoadInfo> {
+        let is_stdin = |path: &&PathBuf| STDIN.iter().any(|name| path.as_os_str() == *name);
+        let inputs = self.options.files.iter().filter(|path| !is_stdin(path));
+        let rejects = self.options.rejects.iter();
+        let mut rejects = rejects.filter(|path| !is_standard_stream(path));
+        Ok(LoadInfo {
+            run_id: self.retry.run.id.to_string(),
+            started_at: self.started_at,
+            newest: None,
+            inputs: inputs.map(|path| absolute(path)).collect::<Result<_>>()?,
+            rejects: rejects.next().map(|path| absolute(path)).transpose()?,
+        })
+    }
+
+    /// Stages a chunk while the next one is read and checked, and notes the newest event time. Every error in the input
+    /// is reported here, before anything is merged.
     async fn stage(
         &self,
         store: &mut dyn BatchStore,
         intake: &mut Intake<'_>,
+        info: &mut LoadInfo,
     ) -> Result<Option<Exit>> {
         let mut chunks = self.read();
         let mut staged = 0;
@@ -116,6 +142,8 @@ impl Load<'_> {
                 .await
                 .map_err(nothing_kept)?;
             staged += chunk.good.len();
+            let times = (0..chunk.good.len()).map(|i| chunk.good.meta(i).event_time);
+            info.newest = info.newest.max(times.max());
         }
         let interrupted = intake.close().await?;
         if interrupted.is_none() {
@@ -227,6 +255,12 @@ impl Load<'_> {
             self.dataset.batch.table
         ))
     }
+}
+
+/// A path that means the same in every working directory.
+fn absolute(path: &Path) -> Result<String> {
+    let absolute = std::path::absolute(path).map_err(|e| file_error("find", path, &e))?;
+    Ok(absolute.to_string_lossy().into_owned())
 }
 
 /// A row that the store refuses is one bad record, but it ends the load, so that nothing is kept.

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::ports::ledger::Ledger;
+use crate::ports::aggregates::Aggregates;
+use crate::ports::ledger::{Ledger, LoadInfo};
 use crate::ports::monitor::StoreMonitor;
 use crate::ports::table_reader::TableReader;
 use crate::record::row::Rows;
@@ -36,6 +37,11 @@ pub trait BatchStores: Debug + Display + Send + Sync {
     /// What rtp itself keeps about the dataset in the store.
     async fn ledger(&self, _dataset: &Dataset) -> Result<Box<dyn Ledger>> {
         Err(Error::internal("this store has no ledger yet"))
+    }
+
+    /// The dataset's figures.
+    async fn aggregates(&self, _dataset: &Dataset) -> Result<Box<dyn Aggregates>> {
+        Err(Error::internal("this store has no figures yet"))
     }
 
     /// Watches the store.
@@ -131,8 +137,8 @@ pub trait BatchStore: Send {
     /// Adds rows for the next merge to load.
     async fn stage(&mut self, rows: &Rows) -> Result<()>;
 
-    /// Loads the staged rows, in one transaction with the entry of `run_id` in the store's record of loads.
-    async fn merge(&mut self, mode: Mode, run_id: &str) -> Result<Merged>;
+    /// Loads the staged rows, in one transaction with the entry of this load in the store's ledger.
+    async fn merge(&mut self, mode: Mode, load: &LoadInfo) -> Result<Merged>;
 
     /// Number of rows in the table now, not including staged ones.
     async fn count(&mut self) -> Result<u64>;

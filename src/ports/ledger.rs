@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Reads and extends rtp's own records about one dataset.
 #[async_trait]
@@ -25,7 +26,7 @@ pub trait Ledger: Send {
 pub struct LoadInfo {
     /// The run.
     pub run_id: String,
-    /// When it began, in milliseconds since 1970 UTC.
+    /// When it began, in milliseconds since 1970 UTC; when it was committed, if an older version of rtp loaded it.
     pub started_at: i64,
     /// The newest event time among the records that were staged, in milliseconds since 1970 UTC; none without records.
     pub newest: Option<i64>,
@@ -50,7 +51,7 @@ pub struct LoadRecord {
 }
 
 /// What `verify` found, as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The run.
     pub run_id: String,
@@ -68,4 +69,29 @@ pub struct Verdict {
     pub columns: BTreeMap<String, u64>,
     /// Some keys of each class, as text.
     pub samples: BTreeMap<String, Vec<String>>,
+}
+
+impl Verdict {
+    /// The same verdict with its maps, which a store keeps as JSON; an error (`Invalid`) if that is not what rtp writes.
+    pub(crate) fn with_maps(
+        mut self,
+        classes: &str,
+        columns: &str,
+        samples: &str,
+    ) -> Result<Verdict> {
+        self.classes = from_json(classes)?;
+        self.columns = from_json(columns)?;
+        self.samples = from_json(samples)?;
+        Ok(self)
+    }
+}
+
+/// A list or map as the text that a store keeps.
+pub(crate) fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::internal(e.to_string()))
+}
+
+/// Reads it back; an error (`Invalid`) if somebody else changed it.
+pub(crate) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|e| Error::invalid(format!("unexpected JSON: {e}")))
 }

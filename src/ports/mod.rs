@@ -1,5 +1,6 @@
 //! What a server promises: one trait per role, with the types that its methods use. No server is named here.
 
+pub mod aggregates;
 pub mod batch_store;
 #[cfg(feature = "conformance")]
 #[doc(hidden)]
@@ -8,7 +9,9 @@ pub mod event_log;
 pub mod ledger;
 pub mod log_reader;
 pub mod monitor;
+pub mod page_reader;
 pub mod realtime_store;
+pub mod sample_store;
 pub mod series_reader;
 pub mod table_reader;
 pub mod table_schema;

@@ -169,6 +169,11 @@ impl Headers {
         }
     }
 
+    /// Removes all of them.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// The encoding.
     pub fn bytes(&self) -> &[u8] {
         &self.0

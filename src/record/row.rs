@@ -29,6 +29,16 @@ pub struct Origin {
     pub offset: i64,
 }
 
+impl Origin {
+    /// From the columns of a store; none if one of them has no value.
+    pub fn of(partition: Option<i32>, offset: Option<i64>) -> Option<Origin> {
+        Some(Origin {
+            partition: partition?,
+            offset: offset?,
+        })
+    }
+}
+
 /// What is known about a row besides its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowMeta {
@@ -175,7 +185,7 @@ impl Rows {
 }
 
 /// Orders keys like the stores' indexes: texts and UUIDs by bytes, numbers by value.
-fn compare_keys(a: &Value<'_>, b: &Value<'_>) -> std::cmp::Ordering {
+pub fn compare_keys(a: &Value<'_>, b: &Value<'_>) -> std::cmp::Ordering {
     match (a, b) {
         (Value::Uuid(a), Value::Uuid(b)) => a.cmp(b),
         (Value::Text(a), Value::Text(b)) => a.as_bytes().cmp(b.as_bytes()),

@@ -18,7 +18,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DAGS = ROOT / "dags"
 GUARD = [sys.executable, str(pathlib.Path(__file__).parent / "guard.py")]
-DAG_IDS = ["api_to_kafka", "spark_kafka_to_cassandra", "batch_to_postgres", "verify", "cassandra_monitor"]
+DAG_IDS = ["api_to_kafka", "spark_kafka_to_cassandra", "batch_to_postgres", "verify", "nightly_aggregates", "cassandra_monitor"]
 
 # A shell makes what it starts in the background ignore SIGINT; its children would ignore it, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -63,6 +63,7 @@ ALL_WELL = {
     "spark_kafka_to_cassandra": {"init": "success", "spark_kafka_to_cassandra": "success"},
     "batch_to_postgres": {"init": "success", "landing": "success", "batch_to_postgres": "success"},
     "verify": {"init": "success", "verify": "success"},
+    "nightly_aggregates": {"init": "success", "nightly_aggregates": "success"},
     "cassandra_monitor": {"init": "success", "cassandra_monitor": "success"},
 }
 

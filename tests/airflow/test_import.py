@@ -72,6 +72,7 @@ def test_they_load(python, tmp_path):
         "batch_to_postgres": ("5 0 * * *", []),
         "spark_kafka_to_cassandra": (None, ["rtp-event-log"]),
         "verify": ("0 2 * * *", ["rtp-batch-store", "rtp-realtime-store"]),
+        "nightly_aggregates": ("30 2 * * *", ["rtp-batch-store"]),
         "cassandra_monitor": ("*/10 * * * *", []),
     }
     outlets = {name: dag["tasks"][name]["outlets"] for name, dag in dags.items()}
@@ -80,6 +81,7 @@ def test_they_load(python, tmp_path):
         "batch_to_postgres": ["rtp-batch-store"],
         "spark_kafka_to_cassandra": ["rtp-realtime-store"],
         "verify": [],
+        "nightly_aggregates": [],
         "cassandra_monitor": [],
     }
 

@@ -70,6 +70,7 @@ def test_the_words_are_those_of_the_local_tasks(runner):
         "spark_kafka_to_cassandra.spark_kafka_to_cassandra": ["stream", "--until-end"],
         "batch_to_postgres.batch_to_postgres": ["load-batch", "--require-complete", "--rejects", f"{day}.rejects.ndjson", f"{day}.ndjson"],
         "verify.verify": ["verify"],
+        "nightly_aggregates.nightly_aggregates": ["aggregate", "--date", "{{ rtp_day(dag_run) }}"],
         "cassandra_monitor.cassandra_monitor": ["heartbeat", "--once"],
     }
 

@@ -121,6 +121,8 @@ fn every_stage_is_listed_with_what_it_does() {
         "api_to_kafka",
         "spark_kafka_to_cassandra",
         "batch_to_postgres",
+        "verify",
+        "nightly_aggregates",
         "cassandra_monitor",
         "run-dag",
     ] {

@@ -3,13 +3,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod aggregate;
 mod cli;
 mod commits;
 #[path = "../common/mod.rs"]
 mod common;
 mod conformance;
 mod dag;
+mod dashboard;
 mod docs;
+mod explain;
 mod fetch;
 mod full_disk;
 mod heartbeat;
@@ -17,6 +20,7 @@ mod help;
 mod init;
 mod kafka;
 mod layers;
+mod ledger;
 mod load_batch;
 mod logs;
 mod metrics;
@@ -30,3 +34,4 @@ mod sources;
 mod stream;
 mod transform;
 mod verify;
+mod view;

@@ -204,7 +204,7 @@ def test_commands_of_rtp_parse(documents):
         if "command" not in container:
             parse_command(container["args"])
             ran.add(container["args"][0])
-    assert {"init", "stream", "heartbeat", "verify"} <= ran
+    assert {"init", "stream", "heartbeat", "verify", "aggregate"} <= ran
 
 
 def test_variables_are_ones_that_something_reads(documents, variables):
@@ -321,7 +321,7 @@ def test_autoscaling_is_of_the_datasets_topic_and_of_streams_group():
 
 def test_daily_jobs_try_again_what_a_later_try_can_mend(documents):
     daily = named(documents, "CronJob")
-    assert set(daily) == {"api-to-kafka", "batch-to-postgres", "verify"}
+    assert set(daily) == {"api-to-kafka", "batch-to-postgres", "verify", "nightly-aggregates"}
     for name, job in daily.items():
         spec = job["spec"]
         assert croniter.croniter.is_valid(spec["schedule"]) and spec["timeZone"] == "Etc/UTC" and spec["concurrencyPolicy"] == "Forbid"
@@ -332,7 +332,7 @@ def test_daily_jobs_try_again_what_a_later_try_can_mend(documents):
         assert fail["onExitCodes"]["values"] == [1, 2, 3, 5, 70] and fail["onExitCodes"]["containerName"] == runs["template"]["spec"]["containers"][0]["name"]
     # verify runs after both branches had enough time, on the same day.
     first = {name: croniter.croniter(job["spec"]["schedule"], datetime.datetime(2026, 11, 1)).get_next(datetime.datetime) for name, job in daily.items()}
-    assert first["api-to-kafka"] < first["batch-to-postgres"] < first["verify"]
+    assert first["api-to-kafka"] < first["batch-to-postgres"] < first["verify"] < first["nightly-aggregates"]
     assert {time.date() for time in first.values()} == {datetime.date(2026, 11, 1)}
 
 
@@ -384,6 +384,8 @@ def test_the_daily_stages_run_and_verify_is_content(stage):
     run(RTP, "stream", "--until-end", env=clean_environment(**stores))
     done = stage("verify")
     assert done.returncode == 0 and "1000" in done.stderr, done.stderr
+    done = stage("nightly-aggregates")
+    assert done.returncode == 0 and "1000 rows of batch_users" in done.stderr, done.stderr
     # Repeating the day fetches nothing and changes nothing: the API gets no request.
     done = stage("batch-to-postgres", RTP_API_URL="http://127.0.0.1:9/")
     assert done.returncode == 0, done.stderr

@@ -87,7 +87,7 @@ def cron(machine, index, **more):
 
 def test_schedules_are_cron_s():
     variables, entries = crontab()
-    assert len(entries) == 2 and variables["SHELL"] == "/bin/sh"
+    assert len(entries) == 3 and variables["SHELL"] == "/bin/sh"
     for schedule, user, _ in entries:
         assert croniter.croniter.is_valid(schedule) and user == "rtp"
     assert CRONTAB.read_text().endswith("\n"), "cron ignores a last line without an end"
@@ -108,26 +108,37 @@ def test_the_daily_line_does_the_days_work_once(machine):
     assert datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d") in {file.name.split(".")[0] for file in files}
 
 
+def test_the_nightly_line_counts_the_day_before(machine):
+    assert cron(machine, 0).returncode == 0
+    store = machine.root / "var/lib/rtp/batch.db"
+    figures = "SELECT count(DISTINCT aggregate) FROM rtp_aggregates WHERE day = date('now')"
+    assert int(run("sqlite3", store, figures).stdout) == 6, "the daily line counts its own day"
+    run("sqlite3", store, "UPDATE batch_users_rows SET fetched_at = fetched_at - 86400000")
+    done = cron(machine, 1)
+    assert done.returncode == 0, done.stderr
+    assert int(run("sqlite3", store, figures.replace("date('now')", "date('now', '-1 day')")).stdout) == 6
+
+
 def test_the_watching_line_is_silent_while_all_is_well_and_speaks_when_not(machine):
     assert cron(machine, 0).returncode == 0
-    done = cron(machine, 1)
+    done = cron(machine, 2)
     assert done.returncode == 0 and done.stdout == "", done
     (machine.root / "var/lib/rtp/realtime.db").rename(machine.root / "away")
     (machine.root / "var/lib/rtp/realtime.db").mkdir()
-    done = cron(machine, 1)
+    done = cron(machine, 2)
     assert done.returncode == 2 and done.stderr, "a broken store must be told"
 
 
 def test_the_watching_line_tells_a_webhook_once(machine, webhook):
     url, told = webhook
     assert cron(machine, 0).returncode == 0
-    assert cron(machine, 1, RTP_ALERT_URL=url).returncode == 0
+    assert cron(machine, 2, RTP_ALERT_URL=url).returncode == 0
     (machine.root / "var/lib/rtp/batch.db").rename(machine.root / "away")
     for _ in range(2):
-        assert cron(machine, 1, RTP_ALERT_URL=url).returncode == 2
+        assert cron(machine, 2, RTP_ALERT_URL=url).returncode == 2
     assert len(told) == 1, "the same verdict was told twice"
     (machine.root / "away").rename(machine.root / "var/lib/rtp/batch.db")
-    assert cron(machine, 1, RTP_ALERT_URL=url).returncode == 0
+    assert cron(machine, 2, RTP_ALERT_URL=url).returncode == 0
     assert len(told) == 2, "and that all is well again"
 
 
@@ -172,14 +183,14 @@ exec {RTP} "$@"
     return done, (shim / "stages").read_text().split()
 
 
-STAGES = ["init", "fetch", "produce", "stream", "load-batch", "verify"]
+STAGES = ["init", "fetch", "produce", "stream", "load-batch", "verify", "aggregate"]
 
 
 def test_the_stages_are_those_of_the_justfile(machine):
     done, stages = day(machine)
     assert (done.returncode, stages) == (0, STAGES), done.stderr
     just = (ROOT / "justfile").read_text()
-    order = [re.search(rf"^{recipe}:.*?\n(?:.*\n)*?.*?'{{{{ rtp }}}}' (?:--quiet )?([a-z-]+)", just, re.MULTILINE).group(1) for recipe in ("init", "api_to_kafka", "spark_kafka_to_cassandra", "batch_to_postgres", "verify")]
+    order = [re.search(rf"^{recipe}:.*?\n(?:.*\n)*?.*?'{{{{ rtp }}}}' (?:--quiet )?([a-z-]+)", just, re.MULTILINE).group(1) for recipe in ("init", "api_to_kafka", "spark_kafka_to_cassandra", "batch_to_postgres", "verify", "nightly_aggregates")]
     assert [stage for stage in stages if stage != "fetch"] == order
 
 

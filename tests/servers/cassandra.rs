@@ -105,6 +105,14 @@ impl conformance::table_reader::Harness for Tables {
         self.0.table(dataset).await
     }
 
+    fn keeps(&self) -> conformance::table_reader::Kept {
+        conformance::table_reader::Kept {
+            origin: true,
+            digest: false,
+            write_timestamps: true,
+        }
+    }
+
     async fn plant_text(&self, _: &Dataset, _: &str, _: &str) -> Result<()> {
         Err(Error::refused("Cassandra's columns hold their type"))
     }

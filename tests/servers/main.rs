@@ -10,8 +10,10 @@ mod kafka;
 mod pipeline;
 mod postgres;
 mod spark;
+mod spark_aggregate;
 mod stack;
 mod storm;
+mod view;
 
 use rtp::ports::conformance::{Abilities, Case, Outcome};
 

@@ -7,32 +7,37 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use jiff::civil::Date;
 use rtp::dataset::Dataset;
 use rtp::dataset::ddl::quoted;
 use rtp::error::{Error, Result};
+use rtp::ports::aggregates::Aggregates;
 use rtp::ports::batch_store::{BatchStore, Mode};
 use rtp::ports::conformance::monitor::store;
-use rtp::ports::conformance::{self, Abilities, Ability};
+use rtp::ports::conformance::{self, Abilities, Ability, load_of};
+use rtp::ports::ledger::Ledger;
 use rtp::ports::monitor::StoreMonitor;
 use rtp::ports::table_reader::TableReader;
 use rtp::record::row::Rows;
 use rtp::servers::address::Address;
+use rtp::servers::postgres::aggregates::PostgresAggregates;
 use rtp::servers::postgres::batch_store::{PostgresBatchStore, create};
+use rtp::servers::postgres::ledger::PostgresLedger;
 use rtp::servers::postgres::monitor::PostgresStoreMonitor;
 use rtp::servers::postgres::table_reader::PostgresTable;
 
-use crate::common::{Mock, Place, Ran, complete, eventually, user, users};
+use crate::common::{Mock, Place, Ran, complete, eventually, figures_are_right, user, users};
 use crate::keeps;
 use crate::stack::{Access, Server, own_server, server};
 
 /// A separate database.
-struct Database {
-    url: String,
+pub struct Database {
+    pub url: String,
 }
 
 impl Database {
     /// One on the shared server.
-    fn new(name: &str) -> Option<Database> {
+    pub fn new(name: &str) -> Option<Database> {
         server("postgres", Access::Open).map(|server| Database::on(server, name))
     }
 
@@ -63,7 +68,7 @@ impl Database {
     }
 
     /// What psql prints, one line per row.
-    fn psql(&self, sql: &str) -> Result<String> {
+    pub fn psql(&self, sql: &str) -> Result<String> {
         let out = self.psql_command(sql).output().unwrap();
         match out.status.success() {
             true => Ok(String::from_utf8(out.stdout).unwrap().trim_end().into()),
@@ -85,7 +90,7 @@ impl Database {
         place
     }
 
-    fn rtp(&self, place: &Place, args: &[&str], stdin: &[u8]) -> Ran {
+    pub fn rtp(&self, place: &Place, args: &[&str], stdin: &[u8]) -> Ran {
         place.rtp(&[args, &["--batch-store", &self.url]].concat(), stdin)
     }
 
@@ -165,11 +170,22 @@ impl conformance::table_reader::Harness for Database {
     async fn write(&self, dataset: &Dataset, rows: &Rows) -> Result<()> {
         let mut store = PostgresBatchStore::open(&self.address(), dataset).await?;
         store.stage(rows).await?;
-        store.merge(Mode::Upsert, "write").await.map(|_| ())
+        store
+            .merge(Mode::Upsert, &load_of("write"))
+            .await
+            .map(|_| ())
     }
 
     async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>> {
         conformance::batch_store::Harness::table(self, dataset).await
+    }
+
+    fn keeps(&self) -> conformance::table_reader::Kept {
+        conformance::table_reader::Kept {
+            origin: false,
+            digest: true,
+            write_timestamps: false,
+        }
     }
 
     async fn plant_text(&self, _: &Dataset, _: &str, _: &str) -> Result<()> {
@@ -183,6 +199,139 @@ impl store::Harness for Database {
         let monitor = PostgresStoreMonitor::open(&self.address(), dataset).await?;
         Ok(Box::new(monitor))
     }
+}
+
+#[async_trait]
+impl conformance::ledger::Harness for Database {
+    async fn ledger(&self, dataset: &Dataset) -> Result<Box<dyn Ledger>> {
+        let ledger = PostgresLedger::open(&self.address(), dataset).await?;
+        Ok(Box::new(ledger))
+    }
+}
+
+#[async_trait]
+impl conformance::aggregates::Harness for Database {
+    async fn create(&self, dataset: &Dataset) -> Result<()> {
+        create(&self.address(), dataset).await
+    }
+
+    async fn open(&self, dataset: &Dataset) -> Result<Box<dyn BatchStore>> {
+        let store = PostgresBatchStore::open(&self.address(), dataset).await?;
+        Ok(Box::new(store))
+    }
+
+    async fn aggregates(&self, dataset: &Dataset) -> Result<Box<dyn Aggregates>> {
+        let figures = PostgresAggregates::open(&self.address(), dataset).await?;
+        Ok(Box::new(figures))
+    }
+
+    async fn keep_history(&self, dataset: &Dataset, day: Date) -> Result<()> {
+        let table = &dataset.batch.table;
+        let history = quoted(&format!("{table}_history"));
+        self.psql(&format!(
+            "CREATE TABLE {history} AS SELECT *, '{day}'::date AS as_of FROM {}",
+            quoted(table)
+        ))?;
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_keeps_every_guarantee() {
+    if let Some(database) = Database::new("conformance_ledger") {
+        keeps(conformance::ledger::CASES, &database).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_figures_keep_every_guarantee() {
+    if let Some(database) = Database::new("conformance_aggregates") {
+        keeps(conformance::aggregates::CASES, &database).await;
+    }
+}
+
+#[test]
+fn a_store_of_an_older_version_is_changed_by_init_and_goes_on() {
+    let Some(database) = Database::new("upgraded") else {
+        return;
+    };
+    let place = database.place();
+    let load = || database.rtp(&place, &["load-batch"], users(3).as_bytes());
+    load();
+    database
+        .psql("ALTER TABLE rtp_loads DROP COLUMN started_at, DROP COLUMN newest, DROP COLUMN inputs, DROP COLUMN rejects; DROP TABLE rtp_verdicts")
+        .unwrap();
+    let ran = load();
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    for says in ["an older version of rtp", "rtp init"] {
+        assert!(ran.stderr.contains(says), "{}", ran.stderr);
+    }
+    for _ in 0..2 {
+        let ran = database.rtp(&place, &["init"], b"");
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+    }
+    let ran = load();
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let counts =
+        "SELECT count(*) || ',' || count(started_at) || ',' || count(newest) FROM rtp_loads";
+    assert_eq!(database.psql(counts).unwrap(), "2,1,1");
+}
+
+#[test]
+fn figures_equal_an_independent_count_and_a_day_computed_again_is_unchanged() {
+    let Some(database) = Database::new("aggregates") else {
+        return;
+    };
+    // The figures of a day do not depend on the time zone of a session.
+    let zone = "ALTER DATABASE aggregates SET timezone = 'Pacific/Kiritimati'";
+    database.psql(zone).unwrap();
+    figures_are_right(&database.place(), &["--batch-store", &database.url]);
+    // An infinite time has no group among the others.
+    database
+        .psql("UPDATE batch_users SET dob = 'infinity'")
+        .unwrap();
+    let args = ["aggregate", "--date", "2026-03-01"];
+    let ran = database.rtp(&database.place(), &args, b"");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let ages =
+        "SELECT string_agg(DISTINCT value, ',') FROM rtp_aggregates WHERE aggregate = 'age_band'";
+    assert_eq!(database.psql(ages).unwrap(), "(invalid)");
+}
+
+/// Two runs at once wait for each other, and neither stores a figure twice.
+#[test]
+fn runs_of_one_day_wait_for_each_other() {
+    let Some(database) = Database::new("aggregates_at_once") else {
+        return;
+    };
+    let place = database.place();
+    assert_eq!(
+        database
+            .rtp(&place, &["load-batch"], users(2_000).as_bytes())
+            .status,
+        0
+    );
+    let holder = database.lock("rtp_aggregates");
+    let args = [
+        "aggregate",
+        "--date",
+        "2026-11-01",
+        "--batch-store",
+        &database.url,
+    ];
+    std::thread::scope(|scope| {
+        let runs = [0, 1].map(|_| scope.spawn(|| place.rtp(&args, b"")));
+        database.is("both wait", "SELECT count(*) = 2 FROM pg_locks WHERE NOT granted AND relation = to_regclass('rtp_aggregates')");
+        database.unlock(holder);
+        let counts = runs.map(|run| {
+            let ran = run.join().unwrap();
+            assert_eq!(ran.status, 0, "{}", ran.stderr);
+            ran.counts()
+        });
+        let [read, ..] = counts[0];
+        let written: u64 = counts.iter().map(|c| c[1]).sum();
+        assert_eq!(written, read, "{counts:?}");
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,6 +32,9 @@ const USERS: &str = include_str!("../../schema/users.toml");
 const PRODUCTS: &str = include_str!("../products.toml");
 const ID: &str = "053a5780-3703-442c-a561-beda535af12c";
 
+/// One test at a time: each needs the whole machine.
+pub static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Where rtp and Spark must do the same: their own topic, and one keyspace for each.
 struct Twins {
     place: Place,
@@ -39,7 +42,6 @@ struct Twins {
     cassandra: &'static Server,
     topic: String,
     keyspaces: [String; 2],
-    /// One test at a time: each needs the whole machine.
     _alone: tokio::sync::MutexGuard<'static, ()>,
 }
 
@@ -51,7 +53,6 @@ const DATASETS: [&str; 2] = ["rtp.toml", "spark.toml"];
 impl Twins {
     /// None, after saying why, if something must be installed first.
     async fn of(dataset: &str, topic: &str, keyspace: &str) -> Option<Twins> {
-        static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let kafka = server("kafka", Access::Open)?;
         let cassandra = server("cassandra", Access::Open)?;
         if let Err(why) = spark() {
@@ -65,7 +66,7 @@ impl Twins {
             cassandra,
             topic: format!("{topic}_{own}"),
             keyspaces: ["rtp", "spark"].map(|name| format!("{name}_{own}")),
-            _alone: ONE.lock().await,
+            _alone: ALONE.lock().await,
         };
         for (file, own) in DATASETS.iter().zip(&twins.keyspaces) {
             let dataset = dataset
@@ -223,7 +224,7 @@ async fn read(session: &Session, keyspace: &str, table: &str) -> BTreeMap<String
 }
 
 /// Whether the job can run here; an error says what must be installed first.
-fn spark() -> Result<(), &'static str> {
+pub fn spark() -> Result<(), &'static str> {
     static READY: OnceLock<Result<(), String>> = OnceLock::new();
     let ready = READY.get_or_init(|| {
         let asked = run().arg("--help").output().unwrap();
@@ -237,7 +238,7 @@ fn spark() -> Result<(), &'static str> {
     ready.as_ref().copied().map_err(String::as_str)
 }
 
-fn run() -> Command {
+pub fn run() -> Command {
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("spark/run"));
     command
         .env_clear()

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ports::batch_store::{BatchStore, Merged, Mode};
 use crate::ports::conformance::{
     Abilities, Checked, HARD_KEYS, Verdict, cases, dataset, equal, event, fine, fresh, hard_events,
-    holds, holds_rows, is_told, keyed_events, misfits, newer_first, rows, smaller,
+    holds, holds_rows, is_told, keyed_events, load_of, misfits, newer_first, rows, smaller,
 };
 use crate::ports::table_reader::TableReader;
 
@@ -98,13 +98,13 @@ impl<'h> Loader<'h> {
     }
 
     async fn merge(&mut self, mode: Mode) -> Checked<Merged> {
-        let merged = self.store.merge(mode, &fresh("run")).await;
+        let merged = self.store.merge(mode, &load_of(&fresh("run"))).await;
         fine(&format!("merging by {}", mode.name()), merged)
     }
 
     /// The error of a merge that must fail.
     async fn fails(&mut self, mode: Mode) -> Checked<Error> {
-        match self.store.merge(mode, &fresh("run")).await {
+        match self.store.merge(mode, &load_of(&fresh("run"))).await {
             Ok(merged) => Err(format!("expected that the merge fails, got {merged:?}")),
             Err(e) => Ok(e),
         }
@@ -243,7 +243,7 @@ async fn replace_by_no_row_fails_and_keeps_the_stored_ones(harness: &dyn Harness
         if attempt == "after one with no row" {
             loader.stage(&[]).await?;
         }
-        match loader.store.merge(Mode::Replace, &refused).await {
+        match loader.store.merge(Mode::Replace, &load_of(&refused)).await {
             Ok(merged) => return Err(format!("replaced by nothing, {attempt}: {merged:?}")),
             Err(e) => equal("kind of the error", e.kind(), Kind::Missing)?,
         }
@@ -413,7 +413,7 @@ async fn a_load_is_recorded_with_its_run_id(harness: &dyn Harness) -> Verdict {
     let (done, failed) = (fresh("run"), fresh("run"));
     for run_id in [&done, &failed] {
         loader.stage(&events(0..3, 0, "a")).await?;
-        let merged = loader.store.merge(Mode::Insert, run_id).await;
+        let merged = loader.store.merge(Mode::Insert, &load_of(run_id)).await;
         let is_done = run_id == &done;
         holds(
             format_args!("a load is done: {is_done}"),
@@ -458,7 +458,7 @@ async fn staging_does_not_lock_the_table(harness: &dyn Harness) -> Verdict {
     )?;
     fine(
         "merging during it",
-        other.merge(Mode::Upsert, &fresh("run")).await,
+        other.merge(Mode::Upsert, &load_of(&fresh("run"))).await,
     )?;
     long.holds("of the other load", &theirs).await?;
     long.merge(Mode::Upsert).await?;

@@ -69,7 +69,7 @@ cases! {
 }
 
 /// Limits above what any case needs.
-const ALL: Limits = Limits {
+pub(super) const ALL: Limits = Limits {
     events: 10_000,
     bytes: 64 << 20,
     wait: FIRST_EVENT_WAIT,
@@ -77,17 +77,17 @@ const ALL: Limits = Limits {
 
 /// An event that owns its bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Record {
-    partition: i32,
-    offset: i64,
-    timestamp: i64,
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-    headers: Vec<u8>,
+pub(super) struct Record {
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) timestamp: i64,
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) value: Option<Vec<u8>>,
+    pub(super) headers: Vec<u8>,
 }
 
 impl Record {
-    fn new(key: &str, value: &str) -> Record {
+    pub(super) fn new(key: &str, value: &str) -> Record {
         Record {
             key: Some(key.into()),
             value: Some(value.into()),
@@ -95,7 +95,7 @@ impl Record {
         }
     }
 
-    fn of(event: Event<'_>) -> Record {
+    pub(super) fn of(event: Event<'_>) -> Record {
         Record {
             partition: event.partition,
             offset: event.offset,
@@ -123,7 +123,7 @@ impl Record {
 }
 
 /// Records with one key, whose values are the numbers from `first` on.
-fn numbered(key: &str, first: usize, count: usize) -> Vec<Record> {
+pub(super) fn numbered(key: &str, first: usize, count: usize) -> Vec<Record> {
     (first..first + count)
         .map(|n| Record::new(key, &n.to_string()))
         .collect()
@@ -141,7 +141,7 @@ fn batch(records: &[Record]) -> Arc<EventBatch> {
     Arc::new(batch)
 }
 
-async fn topic(harness: &dyn Harness, partitions: u32) -> Checked<String> {
+pub(super) async fn topic(harness: &dyn Harness, partitions: u32) -> Checked<String> {
     let name = fresh("conformance");
     let topic = Topic::new(&name, partitions);
     fine("creating a topic", harness.create(&[topic]).await)?;
@@ -149,7 +149,7 @@ async fn topic(harness: &dyn Harness, partitions: u32) -> Checked<String> {
 }
 
 /// A member of a group, and what it has polled but not committed.
-struct Member {
+pub(super) struct Member {
     consumer: Box<dyn Consumer>,
     epoch: Epoch,
     polled: Span,
@@ -173,7 +173,7 @@ impl Member {
         Ok(std::mem::replace(&mut self.epoch, epoch) == epoch)
     }
 
-    async fn commit(&mut self) -> Verdict {
+    pub(super) async fn commit(&mut self) -> Verdict {
         let is_done = self.try_commit().await?;
         holds("the commit is done", is_done)
     }
@@ -189,7 +189,7 @@ impl Member {
     }
 }
 
-async fn open(harness: &dyn Harness, topic: &str, group: &str) -> Checked<Member> {
+pub(super) async fn open(harness: &dyn Harness, topic: &str, group: &str) -> Checked<Member> {
     let consumer = fine("opening a consumer", harness.consumer(topic, group).await)?;
     Ok(Member {
         consumer,
@@ -198,7 +198,7 @@ async fn open(harness: &dyn Harness, topic: &str, group: &str) -> Checked<Member
     })
 }
 
-async fn produce(harness: &dyn Harness, topic: &str, records: &[Record]) -> Checked<()> {
+pub(super) async fn produce(harness: &dyn Harness, topic: &str, records: &[Record]) -> Checked<()> {
     let mut producer = fine("opening a producer", harness.producer(topic).await)?;
     send(producer.as_mut(), records).await
 }
@@ -209,7 +209,11 @@ async fn send(producer: &mut dyn Producer, records: &[Record]) -> Checked<()> {
 }
 
 /// The next batch that is not empty; an empty one after the harness's patience.
-async fn poll(harness: &dyn Harness, member: &mut Member, limits: Limits) -> Checked<Vec<Record>> {
+pub(super) async fn poll(
+    harness: &dyn Harness,
+    member: &mut Member,
+    limits: Limits,
+) -> Checked<Vec<Record>> {
     let deadline = Instant::now() + harness.patience();
     loop {
         let batch = member.poll(limits).await?;
@@ -221,7 +225,11 @@ async fn poll(harness: &dyn Harness, member: &mut Member, limits: Limits) -> Che
 }
 
 /// `count` events, and the result of one more poll.
-async fn read(harness: &dyn Harness, member: &mut Member, count: usize) -> Checked<Vec<Record>> {
+pub(super) async fn read(
+    harness: &dyn Harness,
+    member: &mut Member,
+    count: usize,
+) -> Checked<Vec<Record>> {
     let mut records = Vec::new();
     while records.len() < count {
         let more = poll(harness, member, ALL).await?;
@@ -237,7 +245,11 @@ async fn read(harness: &dyn Harness, member: &mut Member, count: usize) -> Check
 }
 
 /// Like [`read`], with a group of its own.
-async fn read_all(harness: &dyn Harness, topic: &str, count: usize) -> Checked<Vec<Record>> {
+pub(super) async fn read_all(
+    harness: &dyn Harness,
+    topic: &str,
+    count: usize,
+) -> Checked<Vec<Record>> {
     let mut consumer = open(harness, topic, &fresh("group")).await?;
     let records = read(harness, &mut consumer, count).await?;
     equal("number of events", records.len(), count)?;

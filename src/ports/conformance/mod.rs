@@ -1,9 +1,13 @@
 //! What the ports' conformance suites share: a suite is a list of cases, one for each guarantee in a
 //! port's docs, which every adapter must keep. An adapter's tests hand a harness to each case.
 
+pub mod aggregates;
 pub mod batch_store;
 pub mod event_log;
+pub mod ledger;
+pub mod log_reader;
 pub mod monitor;
+mod pages;
 pub mod realtime_store;
 pub mod table_reader;
 
@@ -14,6 +18,7 @@ use std::pin::Pin;
 
 use crate::dataset::{Dataset, FieldType};
 use crate::error::{Kind, Result};
+use crate::ports::ledger::LoadInfo;
 use crate::ports::table_reader::{Foreign, StoredRow, TableReader, Visitor};
 use crate::record::row::{Origin, RowMeta, Rows};
 use crate::record::transform::Transform;
@@ -114,6 +119,14 @@ pub(crate) use cases;
 /// A name that nobody else uses, for a topic, table or group.
 pub(crate) fn fresh(what: &str) -> String {
     format!("{what}_{:016x}", rand::random::<u64>())
+}
+
+/// A load of which nothing is known but its run.
+pub fn load_of(run_id: &str) -> LoadInfo {
+    LoadInfo {
+        run_id: run_id.into(),
+        ..LoadInfo::default()
+    }
 }
 
 /// The value of a result that must be `Ok`.

@@ -8,11 +8,17 @@ use async_trait::async_trait;
 
 use crate::dataset::{Dataset, Field};
 use crate::error::{Kind, Result};
+use crate::ports::conformance::pages::{
+    pages_have_every_key_once_in_order, pages_have_only_newer_rows,
+    pages_have_only_rows_with_these_values,
+};
 use crate::ports::conformance::{
     Abilities, Checked, HARD_KEYS, Stored, Verdict, cases, dataset, equal, event, fine,
     hard_events, holds, holds_rows, keyed_events, rows, stored,
 };
-use crate::ports::table_reader::{EncodedRow, EncodedVisitor, StoredRow, TableReader, Visitor};
+use crate::ports::table_reader::{
+    EncodedRow, EncodedVisitor, Provenance, StoredRow, TableReader, Visitor,
+};
 use crate::record::row::Rows;
 use crate::record::value::Value;
 
@@ -28,8 +34,24 @@ pub trait Harness: Abilities + Send + Sync {
     /// Opens the table.
     async fn table(&self, dataset: &Dataset) -> Result<Box<dyn TableReader>>;
 
+    /// What the store keeps besides the values.
+    fn keeps(&self) -> Kept {
+        Kept::default()
+    }
+
     /// Puts a text into this number column of the row whose key is 1.
     async fn plant_text(&self, dataset: &Dataset, column: &str, text: &str) -> Result<()>;
+}
+
+/// What a store keeps about a row besides its values.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kept {
+    /// The origin.
+    pub origin: bool,
+    /// The digest.
+    pub digest: bool,
+    /// The write timestamps of the columns.
+    pub write_timestamps: bool,
 }
 
 cases! {
@@ -42,6 +64,11 @@ cases! {
     every_type_round_trips,
     encodings_are_those_of_the_values,
     foreign_values_are_handed_over needs HoldsForeignValues,
+    pages_have_every_key_once_in_order,
+    pages_have_only_rows_with_these_values,
+    pages_have_only_newer_rows,
+    provenance_is_what_was_written,
+    provenance_is_that_of_the_row_now,
     keys_are_unique_in_tables_of_our_own,
     a_missing_table_or_column_is_an_error,
     no_writer_is_made_to_wait,
@@ -281,6 +308,77 @@ async fn foreign_values_are_handed_over(harness: &dyn Harness) -> Verdict {
     fine("scanning", table.scan(&mut strangers).await)?;
     let expected = vec![(Value::Null, vec![3])];
     equal("value and foreign fields of the row", strangers.0, expected)
+}
+
+/// What the store should keep about these rows, by key.
+fn kept(harness: &dyn Harness, dataset: &Dataset, rows: &Rows) -> Vec<Provenance> {
+    let Kept {
+        origin,
+        digest,
+        write_timestamps,
+    } = harness.keeps();
+    let of = |i: usize| {
+        let (meta, written) = (rows.meta(i), rows.meta(i).write_timestamp());
+        Provenance {
+            key: rows.value(i, dataset.event.key).owned(),
+            origin: origin.then_some(meta.origin),
+            digest: digest.then_some(meta.digest),
+            write_timestamps: write_timestamps.then_some([written; 2]),
+        }
+    };
+    sorted((0..rows.len()).map(of).collect())
+}
+
+fn sorted(mut provenance: Vec<Provenance>) -> Vec<Provenance> {
+    provenance.sort_by_key(|p| p.key.to_string());
+    provenance
+}
+
+async fn provenance_is_what_was_written(harness: &dyn Harness) -> Verdict {
+    for (key, values) in HARD_KEYS {
+        let dataset = create(harness, key).await?;
+        let mut written = keyed_events(key, &values, 0);
+        if key == "id" {
+            written.extend((100..700).map(|id| event(id, 1, "a"))); // more than are asked about at once
+        }
+        write(harness, &dataset, &written).await?;
+        let rows = rows(&dataset, &written)?;
+        let mut table = open(harness, &dataset).await?;
+        let keys: Vec<Value<'_>> = (0..rows.len())
+            .map(|i| rows.value(i, dataset.event.key))
+            .collect();
+        let told = fine("asking for provenance", table.provenance(&keys).await)?;
+        let (told, expected) = (sorted(told), kept(harness, &dataset, &rows));
+        equal(format_args!("keys by {key}"), told.len(), expected.len())?;
+        for (told, expected) in told.into_iter().zip(expected) {
+            equal(format_args!("provenance by {key}"), told, expected)?;
+        }
+        let missing = match key {
+            "title" => Value::Text("b".into()),
+            "code" => Value::Uuid(uuid::Uuid::from_u128(77)),
+            _ => Value::Int(77),
+        };
+        let told = table.provenance(&[missing]).await;
+        let told = fine("asking for provenance", told)?;
+        equal("provenance of missing keys", told, Vec::new())?;
+    }
+    Ok(())
+}
+
+async fn provenance_is_that_of_the_row_now(harness: &dyn Harness) -> Verdict {
+    let dataset = create(harness, "id").await?;
+    let mut table = open(harness, &dataset).await?;
+    let keys = [Value::Int(0), Value::Int(1), Value::Int(2)];
+    for second in [1, 2] {
+        // The order of the events is another one, and so are their origins.
+        let mut now = events(3, second);
+        now.rotate_left(second.into());
+        write(harness, &dataset, &now).await?;
+        let told = fine("asking for provenance", table.provenance(&keys).await)?;
+        let expected = kept(harness, &dataset, &rows(&dataset, &now)?);
+        equal("provenance", sorted(told), expected)?;
+    }
+    Ok(())
 }
 
 async fn keys_are_unique_in_tables_of_our_own(harness: &dyn Harness) -> Verdict {

@@ -14,10 +14,13 @@ use scylla::statement::prepared::PreparedStatement;
 use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, Field, FieldType, Series};
 use crate::error::{Error, Result};
+use crate::ports::page_reader::{FirstKeys, PageQuery};
 use crate::ports::series_reader::{Place, SeriesReader};
-use crate::ports::table_reader::{Foreign, StoredRow, TableReader, Visitor};
+use crate::ports::table_reader::{Foreign, Provenance, StoredRow, TableReader, Visitor};
+use crate::record::row::Origin;
 use crate::record::value::Value;
 use crate::servers::address::Address;
+use crate::servers::cassandra::pages::Recent;
 use crate::servers::cassandra::types::{self, Parameters};
 use crate::servers::cassandra::{self, Cluster};
 
@@ -36,6 +39,9 @@ const PAGE: usize = 2_000;
 /// Maximum values in a page. A null is a tombstone, and Cassandra fails a read that meets 100,000 of them.
 const PAGE_VALUES: usize = 50_000;
 
+/// The columns that say where a row's event stands in the log.
+const ORIGIN: [&str; 2] = ["rtp_partition", "rtp_offset"];
+
 /// One table, open for reading.
 #[derive(Debug)]
 pub struct CassandraTable {
@@ -46,6 +52,11 @@ pub struct CassandraTable {
     read: PreparedStatement,
     /// The types of what `read` is asked for.
     read_by: Vec<FieldType>,
+    /// By which new rows are found, once that was asked for.
+    recent: Option<Recent>,
+    table: String,
+    /// Prepared when it is first needed.
+    provenance: Option<PreparedStatement>,
 }
 
 impl CassandraTable {
@@ -111,10 +122,13 @@ impl CassandraTable {
             fields,
             key: dataset.event.key,
             cluster,
+            recent: None,
+            table,
+            provenance: None,
         })
     }
 
-    async fn page(&self, range: [i64; 2], from: PagingState) -> Fetched {
+    async fn range_page(&self, range: [i64; 2], from: PagingState) -> Fetched {
         let [first, last] = range;
         let session = &self.cluster.session;
         let answer = session.execute_single_page(&self.scan, (first, last), from);
@@ -174,17 +188,17 @@ impl CassandraTable {
         let mut ranges = ranges();
         let first = ranges.by_ref().take(SCANS);
         let mut pages: FuturesUnordered<_> = first
-            .map(|range| self.page(range, PagingState::start()))
+            .map(|range| self.range_page(range, PagingState::start()))
             .collect();
         while let Some(Fetched { range, answer }) = pages.next().await {
             let (rows, more) = answer.map_err(|e| self.cluster.error(&e))?;
             // The next page is requested while this one is processed.
             match more.into_paging_control_flow() {
-                ControlFlow::Continue(next) => pages.push(self.page(range, next)),
+                ControlFlow::Continue(next) => pages.push(self.range_page(range, next)),
                 ControlFlow::Break(()) => pages.extend(
                     ranges
                         .next()
-                        .map(|range| self.page(range, PagingState::start())),
+                        .map(|range| self.range_page(range, PagingState::start())),
                 ),
             }
             // A visitor may take its time; the connections continue meanwhile.
@@ -194,6 +208,85 @@ impl CassandraTable {
             }
         }
         Ok(())
+    }
+
+    /// Lends the rows that are newer than the query asks for, by a series; false if that cannot be done.
+    async fn read_recent(
+        &mut self,
+        query: &PageQuery<'_>,
+        visitor: &mut dyn Visitor,
+    ) -> Result<bool> {
+        let series = query.dataset.realtime.series.first();
+        let (Some(boundary), Some(series)) = (query.newer_than, series) else {
+            return Ok(false);
+        };
+        let recent = match self.recent.take() {
+            Some(recent) => recent,
+            None => Recent::prepare(&self.cluster, query.dataset, series).await?,
+        };
+        let lend = |rows| self.lend(rows, visitor);
+        let read = recent.read(&self.cluster, boundary, lend).await;
+        self.recent = Some(recent);
+        read
+    }
+
+    /// Selects key, origin, and the write timestamps of all columns but the key, which has none.
+    async fn prepare_provenance(&mut self) -> Result<PreparedStatement> {
+        if let Some(known) = &self.provenance {
+            return Ok(known.clone());
+        }
+        let key = quoted(&self.fields[self.key].name);
+        let origin = ORIGIN.map(quoted);
+        let names = self.fields.iter().map(|f| quoted(&f.name));
+        let written: Vec<String> = names
+            .chain(origin.clone())
+            .filter(|name| *name != key)
+            .map(|name| format!("writetime({name})"))
+            .collect();
+        let select = format!(
+            "SELECT {key}, {}, {} FROM {} WHERE {key} = ?",
+            origin.join(", "),
+            written.join(", "),
+            self.table
+        );
+        let prepared = self.cluster.prepare(&select).await?;
+        self.provenance = Some(prepared.clone());
+        Ok(prepared)
+    }
+
+    /// What an answer tells about one row, if it is there.
+    fn told(&self, answer: QueryResult) -> Result<Option<Provenance>> {
+        let malformed = |e: &dyn std::fmt::Display| {
+            let address = self.cluster.address();
+            Error::refused(format!("malformed row from {address}: {e}"))
+        };
+        let page = answer.into_rows_result().map_err(|e| malformed(&e))?;
+        let row = page.maybe_first_row::<ColumnIterator<'_, '_>>();
+        let Some(row) = row.map_err(|e| malformed(&e))? else {
+            return Ok(None);
+        };
+        let mut cells: Vec<Option<&[u8]>> = Vec::new();
+        for column in row {
+            let column = column.map_err(|e| malformed(&e))?;
+            cells.push(column.slice.map(|slice| slice.as_slice()));
+        }
+        let [key, partition, offset, written @ ..] = cells.as_slice() else {
+            return Err(malformed(&"columns are missing"));
+        };
+        let Some(key) = types::read(&self.fields[self.key], *key) else {
+            return Err(malformed(&"its key has another type"));
+        };
+        let written = || written.iter().flatten().filter_map(|cell| number(cell));
+        let write_timestamps = written().min().zip(written().max());
+        Ok(Some(Provenance {
+            key: key.owned(),
+            origin: Origin::of(
+                partition.and_then(|p| p.try_into().ok().map(i32::from_be_bytes)),
+                offset.and_then(number),
+            ),
+            digest: None,
+            write_timestamps: write_timestamps.map(|(oldest, newest)| [oldest, newest]),
+        }))
     }
 
     /// Reads the rows that are identified by these values.
@@ -248,6 +341,43 @@ impl TableReader for CassandraTable {
         let keys = keys.iter().map(|key| vec![key.clone()]);
         self.read_rows(keys, visitor).await
     }
+
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
+        let mut first = FirstKeys::new(query);
+        if !self.read_recent(query, &mut first).await? {
+            self.scan_rows(&mut first).await?;
+        }
+        Ok(first.into_keys())
+    }
+    async fn provenance(&mut self, keys: &[Value<'_>]) -> Result<Vec<Provenance>> {
+        let select = self.prepare_provenance().await?;
+        let session = &self.cluster.session;
+        let mut keys = keys.iter();
+        let mut asked = FuturesUnordered::new();
+        let mut found = Vec::new();
+        loop {
+            while asked.len() < READS
+                && let Some(key) = keys.next()
+            {
+                let key = Parameters {
+                    values: vec![key.clone()],
+                    kinds: &self.read_by,
+                };
+                asked.push(session.execute_unpaged(&select, key));
+            }
+            let Some(answer) = asked.next().await else {
+                break;
+            };
+            let answer = answer.map_err(|e| self.cluster.error(&e))?;
+            found.extend(self.told(answer)?);
+        }
+        Ok(found)
+    }
+}
+
+/// A number of eight bytes.
+fn number(cell: &[u8]) -> Option<i64> {
+    cell.try_into().ok().map(i64::from_be_bytes)
 }
 
 #[async_trait]

@@ -4,9 +4,11 @@
 mod bootstrap;
 mod committer;
 mod consumer;
+pub mod log_reader;
 mod membership;
 pub mod monitor;
 mod native;
+mod outside;
 mod producer;
 mod properties;
 mod queue;
@@ -145,6 +147,11 @@ fn is_corrupt(code: Code) -> bool {
             | Code::InvalidMessageSize
             | Code::InvalidRecord
     )
+}
+
+/// Whether an error says that what is in the log cannot be read, which no waiting heals.
+fn is_unreadable(code: Code) -> bool {
+    is_corrupt(code) || matches!(code, Code::MessageSizeTooLarge | Code::NotImplemented)
 }
 
 /// Whether this error says that a topic, or a partition of it, does not exist.

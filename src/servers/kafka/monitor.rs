@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
@@ -14,17 +13,12 @@ use crate::error::{Context, Error, Result};
 use crate::ports::event_log::{Offsets, Producer};
 use crate::ports::monitor::{Lag, LogMonitor, OutOfRange, probe_event, probe_topic};
 use crate::servers::address::Address;
+use crate::servers::kafka;
 use crate::servers::kafka::KafkaProducer;
-use crate::servers::kafka::{self, Health, REQUEST_TIMEOUT, SHORT_TIMEOUT, WORDS, queue};
+use crate::servers::kafka::outside::PartitionReader;
 
 /// How long one attempt to read an event waits.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
-
-/// How long a client that has not found its topic listens for the reason.
-const LISTEN_TIMEOUT: Duration = Duration::from_millis(5);
-
-/// The shortest wait for an answer, at the end of the time limit.
-const LAST_WAIT: Duration = Duration::from_millis(10);
 
 /// A topic and its heartbeat topic.
 #[derive(Debug)]
@@ -40,7 +34,7 @@ impl KafkaLogMonitor {
     /// Opens a topic and its heartbeat topic, to watch them until this time.
     pub async fn open(server: &Address, topic: &str, until: Instant) -> Result<Self> {
         let probes = probe_topic(topic);
-        let reader = PartitionReader::open(server, &probes, "rtp-heartbeat", until)?;
+        let reader = PartitionReader::open(server, &probes, "rtp-heartbeat", "watch", until)?;
         // A producer waits longer for its topic than a check may take, and would keep the reason to itself.
         tokio::task::block_in_place(|| reader.find_topic())?;
         Ok(KafkaLogMonitor {
@@ -50,6 +44,10 @@ impl KafkaLogMonitor {
             topic: topic.into(),
             until,
         })
+    }
+
+    fn reader(&self, group: &str) -> Result<PartitionReader> {
+        PartitionReader::open(&self.server, &self.topic, group, "watch", self.until)
     }
 }
 
@@ -65,107 +63,7 @@ enum Seen<'a> {
     End(i32),
 }
 
-/// A partition, the offset of its oldest event, and the one that the next event will get.
-type Ends = (i32, i64, i64);
-
-/// Reads partitions of a topic, independently of the groups that read it.
-struct PartitionReader {
-    client: BaseConsumer<Health>,
-    health: Health,
-    server: Address,
-    topic: String,
-    group: String,
-    until: Instant,
-}
-
-impl std::fmt::Debug for PartitionReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PartitionReader({})", self.topic)
-    }
-}
-
 impl PartitionReader {
-    /// `group` is the group whose offsets are queried.
-    fn open(server: &Address, topic: &str, group: &str, until: Instant) -> Result<Self> {
-        let mut config = kafka::config(server)?;
-        config
-            .set("group.id", group)
-            .set("enable.auto.commit", "false")
-            // An offset that expires between two requests is no reason to read from elsewhere.
-            .set("auto.offset.reset", "error")
-            .set("isolation.level", "read_committed")
-            .set("enable.partition.eof", "true")
-            .set("check.crcs", "true")
-            .set("queued.min.messages", "1")
-            .set("fetch.wait.max.ms", "50");
-        let health = Health::default();
-        let client = BaseConsumer::from_config_and_context(&config, health.clone())
-            .map_err(|e| kafka::error(server, &e))?;
-        Ok(PartitionReader {
-            client,
-            health,
-            server: server.clone(),
-            topic: topic.into(),
-            group: group.into(),
-            until,
-        })
-    }
-
-    /// How long the next request may take, so that its failure is still told in time.
-    fn patience(&self) -> Duration {
-        let left = self.until.saturating_duration_since(Instant::now());
-        left.clamp(LAST_WAIT, REQUEST_TIMEOUT)
-    }
-
-    fn driven<T>(&self, doing: &str, result: Result<T, KafkaError>) -> Result<T> {
-        result.map_err(|e| self.explained(doing, kafka::error(&self.server, &e)))
-    }
-
-    fn explained(&self, doing: &str, error: Error) -> Error {
-        self.health
-            .explain(&self.server, error)
-            .context(format_args!("cannot {doing} topic {}", self.topic))
-    }
-
-    /// Waits until a broker knows the topic; after the time limit, or if that cannot help, the reason.
-    fn find_topic(&self) -> Result<()> {
-        loop {
-            let (client, patience) = (self.client.client(), self.patience().min(SHORT_TIMEOUT));
-            let known = kafka::asked(client, &self.health, &self.server, &self.topic, patience);
-            for _ in 0..WORDS {
-                if self.client.poll(LISTEN_TIMEOUT).is_none() {
-                    break;
-                }
-            }
-            match known {
-                Ok(_) => return Ok(()),
-                Err(e)
-                    if e.is_retriable()
-                        && !self.health.is_down()
-                        && Instant::now() < self.until => {}
-                Err(e) => return Err(self.explained("watch", e)),
-            }
-        }
-    }
-
-    fn partitions(&self) -> Result<Vec<i32>> {
-        let (client, patience) = (self.client.client(), self.patience());
-        let number = kafka::asked(client, &self.health, &self.server, &self.topic, patience)
-            .map_err(|e| self.explained("watch", e))?;
-        Ok((0..i32::try_from(number).unwrap_or(i32::MAX)).collect())
-    }
-
-    fn ends(&self, partitions: &[i32]) -> Result<Vec<Ends>> {
-        let ends = |partition: &i32| {
-            let marks = self
-                .client
-                .fetch_watermarks(&self.topic, *partition, self.patience());
-            let (low, high) = self.driven("read the ends of", marks)?;
-            Ok((*partition, low, high))
-        };
-        partitions.iter().map(ends).collect()
-    }
-
     /// Reads from these offsets until `see` has seen enough. An error that the client may recover from is waited for
     /// until the time limit, and told then.
     fn read_from(
@@ -232,41 +130,6 @@ impl PartitionReader {
             true => Ok(known),
             false => Err(known),
         }
-    }
-
-    /// The partitions that nothing was read from, with the offset; all of the topic if there are none.
-    fn places(&self, unread: &BTreeMap<i32, i64>) -> String {
-        let place = |(partition, offset): (&i32, &i64)| format!("{partition} from offset {offset}");
-        let places: Vec<String> = unread.iter().map(place).collect();
-        match places.is_empty() {
-            true => format!("topic {}", self.topic),
-            false => format!("topic {} partition {}", self.topic, places.join(", ")),
-        }
-    }
-
-    /// The group's committed offset in each of these partitions that has one.
-    fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>> {
-        let doing = format!("read the offsets of group {} in", self.group);
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            list.add_partition(&self.topic, *partition);
-        }
-        let read = self.client.committed_offsets(list, self.patience());
-        let mut committed = BTreeMap::new();
-        for element in self.driven(&doing, read)?.elements() {
-            self.driven(&doing, element.error())?;
-            if let Offset::Offset(offset) = element.offset() {
-                committed.insert(element.partition(), offset);
-            }
-        }
-        Ok(committed)
-    }
-
-    /// None from brokers that are older than topic ids.
-    fn identity(&self) -> Result<Option<String>> {
-        let id = queue::topic_id(self.client.client(), &self.topic, self.patience());
-        let id = self.driven("ask for the id of", id)?;
-        Ok(id.map(|id| format!("kafka topic {id}")))
     }
 
     /// All but the topic's identity.
@@ -366,7 +229,7 @@ impl LogMonitor for KafkaLogMonitor {
     }
 
     async fn lag(&mut self, group: &str) -> Result<Lag> {
-        let reader = PartitionReader::open(&self.server, &self.topic, group, self.until)?;
+        let reader = self.reader(group)?;
         tokio::task::block_in_place(|| {
             reader.find_topic()?;
             let topic = reader.identity()?;
@@ -378,7 +241,7 @@ impl LogMonitor for KafkaLogMonitor {
     }
 
     async fn out_of_range(&mut self, offsets: &Offsets) -> Result<Vec<OutOfRange>> {
-        let reader = PartitionReader::open(&self.server, &self.topic, "rtp-heartbeat", self.until)?;
+        let reader = self.reader("rtp-heartbeat")?;
         tokio::task::block_in_place(|| {
             reader.find_topic()?;
             reader.compare(offsets)
@@ -426,7 +289,7 @@ mod tests {
                 hosts: vec![(host.into(), port.parse().unwrap())],
                 ..Address::default()
             };
-            PartitionReader::open(&server, TOPIC, "rtp", Instant::now() + limit).unwrap()
+            PartitionReader::open(&server, TOPIC, "rtp", "watch", Instant::now() + limit).unwrap()
         }
     }
 

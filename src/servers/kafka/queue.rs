@@ -230,12 +230,18 @@ impl<'a> Message<'a> {
     /// The headers, byte for byte; an error if they are not what Kafka writes.
     pub(super) fn headers(&self) -> KafkaResult<Headers> {
         let mut headers = Headers::default();
+        self.headers_into(&mut headers).map(|()| headers)
+    }
+
+    /// Like [`Message::headers`], in the place of others.
+    pub(super) fn headers_into(&self, headers: &mut Headers) -> KafkaResult<()> {
+        headers.clear();
         let mut list = ptr::null_mut();
         // SAFETY: the message lives, and with it the list, whose names end with a null byte and whose values have
         // the length told.
         unsafe {
             match rd_kafka_message_headers(self.0, &raw mut list) {
-                rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__NOENT => return Ok(headers),
+                rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__NOENT => return Ok(()),
                 error if error.is_error() => {
                     return Err(KafkaError::MessageConsumption(error.into()));
                 }
@@ -257,7 +263,7 @@ impl<'a> Message<'a> {
                 headers.push_bytes(CStr::from_ptr(name).to_bytes(), value);
             }
         }
-        Ok(headers)
+        Ok(())
     }
 }
 

@@ -6,10 +6,12 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
+use super::log_reader::KafkaLogReader;
 use super::monitor::KafkaLogMonitor;
 use super::{KafkaConsumer, KafkaProducer, topics};
 use crate::error::Result;
 use crate::ports::event_log::{Consumer, EventLog, Producer, Setting, Topic};
+use crate::ports::log_reader::LogReader;
 use crate::ports::monitor::LogMonitor;
 use crate::servers::address::{self, Address, Form};
 use crate::servers::{Role, Server, ServerKind};
@@ -68,6 +70,10 @@ impl EventLog for Kafka {
         Ok(Box::new(
             KafkaLogMonitor::open(&self.0, topic, until).await?,
         ))
+    }
+
+    async fn reader(&self, topic: &str) -> Result<Box<dyn LogReader>> {
+        Ok(Box::new(KafkaLogReader::open(&self.0, topic).await?))
     }
 
     fn with_settings(&self, settings: &[Setting]) -> Option<Arc<dyn EventLog>> {

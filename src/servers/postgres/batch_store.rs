@@ -11,21 +11,15 @@ use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, FieldType};
 use crate::error::{Context, Error, Result};
 use crate::ports::batch_store::{BatchStore, Merged, Mode};
+use crate::ports::ledger::LoadInfo;
 use crate::record::row::Rows;
 use crate::servers::address::Address;
+use crate::servers::postgres::aggregates::FIGURES;
+use crate::servers::postgres::ledger::{LOADS, UPGRADE, VERDICTS, must_be_current};
 use crate::servers::postgres::merge::{Done, InDoubt, Plan};
 use crate::servers::postgres::monitor::PROBES;
 use crate::servers::postgres::types::{column_type, encode_value, field};
 use crate::servers::postgres::{Session, Target, create_tables, ddl, open_tables, schema};
-
-const LOADS: &str = "CREATE TABLE IF NOT EXISTS rtp_loads (
-  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  run_id text NOT NULL,
-  target text NOT NULL,
-  mode text NOT NULL,
-  loaded_at timestamp(3) with time zone NOT NULL,
-  written bigint NOT NULL
-)";
 
 /// Bytes in one piece of a copy.
 const COPY_PIECE_BYTES: usize = 256 << 10;
@@ -36,14 +30,17 @@ const COPY_HEAD: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// All statements that create a dataset's tables where they are missing.
 pub fn statements(dataset: &Dataset) -> Vec<String> {
     let mut statements = ddl::tables(dataset);
-    statements.extend([LOADS.into(), PROBES.into()]);
+    statements.extend([LOADS.into(), VERDICTS.into(), PROBES.into()]);
+    statements.extend(FIGURES.map(String::from));
     statements
 }
 
 /// Creates the tables where they are missing.
 pub async fn create(server: &Address, dataset: &Dataset) -> Result<()> {
     let target = Target::new(server)?;
-    let mut session = create_tables(&target, &statements(dataset)).await?;
+    let mut statements = statements(dataset);
+    statements.push(UPGRADE.into());
+    let mut session = create_tables(&target, &statements).await?;
     schema::check(&mut session, &target, dataset).await
 }
 
@@ -86,6 +83,7 @@ impl PostgresBatchStore {
             _ => {
                 let tables = [&*self.dataset.batch.table, "rtp_loads"];
                 let mut session = open_tables(&self.target, &tables).await?;
+                must_be_current(&mut session, &self.target).await?;
                 schema::check(&mut session, &self.target, &self.dataset).await?;
                 let stage = stage_table(&self.dataset);
                 session
@@ -122,8 +120,8 @@ impl PostgresBatchStore {
         self.connect().await?.run(work).await
     }
 
-    async fn load(&mut self, mode: Mode, run_id: &str) -> Result<Merged> {
-        let mut plan = Plan::new(&self.dataset, mode, run_id, self.staged);
+    async fn load(&mut self, mode: Mode, info: &LoadInfo) -> Result<Merged> {
+        let mut plan = Plan::new(&self.dataset, mode, info, self.staged);
         plan.in_doubt = self.in_doubt.clone();
         match self
             .connect()
@@ -181,10 +179,10 @@ impl BatchStore for PostgresBatchStore {
         ))
     }
 
-    async fn merge(&mut self, mode: Mode, run_id: &str) -> Result<Merged> {
+    async fn merge(&mut self, mode: Mode, load: &LoadInfo) -> Result<Merged> {
         let mut loaded = match self.in_doubt.get().is_some() {
             true => Err(Error::refused("the connection was lost during the commit")),
-            false => self.load(mode, run_id).await,
+            false => self.load(mode, load).await,
         };
         if let Err(cause) = loaded {
             loaded = self.settle(cause).await;

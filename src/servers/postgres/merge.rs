@@ -11,10 +11,8 @@ use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, FieldType};
 use crate::error::{Error, Kind};
 use crate::ports::batch_store::{Merged, Mode};
-use crate::servers::postgres::error;
-
-const RECORD: &str = "INSERT INTO rtp_loads (run_id, target, mode, loaded_at, written)
-  VALUES ($1, $2, $3, clock_timestamp(), $4)";
+use crate::ports::ledger::LoadInfo;
+use crate::servers::postgres::{error, ledger};
 
 /// How often a merge is attempted while another transaction conflicts with it.
 const ATTEMPTS: u32 = 5;
@@ -44,7 +42,7 @@ pub(super) enum Done {
 /// What a merge does, for the session's thread.
 pub(super) struct Plan {
     mode: Mode,
-    run_id: String,
+    info: LoadInfo,
     table: String,
     staged: u64,
     /// Makes room for the rows.
@@ -59,7 +57,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(dataset: &Dataset, mode: Mode, run_id: &str, staged: u64) -> Plan {
+    pub(super) fn new(dataset: &Dataset, mode: Mode, info: &LoadInfo, staged: u64) -> Plan {
         let (key, time) = (quoted(&dataset.key().name), quoted(&dataset.time().name));
         let table = quoted(&dataset.batch.table);
         let columns: Vec<String> = dataset
@@ -93,7 +91,7 @@ impl Plan {
             .collect();
         Plan {
             mode,
-            run_id: run_id.into(),
+            info: info.clone(),
             table: dataset.batch.table.clone(),
             staged,
             // Readers continue with the old rows; other loads wait.
@@ -144,11 +142,8 @@ impl Plan {
             }
             false => written,
         };
-        let count = i64::try_from(written).unwrap_or(i64::MAX);
-        transaction.execute(
-            RECORD,
-            &[&self.run_id, &self.table, &self.mode.name(), &count],
-        )?;
+        let mode = self.mode.name();
+        ledger::record(&mut transaction, &self.table, mode, &self.info, written)?;
         transaction.batch_execute("TRUNCATE pg_temp.rtp_stage")?;
         let merged = Merged {
             written,

@@ -6,11 +6,14 @@
 //! server, or one process of it, that was stopped must not be waited for forever. Only a process that was
 //! stopped inside a statement other than a copy cannot be distinguished from one that works.
 
+pub mod aggregates;
 pub mod batch_store;
 pub mod ddl;
 mod errors;
+pub mod ledger;
 mod merge;
 pub mod monitor;
+mod pages;
 mod schema;
 mod server;
 pub mod table_reader;

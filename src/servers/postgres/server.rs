@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::aggregates::PostgresAggregates;
 use super::batch_store::{self, PostgresBatchStore};
+use super::ledger::PostgresLedger;
 use super::monitor::PostgresStoreMonitor;
 use super::table_reader::PostgresTable;
 use crate::dataset::Dataset;
 use crate::error::Result;
+use crate::ports::aggregates::Aggregates;
 use crate::ports::batch_store::{BatchStore, BatchStores};
+use crate::ports::ledger::Ledger;
 use crate::ports::monitor::StoreMonitor;
 use crate::ports::table_reader::TableReader;
 use crate::servers::address::{self, Address, Form};
@@ -67,6 +71,14 @@ impl BatchStores for Postgres {
         Ok(Box::new(
             PostgresTable::open(&self.0, dataset, table).await?,
         ))
+    }
+
+    async fn ledger(&self, dataset: &Dataset) -> Result<Box<dyn Ledger>> {
+        Ok(Box::new(PostgresLedger::open(&self.0, dataset).await?))
+    }
+
+    async fn aggregates(&self, dataset: &Dataset) -> Result<Box<dyn Aggregates>> {
+        Ok(Box::new(PostgresAggregates::open(&self.0, dataset).await?))
     }
 
     async fn monitor(&self, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {

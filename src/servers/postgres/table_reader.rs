@@ -13,13 +13,15 @@ use tokio::time::timeout;
 use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, Field, FieldType};
 use crate::error::{Context, Error, Result};
-use crate::ports::table_reader::{Foreign, StoredRow, TableReader, Visitor};
+use crate::ports::page_reader::PageQuery;
+use crate::ports::table_reader::{Foreign, Provenance, StoredRow, TableReader, Visitor};
 use crate::ports::table_schema::{ColumnSchema, TableSchema};
+use crate::record::row::Digest;
 use crate::record::value::Value;
 use crate::servers::address::Address;
 use crate::servers::postgres::types::{between, column_type, describe, value};
 use crate::servers::postgres::{
-    ANSWER_TIMEOUT, Failure, Session, Target, Watch, columns, missing_table,
+    ANSWER_TIMEOUT, Failure, Session, Target, Watch, columns, missing_table, pages,
 };
 
 /// Bytes of rows that are passed on at once.
@@ -39,7 +41,10 @@ pub struct PostgresTable {
     fields: Arc<[Field]>,
     key: usize,
     has_unique_keys: bool,
+    table: String,
     select: String,
+    /// The columns of the key and of the digest, in place of all.
+    provenance: String,
 }
 
 impl PostgresTable {
@@ -71,12 +76,23 @@ impl PostgresTable {
                 _ => quoted(&f.name),
             })
             .collect();
+        let digest = match there.columns.iter().any(|c| c.name == "rtp_digest") {
+            true => "\"rtp_digest\"",
+            false => "NULL::bytea",
+        };
+        let provenance = format!(
+            "SELECT {}, {digest} FROM {}",
+            columns[dataset.event.key],
+            quoted(table)
+        );
         Ok(PostgresTable {
             target,
+            provenance,
             session: Some(session),
             fields: dataset.fields.clone().into(),
             key: dataset.event.key,
             has_unique_keys,
+            table: table.into(),
             select: format!("SELECT {} FROM {}", columns.join(", "), quoted(table)),
         })
     }
@@ -87,6 +103,40 @@ impl PostgresTable {
             Some(session) if session.is_open() => Ok(session),
             _ => Session::open(&self.target).await,
         }
+    }
+
+    /// The condition for the keys that are the first parameter, as texts.
+    fn of_these(&self) -> String {
+        let key = &self.fields[self.key];
+        let (name, kind) = (quoted(&key.name), column_type(key.kind));
+        format!("WHERE {name} = ANY ($1::text[]::{kind}[])")
+    }
+
+    async fn read_provenance(&mut self, keys: &[Value<'_>]) -> Result<Vec<Provenance>> {
+        let mut session = self.session().await?;
+        let select = format!("{} {}", self.provenance, self.of_these());
+        let key = self.fields[self.key].clone();
+        let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        let read = session.run(move |client| {
+            let mut found = Vec::new();
+            for row in client.query(&select, &[&keys])? {
+                let cell: CopiedValue<'_> = row.try_get(0)?;
+                let Some(key) = value(&key, cell.0) else {
+                    continue; // it is none of those that were asked about
+                };
+                let digest: Option<&[u8]> = row.try_get(1)?;
+                found.push(Provenance {
+                    key: key.owned(),
+                    origin: None,
+                    digest: digest.and_then(|digest| digest.try_into().ok().map(Digest)),
+                    write_timestamps: None,
+                });
+            }
+            Ok(found)
+        });
+        let found = read.await?;
+        self.session = Some(session);
+        Ok(found)
     }
 
     /// Lends the rows that a piece of work sends.
@@ -182,13 +232,7 @@ impl TableReader for PostgresTable {
     }
 
     async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()> {
-        let key = &self.fields[self.key];
-        let select = format!(
-            "{} WHERE {} = ANY ($1::text[]::{}[])",
-            self.select,
-            quoted(&key.name),
-            column_type(key.kind)
-        );
+        let select = format!("{} {}", self.select, self.of_these());
         for keys in keys.chunks(KEYS) {
             let (select, width) = (select.clone(), self.fields.len());
             let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
@@ -211,6 +255,25 @@ impl TableReader for PostgresTable {
             }
         }
         Ok(())
+    }
+
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
+        let (select, parameters) = pages::select(&self.table, query);
+        let mut session = self.session().await?;
+        let work = move |client: &mut Client| pages::texts(client, &select, &parameters);
+        let texts = session.run(work).await;
+        let texts = texts.context(format_args!("cannot read {}", self.target.address()))?;
+        self.session = Some(session);
+        pages::keys(&self.fields[self.key], texts)
+    }
+
+    async fn provenance(&mut self, keys: &[Value<'_>]) -> Result<Vec<Provenance>> {
+        let mut found = Vec::new();
+        for keys in keys.chunks(KEYS) {
+            let read = self.read_provenance(keys).await;
+            found.extend(read.context(format_args!("cannot read {}", self.target.address()))?);
+        }
+        Ok(found)
     }
 }
 

@@ -4,35 +4,31 @@
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
 use crate::dataset::Dataset;
 use crate::dataset::ddl::quoted;
 use crate::error::{Context, Error, Kind, Result};
 use crate::ports::batch_store::{BatchStore, Merged, Mode};
+use crate::ports::ledger::LoadInfo;
 use crate::record::row::Rows;
+use crate::servers::sqlite::aggregates::FIGURES;
 use crate::servers::sqlite::file::OpenFile;
+use crate::servers::sqlite::ledger::{LOADS, VERDICTS};
 use crate::servers::sqlite::monitor::PROBES;
 use crate::servers::sqlite::schema::DatasetTable;
-use crate::servers::sqlite::{self, MergeError, OnConflict, ddl};
+use crate::servers::sqlite::{self, MergeError, OnConflict, ddl, ledger};
 
 /// Page cache, for the table and for the sort each.
 const CACHE_KIB: u32 = 16_384;
 
-const LOADS: &str = "CREATE TABLE IF NOT EXISTS rtp_loads (
-  id INTEGER PRIMARY KEY,
-  run_id TEXT NOT NULL,
-  target TEXT NOT NULL,
-  mode TEXT NOT NULL,
-  loaded_at INTEGER NOT NULL,
-  written INTEGER NOT NULL
-)";
-
 /// Creates the file and the tables where they are missing.
 pub fn create(path: &Path, dataset: &Dataset) -> Result<()> {
     let mut statements = ddl::batch(dataset);
-    statements.extend([LOADS.into(), PROBES.into()]);
-    table(dataset).create(path, &statements)
+    statements.extend([LOADS.into(), VERDICTS.into(), PROBES.into()]);
+    statements.extend(FIGURES.map(String::from));
+    table(dataset).create(path, &statements)?;
+    ledger::upgrade(path)
 }
 
 fn table(dataset: &Dataset) -> DatasetTable<'_> {
@@ -58,6 +54,7 @@ impl SqliteBatchStore {
     pub fn open(path: &Path, dataset: &Dataset) -> Result<Self> {
         let rows = ddl::rows_of(&dataset.batch.table);
         let db = sqlite::open_tables(path, &[&rows, "rtp_loads"], CACHE_KIB)?;
+        ledger::must_be_current(&db, path)?;
         table(dataset).check(&db, path)?;
         let store = SqliteBatchStore {
             db,
@@ -74,12 +71,12 @@ impl SqliteBatchStore {
         Ok(store)
     }
 
-    fn load(&mut self, mode: Mode, run_id: &str) -> Result<Merged> {
+    fn load(&mut self, mode: Mode, info: &LoadInfo) -> Result<Merged> {
         sqlite::rollback_open(&self.db).map_err(|e| sqlite::error(&e))?;
         self.db
             .execute_batch("BEGIN IMMEDIATE")
             .map_err(|e| sqlite::error(&e))?;
-        let merged = self.load_open(mode, run_id);
+        let merged = self.load_open(mode, info);
         match merged {
             Ok(merged) => {
                 self.db
@@ -97,26 +94,13 @@ impl SqliteBatchStore {
         }
     }
 
-    fn load_open(&self, mode: Mode, run_id: &str) -> Result<Merged> {
-        let plain = |e: rusqlite::Error| sqlite::error(&e);
+    fn load_open(&self, mode: Mode, info: &LoadInfo) -> Result<Merged> {
         let merged = match self.merge_after(None, mode) {
             Ok(merged) => merged,
             Err(e) => return Err(self.refused(&e, mode)?),
         };
         mode.check_written(merged.written, &self.dataset.batch.table)?;
-        let record = "INSERT INTO rtp_loads (run_id, target, mode, loaded_at, written) VALUES (?1, ?2, ?3, ?4, ?5)";
-        self.db
-            .execute(
-                record,
-                params![
-                    run_id,
-                    self.dataset.batch.table,
-                    mode.name(),
-                    crate::time::now_ms(),
-                    merged.written
-                ],
-            )
-            .map_err(plain)?;
+        ledger::record(&self.db, &self.dataset, mode, info, merged.written)?;
         Ok(merged)
     }
 
@@ -160,8 +144,8 @@ impl BatchStore for SqliteBatchStore {
         sqlite::fail(staged, "stage rows for", &self.path)
     }
 
-    async fn merge(&mut self, mode: Mode, run_id: &str) -> Result<Merged> {
-        tokio::task::block_in_place(|| self.load(mode, run_id))
+    async fn merge(&mut self, mode: Mode, load: &LoadInfo) -> Result<Merged> {
+        tokio::task::block_in_place(|| self.load(mode, load))
             .context(format_args!("cannot load {}", self.path.display()))
     }
 
@@ -182,15 +166,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("batch.db");
         let dataset = Dataset::load(None).unwrap();
+        let info = LoadInfo::default();
         let open = || SqliteBatchStore::open(&path, &dataset).unwrap();
         create(&path, &dataset).unwrap();
         let mut store = open();
-        assert_eq!(store.load(Mode::Upsert, "first").unwrap().written, 0);
+        assert_eq!(store.load(Mode::Upsert, &info).unwrap().written, 0);
         std::fs::remove_file(&path).unwrap();
         create(&path, &dataset).unwrap();
-        let told = store.load(Mode::Upsert, "second").unwrap_err();
+        let told = store.load(Mode::Upsert, &info).unwrap_err();
         assert_eq!(told.kind(), Kind::Missing);
         assert!(told.to_string().contains("was replaced"), "{told}");
-        assert!(open().load(Mode::Upsert, "third").is_ok());
+        assert!(open().load(Mode::Upsert, &info).is_ok());
     }
 }

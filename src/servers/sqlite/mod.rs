@@ -1,11 +1,15 @@
 //! What the SQLite adapters share: opening a file, and what its errors mean.
 
+pub mod aggregates;
 pub mod batch_store;
 pub mod ddl;
 pub mod event_log;
 mod file;
+pub mod ledger;
 pub mod monitor;
+mod pages;
 pub mod realtime_store;
+pub mod samples;
 mod schema;
 mod server;
 pub mod table_reader;
@@ -28,6 +32,9 @@ use crate::record::row::Rows;
 
 /// How long a statement waits for another process's lock before it counts as unavailable.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Page cache of a connection that only reads: a scan reads each page once.
+const READING_CACHE_KIB: u32 = 4_096;
 
 /// Size of the write-ahead log, in pages of 4 KiB, at which it is moved into the file. A page that many commits
 /// change is then written there less often, and synced less often, than with SQLite's default of 1,000.
@@ -66,6 +73,15 @@ pub fn open(path: &Path, missing: Missing, cache_kib: u32) -> Result<Connection>
         .map_err(|e| error(&e))
         .context(format_args!("cannot open {}", path.display()))?;
     Ok(connection)
+}
+
+/// Opens a file through a connection that cannot write. In WAL mode only a recovery after a crash makes it wait.
+fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    db.execute_batch(&format!("PRAGMA cache_size = -{READING_CACHE_KIB}"))?;
+    Ok(db)
 }
 
 /// An error if the file is missing, or if nobody lets us see whether it is: those are different mistakes.

@@ -58,7 +58,12 @@ fn table(dataset: &Dataset) -> DatasetTable<'_> {
 
 /// An error if the offsets lack what this version keeps with them.
 pub(super) fn must_be_current(db: &Connection, path: &Path) -> Result<()> {
-    let is_current = sqlite::has_column(db, "rtp_offsets", "mark");
+    must_have(db, path, "rtp_offsets", "mark")
+}
+
+/// An error if a table of rtp's own lacks a column that older versions of rtp did not create.
+pub(super) fn must_have(db: &Connection, path: &Path, table: &str, column: &str) -> Result<()> {
+    let is_current = sqlite::has_column(db, table, column);
     match sqlite::fail(is_current, "read", path)? {
         true => Ok(()),
         false => Err(Error::invalid(format!(

@@ -7,16 +7,21 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
+use super::aggregates::SqliteAggregates;
 use super::batch_store::{self, SqliteBatchStore};
 use super::ddl;
-use super::event_log::{self, SqliteConsumer, SqliteProducer};
+use super::event_log::{self, SqliteConsumer, SqliteLogReader, SqliteProducer};
+use super::ledger::SqliteLedger;
 use super::monitor::{SqliteLogMonitor, SqliteStoreMonitor};
 use super::realtime_store::{self, SqliteRealtimeStore};
 use super::table_reader::SqliteTable;
 use crate::dataset::{Dataset, Nulls};
 use crate::error::Result;
+use crate::ports::aggregates::Aggregates;
 use crate::ports::batch_store::{BatchStore, BatchStores};
 use crate::ports::event_log::{Consumer, EventLog, Producer, Topic};
+use crate::ports::ledger::Ledger;
+use crate::ports::log_reader::LogReader;
 use crate::ports::monitor::{LogMonitor, StoreMonitor};
 use crate::ports::realtime_store::{RealtimeStore, RealtimeStores, Upstream};
 use crate::ports::table_reader::TableReader;
@@ -103,6 +108,10 @@ impl EventLog for Sqlite {
     async fn monitor(&self, topic: &str, _until: Instant) -> Result<Box<dyn LogMonitor>> {
         Ok(Box::new(SqliteLogMonitor::open(&self.0, topic)?))
     }
+
+    async fn reader(&self, topic: &str) -> Result<Box<dyn LogReader>> {
+        Ok(Box::new(SqliteLogReader::open(&self.0, topic)?))
+    }
 }
 
 #[async_trait]
@@ -177,7 +186,15 @@ impl BatchStores for Sqlite {
         Ok(Box::new(table))
     }
 
+    async fn aggregates(&self, dataset: &Dataset) -> Result<Box<dyn Aggregates>> {
+        Ok(Box::new(SqliteAggregates::open(&self.0, dataset)?))
+    }
+
     async fn monitor(&self, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>> {
         Ok(Box::new(SqliteStoreMonitor::batch(&self.0, dataset)?))
+    }
+
+    async fn ledger(&self, dataset: &Dataset) -> Result<Box<dyn Ledger>> {
+        Ok(Box::new(SqliteLedger::open(&self.0, dataset)?))
     }
 }

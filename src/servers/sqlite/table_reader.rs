@@ -2,33 +2,29 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags, Row, Rows, params_from_iter};
+use rusqlite::{Connection, Row, Rows, params_from_iter};
 
 use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, Field};
 use crate::error::{Error, Result};
 use crate::ports::INIT_FIRST;
+use crate::ports::page_reader::PageQuery;
 use crate::ports::table_reader::{
-    EncodedRow, EncodedVisitor, Foreign, StoredRow, TableReader, Visitor,
+    EncodedRow, EncodedVisitor, Foreign, Provenance, StoredRow, TableReader, Visitor,
 };
 use crate::ports::table_schema::does_not_fit;
+use crate::record::row::{Digest, Origin};
 use crate::record::value::Value;
 use crate::servers::sqlite;
 use crate::servers::sqlite::ddl::rows_of;
+use crate::servers::sqlite::pages;
 use crate::servers::sqlite::types::{encode, parameter, value};
-
-/// Page cache: a scan reads each page once.
-const CACHE_KIB: u32 = 4_096;
 
 /// Number of keys in one statement.
 const KEYS: usize = 256;
-
-/// How long a statement waits for a lock; in WAL mode only a recovery after a crash holds one.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One table, open for reading.
 #[derive(Debug)]
@@ -37,15 +33,17 @@ pub struct SqliteTable {
     path: PathBuf,
     dataset: Dataset,
     has_unique_keys: bool,
+    rows: String,
     scan: String,
     read: String,
+    provenance: String,
 }
 
 impl SqliteTable {
     /// Opens the rows behind the view `table`, which must have a column for every field.
     pub fn open(path: &Path, dataset: &Dataset, table: &str) -> Result<Self> {
         sqlite::must_exist(path)?;
-        let db = sqlite::fail(open_read_only(path), "open", path)?;
+        let db = sqlite::fail(sqlite::open_read_only(path), "open", path)?;
         let rows = rows_of(table);
         let shape = shape(&db, &rows, &dataset.key().name);
         let (columns, has_unique_keys) = sqlite::fail(shape, "read", path)?;
@@ -59,17 +57,30 @@ impl SqliteTable {
         }
         let names: Vec<String> = dataset.fields.iter().map(|f| quoted(&f.name)).collect();
         let scan = format!("SELECT {} FROM {}", names.join(", "), quoted(&rows));
+        let of_these = format!(
+            "WHERE {} IN ({})",
+            names[dataset.event.key],
+            vec!["?"; KEYS].join(", ")
+        );
+        // A column that a table lacks is null.
+        let own = sqlite::OWN_COLUMNS.map(|own| match columns.iter().any(|c| c == own) {
+            true => quoted(own),
+            false => "NULL".into(),
+        });
         Ok(SqliteTable {
             db,
             path: path.into(),
             dataset: dataset.clone(),
             has_unique_keys,
-            read: format!(
-                "{scan} WHERE {} IN ({})",
+            read: format!("{scan} {of_these}"),
+            provenance: format!(
+                "SELECT {}, {} FROM {} {of_these}",
                 names[dataset.event.key],
-                vec!["?"; KEYS].join(", ")
+                own.join(", "),
+                quoted(&rows)
             ),
             scan,
+            rows,
         })
     }
 
@@ -131,14 +142,38 @@ impl SqliteTable {
     fn read_rows(&self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> rusqlite::Result<()> {
         let mut select = self.db.prepare_cached(&self.read)?;
         for keys in keys.chunks(KEYS) {
-            // A key given twice is found once, so the last one fills the remaining placeholders.
-            let filled = keys.iter().chain(keys.last().into_iter().cycle());
-            let rows = select.query(params_from_iter(filled.take(KEYS).map(parameter)))?;
+            let rows = select.query(params_from_iter(filled(keys).map(parameter)))?;
             if self.lend(rows, visitor)?.is_break() {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn read_provenance(&self, keys: &[Value<'_>]) -> rusqlite::Result<Vec<Provenance>> {
+        let key = self.dataset.key();
+        let mut select = self.db.prepare_cached(&self.provenance)?;
+        let mut found = Vec::new();
+        for keys in keys.chunks(KEYS) {
+            let mut rows = select.query(params_from_iter(filled(keys).map(parameter)))?;
+            while let Some(row) = rows.next()? {
+                let Some(key) = value(key, &row.get_ref(0)?) else {
+                    continue; // it is none of those that were asked about
+                };
+                let digest = match row.get_ref(1)? {
+                    ValueRef::Blob(digest) => digest.try_into().ok().map(Digest),
+                    _ => None,
+                };
+                let (partition, offset) = (row.get(2)?, row.get(3)?);
+                found.push(Provenance {
+                    key: key.owned(),
+                    origin: Origin::of(partition, offset),
+                    digest,
+                    write_timestamps: None,
+                });
+            }
+        }
+        Ok(found)
     }
 
     fn lend(
@@ -202,17 +237,28 @@ impl TableReader for SqliteTable {
     }
 
     async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()> {
-        let read = tokio::task::block_in_place(|| self.read_rows(keys, visitor));
+        let read = tokio::task::block_in_place(|| {
+            let _state = self.db.unchecked_transaction()?; // all keys at the same moment
+            self.read_rows(keys, visitor)
+        });
+        sqlite::fail(read, "read", &self.path)
+    }
+
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
+        let read = tokio::task::block_in_place(|| pages::keys(&self.db, &self.rows, query));
+        sqlite::fail(read, "read", &self.path)
+    }
+
+    async fn provenance(&mut self, keys: &[Value<'_>]) -> Result<Vec<Provenance>> {
+        let read = tokio::task::block_in_place(|| self.read_provenance(keys));
         sqlite::fail(read, "read", &self.path)
     }
 }
 
-fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags)?;
-    db.busy_timeout(BUSY_TIMEOUT)?;
-    db.execute_batch(&format!("PRAGMA cache_size = -{CACHE_KIB}"))?;
-    Ok(db)
+/// Keys for all placeholders of a statement. A key given twice is found once, so the last one fills the rest.
+fn filled<'k, 'v>(keys: &'k [Value<'v>]) -> impl Iterator<Item = &'k Value<'v>> {
+    let rest = keys.last().into_iter().cycle();
+    keys.iter().chain(rest).take(KEYS)
 }
 
 /// The table's columns, none if it does not exist; and whether an index keeps its key unique.

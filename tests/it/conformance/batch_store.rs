@@ -9,7 +9,8 @@ use rtp::dataset::ddl::quoted;
 use rtp::error::{Error, Result};
 use rtp::ports::batch_store::{BatchStore, Merged, Mode};
 use rtp::ports::conformance::batch_store::{CASES, Harness};
-use rtp::ports::conformance::{Abilities, Stored, stored};
+use rtp::ports::conformance::{Abilities, Stored, load_of, stored};
+use rtp::ports::ledger::LoadInfo;
 use rtp::ports::table_reader::TableReader;
 use rtp::record::row::{RowMeta, Rows};
 use rtp::servers::sqlite::batch_store::{SqliteBatchStore, create};
@@ -308,7 +309,7 @@ async fn load_parts(path: &Path, dataset: &Dataset, rows: &[(Stored, RowMeta)]) 
         row.push(values, *meta);
         let mut store = SqliteBatchStore::open(path, dataset)?;
         store.stage(&row).await?;
-        if store.merge(Mode::Upsert, "part").await.is_ok() {
+        if store.merge(Mode::Upsert, &load_of("part")).await.is_ok() {
             merged.written += 1;
         }
     }
@@ -328,7 +329,10 @@ impl BatchStore for BrokenStore {
             }
             Break::ShowsStagedRows => {
                 self.inner.stage(rows).await?;
-                self.inner.merge(Mode::Upsert, "early").await.map(|_| ())
+                self.inner
+                    .merge(Mode::Upsert, &load_of("early"))
+                    .await
+                    .map(|_| ())
             }
             Break::StagesUnderALock => {
                 self.take_lock()?;
@@ -338,22 +342,22 @@ impl BatchStore for BrokenStore {
         }
     }
 
-    async fn merge(&mut self, mode: Mode, run_id: &str) -> Result<Merged> {
+    async fn merge(&mut self, mode: Mode, load: &LoadInfo) -> Result<Merged> {
         let mode = match self.broken {
             Break::Takes(told, taken) if told == mode => taken,
             _ => mode,
         };
-        let run_id = match self.broken {
-            Break::RecordsAnotherRun => "another",
-            _ => run_id,
+        let load = &match self.broken {
+            Break::RecordsAnotherRun => load_of("another"),
+            _ => load.clone(),
         };
         if self.broken == Break::LoadsNothing {
             return Ok(Merged::default());
         }
         if self.broken == Break::EmptiesFirst && mode == Mode::Replace {
-            self.reopen()?.merge(Mode::ReplaceOrEmpty, run_id).await?;
+            self.reopen()?.merge(Mode::ReplaceOrEmpty, load).await?;
         }
-        let merged = match self.inner.merge(mode, run_id).await {
+        let merged = match self.inner.merge(mode, load).await {
             Ok(merged) => merged,
             Err(e) => {
                 return match self.broken {
@@ -367,7 +371,7 @@ impl BatchStore for BrokenStore {
                     }
                     Break::HidesWhichRowIsRefused => Err(Error::data("a row is refused")),
                     Break::RecordsFailedLoads => {
-                        self.reopen()?.merge(Mode::Upsert, run_id).await?;
+                        self.reopen()?.merge(Mode::Upsert, load).await?;
                         Err(e)
                     }
                     Break::ForgetsTheStageAfterAnError => {

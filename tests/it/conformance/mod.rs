@@ -1,8 +1,11 @@
 //! The ports' conformance suites on the embedded adapters; and for each case a deliberately broken
 //! adapter that must fail it, so that every case can fail.
 
+mod aggregates;
 mod batch_store;
 mod event_log;
+mod ledger;
+mod log_reader;
 mod monitor;
 mod realtime_store;
 mod rows;

@@ -10,12 +10,13 @@ use rtp::dataset::Dataset;
 use rtp::dataset::ddl::quoted;
 use rtp::error::{Error, Result};
 use rtp::ports::batch_store::{BatchStore, Mode};
-use rtp::ports::conformance::table_reader::{CASES, Harness};
-use rtp::ports::conformance::{Abilities, Stored, stored};
+use rtp::ports::conformance::table_reader::{CASES, Harness, Kept};
+use rtp::ports::conformance::{Abilities, Stored, load_of, stored};
 use rtp::ports::event_log::{Offsets, Span};
+use rtp::ports::page_reader::PageQuery;
 use rtp::ports::realtime_store::{RealtimeStore, Upstream};
-use rtp::ports::table_reader::{StoredRow, TableReader, Visitor};
-use rtp::record::row::Rows;
+use rtp::ports::table_reader::{Provenance, StoredRow, TableReader, Visitor};
+use rtp::record::row::{Digest, Rows};
 use rtp::record::value::Value;
 use rtp::servers::sqlite::batch_store::SqliteBatchStore;
 use rtp::servers::sqlite::ddl::rows_of;
@@ -39,6 +40,16 @@ pub(crate) enum Break {
     FoldsKeys,
     HidesForeignValues,
     FailsAtForeignValues,
+    ForgetsOrigins,
+    TellsOtherDigests,
+    TellsAFewOnly,
+    TellsMissingKeys,
+    RemembersProvenance,
+    PagesBackwards,
+    PagesFromTheStart,
+    PagesBeyondTheEnd,
+    PagesWhateverTheValue,
+    PagesWhateverTheTime,
     DeniesUniqueKeys,
     TakesWhatIsMissing,
     LocksWritersOut,
@@ -46,6 +57,20 @@ pub(crate) enum Break {
 }
 
 const BREAKERS: &[(Break, &str)] = &[
+    (Break::PagesBackwards, "pages_have_every_key_once_in_order"),
+    (
+        Break::PagesFromTheStart,
+        "pages_have_every_key_once_in_order",
+    ),
+    (
+        Break::PagesBeyondTheEnd,
+        "pages_have_every_key_once_in_order",
+    ),
+    (
+        Break::PagesWhateverTheValue,
+        "pages_have_only_rows_with_these_values",
+    ),
+    (Break::PagesWhateverTheTime, "pages_have_only_newer_rows"),
     (Break::LendsARowTwice, "a_scan_lends_every_row_once"),
     (Break::LosesARow, "a_scan_lends_every_row_once"),
     (Break::LendsWhatIsNotWanted, "only_wanted_rows_are_lent"),
@@ -91,6 +116,14 @@ const BREAKERS: &[(Break, &str)] = &[
     (
         Break::FailsAtForeignValues,
         "foreign_values_are_handed_over",
+    ),
+    (Break::ForgetsOrigins, "provenance_is_what_was_written"),
+    (Break::TellsOtherDigests, "provenance_is_what_was_written"),
+    (Break::TellsAFewOnly, "provenance_is_what_was_written"),
+    (Break::TellsMissingKeys, "provenance_is_what_was_written"),
+    (
+        Break::RemembersProvenance,
+        "provenance_is_that_of_the_row_now",
     ),
     (
         Break::DeniesUniqueKeys,
@@ -174,7 +207,10 @@ impl Harness for Table {
             Kind::Batch => {
                 let mut store = SqliteBatchStore::open(&self.path(), dataset)?;
                 store.stage(rows).await?;
-                store.merge(Mode::UpdateIfNewer, "run").await.map(|_| ())
+                store
+                    .merge(Mode::UpdateIfNewer, &load_of("run"))
+                    .await
+                    .map(|_| ())
             }
         }
     }
@@ -189,9 +225,18 @@ impl Harness for Table {
                 broken,
                 key: dataset.event.key,
                 copy: None,
+                known: None,
                 is_scanning: self.is_scanning.clone(),
             }),
         })
+    }
+
+    fn keeps(&self) -> Kept {
+        Kept {
+            origin: matches!(self.kind, Kind::Realtime),
+            digest: true,
+            write_timestamps: false,
+        }
     }
 
     async fn plant_text(&self, dataset: &Dataset, column: &str, text: &str) -> Result<()> {
@@ -229,6 +274,8 @@ struct BrokenTable {
     key: usize,
     /// The rows as first read.
     copy: Option<Vec<Stored>>,
+    /// The provenance that was told first.
+    known: Option<Vec<Provenance>>,
     is_scanning: Arc<AtomicBool>,
 }
 
@@ -316,6 +363,22 @@ impl TableReader for BrokenTable {
         self.broken != Break::DeniesUniqueKeys
     }
 
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
+        let mut query = *query;
+        match self.broken {
+            Break::PagesFromTheStart => query.after = None,
+            Break::PagesBeyondTheEnd => query.most += 1,
+            Break::PagesWhateverTheValue => query.filters = &[],
+            Break::PagesWhateverTheTime => query.newer_than = None,
+            _ => {}
+        }
+        let mut keys = self.inner.page(&query).await?;
+        if self.broken == Break::PagesBackwards {
+            keys.reverse();
+        }
+        Ok(keys)
+    }
+
     async fn scan(&mut self, visitor: &mut dyn Visitor) -> Result<()> {
         if self.broken == Break::ScansInTwoParts {
             let mut first = All(Vec::new(), 1_000);
@@ -386,6 +449,26 @@ impl TableReader for BrokenTable {
                 self.inner.read(keys, &mut between).await
             }
         }
+    }
+
+    async fn provenance(&mut self, keys: &[Value<'_>]) -> Result<Vec<Provenance>> {
+        let mut told = self.inner.provenance(keys).await?;
+        match self.broken {
+            Break::ForgetsOrigins => told.iter_mut().for_each(|p| p.origin = None),
+            Break::TellsOtherDigests => told
+                .iter_mut()
+                .for_each(|p| p.digest = Some(Digest([1; 16]))),
+            Break::TellsAFewOnly => told.truncate(256),
+            Break::TellsMissingKeys => told.extend(keys.last().map(|key| Provenance {
+                key: key.owned(),
+                origin: None,
+                digest: None,
+                write_timestamps: None,
+            })),
+            Break::RemembersProvenance => return Ok(self.known.get_or_insert(told).clone()),
+            _ => {}
+        }
+        Ok(told)
     }
 }
 

@@ -1,12 +1,15 @@
 //! Events from other producers: in transactions, and with headers that are not text.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rtp::ports::event_log::Producer as _;
+use rtp::ports::event_log::{Producer as _, Span};
+use rtp::ports::log_reader::{EventVisitor, LogReader as _};
 use rtp::record::event::{Event, EventBatch, Headers};
 use rtp::servers::kafka::KafkaProducer;
+use rtp::servers::kafka::log_reader::KafkaLogReader;
 
 use super::{Kafka, block_on, server_at};
 use crate::common::user;
@@ -79,6 +82,62 @@ fn what_is_committed_is_streamed_and_a_transaction_leaves_no_lag() {
     transactions.producer.abort_transaction(TIMEOUT).unwrap();
     is_ok(&kafka);
     assert_eq!(kafka.stored(), 7);
+}
+
+/// Everything in a span of partition 0, read by nobody's group; how many events it has.
+fn count_in(kafka: &Kafka<'_>, from: i64, to: i64) -> usize {
+    struct Count(usize);
+    impl EventVisitor for Count {
+        fn event(&mut self, _: Event<'_>) -> ControlFlow<()> {
+            self.0 += 1;
+            ControlFlow::Continue(())
+        }
+    }
+    let span = Span {
+        from: [(0, from)].into(),
+        to: [(0, to)].into(),
+    };
+    block_on(async {
+        let server = server_at(kafka.address);
+        let mut reader = KafkaLogReader::open(&server, &kafka.topic).await.unwrap();
+        let mut count = Count(0);
+        reader.read(&span, &mut count).await.unwrap();
+        count.0
+    })
+}
+
+fn bounds(kafka: &Kafka<'_>) -> (i64, i64) {
+    block_on(async {
+        let server = server_at(kafka.address);
+        let mut reader = KafkaLogReader::open(&server, &kafka.topic).await.unwrap();
+        let span = reader.bounds().await.unwrap();
+        (span.from.get(0).unwrap(), span.to.get(0).unwrap())
+    })
+}
+
+#[test]
+fn a_reading_ends_although_a_transaction_left_no_events() {
+    let Some(kafka) = server("kafka", Access::Open) else {
+        return;
+    };
+    let kafka = Kafka::ready(kafka, 1);
+    let transactions = Transactions::of(&kafka);
+    transactions.begin(0..3);
+    transactions.producer.commit_transaction(TIMEOUT).unwrap();
+    transactions.begin(10..12);
+    transactions.producer.abort_transaction(TIMEOUT).unwrap();
+    // Three events, two that count for nothing, and two markers.
+    assert_eq!(bounds(&kafka), (0, 7));
+    for (from, to, expected) in [(0, 7, 3), (0, 4, 3), (2, 6, 1), (3, 7, 0), (3, 4, 0)] {
+        assert_eq!(count_in(&kafka, from, to), expected, "{from}..{to}");
+    }
+    // What is not committed yet is after the end.
+    transactions.begin(20..24);
+    assert_eq!((bounds(&kafka), count_in(&kafka, 0, 11)), ((0, 7), 3));
+    transactions.producer.commit_transaction(TIMEOUT).unwrap();
+    assert_eq!((bounds(&kafka), count_in(&kafka, 0, 12)), ((0, 12), 7));
+    kafka.delete_records(1);
+    assert_eq!((bounds(&kafka), count_in(&kafka, 0, 12)), ((12, 12), 0));
 }
 
 #[test]

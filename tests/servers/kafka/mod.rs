@@ -11,12 +11,15 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use rtp::error::Result;
 use rtp::ports::conformance::event_log::{CASES, Harness};
+use rtp::ports::conformance::log_reader as reader;
 use rtp::ports::conformance::monitor as conformance;
 use rtp::ports::conformance::{Abilities, Ability};
 use rtp::ports::event_log::{Consumer, EventLog, FIRST_EVENT_WAIT, Limits, Producer, Topic};
+use rtp::ports::log_reader::LogReader;
 use rtp::ports::monitor::LogMonitor;
 use rtp::record::event::EventBatch;
 use rtp::servers::address::Address;
+use rtp::servers::kafka::log_reader::KafkaLogReader;
 use rtp::servers::kafka::monitor::KafkaLogMonitor;
 use rtp::servers::kafka::{Kafka as Broker, KafkaConsumer, KafkaProducer};
 
@@ -149,6 +152,21 @@ impl conformance::log::Harness for Log {
             KafkaLogMonitor::open(&self.0, topic, until).await?,
         ))
     }
+}
+
+#[async_trait]
+impl reader::Harness for Log {
+    async fn reader(&self, topic: &str) -> Result<Box<dyn LogReader>> {
+        Ok(Box::new(KafkaLogReader::open(&self.0, topic).await?))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reader_keeps_every_guarantee() {
+    let Some(kafka) = server("kafka", Access::Open) else {
+        return;
+    };
+    keeps(reader::CASES, &Log::of(kafka)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

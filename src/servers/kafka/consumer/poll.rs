@@ -90,7 +90,7 @@ impl KafkaConsumer {
         match (failure.code, failure.place) {
             (code, _) if kafka::is_unknown(code) => self.partitions().map(|_| ()),
             (Code::AutoOffsetReset | Code::OffsetOutOfRange, _) => self.check_positions(),
-            (code, Some((partition, offset))) if is_unreadable(code) => {
+            (code, Some((partition, offset))) if kafka::is_unreadable(code) => {
                 self.stop_at(partition, offset, &failure.reason)
             }
             (code, _) => match self.known(&failure) {
@@ -142,11 +142,6 @@ impl KafkaConsumer {
         };
         kafka::said(&at, failure.code, &failure.reason)
     }
-}
-
-/// Whether an error says that what is in the log cannot be read, which no waiting heals.
-fn is_unreadable(code: Code) -> bool {
-    kafka::is_corrupt(code) || matches!(code, Code::MessageSizeTooLarge | Code::NotImplemented)
 }
 
 /// The outcome of an event of the client.

@@ -2,6 +2,7 @@
 //! end of a B-tree and reads are ranges of its integer key.
 
 mod consumer;
+mod reader;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 pub use consumer::SqliteConsumer;
+pub use reader::SqliteLogReader;
 
 use crate::error::{Error, Result};
 use crate::ports::INIT_FIRST;
@@ -178,7 +180,11 @@ struct OpenTopic {
 
 impl OpenTopic {
     fn open(path: &Path, name: &str) -> Result<OpenTopic> {
-        let db = sqlite::open(path, Missing::Refuse, CACHE_KIB)?;
+        Self::of(sqlite::open(path, Missing::Refuse, CACHE_KIB)?, path, name)
+    }
+
+    /// The topic of a file that is open already.
+    fn of(db: Connection, path: &Path, name: &str) -> Result<OpenTopic> {
         let no_topic = || {
             Error::invalid(format!("there is no topic {name} in {}", path.display()))
                 .hint(INIT_FIRST)

@@ -1,0 +1,172 @@
+//! A topic on Kafka as a client sees it that is in none of the groups that read it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::error::{Error, Result};
+use crate::servers::address::Address;
+use crate::servers::kafka::{self, Health, REQUEST_TIMEOUT, SHORT_TIMEOUT, WORDS, queue};
+
+/// How long a client that has not found its topic listens for the reason.
+const LISTEN_TIMEOUT: Duration = Duration::from_millis(5);
+
+/// The shortest wait for an answer, at the end of the time limit.
+const LAST_WAIT: Duration = Duration::from_millis(10);
+
+/// A partition, the offset of its oldest event, and the one that the next event will get.
+pub(super) type Ends = (i32, i64, i64);
+
+/// Reads partitions of a topic, independently of the groups that read it.
+pub(super) struct PartitionReader {
+    pub(super) client: BaseConsumer<Health>,
+    pub(super) health: Health,
+    pub(super) server: Address,
+    pub(super) topic: String,
+    pub(super) group: String,
+    /// What the client is for: a verb, for messages.
+    doing: &'static str,
+    pub(super) until: Instant,
+}
+
+/// The configuration of such a client, which asks for the offsets of a group.
+pub(super) fn config(server: &Address, group: &str) -> Result<ClientConfig> {
+    let mut config = kafka::config(server)?;
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        // An offset that expires between two requests is no reason to read from elsewhere.
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .set("check.crcs", "true");
+    Ok(config)
+}
+
+impl std::fmt::Debug for PartitionReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PartitionReader({})", self.topic)
+    }
+}
+
+impl PartitionReader {
+    /// `group` is the group whose offsets are queried.
+    pub(super) fn open(
+        server: &Address,
+        topic: &str,
+        group: &str,
+        doing: &'static str,
+        until: Instant,
+    ) -> Result<Self> {
+        let mut config = config(server, group)?;
+        config
+            .set("queued.min.messages", "1")
+            .set("fetch.wait.max.ms", "50");
+        let health = Health::default();
+        let client = BaseConsumer::from_config_and_context(&config, health.clone())
+            .map_err(|e| kafka::error(server, &e))?;
+        Ok(PartitionReader {
+            client,
+            health,
+            server: server.clone(),
+            topic: topic.into(),
+            group: group.into(),
+            doing,
+            until,
+        })
+    }
+
+    /// How long the next request may take, so that its failure is still told in time.
+    pub(super) fn patience(&self) -> Duration {
+        let left = self.until.saturating_duration_since(Instant::now());
+        left.clamp(LAST_WAIT, REQUEST_TIMEOUT)
+    }
+
+    pub(super) fn driven<T>(&self, doing: &str, result: Result<T, KafkaError>) -> Result<T> {
+        result.map_err(|e| self.explained(doing, kafka::error(&self.server, &e)))
+    }
+
+    pub(super) fn explained(&self, doing: &str, error: Error) -> Error {
+        self.health
+            .explain(&self.server, error)
+            .context(format_args!("cannot {doing} topic {}", self.topic))
+    }
+
+    /// Waits until a broker knows the topic; after the time limit, or if that cannot help, the reason.
+    pub(super) fn find_topic(&self) -> Result<()> {
+        loop {
+            let (client, patience) = (self.client.client(), self.patience().min(SHORT_TIMEOUT));
+            let known = kafka::asked(client, &self.health, &self.server, &self.topic, patience);
+            for _ in 0..WORDS {
+                if self.client.poll(LISTEN_TIMEOUT).is_none() {
+                    break;
+                }
+            }
+            match known {
+                Ok(_) => return Ok(()),
+                Err(e)
+                    if e.is_retriable()
+                        && !self.health.is_down()
+                        && Instant::now() < self.until => {}
+                Err(e) => return Err(self.explained(self.doing, e)),
+            }
+        }
+    }
+
+    pub(super) fn partitions(&self) -> Result<Vec<i32>> {
+        let (client, patience) = (self.client.client(), self.patience());
+        let number = kafka::asked(client, &self.health, &self.server, &self.topic, patience)
+            .map_err(|e| self.explained(self.doing, e))?;
+        Ok((0..i32::try_from(number).unwrap_or(i32::MAX)).collect())
+    }
+
+    pub(super) fn ends(&self, partitions: &[i32]) -> Result<Vec<Ends>> {
+        let ends = |partition: &i32| {
+            let marks = self
+                .client
+                .fetch_watermarks(&self.topic, *partition, self.patience());
+            let (low, high) = self.driven("read the ends of", marks)?;
+            Ok((*partition, low, high))
+        };
+        partitions.iter().map(ends).collect()
+    }
+
+    /// The partitions that nothing was read from, with the offset; all of the topic if there are none.
+    pub(super) fn places(&self, unread: &BTreeMap<i32, i64>) -> String {
+        let place = |(partition, offset): (&i32, &i64)| format!("{partition} from offset {offset}");
+        let places: Vec<String> = unread.iter().map(place).collect();
+        match places.is_empty() {
+            true => format!("topic {}", self.topic),
+            false => format!("topic {} partition {}", self.topic, places.join(", ")),
+        }
+    }
+
+    /// The group's committed offset in each of these partitions that has one.
+    pub(super) fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>> {
+        let doing = format!("read the offsets of group {} in", self.group);
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.topic, *partition);
+        }
+        let read = self.client.committed_offsets(list, self.patience());
+        let mut committed = BTreeMap::new();
+        for element in self.driven(&doing, read)?.elements() {
+            self.driven(&doing, element.error())?;
+            if let Offset::Offset(offset) = element.offset() {
+                committed.insert(element.partition(), offset);
+            }
+        }
+        Ok(committed)
+    }
+
+    /// None from brokers that are older than topic ids.
+    pub(super) fn identity(&self) -> Result<Option<String>> {
+        let id = queue::topic_id(self.client.client(), &self.topic, self.patience());
+        let id = self.driven("ask for the id of", id)?;
+        Ok(id.map(|id| format!("kafka topic {id}")))
+    }
+}

@@ -1,0 +1,245 @@
+//! `rtp aggregate` on the embedded store.
+
+use crate::common::{Place, Ran, figures_are_right, user, users_without_history};
+
+const STORE: &str = ".rtp/batch.db";
+
+/// Runs it on the users dataset without a history.
+fn aggregate(place: &Place, args: &[&str]) -> Ran {
+    rtp(place, &[&["aggregate"], args].concat(), "")
+}
+
+fn rtp(place: &Place, args: &[&str], input: &str) -> Ran {
+    place.rtp(&[args, &["--dataset", "u.toml"]].concat(), input.as_bytes())
+}
+
+fn place() -> Place {
+    let place = Place::new();
+    place.write("u.toml", users_without_history());
+    place
+}
+
+fn ready() -> Place {
+    let place = place();
+    let ran = rtp(&place, &["init"], "");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    place
+}
+
+/// A place with these users, of 2026-11-01.
+fn loaded(users: &[String]) -> Place {
+    let place = ready();
+    let ran = rtp(&place, &["load-batch"], &users.join("\n"));
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    place
+}
+
+fn today() -> String {
+    let now = rtp::time::format_ms(rtp::time::now_ms());
+    now[..10].into()
+}
+
+#[test]
+fn figures_equal_an_independent_count_and_a_day_computed_again_is_unchanged() {
+    figures_are_right(&Place::ready(), &[]);
+}
+
+#[test]
+fn figures_are_told_stored_and_written_out() {
+    let place = loaded(&[user(1, 0, "a@Example.com"), user(2, 3600, "b@example.com")]);
+    let ran = aggregate(
+        &place,
+        &["--date", "2026-11-01", "--output", "-", "--run-id", "r1"],
+    );
+    assert_eq!(
+        (ran.status, ran.counts()),
+        (0, [7, 7, 0, 0, 0]),
+        "{}",
+        ran.stderr
+    );
+    let told = "2026-11-01: 2 rows of batch_users, 7 figures, 7 of them new or changed, 0 removed";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let lines: Vec<serde_json::Value> = ran
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 7);
+    let figure = |name: &str, value: &str| {
+        let found = lines
+            .iter()
+            .find(|f| f["aggregate"] == name && f["value"] == value);
+        found.unwrap_or_else(|| panic!("{name} {value}: {}", ran.stdout))
+    };
+    let domain = figure("email_domain", "example.com");
+    assert_eq!(domain["count"], 2);
+    assert_eq!(
+        (&domain["dataset"], &domain["day"], &domain["run_id"]),
+        (&"users".into(), &"2026-11-01".into(), &"r1".into())
+    );
+    assert!(
+        domain["computed_at"]
+            .as_str()
+            .unwrap()
+            .starts_with(&today()[..8])
+    );
+    figure("events_by_hour", "01");
+    // Without --output, standard output is empty.
+    let quiet = aggregate(&place, &["--date", "2026-11-01"]);
+    assert_eq!(
+        (quiet.stdout.as_str(), quiet.counts()),
+        ("", [7, 0, 0, 0, 7])
+    );
+    let runs = "SELECT group_concat(DISTINCT run_id) FROM rtp_aggregates";
+    assert_eq!(place.query(STORE, runs), "r1");
+}
+
+#[test]
+fn days_without_rows_and_days_in_progress_are_told() {
+    let place = loaded(&[user(1, 0, "a@example.com")]);
+    let nothing = "2026-10-31: batch_users has no rows of this day";
+    let range = ["--date", "2026-10-31", "--to", "2026-11-01"];
+    let ran = aggregate(&place, &range);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains(nothing), "{}", ran.stderr);
+    let required = aggregate(&place, &[&range[..], &["--require-records"]].concat());
+    assert_eq!(required.status, 1, "{}", required.stderr);
+    assert!(required.stderr.contains(nothing), "{}", required.stderr);
+    let fine = aggregate(&place, &["--date", "2026-11-01", "--require-records"]);
+    assert_eq!(fine.status, 0, "{}", fine.stderr);
+    assert!(!fine.stderr.contains("not over yet"), "{}", fine.stderr);
+    let now = user(2, 0, "b@example.com")
+        .replace("2026-11-01T00:00:00Z", &format!("{}T00:00:00Z", today()));
+    assert_eq!(rtp(&place, &["load-batch"], &now).status, 0);
+    let ran = aggregate(&place, &["--date", "yesterday", "--to", "today"]);
+    // Unless the day has ended since.
+    assert!(
+        ran.stderr.contains("is not over yet in UTC") || ran.stderr.contains("has no rows"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn wrong_days_are_refused() {
+    let place = ready();
+    for (args, told) in [
+        (&["--date", "2026-02-30"][..], "invalid day `2026-02-30`"),
+        (
+            &["--date", "2026-11-02", "--to", "2026-11-01"],
+            "--to 2026-11-01 is before --date 2026-11-02",
+        ),
+        (
+            &["--date", "9999-12-31"],
+            "--date 9999-12-31 is in the future",
+        ),
+        (
+            &["--date", "today", "--to", "9999-12-31"],
+            "--to 9999-12-31 is in the future",
+        ),
+        (&["--to", "2026-11-01"], "--date"),
+    ] {
+        let ran = aggregate(&place, args);
+        assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(told), "{args:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn what_is_missing_is_told() {
+    let place = place();
+    let ran = aggregate(&place, &["--date", "2026-11-01"]);
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("rtp init"), "{}", ran.stderr);
+    // A store of an older version.
+    let place = ready();
+    let db = rusqlite::Connection::open(place.path(STORE)).unwrap();
+    db.execute_batch("DROP TABLE rtp_aggregates").unwrap();
+    let ran = aggregate(&place, &["--date", "2026-11-01"]);
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("there is no table rtp_aggregates"),
+        "{}",
+        ran.stderr
+    );
+    // A dataset without dimensions.
+    place.write("products.toml", include_str!("../products.toml"));
+    assert_eq!(
+        place
+            .rtp(&["init", "--dataset", "products.toml"], b"")
+            .status,
+        0
+    );
+    let ran = place.rtp(
+        &[
+            "aggregate",
+            "--date",
+            "2026-11-01",
+            "--dataset",
+            "products.toml",
+        ],
+        b"",
+    );
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("products declares no [[aggregate]]"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn a_key_loaded_again_takes_no_figure_away() {
+    let place = loaded(&[user(1, 0, "a@example.com"), user(2, 0, "b@example.com")]);
+    let day = ["--date", "2026-11-01"];
+    assert_eq!(aggregate(&place, &day).status, 0);
+    let newer = user(1, 0, "a@example.com").replace("2026-11-01", "2026-11-02");
+    assert_eq!(rtp(&place, &["load-batch"], &newer).status, 0);
+    let kept = aggregate(&place, &day);
+    assert_eq!((kept.status, kept.counts()), (0, [0; 5]), "{}", kept.stderr);
+    let told = "2026-11-01: batch_users has 1 row of this day, but the stored figures count 2, so they are kept";
+    assert!(kept.stderr.contains(told), "{}", kept.stderr);
+    let rows = "SELECT sum(count) FROM rtp_aggregates WHERE aggregate = 'gender'";
+    assert_eq!(place.query(STORE, rows), "2");
+    let replaced = aggregate(&place, &[&day[..], &["--replace"]].concat());
+    assert_eq!(replaced.status, 0, "{}", replaced.stderr);
+    assert_eq!(place.query(STORE, rows), "1");
+}
+
+#[test]
+fn a_value_of_another_type_is_a_group_that_says_so() {
+    let place = loaded(&[user(1, 0, "a@example.com")]);
+    let db = rusqlite::Connection::open(place.path(STORE)).unwrap();
+    let spoil =
+        "UPDATE batch_users_rows SET dob = 'x', registered_date = x'00', email = 5, gender = 1.5";
+    assert_eq!(db.execute(spoil, []).unwrap(), 1);
+    let ran = aggregate(&place, &["--date", "2026-11-01"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let spoiled = "SELECT group_concat(aggregate) FROM (SELECT aggregate FROM rtp_aggregates
+                   WHERE value = '(invalid)' ORDER BY aggregate)";
+    // SQLite turns a number into text when it is written to a column of text.
+    assert_eq!(
+        place.query(STORE, spoiled),
+        "age_band,registrations_by_month"
+    );
+}
+
+#[test]
+fn a_run_waits_for_a_load_and_fails_when_it_may_not() {
+    let place = loaded(&[user(1, 0, "a@example.com")]);
+    let db = rusqlite::Connection::open(place.path(STORE)).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let ran = aggregate(&place, &["--date", "2026-11-01", "--max-outage", "0"]);
+    assert_eq!(ran.status, 4, "{}", ran.stderr);
+    assert!(
+        ran.stderr
+            .contains("cannot compute the figures of 2026-11-01"),
+        "{}",
+        ran.stderr
+    );
+    db.execute_batch("COMMIT").unwrap();
+    assert_eq!(
+        place.query(STORE, "SELECT count(*) FROM rtp_aggregates"),
+        "0"
+    );
+}

@@ -1,0 +1,200 @@
+//! The figures of the embedded store, intact and broken.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use jiff::civil::Date;
+use rtp::dataset::Dataset;
+use rtp::error::{Error, Kind, Result};
+use rtp::ports::aggregates::{Aggregates, Computed, Fewer, Figure};
+use rtp::ports::batch_store::BatchStore;
+use rtp::ports::conformance::Abilities;
+use rtp::ports::conformance::aggregates::{CASES, Harness};
+use rtp::servers::sqlite::aggregates::SqliteAggregates;
+use rtp::servers::sqlite::batch_store::{SqliteBatchStore, create};
+use rusqlite::Connection;
+
+use super::{each_case_can_fail, keeps_all};
+
+/// One way to break the port's promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Break {
+    Nothing,
+    LeavesNullOut,
+    CountsOneMore,
+    WritesAll,
+    RemovesNothing,
+    AlwaysReplaces,
+    NeverReplaces,
+    InventsFigures,
+    TakesTooMany,
+    RemovesOtherDays,
+    IgnoresTheHistory,
+    KnowsNoLastDay,
+}
+
+const BREAKERS: &[(Break, &str)] = &[
+    (Break::LeavesNullOut, "every_dimension_is_counted"),
+    (Break::CountsOneMore, "only_rows_of_the_day_count"),
+    (Break::WritesAll, "a_day_computed_again_is_not_touched"),
+    (
+        Break::RemovesNothing,
+        "what_no_longer_holds_is_replaced_or_removed",
+    ),
+    (Break::AlwaysReplaces, "fewer_rows_keep_the_stored_figures"),
+    (Break::NeverReplaces, "told_to_replace_it_does"),
+    (Break::InventsFigures, "a_day_without_rows_has_no_figures"),
+    (
+        Break::TakesTooMany,
+        "too_many_values_are_an_error_and_change_nothing",
+    ),
+    (
+        Break::RemovesOtherDays,
+        "other_days_datasets_and_dimensions_are_left_alone",
+    ),
+    (
+        Break::IgnoresTheHistory,
+        "a_history_has_the_rows_of_a_former_day",
+    ),
+    (Break::KnowsNoLastDay, "the_last_day_with_figures_is_known"),
+];
+
+/// The embedded store in a folder of its own.
+struct Embedded {
+    folder: tempfile::TempDir,
+    is: Break,
+}
+
+impl Embedded {
+    fn new(is: Break) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Embedded { folder, is }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("batch.db")
+    }
+}
+
+impl Abilities for Embedded {}
+
+#[async_trait]
+impl Harness for Embedded {
+    async fn create(&self, dataset: &Dataset) -> Result<()> {
+        create(&self.path(), dataset)
+    }
+
+    async fn open(&self, dataset: &Dataset) -> Result<Box<dyn BatchStore>> {
+        Ok(Box::new(SqliteBatchStore::open(&self.path(), dataset)?))
+    }
+
+    async fn aggregates(&self, dataset: &Dataset) -> Result<Box<dyn Aggregates>> {
+        let intact = SqliteAggregates::open(&self.path(), dataset)?;
+        Ok(match self.is {
+            Break::Nothing => Box::new(intact),
+            is => Box::new(Broken {
+                intact,
+                is,
+                path: self.path(),
+                dataset: dataset.clone(),
+            }),
+        })
+    }
+
+    async fn keep_history(&self, dataset: &Dataset, day: Date) -> Result<()> {
+        let table = &dataset.batch.table;
+        run(
+            &self.path(),
+            &format!(
+                "CREATE TABLE {table}_history_rows AS SELECT *, '{day}' AS as_of FROM {table}_rows"
+            ),
+        )
+    }
+}
+
+fn run(path: &Path, script: &str) -> Result<()> {
+    let db = Connection::open(path).unwrap();
+    let ran = db.execute_batch(script);
+    ran.map_err(|e| Error::internal(format!("{script}: {e}")))
+}
+
+struct Broken {
+    intact: SqliteAggregates,
+    is: Break,
+    path: PathBuf,
+    dataset: Dataset,
+}
+
+impl Broken {
+    fn run(&self, script: &str) -> Result<()> {
+        run(&self.path, script)
+    }
+
+    fn insert(&self, day: Date, value: &str) -> Result<()> {
+        let (name, aggregate) = (&self.dataset.name, &self.dataset.aggregates[0].name);
+        self.run(&format!(
+            "INSERT OR IGNORE INTO rtp_aggregates VALUES ('{name}', '{aggregate}', '{day}', '{value}', 1, 'first', 0)"
+        ))
+    }
+}
+
+#[async_trait]
+impl Aggregates for Broken {
+    async fn compute(&mut self, day: Date, fewer: Fewer, run_id: &str) -> Result<Computed> {
+        let fewer = match self.is {
+            Break::AlwaysReplaces => Fewer::Replace,
+            Break::NeverReplaces => Fewer::Keep,
+            _ => fewer,
+        };
+        match self.is {
+            Break::WritesAll => self.run("DELETE FROM rtp_aggregates")?,
+            Break::RemovesOtherDays => {
+                self.run(&format!("DELETE FROM rtp_aggregates WHERE day <> '{day}'"))?;
+            }
+            Break::IgnoresTheHistory => {
+                let table = &self.dataset.batch.table;
+                self.run(&format!("DROP TABLE IF EXISTS {table}_history_rows"))?;
+            }
+            _ => {}
+        }
+        let computed = match self.intact.compute(day, fewer, run_id).await {
+            Err(e) if self.is == Break::TakesTooMany && e.kind() == Kind::Invalid => {
+                Ok(Computed::default())
+            }
+            computed => computed,
+        };
+        match self.is {
+            Break::RemovesNothing => self.insert(day, "gone")?,
+            Break::InventsFigures => self.insert(day, "invented")?,
+            Break::CountsOneMore => self.run("UPDATE rtp_aggregates SET count = count + 1")?,
+            _ => {}
+        }
+        computed
+    }
+
+    async fn read(&mut self, day: Date) -> Result<Vec<Figure>> {
+        let mut figures = self.intact.read(day).await?;
+        figures.retain(|figure| self.is != Break::LeavesNullOut || figure.value.is_some());
+        Ok(figures)
+    }
+
+    async fn last_day(&mut self) -> Result<Option<Date>> {
+        match self.is {
+            Break::KnowsNoLastDay => Ok(None),
+            _ => self.intact.last_day().await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_figures_keep_every_guarantee() {
+    keeps_all(CASES, &Embedded::new(Break::Nothing) as &dyn Harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_case_of_the_figures_can_fail() {
+    each_case_can_fail(CASES, BREAKERS, async |is, case| {
+        case.check(&Embedded::new(is) as &dyn Harness).await
+    })
+    .await;
+}
