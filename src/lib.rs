@@ -3,10 +3,12 @@
 pub mod aggregate;
 pub mod cli;
 pub mod commands;
+mod dashboard;
 pub mod dataset;
 pub mod durable;
 pub mod error;
 pub mod exit;
+pub mod explain;
 pub mod heartbeat;
 pub mod intake;
 mod mock_api;
@@ -14,12 +16,14 @@ pub mod ports;
 pub mod record;
 pub mod run;
 pub mod secret;
+mod serve;
 pub mod servers;
 pub mod source;
 pub mod stream;
 pub mod time;
 pub mod transform;
 pub mod verify;
+pub mod view;
 
 /// The examples of the guide for contributors compile.
 #[cfg(doctest)]

@@ -3,6 +3,8 @@
 pub mod aggregate;
 mod args;
 pub mod completions;
+pub mod dashboard;
+pub mod explain;
 pub mod fetch;
 pub mod heartbeat;
 pub mod init;
@@ -13,6 +15,8 @@ pub mod produce;
 pub mod stream;
 pub mod transform;
 pub mod verify;
+mod verify_series;
+pub mod view;
 
 use clap::Subcommand;
 
@@ -32,8 +36,11 @@ pub enum Command {
     LoadBatch(load_batch::Args),
     Transform(transform::Args),
     Verify(verify::Args),
+    View(view::Args),
     Aggregate(aggregate::Args),
+    Explain(Box<explain::Args>),
     Heartbeat(Box<heartbeat::Args>),
+    Dashboard(Box<dashboard::Args>),
     Init(init::Args),
     MockApi(mock_api::Args),
     Completions(completions::Args),
@@ -50,8 +57,11 @@ impl Command {
             Command::LoadBatch(_) => "load-batch",
             Command::Transform(_) => "transform",
             Command::Verify(_) => "verify",
+            Command::View(_) => "view",
             Command::Aggregate(_) => "aggregate",
+            Command::Explain(_) => "explain",
             Command::Heartbeat(_) => "heartbeat",
+            Command::Dashboard(_) => "dashboard",
             Command::Init(_) => "init",
             Command::MockApi(_) => "mock-api",
             Command::Completions(_) => "completions",
@@ -68,7 +78,9 @@ impl Command {
             Command::Transform(args) => args.files(),
             Command::Verify(args) => args.files(),
             Command::Aggregate(args) => args.files(),
+            Command::Explain(args) => args.files(),
             Command::Heartbeat(args) => args.files(),
+            Command::Dashboard(args) => args.files(),
             _ => Files::default(),
         }
     }
@@ -98,9 +110,12 @@ impl Command {
                 "nothing was kept, unless the connection was lost during the commit"
             }
             Command::Transform(_) => "the answers that were written are complete",
+            Command::View(_) => "the rows that were written are complete",
             Command::Verify(_) => "there is no verdict",
             Command::Aggregate(_) => "the figures of each day are complete or as they were",
+            Command::Explain(_) => "there is no answer",
             Command::Heartbeat(_) => "the checks are incomplete",
+            Command::Dashboard(_) => "its history is kept",
             Command::Init(_) => "what was created stays; run it again for the rest",
             Command::MockApi(_) | Command::Completions(_) | Command::Man(_) => "nothing is kept",
         }
@@ -126,8 +141,11 @@ impl Command {
             Command::LoadBatch(args) => load_batch::run(&args, &dataset()?, run).await,
             Command::Transform(args) => transform::run(&args, &dataset()?, run).await,
             Command::Verify(args) => verify::run(&args, &dataset()?, run).await,
+            Command::View(args) => view::run(&args, &dataset()?, run).await,
             Command::Aggregate(args) => aggregate::run(&args, &dataset()?, run).await,
+            Command::Explain(args) => explain::run(&args, &dataset()?, run).await,
             Command::Heartbeat(args) => heartbeat::run(&args, &dataset()?, run).await,
+            Command::Dashboard(args) => dashboard::run(&args, &dataset()?, run).await,
             Command::Init(args) => init::run(&args, &dataset()?, run).await,
             Command::MockApi(args) => mock_api::run(args, run).await,
             Command::Completions(args) => completions::run(&args, program()),

@@ -57,6 +57,11 @@ impl DeadLetters {
         DeadLetters { key_only }
     }
 
+    /// The dataset with its key as the only field.
+    pub fn key_only(&self) -> &Dataset {
+        &self.key_only
+    }
+
     /// What the event of a dead-letter topic says; none if it is not a letter of rtp, or only continues one that was too
     /// large for the topic.
     pub fn read(&self, event: &Event<'_>) -> Option<DeadLetter> {

@@ -147,11 +147,26 @@ pub trait StoreMonitor: Send {
     /// since 1970 UTC; none if never.
     async fn last_write(&mut self) -> Result<Option<i64>>;
 
+    /// Number of rows in the dataset's table, without reading all of it: exact only where that costs little. None if the
+    /// store does not tell.
+    async fn rows(&mut self) -> Result<Option<RowCount>> {
+        Ok(None)
+    }
+
     /// Anything else worth knowing about the store, for people: who blocks writers of the table, which nodes
     /// are up.
     async fn remark(&mut self) -> Result<Option<String>> {
         Ok(None)
     }
+}
+
+/// A number of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct RowCount {
+    /// The number.
+    pub count: u64,
+    /// Whether it was counted, not estimated.
+    pub exact: bool,
 }
 
 /// The topic for the probes of a topic.

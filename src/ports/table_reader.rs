@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::ports::page_reader::{FirstKeys, PageQuery};
 use crate::record::row::{Digest, Origin};
 use crate::record::value::Value;
 
@@ -40,6 +41,17 @@ pub trait TableReader: Send {
 
     /// Lends the rows of these keys as they are now, in any order; a key that is not in the table has none.
     async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()>;
+
+    /// The first keys of rows that the query asks for, in the order of
+    /// [`compare_keys`](crate::record::row::compare_keys), each once, as one committed state if the store has
+    /// snapshots. A key that does not fit its column's type has no place in that order, and is left out.
+    ///
+    /// A store that keeps its keys in another order reads the whole table for that, or a part that has all newer rows.
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
+        let mut first = FirstKeys::new(query);
+        self.scan(&mut first).await?;
+        Ok(first.into_keys())
+    }
 
     /// What the store keeps besides the values of the rows of these keys, in any order; a key that is not in the table
     /// has none.

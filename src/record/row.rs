@@ -185,7 +185,7 @@ impl Rows {
 }
 
 /// Orders keys like the stores' indexes: texts and UUIDs by bytes, numbers by value.
-fn compare_keys(a: &Value<'_>, b: &Value<'_>) -> std::cmp::Ordering {
+pub fn compare_keys(a: &Value<'_>, b: &Value<'_>) -> std::cmp::Ordering {
     match (a, b) {
         (Value::Uuid(a), Value::Uuid(b)) => a.cmp(b),
         (Value::Text(a), Value::Text(b)) => a.as_bytes().cmp(b.as_bytes()),

@@ -24,7 +24,7 @@ use crate::run::metrics::{Batches, Figure, Labels, unix_seconds};
 use crate::run::{Counts, Run, get};
 
 /// OpenMetrics 1.0, which Prometheus asks for and what the encoder writes.
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Ticks per second in /proc/self/stat: USER_HZ, which Linux keeps at 100 for programs (time(7)).
 const USER_HZ: f64 = 100.0;
@@ -84,7 +84,7 @@ pub fn write_file(path: &Path, run: &Run, exit: Exit) -> Result<()> {
 }
 
 /// What the endpoint serves.
-fn text(run: &Run) -> Result<String> {
+pub fn text(run: &Run) -> Result<String> {
     let metrics = &*run.metrics;
     let mut registry = registry(run);
     register_counts(&mut registry, &run.counts);

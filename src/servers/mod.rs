@@ -7,11 +7,19 @@ pub mod postgres;
 pub mod sqlite;
 
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 
+use crate::error::Result;
 use crate::ports::batch_store::BatchStores;
 use crate::ports::event_log::EventLog;
 use crate::ports::realtime_store::RealtimeStores;
+use crate::ports::sample_store::SampleStore;
+
+/// The dashboard's samples, in a file that is created if it is missing, or in memory.
+pub fn samples(path: Option<&Path>) -> Result<Box<dyn SampleStore>> {
+    Ok(Box::new(sqlite::samples::SqliteSamples::open(path)?))
+}
 
 /// Every kind of server.
 const KINDS: &[ServerKind] = &[sqlite::KIND, kafka::KIND, cassandra::KIND, postgres::KIND];

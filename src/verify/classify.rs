@@ -3,9 +3,10 @@
 
 use super::base::Base;
 use super::recheck::{Found, OwnedRow};
-use super::search::{Letter, Sighting};
+use super::search::Sighting;
 use super::{Class, Kind, Side};
 use crate::dataset::{Dataset, Nulls};
+use crate::intake::dead_letter::DeadLetter;
 use crate::ports::ledger::LoadRecord;
 use crate::ports::table_reader::Provenance;
 use crate::record::row::{self, Digest, Origin, RowMeta};
@@ -206,23 +207,25 @@ pub(super) fn by_log(dataset: &Dataset, base: &Base, seen: &Sighting) -> (Class,
             );
         }
     };
+    let topic = &dataset.event.topic;
     let letter_of = |source: Option<(i32, i64)>| {
-        seen.letters
-            .iter()
-            .find(|letter| source.is_none() || letter.source == source)
+        let is_of = |letter: &&DeadLetter| {
+            letter.source == *topic && letter.partition.zip(letter.offset) == source
+        };
+        let mut letters = seen.letters.iter();
+        letters.find(|letter| source.is_none() || is_of(letter))
     };
-    let in_letters = |letter: &Letter| {
-        let topic = dataset.event.dead_letter_topic();
+    let in_letters = |letter: &DeadLetter| {
+        let letters = dataset.event.dead_letter_topic();
         let (partition, offset) = letter.at;
         (
             Class::DeadLetter,
             format!(
-                "{topic}, partition {partition} offset {offset}: {}",
-                letter.reason
+                "{letters}, partition {partition} offset {offset}: {}",
+                letter.message
             ),
         )
     };
-    let topic = &dataset.event.topic;
     match seen.at {
         Some((partition, offset)) => {
             let event = format!("{topic}, partition {partition} offset {offset}");

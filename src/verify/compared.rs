@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::format::SampleDocument;
 use super::recheck::Found;
 use super::{Class, Kind, Tolerances};
 use crate::dataset::Dataset;
@@ -11,7 +12,7 @@ use crate::run::{Run, add};
 const SAMPLES: usize = 20;
 
 /// The result of a comparison.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Compared {
     /// Rows of the real-time and of the batch store, as the first scan saw them.
     pub rows: [u64; 2],
@@ -37,6 +38,8 @@ pub struct Compared {
     pub columns: BTreeMap<String, u64>,
     /// Some keys of each class.
     pub samples: BTreeMap<Class, Vec<String>>,
+    /// Some differences of each class.
+    pub(super) documents: Vec<SampleDocument>,
 }
 
 impl Compared {

@@ -15,6 +15,7 @@ mod buckets;
 mod class;
 mod classify;
 mod compared;
+pub mod format;
 mod landing;
 mod recheck;
 mod repair;
@@ -25,6 +26,7 @@ mod series;
 mod settle;
 mod sketch;
 mod tolerance;
+mod verdict;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -42,6 +44,7 @@ pub use self::rerun::listed_keys;
 pub use self::series::{ComparedSeries, compare_series};
 use self::settle::Settle;
 pub use self::tolerance::Tolerances;
+pub use self::verdict::{Compare, document, verdict};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::ports::batch_store::BatchStores;
@@ -319,7 +322,7 @@ impl EncodedVisitor for ForeignKeys<'_, '_> {
         self.compared.differing_rows += 1;
         let class = Class::ChangedOutside;
         self.compared.add_class(class, foreign.found.clone());
-        let added = self.report.add(&Difference {
+        let difference = Difference {
             kind,
             class,
             evidence: "no row that rtp writes has such a key",
@@ -327,7 +330,9 @@ impl EncodedVisitor for ForeignKeys<'_, '_> {
             side: Some(Side::Batch),
             column: None,
             cells: [Content::Row; 2],
-        });
+        };
+        self.compared.show(&difference);
+        let added = self.report.add(&difference);
         match added {
             Ok(()) => ControlFlow::Continue(()),
             Err(e) => {

@@ -9,12 +9,13 @@ use std::ops::ControlFlow;
 use super::Witnesses;
 use super::base::{Base, LogBase};
 use super::classify::Version;
-use crate::dataset::{Dataset, Field};
+use crate::dataset::Dataset;
 use crate::error::Result;
+use crate::intake::dead_letter::{DeadLetter, DeadLetters};
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::ledger::LoadRecord;
 use crate::ports::log_reader::EventVisitor;
-use crate::record::event::{Event, Headers};
+use crate::record::event::Event;
 use crate::record::row::{Origin, Rows};
 use crate::record::transform::{Transform, write_key};
 use crate::record::value::Value;
@@ -26,25 +27,14 @@ const LINE_BYTES: u64 = 64 << 20;
 const LETTERS: usize = 8;
 
 /// What was seen of a version.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Sighting {
     /// Partition and offset of its event: of the last one, if it was produced more than once.
     pub(super) at: Option<(i32, i64)>,
     /// Dead letters of its key.
-    pub(super) letters: Vec<Letter>,
+    pub(super) letters: Vec<DeadLetter>,
     /// Why not everything was read.
     pub(super) trouble: Option<String>,
-}
-
-/// A dead letter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Letter {
-    /// Partition and offset among the dead letters.
-    pub(super) at: (i32, i64),
-    /// Partition and offset of the event that it was, if it was one.
-    pub(super) source: Option<(i32, i64)>,
-    /// The rule that it broke, and what was expected.
-    pub(super) reason: String,
 }
 
 /// The key as the log has it.
@@ -80,6 +70,7 @@ pub(super) async fn in_log(
 struct Search<'d> {
     dataset: &'d Dataset,
     transform: Transform<'d>,
+    letters: DeadLetters,
     rows: Rows,
     versions: Vec<Version>,
     /// The versions that are wanted of each key.
@@ -99,6 +90,7 @@ impl<'d> Search<'d> {
             dataset,
             // No event is too far in the future: what the stream took at its time is in question.
             transform: Transform::new(dataset, i64::MAX),
+            letters: DeadLetters::of(dataset),
             rows: Rows::new(dataset.fields.len()),
             versions: wanted.iter().map(|(_, version)| *version).collect(),
             wanted: by_key,
@@ -193,37 +185,17 @@ struct Letters<'a, 'd>(&'a mut Search<'d>);
 impl EventVisitor for Letters<'_, '_> {
     fn event(&mut self, event: Event<'_>) -> ControlFlow<()> {
         let search = &mut *self.0;
-        let Some(wanted) = search.wanted(&event).cloned() else {
+        let Some(letter) = search.letters.read(&event) else {
             return ControlFlow::Continue(());
         };
-        let letter = letter(search.dataset, &event);
-        for i in wanted {
+        let key = letter.key.as_ref().map(log_key);
+        let wanted = key.and_then(|key| search.wanted.get(&key));
+        for &i in wanted.into_iter().flatten() {
             let letters = &mut search.seen[i].letters;
             letters.truncate(LETTERS - 1);
             letters.insert(0, letter.clone());
         }
         ControlFlow::Continue(())
-    }
-}
-
-/// Reads a dead letter's headers.
-fn letter(dataset: &Dataset, event: &Event<'_>) -> Letter {
-    let (mut topic, mut partition, mut offset, mut reason) = (None, None, None, String::new());
-    for (name, value) in Headers::parts(event.headers) {
-        let text = || String::from_utf8_lossy(value).into_owned();
-        match name {
-            b"__connect.errors.topic" => topic = Some(text()),
-            b"__connect.errors.partition" => partition = text().parse().ok(),
-            b"__connect.errors.offset" => offset = text().parse().ok(),
-            b"__connect.errors.exception.message" => reason = text(),
-            _ => {}
-        }
-    }
-    let is_event = topic.is_some_and(|topic| topic == dataset.event.topic);
-    Letter {
-        at: (event.partition, event.offset),
-        source: partition.zip(offset).filter(|_| is_event),
-        reason,
     }
 }
 
@@ -275,6 +247,7 @@ pub(super) fn in_landing(dataset: &Dataset, loads: &[LoadRecord], wanted: &[Vec<
 
 /// Where the files of what loads rejected have which keys, with the reason.
 pub(super) fn in_rejects(dataset: &Dataset, loads: &[LoadRecord]) -> Places {
+    let letters = DeadLetters::of(dataset);
     let mut places = Places::default();
     let files: std::collections::BTreeSet<&String> = loads
         .iter()
@@ -286,7 +259,7 @@ pub(super) fn in_rejects(dataset: &Dataset, loads: &[LoadRecord]) -> Places {
             let Ok(reject) = serde_json::from_slice::<Rejected<'_>>(text) else {
                 return;
             };
-            if let Some((key, time)) = reject.key_and_time(dataset) {
+            if let Some((key, time)) = reject.key_and_time(dataset, &letters) {
                 let (line, rule) = (reject.line.unwrap_or_default(), &reject.rule);
                 let text = format!(
                     "{path}: line {line} of the input, {rule}: {}",
@@ -314,28 +287,27 @@ struct Rejected<'a> {
 
 impl Rejected<'_> {
     /// The key and event time of the record, which broke a rule, but may still have them.
-    fn key_and_time(&self, dataset: &Dataset) -> Option<(Vec<u8>, Option<i64>)> {
-        let record: serde_json::Value = serde_json::from_str(self.raw.as_ref()?).ok()?;
-        let key = value_of(&record, dataset.key())?;
-        let time = match value_of(&record, dataset.time()) {
+    fn key_and_time(
+        &self,
+        dataset: &Dataset,
+        letters: &DeadLetters,
+    ) -> Option<(Vec<u8>, Option<i64>)> {
+        let raw = self.raw.as_ref()?;
+        let key = letters.key_in(raw.as_bytes())?;
+        let record: serde_json::Value = serde_json::from_str(raw).ok()?;
+        let field = dataset.time();
+        let text = match record.get(&field.name) {
+            Some(serde_json::Value::String(text)) => Some(text.clone()),
+            Some(serde_json::Value::Number(number)) => Some(number.to_string()),
+            _ => None,
+        };
+        let time = text.and_then(|text| Value::from_text(field, text.into()).ok());
+        let time = match time {
             Some(Value::Timestamp(time)) => Some(time),
             _ => None,
         };
         Some((log_key(&key), time))
     }
-}
-
-/// The value of a field in a record that may be bad otherwise.
-fn value_of(record: &serde_json::Value, field: &Field) -> Option<Value<'static>> {
-    let names = std::iter::once(&field.name).chain(&field.aliases);
-    let value = names.filter_map(|name| record.get(name)).next()?;
-    let text = match value {
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Number(number) => number.to_string(),
-        _ => return None,
-    };
-    let read = Value::from_text(field, text.into()).ok()?;
-    Some(read.owned())
 }
 
 /// Calls `take` with the number and text of each line of a file.

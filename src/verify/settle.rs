@@ -315,14 +315,17 @@ impl<'a, 'r> Settle<'a, 'r> {
             },
         };
         let [Some(a), Some(b)] = &found.rows else {
+            self.compared.show(&difference);
             return self.report.add(&difference);
         };
         for &column in &found.columns {
-            self.report.add(&Difference {
+            let difference = Difference {
                 column: Some(&self.comparison.whole.fields[column].name),
                 cells: [content(a, column), content(b, column)],
                 ..difference
-            })?;
+            };
+            self.compared.show(&difference);
+            self.report.add(&difference)?;
         }
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)] // tests/it and tests/servers each use their part of this module
 
+pub mod merged;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -13,6 +13,7 @@ mod spark;
 mod spark_aggregate;
 mod stack;
 mod storm;
+mod view;
 
 use rtp::ports::conformance::{Abilities, Case, Outcome};
 

@@ -8,7 +8,7 @@ use crate::error::{Kind, Result};
 use crate::ports::aggregates::{Aggregates, Computed, Fewer, Figure, MAX_VALUES};
 use crate::ports::batch_store::{BatchStore, Mode};
 use crate::ports::conformance::{
-    Abilities, Checked, Verdict, cases, dataset, equal, fine, fresh, holds, rows,
+    Abilities, Checked, Verdict, cases, dataset, equal, fine, fresh, holds, load_of, rows,
 };
 
 /// A store to check.
@@ -77,7 +77,7 @@ impl<'h> Counter<'h> {
         let rows = rows(&self.dataset, events)?;
         let mut store = fine("opening", self.harness.open(&self.dataset).await)?;
         fine("staging", store.stage(&rows).await)?;
-        fine("merging", store.merge(mode, &super::load_of("load")).await).map(|_| ())
+        fine("merging", store.merge(mode, &load_of("load")).await).map(|_| ())
     }
 
     async fn compute(&mut self, day: Date, fewer: Fewer, run: &str) -> Checked<Computed> {

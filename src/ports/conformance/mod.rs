@@ -4,9 +4,11 @@
 pub mod aggregates;
 pub mod batch_store;
 pub mod event_log;
+pub mod history;
 pub mod ledger;
 pub mod log_reader;
 pub mod monitor;
+mod pages;
 pub mod realtime_store;
 pub mod table_reader;
 

@@ -8,6 +8,10 @@ use async_trait::async_trait;
 
 use crate::dataset::{Dataset, Field};
 use crate::error::{Kind, Result};
+use crate::ports::conformance::pages::{
+    pages_have_every_key_once_in_order, pages_have_only_newer_rows,
+    pages_have_only_rows_with_these_values,
+};
 use crate::ports::conformance::{
     Abilities, Checked, HARD_KEYS, Stored, Verdict, cases, dataset, equal, event, fine,
     hard_events, holds, holds_rows, keyed_events, rows, stored,
@@ -60,6 +64,9 @@ cases! {
     every_type_round_trips,
     encodings_are_those_of_the_values,
     foreign_values_are_handed_over needs HoldsForeignValues,
+    pages_have_every_key_once_in_order,
+    pages_have_only_rows_with_these_values,
+    pages_have_only_newer_rows,
     provenance_is_what_was_written,
     provenance_is_that_of_the_row_now,
     keys_are_unique_in_tables_of_our_own,

@@ -4,6 +4,7 @@ pub mod ddl;
 mod decimal;
 mod guardrails;
 pub mod monitor;
+mod pages;
 pub mod realtime_store;
 mod schema;
 mod server;

@@ -10,12 +10,15 @@ use scylla::value::CqlTimestamp;
 use crate::dataset::Dataset;
 use crate::dataset::ddl::quoted;
 use crate::error::{Error, Result};
-use crate::ports::monitor::StoreMonitor;
+use crate::ports::monitor::{RowCount, StoreMonitor};
 use crate::servers::address::Address;
 use crate::servers::cassandra::{self, Cluster};
 
 /// How long a probe row stays, in seconds, so that heartbeats that have ended leave nothing behind.
 const PROBE_TTL: u32 = 86_400;
+
+/// Rows up to which the table is counted.
+const COUNTED: u64 = 10_000;
 
 /// The dataset's tables, watched.
 #[derive(Debug)]
@@ -25,6 +28,9 @@ pub struct CassandraMonitor {
     write_probe: PreparedStatement,
     read_probe: PreparedStatement,
     last_write: PreparedStatement,
+    keyspace: String,
+    first_keys: PreparedStatement,
+    estimates: PreparedStatement,
 }
 
 impl CassandraMonitor {
@@ -51,7 +57,12 @@ impl CassandraMonitor {
         for probe in [&mut write_probe, &mut read_probe] {
             probe.set_consistency(Consistency::LocalQuorum);
         }
+        let first_keys = format!("SELECT {key} FROM {rows} LIMIT {}", COUNTED + 1);
+        let estimates = "SELECT partitions_count FROM system.size_estimates WHERE keyspace_name = ? AND table_name = ?";
         Ok(CassandraMonitor {
+            keyspace: dataset.realtime.keyspace.clone(),
+            first_keys: cluster.prepare(&first_keys).await?,
+            estimates: cluster.prepare(estimates).await?,
             last_write: cluster.prepare(&last_write).await?,
             cluster,
             target,
@@ -108,6 +119,33 @@ impl StoreMonitor for CassandraMonitor {
         let row = rows.maybe_first_row::<(Option<CqlTimestamp>,)>();
         let row = row.map_err(|e| self.unexpected(&e))?;
         Ok(row.and_then(|(time,)| time).map(|time| time.0))
+    }
+
+    /// Counted up to a bound; beyond it, by what each node estimates from its files, which may be minutes old.
+    async fn rows(&mut self) -> Result<Option<RowCount>> {
+        let first = self.ask(&self.first_keys, ()).await?;
+        let first = first.into_rows_result().map_err(|e| self.unexpected(&e))?;
+        let counted = first.rows_num() as u64;
+        if counted <= COUNTED {
+            return Ok(Some(RowCount {
+                count: counted,
+                exact: true,
+            }));
+        }
+        let ranges = self
+            .ask(&self.estimates, (&self.keyspace, &self.target))
+            .await?;
+        let ranges = ranges.into_rows_result().map_err(|e| self.unexpected(&e))?;
+        let mut estimated: i64 = 0;
+        let rows = ranges.rows::<(i64,)>().map_err(|e| self.unexpected(&e))?;
+        for row in rows {
+            let (partitions,) = row.map_err(|e| self.unexpected(&e))?;
+            estimated = estimated.saturating_add(partitions);
+        }
+        Ok(Some(RowCount {
+            count: u64::try_from(estimated).unwrap_or(0).max(counted),
+            exact: false,
+        }))
     }
 
     /// How many nodes are up, and whether they agree on the schema.

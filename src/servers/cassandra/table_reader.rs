@@ -14,11 +14,13 @@ use scylla::statement::prepared::PreparedStatement;
 use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, Field, FieldType, Series};
 use crate::error::{Error, Result};
+use crate::ports::page_reader::{FirstKeys, PageQuery};
 use crate::ports::series_reader::{Place, SeriesReader};
 use crate::ports::table_reader::{Foreign, Provenance, StoredRow, TableReader, Visitor};
 use crate::record::row::Origin;
 use crate::record::value::Value;
 use crate::servers::address::Address;
+use crate::servers::cassandra::pages::Recent;
 use crate::servers::cassandra::types::{self, Parameters};
 use crate::servers::cassandra::{self, Cluster};
 
@@ -50,6 +52,8 @@ pub struct CassandraTable {
     read: PreparedStatement,
     /// The types of what `read` is asked for.
     read_by: Vec<FieldType>,
+    /// By which new rows are found, once that was asked for.
+    recent: Option<Recent>,
     table: String,
     /// Prepared when it is first needed.
     provenance: Option<PreparedStatement>,
@@ -118,12 +122,13 @@ impl CassandraTable {
             fields,
             key: dataset.event.key,
             cluster,
+            recent: None,
             table,
             provenance: None,
         })
     }
 
-    async fn page(&self, range: [i64; 2], from: PagingState) -> Fetched {
+    async fn range_page(&self, range: [i64; 2], from: PagingState) -> Fetched {
         let [first, last] = range;
         let session = &self.cluster.session;
         let answer = session.execute_single_page(&self.scan, (first, last), from);
@@ -183,17 +188,17 @@ impl CassandraTable {
         let mut ranges = ranges();
         let first = ranges.by_ref().take(SCANS);
         let mut pages: FuturesUnordered<_> = first
-            .map(|range| self.page(range, PagingState::start()))
+            .map(|range| self.range_page(range, PagingState::start()))
             .collect();
         while let Some(Fetched { range, answer }) = pages.next().await {
             let (rows, more) = answer.map_err(|e| self.cluster.error(&e))?;
             // The next page is requested while this one is processed.
             match more.into_paging_control_flow() {
-                ControlFlow::Continue(next) => pages.push(self.page(range, next)),
+                ControlFlow::Continue(next) => pages.push(self.range_page(range, next)),
                 ControlFlow::Break(()) => pages.extend(
                     ranges
                         .next()
-                        .map(|range| self.page(range, PagingState::start())),
+                        .map(|range| self.range_page(range, PagingState::start())),
                 ),
             }
             // A visitor may take its time; the connections continue meanwhile.
@@ -203,6 +208,26 @@ impl CassandraTable {
             }
         }
         Ok(())
+    }
+
+    /// Lends the rows that are newer than the query asks for, by a series; false if that cannot be done.
+    async fn read_recent(
+        &mut self,
+        query: &PageQuery<'_>,
+        visitor: &mut dyn Visitor,
+    ) -> Result<bool> {
+        let series = query.dataset.realtime.series.first();
+        let (Some(boundary), Some(series)) = (query.newer_than, series) else {
+            return Ok(false);
+        };
+        let recent = match self.recent.take() {
+            Some(recent) => recent,
+            None => Recent::prepare(&self.cluster, query.dataset, series).await?,
+        };
+        let lend = |rows| self.lend(rows, visitor);
+        let read = recent.read(&self.cluster, boundary, lend).await;
+        self.recent = Some(recent);
+        read
     }
 
     /// Selects key, origin, and the write timestamps of all columns but the key, which has none.
@@ -317,6 +342,13 @@ impl TableReader for CassandraTable {
         self.read_rows(keys, visitor).await
     }
 
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
+        let mut first = FirstKeys::new(query);
+        if !self.read_recent(query, &mut first).await? {
+            self.scan_rows(&mut first).await?;
+        }
+        Ok(first.into_keys())
+    }
     async fn provenance(&mut self, keys: &[Value<'_>]) -> Result<Vec<Provenance>> {
         let select = self.prepare_provenance().await?;
         let session = &self.cluster.session;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::dataset::Dataset;
 use crate::dataset::ddl::quoted;
 use crate::error::{Context, Error, Result};
-use crate::ports::monitor::StoreMonitor;
+use crate::ports::monitor::{RowCount, StoreMonitor};
 use crate::servers::address::Address;
 use crate::servers::postgres::{Session, Target, open_tables};
 
@@ -26,6 +26,11 @@ const READ: &str = "SELECT 1 FROM rtp_heartbeat
   WHERE writer = $1 AND (id = $2 OR probed_at >= $3::text::timestamp with time zone)";
 const LAST_LOAD: &str =
     "SELECT (extract(epoch FROM max(loaded_at)) * 1000)::bigint FROM rtp_loads WHERE target = $1";
+
+/// Rows up to which the table is counted.
+const COUNTED: i64 = 100_000;
+
+const ESTIMATE: &str = "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass($1)";
 
 /// The oldest transaction that locks the table against writers: its process, the lock, and since when.
 const BLOCKER: &str = "SELECT l.pid, l.mode,
@@ -98,6 +103,24 @@ impl StoreMonitor for PostgresStoreMonitor {
         };
         let last = self.session().await?.run(work).await;
         last.context(self.context())
+    }
+
+    /// Counted up to a bound; beyond it, by what the server's own maintenance has estimated.
+    async fn rows(&mut self) -> Result<Option<RowCount>> {
+        let table = quoted(&self.table);
+        let work = move |client: &mut ::postgres::Client| {
+            let count = format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT $1) AS counted");
+            let counted: i64 = client.query_one(&count, &[&(COUNTED + 1)])?.try_get(0)?;
+            if counted <= COUNTED {
+                return Ok((counted, true));
+            }
+            let estimated: i64 = client.query_one(ESTIMATE, &[&table])?.try_get(0)?;
+            Ok((estimated.max(counted), false))
+        };
+        let counted = self.session().await?.run(work).await;
+        let (count, exact) = counted.context(self.context())?;
+        let count = u64::try_from(count).unwrap_or(0);
+        Ok(Some(RowCount { count, exact }))
     }
 
     /// A lock on the table that blocks writers, if any.

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, Field, FieldType};
 use crate::error::{Context, Error, Result};
+use crate::ports::page_reader::PageQuery;
 use crate::ports::table_reader::{Foreign, Provenance, StoredRow, TableReader, Visitor};
 use crate::ports::table_schema::{ColumnSchema, TableSchema};
 use crate::record::row::Digest;
@@ -20,7 +21,7 @@ use crate::record::value::Value;
 use crate::servers::address::Address;
 use crate::servers::postgres::types::{between, column_type, describe, value};
 use crate::servers::postgres::{
-    ANSWER_TIMEOUT, Failure, Session, Target, Watch, columns, missing_table,
+    ANSWER_TIMEOUT, Failure, Session, Target, Watch, columns, missing_table, pages,
 };
 
 /// Bytes of rows that are passed on at once.
@@ -40,6 +41,7 @@ pub struct PostgresTable {
     fields: Arc<[Field]>,
     key: usize,
     has_unique_keys: bool,
+    table: String,
     select: String,
     /// The columns of the key and of the digest, in place of all.
     provenance: String,
@@ -90,6 +92,7 @@ impl PostgresTable {
             fields: dataset.fields.clone().into(),
             key: dataset.event.key,
             has_unique_keys,
+            table: table.into(),
             select: format!("SELECT {} FROM {}", columns.join(", "), quoted(table)),
         })
     }
@@ -252,6 +255,16 @@ impl TableReader for PostgresTable {
             }
         }
         Ok(())
+    }
+
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
+        let (select, parameters) = pages::select(&self.table, query);
+        let mut session = self.session().await?;
+        let work = move |client: &mut Client| pages::texts(client, &select, &parameters);
+        let texts = session.run(work).await;
+        let texts = texts.context(format_args!("cannot read {}", self.target.address()))?;
+        self.session = Some(session);
+        pages::keys(&self.fields[self.key], texts)
     }
 
     async fn provenance(&mut self, keys: &[Value<'_>]) -> Result<Vec<Provenance>> {

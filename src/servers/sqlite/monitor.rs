@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::dataset::Dataset;
+use crate::dataset::ddl::quoted;
 use crate::error::{Error, Result};
 use crate::ports::INIT_FIRST;
 use crate::ports::event_log::Offsets;
 use crate::ports::monitor::{
-    Lag, LogMonitor, OutOfRange, StoreMonitor, Stored, Why, probe_topic, round_trip,
+    Lag, LogMonitor, OutOfRange, RowCount, StoreMonitor, Stored, Why, probe_topic, round_trip,
 };
 use crate::servers::sqlite::ddl::rows_of;
 use crate::servers::sqlite::event_log::{SqliteConsumer, SqliteProducer, continues, events_table};
@@ -23,6 +24,9 @@ const CACHE_KIB: u32 = 256;
 
 /// How long a probe waits for a lock before it reports the log or the store as busy.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Rows up to which a table is counted.
+const COUNTED: u64 = 100_000;
 
 /// Probe events that stay in the log.
 const KEPT_PROBES: i64 = 100;
@@ -178,6 +182,7 @@ impl LogMonitor for SqliteLogMonitor {
 pub struct SqliteStoreMonitor {
     db: Connection,
     path: PathBuf,
+    rows: String,
     last_write: &'static str,
     of: String,
     /// Whether it is the real-time store.
@@ -222,9 +227,30 @@ impl SqliteStoreMonitor {
         Ok(SqliteStoreMonitor {
             db,
             path: path.into(),
+            rows: rows.into(),
             last_write,
             of: of.into(),
             keeps_offsets: false,
+        })
+    }
+
+    /// Counted up to a bound; beyond it, by the numbers of the rows, some of which may have been deleted.
+    fn count(&self) -> rusqlite::Result<RowCount> {
+        let rows = quoted(&self.rows);
+        let select = format!("SELECT count(*) FROM (SELECT 1 FROM {rows} LIMIT ?1)");
+        let most = COUNTED + 1;
+        let counted: u64 = self.db.query_row(&select, [most], |r| r.get(0))?;
+        if counted <= COUNTED {
+            return Ok(RowCount {
+                count: counted,
+                exact: true,
+            });
+        }
+        let select = format!("SELECT max(rowid) - (SELECT min(rowid) FROM {rows}) + 1 FROM {rows}");
+        let count: u64 = self.db.query_row(&select, [], |r| r.get(0))?;
+        Ok(RowCount {
+            count: count.max(counted),
+            exact: false,
         })
     }
 
@@ -269,6 +295,11 @@ impl StoreMonitor for SqliteStoreMonitor {
                 .or(Some(topic).filter(|topic| !topic.is_empty()));
         }
         Ok(Some(stored))
+    }
+
+    async fn rows(&mut self) -> Result<Option<RowCount>> {
+        let count = tokio::task::block_in_place(|| self.count());
+        sqlite::fail(count, "watch", &self.path).map(Some)
     }
 
     async fn last_write(&mut self) -> Result<Option<i64>> {

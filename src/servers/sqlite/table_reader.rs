@@ -11,6 +11,7 @@ use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, Field};
 use crate::error::{Error, Result};
 use crate::ports::INIT_FIRST;
+use crate::ports::page_reader::PageQuery;
 use crate::ports::table_reader::{
     EncodedRow, EncodedVisitor, Foreign, Provenance, StoredRow, TableReader, Visitor,
 };
@@ -19,6 +20,7 @@ use crate::record::row::{Digest, Origin};
 use crate::record::value::Value;
 use crate::servers::sqlite;
 use crate::servers::sqlite::ddl::rows_of;
+use crate::servers::sqlite::pages;
 use crate::servers::sqlite::types::{encode, parameter, value};
 
 /// Number of keys in one statement.
@@ -31,6 +33,7 @@ pub struct SqliteTable {
     path: PathBuf,
     dataset: Dataset,
     has_unique_keys: bool,
+    rows: String,
     scan: String,
     read: String,
     provenance: String,
@@ -77,6 +80,7 @@ impl SqliteTable {
                 quoted(&rows)
             ),
             scan,
+            rows,
         })
     }
 
@@ -233,7 +237,15 @@ impl TableReader for SqliteTable {
     }
 
     async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()> {
-        let read = tokio::task::block_in_place(|| self.read_rows(keys, visitor));
+        let read = tokio::task::block_in_place(|| {
+            let _state = self.db.unchecked_transaction()?; // all keys at the same moment
+            self.read_rows(keys, visitor)
+        });
+        sqlite::fail(read, "read", &self.path)
+    }
+
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
+        let read = tokio::task::block_in_place(|| pages::keys(&self.db, &self.rows, query));
         sqlite::fail(read, "read", &self.path)
     }
 

@@ -128,12 +128,26 @@ pub(super) fn value<'r>(field: &Field, stored: &ValueRef<'r>) -> Option<Value<'r
     }
 }
 
-/// A key as the parameter of a query.
-pub(super) fn parameter(key: &Value<'_>) -> rusqlite::types::Value {
+/// A value as the parameter of a query.
+pub(super) fn parameter(value: &Value<'_>) -> rusqlite::types::Value {
     use rusqlite::types::Value as Stored;
-    match key {
+    match value {
+        Value::Null => Stored::Null,
         Value::Uuid(uuid) => Stored::Blob(uuid.as_bytes().to_vec()),
-        Value::Int(n) => Stored::Integer(*n),
-        other => Stored::Text(other.to_string()), // a key is text, uuid, int or bigint
+        Value::Int(n) | Value::Timestamp(n) => Stored::Integer(*n),
+        Value::Date(days) => Stored::Integer((*days).into()),
+        Value::Boolean(b) => Stored::Integer((*b).into()),
+        Value::Double(n) => Stored::Real(*n),
+        Value::Text(text) | Value::Decimal(text) => Stored::Text(text.to_string()),
+    }
+}
+
+/// What `typeof` says about a stored value of this type.
+pub(super) fn stored_as(kind: FieldType) -> &'static str {
+    match column_type(kind) {
+        "BLOB" => "blob",
+        "INTEGER" => "integer",
+        "REAL" => "real",
+        _ => "text",
     }
 }

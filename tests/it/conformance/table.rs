@@ -13,6 +13,7 @@ use rtp::ports::batch_store::{BatchStore, Mode};
 use rtp::ports::conformance::table_reader::{CASES, Harness, Kept};
 use rtp::ports::conformance::{Abilities, Stored, load_of, stored};
 use rtp::ports::event_log::{Offsets, Span};
+use rtp::ports::page_reader::PageQuery;
 use rtp::ports::realtime_store::{RealtimeStore, Upstream};
 use rtp::ports::table_reader::{Provenance, StoredRow, TableReader, Visitor};
 use rtp::record::row::{Digest, Rows};
@@ -44,6 +45,11 @@ pub(crate) enum Break {
     TellsAFewOnly,
     TellsMissingKeys,
     RemembersProvenance,
+    PagesBackwards,
+    PagesFromTheStart,
+    PagesBeyondTheEnd,
+    PagesWhateverTheValue,
+    PagesWhateverTheTime,
     DeniesUniqueKeys,
     TakesWhatIsMissing,
     LocksWritersOut,
@@ -51,6 +57,20 @@ pub(crate) enum Break {
 }
 
 const BREAKERS: &[(Break, &str)] = &[
+    (Break::PagesBackwards, "pages_have_every_key_once_in_order"),
+    (
+        Break::PagesFromTheStart,
+        "pages_have_every_key_once_in_order",
+    ),
+    (
+        Break::PagesBeyondTheEnd,
+        "pages_have_every_key_once_in_order",
+    ),
+    (
+        Break::PagesWhateverTheValue,
+        "pages_have_only_rows_with_these_values",
+    ),
+    (Break::PagesWhateverTheTime, "pages_have_only_newer_rows"),
     (Break::LendsARowTwice, "a_scan_lends_every_row_once"),
     (Break::LosesARow, "a_scan_lends_every_row_once"),
     (Break::LendsWhatIsNotWanted, "only_wanted_rows_are_lent"),
@@ -341,6 +361,22 @@ impl Visitor for Between<'_> {
 impl TableReader for BrokenTable {
     fn has_unique_keys(&self) -> bool {
         self.broken != Break::DeniesUniqueKeys
+    }
+
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
+        let mut query = *query;
+        match self.broken {
+            Break::PagesFromTheStart => query.after = None,
+            Break::PagesBeyondTheEnd => query.most += 1,
+            Break::PagesWhateverTheValue => query.filters = &[],
+            Break::PagesWhateverTheTime => query.newer_than = None,
+            _ => {}
+        }
+        let mut keys = self.inner.page(&query).await?;
+        if self.broken == Break::PagesBackwards {
+            keys.reverse();
+        }
+        Ok(keys)
     }
 
     async fn scan(&mut self, visitor: &mut dyn Visitor) -> Result<()> {

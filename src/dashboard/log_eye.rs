@@ -1,0 +1,274 @@
+//! What the dashboard sees of the event log: where its partitions end, what the group has committed, the newest events,
+//! and the dead letters. Nothing is written, no member joins a group, and each look reads a bounded number of events.
+
+use std::ops::ControlFlow;
+
+use serde::Serialize;
+
+use super::Sources;
+use super::times::Times;
+use crate::error::Result;
+use crate::intake::dead_letter::{DeadLetter, DeadLetters};
+use crate::ports::event_log::{Offsets, Span};
+use crate::ports::log_reader::{EventVisitor, LogReader};
+use crate::record::event::Event;
+use crate::record::transform::Transform;
+use crate::record::value::Value;
+
+/// Events that the first look reads.
+const AT_FIRST: i64 = 2_000;
+
+/// Events that each further look reads.
+const EACH_TIME: i64 = 500;
+
+/// Dead letters that are shown.
+const LETTERS: i64 = 200;
+
+/// The log, as the last look found it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogSeen {
+    /// When it was looked at, in milliseconds since 1970 UTC.
+    pub(crate) at: i64,
+    /// Events that were ever appended.
+    pub(crate) produced: i64,
+    /// Events that the group has committed.
+    pub(crate) committed: i64,
+    /// Whether it has ever committed.
+    pub(crate) has_committed: bool,
+    /// Events that are still in the topic.
+    pub(crate) kept: i64,
+    /// Events not committed, by partition.
+    pub(crate) lag: Vec<(i32, i64)>,
+    /// When the oldest of them was produced.
+    pub(crate) oldest: Option<i64>,
+    /// When the newest event was produced.
+    pub(crate) newest: Option<i64>,
+    /// The newest events.
+    pub(crate) times: Times,
+    /// Number of dead letters in their topic.
+    pub(crate) dead_letters: i64,
+    /// The newest of them, the newest first.
+    pub(crate) letters: Vec<Letter>,
+}
+
+impl LogSeen {
+    /// Events not committed.
+    pub(crate) fn lag_records(&self) -> i64 {
+        self.lag.iter().map(|(_, events)| events).sum()
+    }
+
+    /// Age of the oldest of them, in milliseconds.
+    pub(crate) fn lag_ms(&self) -> Option<i64> {
+        match (self.lag_records(), self.oldest) {
+            (0, _) => Some(0),
+            (_, oldest) => oldest.map(|oldest| self.at.saturating_sub(oldest).max(0)),
+        }
+    }
+}
+
+/// A dead letter, with its reason.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Letter {
+    /// When it was sent, in milliseconds since 1970 UTC.
+    pub(crate) at: i64,
+    /// Where its event stands in the topic, if it came from there.
+    partition: Option<i32>,
+    offset: Option<i64>,
+    rule: String,
+    field: Option<String>,
+    message: String,
+    key: Option<String>,
+}
+
+impl From<DeadLetter> for Letter {
+    fn from(letter: DeadLetter) -> Self {
+        Letter {
+            at: letter.written_at,
+            partition: letter.partition,
+            offset: letter.offset,
+            rule: letter.rule,
+            field: letter.field,
+            message: letter.message,
+            key: letter.key.map(|key| key.to_string()),
+        }
+    }
+}
+
+/// Looks at the log.
+pub(crate) struct LogEye {
+    reader: Box<dyn LogReader>,
+    dead: Box<dyn LogReader>,
+    /// Up to where the events were read.
+    read: Option<Offsets>,
+    times: Times,
+    newest: Option<i64>,
+    letters: Vec<Letter>,
+    dead_end: Option<Offsets>,
+}
+
+impl LogEye {
+    /// Opens the topic and its dead letters.
+    pub(crate) async fn open(sources: &Sources) -> Result<LogEye> {
+        let event = &sources.dataset.event;
+        Ok(LogEye {
+            reader: sources.event_log.reader(&event.topic).await?,
+            dead: sources.event_log.reader(&event.dead_letter_topic()).await?,
+            read: None,
+            times: Times::default(),
+            newest: None,
+            letters: Vec::new(),
+            dead_end: None,
+        })
+    }
+
+    /// Looks once.
+    pub(crate) async fn look(&mut self, sources: &Sources) -> Result<LogSeen> {
+        let bounds = self.reader.bounds().await?;
+        let committed = self.reader.committed(&sources.group).await?;
+        let mut seen = LogSeen {
+            at: crate::time::now_ms(),
+            has_committed: committed.iter().next().is_some(),
+            ..LogSeen::default()
+        };
+        let mut waiting = Span::default();
+        for (partition, end) in bounds.to.iter() {
+            let low = bounds.from.get(partition).unwrap_or(0);
+            let at = committed.get(partition).unwrap_or(low).clamp(low, end);
+            seen.produced += end;
+            seen.committed += at;
+            seen.kept += end - low;
+            seen.lag.push((partition, end - at));
+            if at < end {
+                waiting.from.set(partition, at);
+                waiting.to.set(partition, at + 1);
+            }
+        }
+        seen.oldest = self.oldest(&waiting).await?;
+        self.read_new(sources, &bounds).await?;
+        self.read_letters(sources, &mut seen).await?;
+        (seen.times, seen.newest) = (self.times.clone(), self.newest);
+        seen.letters.clone_from(&self.letters);
+        Ok(seen)
+    }
+
+    /// When the oldest of these events was produced.
+    async fn oldest(&mut self, waiting: &Span) -> Result<Option<i64>> {
+        let mut oldest = None;
+        let mut visitor = Each(|event: Event<'_>| {
+            oldest = Some(oldest.map_or(event.timestamp, |t: i64| t.min(event.timestamp)));
+        });
+        if waiting.from.iter().next().is_some() {
+            self.reader.read(waiting, &mut visitor).await?;
+        }
+        Ok(oldest)
+    }
+
+    /// Reads the newest events since the last look.
+    async fn read_new(&mut self, sources: &Sources, bounds: &Span) -> Result<()> {
+        let most = if self.read.is_some() {
+            EACH_TIME
+        } else {
+            AT_FIRST
+        };
+        let span = newest(bounds, self.read.as_ref(), most);
+        let dataset = &*sources.dataset;
+        let transform = Transform::new(dataset, crate::time::now_ms());
+        let (times, newest) = (&mut self.times, &mut self.newest);
+        let mut visitor = Each(|event: Event<'_>| {
+            *newest = Some(newest.map_or(event.timestamp, |t| t.max(event.timestamp)));
+            let mut values = Vec::new();
+            let read = transform.read(event.value.unwrap_or_default(), &mut values);
+            // A bad event has no event time; the stream rejects it.
+            if read.is_ok()
+                && let Value::Timestamp(time) = values[dataset.event.time]
+            {
+                times.add(event.timestamp, time);
+            }
+        });
+        if let Some(span) = span {
+            self.reader.read(&span, &mut visitor).await?;
+        }
+        self.read = Some(bounds.to.clone());
+        Ok(())
+    }
+
+    /// Reads the newest dead letters, if there are new ones.
+    async fn read_letters(&mut self, sources: &Sources, seen: &mut LogSeen) -> Result<()> {
+        let bounds = self.dead.bounds().await?;
+        let low = |partition| bounds.from.get(partition).unwrap_or(0);
+        seen.dead_letters = bounds.to.iter().map(|(p, end)| end - low(p)).sum();
+        if self.dead_end.as_ref() == Some(&bounds.to) {
+            return Ok(());
+        }
+        let mut letters = Vec::new();
+        let reader = DeadLetters::of(&sources.dataset);
+        // What is no dead letter of rtp is counted, and not shown.
+        let mut visitor =
+            Each(|event: Event<'_>| letters.extend(reader.read(&event).map(Letter::from)));
+        if let Some(span) = newest(&bounds, None, LETTERS) {
+            self.dead.read(&span, &mut visitor).await?;
+        }
+        letters.sort_by_key(|letter: &Letter| std::cmp::Reverse(letter.at));
+        letters.truncate(LETTERS.try_into().unwrap_or(usize::MAX));
+        (self.letters, self.dead_end) = (letters, Some(bounds.to));
+        Ok(())
+    }
+}
+
+/// The last events of each partition behind `read`, about so many in all; none if there are none.
+fn newest(bounds: &Span, read: Option<&Offsets>, most: i64) -> Option<Span> {
+    let partitions = i64::try_from(bounds.to.iter().count()).unwrap_or(1).max(1);
+    let each = (most / partitions).max(1);
+    let mut span = Span::default();
+    for (partition, end) in bounds.to.iter() {
+        let low = bounds.from.get(partition).unwrap_or(0);
+        let read = read
+            .and_then(|read| read.get(partition))
+            .filter(|read| *read <= end);
+        let from = (end - each).max(low).max(read.unwrap_or(low));
+        if from < end {
+            span.from.set(partition, from);
+            span.to.set(partition, end);
+        }
+    }
+    let has_events = span.from.iter().next().is_some();
+    has_events.then_some(span)
+}
+
+/// Calls a function for each event.
+struct Each<F>(F);
+
+impl<F: FnMut(Event<'_>) + Send> EventVisitor for Each<F> {
+    fn event(&mut self, event: Event<'_>) -> ControlFlow<()> {
+        (self.0)(event);
+        ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_reads_a_bounded_number_of_the_newest_events() {
+        let bounds = Span {
+            from: Offsets::from([(0, 10), (1, 0)]),
+            to: Offsets::from([(0, 10_010), (1, 3)]),
+        };
+        let span = newest(&bounds, None, 100).unwrap();
+        assert_eq!((span.from.get(0), span.from.get(1)), (Some(9_960), Some(0)));
+        let read = Offsets::from([(0, 10_000), (1, 3)]);
+        let span = newest(&bounds, Some(&read), 100).unwrap();
+        assert_eq!((span.from.get(0), span.from.get(1)), (Some(10_000), None));
+        assert!(newest(&bounds, Some(&bounds.to), 100).is_none());
+        // A topic that was recreated ends before what was read.
+        let read = Offsets::from([(0, 99_999), (1, 3)]);
+        assert!(
+            newest(&bounds, Some(&read), 100)
+                .unwrap()
+                .from
+                .get(0)
+                .is_some()
+        );
+    }
+}

@@ -1,0 +1,307 @@
+//! The sentence at the top: whether all is right, and whether it is now.
+
+use super::Seen;
+use crate::ports::ledger::Verdict;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    /// All is right.
+    Ok,
+    /// Events are waiting.
+    Busy,
+    /// The layers differ, or data is lost.
+    Bad,
+    /// Nothing is there yet.
+    Empty,
+    /// A server does not answer.
+    Away,
+}
+
+/// A stream that is further behind is busy, in milliseconds.
+const BUSY_MS: i64 = 10_000;
+
+/// The sentence.
+pub(super) fn sentence(seen: &Seen, now: i64) -> (Level, String) {
+    away(seen)
+        .or_else(|| empty(seen))
+        .or_else(|| bad(seen, now))
+        .unwrap_or_else(|| fine(seen, now))
+}
+
+fn away(seen: &Seen) -> Option<(Level, String)> {
+    let since = |since: Option<i64>| match since {
+        Some(ms) => format!(" since {} UTC", &crate::time::format_ms(ms)[11..16]),
+        None => String::new(),
+    };
+    let servers = [
+        (
+            seen.log.is_away(),
+            "event log",
+            since(seen.log.since),
+            "nothing new arrives",
+        ),
+        (
+            seen.realtime.is_away(),
+            "real-time store",
+            since(seen.realtime.since),
+            "events wait in the log",
+        ),
+        (
+            seen.batch.is_away(),
+            "batch store",
+            since(seen.batch.since),
+            "nothing can be loaded",
+        ),
+    ];
+    let mut away: Vec<String> = servers
+        .into_iter()
+        .filter(|(is_away, ..)| *is_away)
+        .map(|(_, name, since, so)| format!("the {name} has not answered{since}; {so}"))
+        .collect();
+    let first = away.first_mut()?;
+    first.replace_range(..1, "T");
+    Some((Level::Away, away.join("; ") + "."))
+}
+
+fn empty(seen: &Seen) -> Option<(Level, String)> {
+    let Some(log) = &seen.log.seen else {
+        return Some((
+            Level::Empty,
+            "The servers are being looked at for the first time.".into(),
+        ));
+    };
+    let has_loads = seen
+        .batch
+        .seen
+        .as_ref()
+        .is_some_and(|batch| !batch.loads.is_empty());
+    let is_empty = log.produced == 0 && !has_loads;
+    let says = "No record has arrived yet: fetch some, and send them to the log.";
+    is_empty.then(|| (Level::Empty, says.into()))
+}
+
+/// The last verdict, if it is a bad one.
+fn bad(seen: &Seen, now: i64) -> Option<(Level, String)> {
+    let verdict = seen.batch.seen.as_ref()?.verdicts.first()?;
+    if verdict.agrees {
+        return None;
+    }
+    let keys: u64 = verdict.classes.values().sum();
+    let classes: Vec<String> = verdict
+        .classes
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(class, count)| format!("{} {}", number(*count), class.replace('_', " ")))
+        .collect();
+    let rows = if keys == 1 {
+        "row differs"
+    } else {
+        "rows differ"
+    };
+    let text = format!(
+        "{} {rows} ({}), found {}; {}.",
+        number(keys),
+        classes.join(", "),
+        ago(now - verdict.ended_at),
+        lag(seen)
+    );
+    Some((Level::Bad, text))
+}
+
+fn fine(seen: &Seen, now: i64) -> (Level, String) {
+    let lag_ms = seen.log.seen.as_ref().and_then(|log| log.lag_ms());
+    let level = match lag_ms {
+        Some(ms) if ms > BUSY_MS => Level::Busy,
+        _ => Level::Ok,
+    };
+    let verdict = seen
+        .batch
+        .seen
+        .as_ref()
+        .and_then(|batch| batch.verdicts.first());
+    let text = match verdict {
+        Some(verdict) => format!("{}; {}.", agreed(verdict, now), lag(seen)),
+        None => {
+            let mut lag = lag(seen);
+            lag.replace_range(..1, "T");
+            format!("{lag}; the layers were never compared.")
+        }
+    };
+    (level, text)
+}
+
+fn agreed(verdict: &Verdict, now: i64) -> String {
+    let rows = number(verdict.rows[1]);
+    format!(
+        "Both layers agree: {rows} rows, checked {}",
+        ago(now - verdict.ended_at)
+    )
+}
+
+fn lag(seen: &Seen) -> String {
+    match &seen.log.seen {
+        None => "the stream's lag is not known".into(),
+        Some(log) if !log.has_committed && log.lag_records() > 0 => {
+            format!(
+                "the stream has not begun, and {} events wait",
+                number(log.lag_records().unsigned_abs())
+            )
+        }
+        Some(log) => match (log.lag_records(), log.lag_ms()) {
+            (0, _) => "the stream is up to date".into(),
+            (_, Some(ms)) => format!("the stream is {} behind", seconds(ms)),
+            (records, None) => format!(
+                "the stream is {} events behind",
+                number(records.unsigned_abs())
+            ),
+        },
+    }
+}
+
+/// `0.4 s`, `42 s`, `3 minutes`.
+fn seconds(ms: i64) -> String {
+    match ms {
+        _ if ms < 10_000 => format!("{:.1} s", ms as f64 / 1e3),
+        _ if ms < 120_000 => format!("{} s", ms / 1_000),
+        _ => long(ms),
+    }
+}
+
+fn ago(ms: i64) -> String {
+    match ms {
+        _ if ms < 60_000 => format!("{} s ago", ms.max(0) / 1_000),
+        _ => format!("{} ago", long(ms)),
+    }
+}
+
+fn long(ms: i64) -> String {
+    let (count, unit) = match ms / 60_000 {
+        minutes if minutes < 120 => (minutes, "minute"),
+        minutes if minutes < 48 * 60 => (minutes / 60, "hour"),
+        minutes => (minutes / 1_440, "day"),
+    };
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{s}")
+}
+
+/// With commas between thousands.
+fn number(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::log_eye::LogSeen;
+    use super::super::store_eyes::{BatchSeen, RealtimeSeen};
+    use super::*;
+    use crate::error::Error;
+
+    const NOW: i64 = 1_795_500_000_000; // 2026-11-24T06:00:00Z
+
+    fn seen(lag: i64, oldest: Option<i64>, verdict: Option<(bool, &[(&str, u64)])>) -> Seen {
+        let mut seen = Seen::default();
+        let log = LogSeen {
+            at: NOW,
+            produced: 1_000,
+            committed: 1_000 - lag,
+            has_committed: true,
+            lag: vec![(0, lag)],
+            oldest,
+            ..LogSeen::default()
+        };
+        seen.log.look(Ok(log), NOW);
+        seen.realtime.look(Ok(RealtimeSeen::default()), NOW);
+        let verdicts = verdict.map(|(agrees, classes)| Verdict {
+            run_id: "run".into(),
+            started_at: NOW - 130_000,
+            ended_at: NOW - 120_000,
+            agrees,
+            rows: [1_000_000, 1_000_000],
+            classes: classes
+                .iter()
+                .map(|(name, n)| ((*name).to_string(), *n))
+                .collect(),
+            columns: Default::default(),
+            samples: Default::default(),
+        });
+        let batch = BatchSeen {
+            verdicts: verdicts.into_iter().collect(),
+            ..BatchSeen::default()
+        };
+        seen.batch.look(Ok(batch), NOW);
+        seen
+    }
+
+    #[test]
+    fn the_sentence_says_what_matters_most() {
+        let agree = Some((true, &[("in_flight", 2)][..]));
+        let differ = Some((false, &[("in_flight", 2), ("lost", 1), ("older", 0)][..]));
+        for (seen, level, text) in [
+            (
+                seen(4, Some(NOW - 400), agree),
+                Level::Ok,
+                "Both layers agree: 1,000,000 rows, checked 2 minutes ago; the stream is 0.4 s behind.",
+            ),
+            (
+                seen(0, None, agree),
+                Level::Ok,
+                "Both layers agree: 1,000,000 rows, checked 2 minutes ago; the stream is up to date.",
+            ),
+            (
+                seen(9, Some(NOW - 400_000), agree),
+                Level::Busy,
+                "Both layers agree: 1,000,000 rows, checked 2 minutes ago; the stream is 6 minutes behind.",
+            ),
+            (
+                seen(0, None, differ),
+                Level::Bad,
+                "3 rows differ (2 in flight, 1 lost), found 2 minutes ago; the stream is up to date.",
+            ),
+            (
+                seen(0, None, None),
+                Level::Ok,
+                "The stream is up to date; the layers were never compared.",
+            ),
+            (
+                Seen::default(),
+                Level::Empty,
+                "The servers are being looked at for the first time.",
+            ),
+        ] {
+            assert_eq!(sentence(&seen, NOW), (level, text.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_away_comes_first() {
+        let mut seen = seen(0, None, Some((false, &[("lost", 1)])));
+        seen.realtime
+            .look(Err(Error::unavailable("gone")), NOW + 60_000);
+        let away = "The real-time store has not answered since 06:01 UTC; events wait in the log.";
+        assert_eq!(sentence(&seen, NOW), (Level::Away, away.into()));
+        seen.log.look(Err(Error::unavailable("gone")), NOW);
+        let (_, text) = sentence(&seen, NOW);
+        assert!(
+            text.starts_with("The event log has not answered since 06:00 UTC; "),
+            "{text}"
+        );
+        assert!(text.contains("; the real-time store has not"), "{text}");
+    }
+
+    #[test]
+    fn without_records_it_says_so() {
+        let mut seen = seen(0, None, None);
+        seen.log.look(Ok(LogSeen::default()), NOW);
+        assert_eq!(sentence(&seen, NOW).0, Level::Empty);
+    }
+}

@@ -1,0 +1,105 @@
+//! What became of one record, from what the log, the stores and the files already keep. Nothing is written.
+
+mod key;
+mod landing;
+mod log;
+mod model;
+mod outcome;
+mod stored;
+mod table;
+
+use std::path::PathBuf;
+
+pub use self::key::Key;
+pub use self::model::{
+    Cell, Difference, Explained, InLog, Landed, LastVerdict, Letter, Outcome, Part, Partition,
+    Place, PossibleLoad, Rejected, Row, State, Time, Trouble, Version,
+};
+pub use self::table::table;
+use crate::dataset::Dataset;
+use crate::error::Result;
+use crate::ports::batch_store::BatchStores;
+use crate::ports::event_log::EventLog;
+use crate::ports::realtime_store::RealtimeStores;
+use crate::run::Stop;
+
+/// What is asked, and who is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The dataset.
+    pub dataset: &'a Dataset,
+    /// The key.
+    pub key: &'a Key,
+    /// The consumer group that feeds the real-time store.
+    pub group: &'a str,
+    /// The event log.
+    pub log: &'a dyn EventLog,
+    /// The real-time store.
+    pub realtime: &'a dyn RealtimeStores,
+    /// The batch store.
+    pub batch: &'a dyn BatchStores,
+    /// Landing files besides those of the loads.
+    pub landing: &'a [PathBuf],
+    /// Ends a long search early; the answer is incomplete then.
+    pub stop: &'a Stop,
+}
+
+/// Asks everybody, without waiting for one that is down: what could not be found out is part of the answer.
+pub async fn explain(asked: &Asked<'_>) -> Explained {
+    let mut troubles = Vec::new();
+    let (realtime, batch, ledger) = tokio::join!(
+        stored::realtime(asked),
+        stored::batch(asked),
+        stored::ledger(asked)
+    );
+    let realtime = known(realtime, Part::Realtime, &mut troubles);
+    let batch = known(batch, Part::Batch, &mut troubles);
+    let kept: stored::Kept = known(ledger, Part::Ledger, &mut troubles);
+    let origin = realtime.as_ref().and_then(|row| row.origin);
+    let versions = log::versions(asked, origin).await.map(Some);
+    let in_log = known(versions, Part::Log, &mut troubles);
+    let dead_letters = log::dead_letters(asked, in_log.as_ref()).await;
+    let dead_letters = known(dead_letters, Part::DeadLetters, &mut troubles);
+    let (landing, rejects) = tokio::task::block_in_place(|| {
+        (
+            landing::search(asked, &kept.loads, &mut troubles),
+            landing::rejects(asked, &kept.loads, &mut troubles),
+        )
+    });
+    let loads = batch.as_ref();
+    let loads = loads.map(|row| stored::possible_loads(row, &kept.loads, &landing));
+    let both = realtime.as_ref().zip(batch.as_ref());
+    let differences = both.map(|(a, b)| stored::differences(asked.dataset, a, b));
+    let mut found = Explained {
+        dataset: asked.dataset.name.clone(),
+        key: asked.key.value.clone(),
+        outcome: Outcome {
+            state: State::Unknown,
+            text: String::new(),
+        },
+        differences: differences.unwrap_or_default(),
+        realtime,
+        batch,
+        loads: loads.unwrap_or_default(),
+        log: in_log,
+        dead_letters,
+        landing,
+        rejects,
+        verdict: kept.verdict,
+        troubles,
+    };
+    let newest = kept.loads.iter().filter_map(|load| load.info.newest).max();
+    found.outcome = outcome::outcome(&found, newest);
+    found
+}
+
+/// The result, or nothing and the trouble.
+fn known<T: Default>(result: Result<T>, part: Part, troubles: &mut Vec<Trouble>) -> T {
+    match result {
+        Ok(known) => known,
+        Err(error) => {
+            troubles.push(Trouble::new(part, &error));
+            T::default()
+        }
+    }
+}

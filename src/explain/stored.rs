@@ -1,0 +1,212 @@
+//! What the stores have of the record, and the batch store's ledger.
+
+use std::ops::ControlFlow;
+
+use super::Asked;
+use super::model::{Cell, Difference, Landed, LastVerdict, Place, PossibleLoad, Row, Time};
+use crate::dataset::{Dataset, Nulls};
+use crate::error::Result;
+use crate::ports::ledger::{LoadRecord, Verdict};
+use crate::ports::table_reader::{Provenance, StoredRow, TableReader, Visitor};
+use crate::record::row::{Digest, Origin, RowMeta, digest};
+use crate::record::value::Value;
+
+/// How many loads are looked at.
+const LOADS: u32 = 100;
+
+/// The real-time store's row.
+pub(super) async fn realtime(asked: &Asked<'_>) -> Result<Option<Row>> {
+    let table = asked.realtime.table(asked.dataset).await?;
+    let spec = &asked.dataset.realtime;
+    row(asked, table, asked.realtime.to_string(), &spec.table).await
+}
+
+/// The batch store's row.
+pub(super) async fn batch(asked: &Asked<'_>) -> Result<Option<Row>> {
+    let table = asked.batch.table(asked.dataset).await?;
+    let spec = &asked.dataset.batch;
+    row(asked, table, asked.batch.to_string(), &spec.table).await
+}
+
+/// The first row of the key, and how many there are.
+struct First<'a> {
+    dataset: &'a Dataset,
+    cells: Vec<Cell>,
+    rows: u64,
+}
+
+impl Visitor for First<'_> {
+    fn wants(&mut self, _: &Value<'_>) -> bool {
+        true
+    }
+
+    fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
+        self.rows += 1;
+        if self.rows == 1 {
+            let fields = self.dataset.fields.iter().enumerate();
+            let cell = |(i, field): (usize, &crate::dataset::Field)| Cell {
+                name: field.name.clone(),
+                value: row.values[i].owned(),
+                foreign: row
+                    .foreign
+                    .iter()
+                    .find(|foreign| foreign.field == i)
+                    .map(|foreign| foreign.found.clone()),
+            };
+            self.cells = fields.map(cell).collect();
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+async fn row(
+    asked: &Asked<'_>,
+    mut table: Box<dyn TableReader>,
+    store: String,
+    name: &str,
+) -> Result<Option<Row>> {
+    let keys = [asked.key.value.clone()];
+    let mut first = First {
+        dataset: asked.dataset,
+        cells: Vec::new(),
+        rows: 0,
+    };
+    table.read(&keys, &mut first).await?;
+    if first.rows == 0 {
+        return Ok(None);
+    }
+    let kept = table.provenance(&keys).await?.into_iter().next();
+    let event_time = match first.cells[asked.dataset.event.time].value {
+        Value::Timestamp(time) => Some(time),
+        _ => None,
+    };
+    let origin = kept.as_ref().and_then(|kept| kept.origin);
+    Ok(Some(Row {
+        store,
+        table: name.into(),
+        rows: first.rows,
+        event_time: event_time.map(Time),
+        origin: origin.map(|Origin { partition, offset }| Place { partition, offset }),
+        write_timestamps: kept.as_ref().and_then(|kept| kept.write_timestamps),
+        is_as_written: kept
+            .and_then(|kept| is_as_written(asked.dataset, &first.cells, event_time, &kept)),
+        values: first.cells,
+    }))
+}
+
+/// Whether the values are those that rtp wrote; none if the store keeps nothing that tells.
+fn is_as_written(
+    dataset: &Dataset,
+    cells: &[Cell],
+    event_time: Option<i64>,
+    kept: &Provenance,
+) -> Option<bool> {
+    // What an event leaves alone has the write timestamp of an older one.
+    let written = kept
+        .write_timestamps
+        .filter(|_| dataset.nulls == Nulls::Write);
+    if kept.digest.is_none() && written.is_none() {
+        return None;
+    }
+    let is_foreign = cells.iter().any(|cell| cell.foreign.is_some());
+    let Some(event_time) = event_time.filter(|_| !is_foreign) else {
+        return Some(false);
+    };
+    let values: Vec<Value<'_>> = cells.iter().map(|cell| cell.value.clone()).collect();
+    let meta = RowMeta {
+        event_time,
+        digest: digest(dataset, &values, &mut Vec::new()),
+        origin: Origin::default(),
+    };
+    let has_digest = |known: Digest| known == meta.digest;
+    let has_time = |[oldest, newest]: [i64; 2]| {
+        let expected = meta.write_timestamp();
+        oldest == expected && newest == expected
+    };
+    Some(kept.digest.is_none_or(has_digest) && written.is_none_or(has_time))
+}
+
+/// The columns in which both rows differ.
+pub(super) fn differences(dataset: &Dataset, realtime: &Row, batch: &Row) -> Vec<Difference> {
+    let shown = |cell: &Cell| match &cell.foreign {
+        Some(found) => found.clone().into(),
+        None => serde_json::to_value(&cell.value).unwrap_or_default(),
+    };
+    let both = realtime.values.iter().zip(&batch.values);
+    let differ = both.filter(|(a, b)| {
+        let is_left_alone = dataset.nulls == Nulls::Unset && b.value == Value::Null;
+        (&a.value, &a.foreign) != (&b.value, &b.foreign) && !is_left_alone
+    });
+    differ
+        .map(|(a, b)| Difference {
+            column: a.name.clone(),
+            realtime: shown(a),
+            batch: shown(b),
+        })
+        .collect()
+}
+
+/// The last loads, and the last verdict.
+#[derive(Default)]
+pub(super) struct Kept {
+    pub(super) loads: Vec<LoadRecord>,
+    pub(super) verdict: Option<LastVerdict>,
+}
+
+pub(super) async fn ledger(asked: &Asked<'_>) -> Result<Kept> {
+    let mut ledger = asked.batch.ledger(asked.dataset).await?;
+    let loads = ledger.loads(LOADS).await?;
+    let verdict = ledger.verdicts(1).await?.into_iter().next();
+    let key = asked.key.value.to_string();
+    Ok(Kept {
+        loads,
+        verdict: verdict.map(|verdict| last_verdict(&key, &verdict)),
+    })
+}
+
+fn last_verdict(key: &str, verdict: &Verdict) -> LastVerdict {
+    let named = verdict.samples.iter();
+    let named = named.filter(|(_, keys)| keys.iter().any(|sample| sample == key));
+    LastVerdict {
+        run_id: verdict.run_id.clone(),
+        ended_at: Time(verdict.ended_at),
+        agrees: verdict.agrees,
+        classes: named.map(|(class, _)| class.clone()).collect(),
+    }
+}
+
+/// The loads that may have written the batch store's row: those whose input has the record with the row's event time; if
+/// no file is left that shows it, the first one that had records as new as the row.
+pub(super) fn possible_loads(
+    row: &Row,
+    loads: &[LoadRecord],
+    landing: &[Landed],
+) -> Vec<PossibleLoad> {
+    let Some(Time(time)) = row.event_time else {
+        return Vec::new();
+    };
+    let possible = |load: &LoadRecord, evidence: String| PossibleLoad {
+        run_id: load.info.run_id.clone(),
+        loaded_at: Time(load.loaded_at),
+        mode: load.mode.clone(),
+        evidence,
+    };
+    let has_it = |load: &LoadRecord| {
+        let run = &load.info.run_id;
+        let mut landed = landing.iter();
+        let line = landed.find(|l| l.event_time == row.event_time && l.loads.contains(run))?;
+        let evidence = format!("{} line {} has this version", line.file, line.line);
+        Some(possible(load, evidence))
+    };
+    let sure: Vec<PossibleLoad> = loads.iter().filter_map(has_it).collect();
+    if !sure.is_empty() {
+        return sure;
+    }
+    let fits = |load: &&LoadRecord| load.info.newest.is_some_and(|newest| newest >= time);
+    let first = loads.iter().rev().find(fits); // the newest comes first in the list
+    let evidence = "it is the first known load with records as new as this one";
+    first
+        .map(|load| possible(load, evidence.into()))
+        .into_iter()
+        .collect()
+}

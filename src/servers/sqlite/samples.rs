@@ -1,0 +1,176 @@
+//! The dashboard's samples, in a small file of their own or in memory.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, params};
+
+use crate::error::Result;
+use crate::ports::sample_store::{Sample, SampleStore};
+use crate::servers::sqlite::{self, Missing};
+
+/// Page cache.
+const CACHE_KIB: u32 = 512;
+
+/// The steps by which samples are kept, in milliseconds, and for how long; the last one for ever, which is 9,000 rows a
+/// year.
+const TIERS: [(i64, i64); 3] = [
+    (5_000, 2 * 3_600_000),
+    (60_000, 8 * 86_400_000),
+    (3_600_000, i64::MAX),
+];
+
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS samples (
+  tier INTEGER NOT NULL,
+  step INTEGER NOT NULL,
+  at INTEGER NOT NULL,
+  produced INTEGER,
+  committed INTEGER,
+  lag_records INTEGER,
+  lag_ms INTEGER,
+  PRIMARY KEY (tier, step)
+) WITHOUT ROWID";
+
+/// An open store.
+#[derive(Debug)]
+pub struct SqliteSamples {
+    db: Connection,
+    path: PathBuf,
+}
+
+impl SqliteSamples {
+    /// Opens a file, which is created if it is missing; none: in memory.
+    pub fn open(path: Option<&Path>) -> Result<Self> {
+        let (db, path) = match path {
+            Some(path) => (sqlite::open(path, Missing::Create, CACHE_KIB)?, path),
+            None => {
+                let db = sqlite::fail(Connection::open_in_memory(), "open", Path::new("memory"));
+                (db?, Path::new("memory"))
+            }
+        };
+        sqlite::fail(db.execute_batch(TABLE), "create a table in", path)?;
+        Ok(SqliteSamples {
+            db,
+            path: path.into(),
+        })
+    }
+
+    fn insert(&self, s: &Sample) -> rusqlite::Result<()> {
+        let tx = self.db.unchecked_transaction()?;
+        for (tier, (width, kept)) in (0_i64..).zip(TIERS) {
+            tx.prepare_cached(
+                "INSERT OR REPLACE INTO samples VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                tier,
+                s.at.div_euclid(width),
+                s.at,
+                s.produced,
+                s.committed,
+                s.lag_records,
+                s.lag_ms
+            ])?;
+            let oldest = s.at.saturating_sub(kept).div_euclid(width);
+            tx.prepare_cached("DELETE FROM samples WHERE tier = ?1 AND step < ?2")?
+                .execute([tier, oldest])?;
+        }
+        tx.commit()
+    }
+
+    fn select(&self, from: i64, step: i64) -> rusqlite::Result<Vec<Sample>> {
+        // The coarsest that is fine enough.
+        let tier = TIERS.iter().rposition(|(width, _)| *width <= step);
+        let tier = i64::try_from(tier.unwrap_or(0)).unwrap_or(0);
+        // Beside max(at), SQLite gives the other columns of the row that has it.
+        let select = "SELECT max(at), produced, committed, lag_records, lag_ms FROM samples
+            WHERE tier = ?1 AND at >= ?2 GROUP BY at / ?3 ORDER BY 1";
+        let mut select = self.db.prepare_cached(select)?;
+        let rows = select.query_map([tier, from, step.max(1)], |row| {
+            Ok(Sample {
+                at: row.get(0)?,
+                produced: row.get(1)?,
+                committed: row.get(2)?,
+                lag_records: row.get(3)?,
+                lag_ms: row.get(4)?,
+            })
+        })?;
+        rows.collect()
+    }
+}
+
+#[async_trait]
+impl SampleStore for SqliteSamples {
+    async fn add(&mut self, sample: &Sample) -> Result<()> {
+        let added = tokio::task::block_in_place(|| self.insert(sample));
+        sqlite::fail(added, "write to", &self.path)
+    }
+
+    async fn oldest(&mut self) -> Result<Option<i64>> {
+        let select = || {
+            self.db
+                .query_row("SELECT min(at) FROM samples", [], |row| row.get(0))
+        };
+        sqlite::fail(tokio::task::block_in_place(select), "read", &self.path)
+    }
+
+    async fn since(&mut self, from: i64, step_ms: i64) -> Result<Vec<Sample>> {
+        let read = tokio::task::block_in_place(|| self.select(from, step_ms));
+        sqlite::fail(read, "read", &self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(at: i64) -> Sample {
+        Sample {
+            at,
+            produced: Some(at / 1_000),
+            ..Sample::default()
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn old_samples_are_thinned_and_new_ones_are_not() {
+        let mut store = SqliteSamples::open(None).unwrap();
+        assert_eq!(store.oldest().await.unwrap(), None);
+        let hours = 30;
+        // One a minute; the bound would be the same for one a second.
+        for minute in 0..hours * 60 {
+            store.add(&sample(minute * 60_000)).await.unwrap();
+        }
+        let count = |sql: &str| -> i64 { store.db.query_row(sql, [], |r| r.get(0)).unwrap() };
+        assert_eq!(count("SELECT count(*) FROM samples WHERE tier = 0"), 121);
+        assert_eq!(count("SELECT count(*) FROM samples WHERE tier = 1"), 1_800);
+        assert_eq!(count("SELECT count(*) FROM samples WHERE tier = 2"), 30);
+        assert_eq!(store.oldest().await.unwrap(), Some(0));
+        let hourly = store.since(0, 3_600_000).await.unwrap();
+        assert_eq!(hourly.len(), 30);
+        assert_eq!(
+            hourly[0],
+            sample(59 * 60_000),
+            "the last sample of the hour"
+        );
+        let quarters = store.since(3_600_000, 900_000).await.unwrap();
+        assert_eq!((quarters.len(), quarters[0]), (29 * 4, sample(74 * 60_000)));
+        let fine = store
+            .since(hours * 3_600_000 - 600_000, 5_000)
+            .await
+            .unwrap();
+        assert_eq!(fine.len(), 10);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn samples_outlive_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/dashboard.db");
+        for at in [5_000, 10_000] {
+            let mut store = SqliteSamples::open(Some(&path)).unwrap();
+            store.add(&sample(at)).await.unwrap();
+        }
+        let mut store = SqliteSamples::open(Some(&path)).unwrap();
+        let all = store.since(0, 5_000).await.unwrap();
+        assert_eq!(all, [sample(5_000), sample(10_000)]);
+    }
+}

@@ -1,0 +1,179 @@
+// Every panel shows the numbers of a known state, and what changes in them.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { text, texts, until, useBrowser, withPage } from "./harness.mjs";
+import { KEY, letter } from "./states.mjs";
+
+useBrowser();
+const NOW = Date.UTC(2026, 10, 28, 14, 2, 5);
+
+test("the top: the sentence, its level in a word, four numbers", () =>
+  withPage({ now: NOW }, async ({ page }) => {
+    assert.equal(await text(page, "#words"), "Both layers agree: 1 000 000 rows, checked 2 minutes ago; the stream is 0.4 s behind.");
+    assert.equal(await page.getAttribute("#sentence", "data-level"), "ok");
+    assert.equal(await text(page, "#kind"), "In order");
+    assert.deepEqual(await texts(page, "#headline .figure"), ["1 004", "0.4 s", "≈ 1 000 000", "1 000 000", "7"]);
+    assert.deepEqual(await texts(page, "#headline .under"), ["into the event log", "412 records to go", "events that broke a rule"]);
+    assert.deepEqual(await page.locator("#headline a").evaluateAll((links) => links.map((link) => link.getAttribute("href"))), ["#ingestion", "#ingestion", "#layers", "#ingestion"]);
+    assert.match(await text(page, "#clock"), /^14:02:\d\d UTC$/);
+    assert.equal(await page.title(), "users · rtp dashboard");
+  }));
+
+test("ingestion: rates, lag, dead letters with their reasons, and the same as tables", () =>
+  withPage({ now: NOW }, async ({ page }) => {
+    assert.deepEqual(await texts(page, "#ingestion .strip .value"), ["1 012 /s", "1 004 /s", "999 /s", "0 /s", "412", "0.4 s", "5"]);
+    await until(page, "#ingestion .strip:nth-child(4) .peak", /^peak 2\d(\.\d)? k \/s$/);
+    assert.deepEqual((await texts(page, "#ingestion .letters .what")).slice(0, 2), ['type Registered date: expected a timestamp, got "2008-13-01"', "required Id: missing"]);
+    assert.deepEqual((await texts(page, "#ingestion .letters .when")).slice(0, 2), ["4 minutes ago", "11 minutes ago"]);
+    assert.equal(await text(page, "#ingestion .letters li:nth-child(2) .where"), "partition 1, offset 40");
+    await page.click("#rates-numbers summary");
+    await until(page, "#rates-numbers tbody tr th", "14:02:05");
+    assert.deepEqual((await texts(page, "#rates-numbers tbody tr:first-child td")).slice(1), ["1 004.2", "998.6", "0", "412", "0.41"]);
+    await page.click("#partitions-numbers summary");
+    await until(page, "#partitions-numbers tbody", "0 140 1 131 2 141");
+    await page.click("#letters-numbers summary");
+    await until(page, "#letters-numbers tbody tr:nth-child(2)", "28 Nov 2026, 13:51:05 UTC partition 1, offset 40 required id missing –");
+  }));
+
+test("ingestion: the cursor shows the numbers of its moment, with the keyboard, too", () =>
+  withPage({ now: NOW }, async ({ page }) => {
+    await page.waitForFunction(() => document.querySelector("#ingestion .peak").textContent);
+    await page.focus("#ingestion .frame");
+    await page.keyboard.press("ArrowLeft");
+    await until(page, "#ingestion .readout", "28 Nov 2026, 14:02:05 UTC");
+    for (let step = 0; step < 16; step++) await page.keyboard.press("ArrowLeft");
+    await until(page, "#ingestion .readout", /^28 Nov 2026, 13:58:05 UTC · dead letter: Registered date: expected a timestamp/);
+    await page.mouse.move(0, 0);
+    const box = await page.locator("#ingestion .strip:first-child .chart").boundingBox();
+    await page.mouse.move(box.x + box.width / 2, box.y + 10);
+    await until(page, "#ingestion .readout", /^28 Nov 2026, 13:3[12]:\d\d UTC/);
+    await page.mouse.move(0, 0);
+    await until(page, "#ingestion .readout", "");
+    await until(page, "#ingestion .strip .value", "1 012 /s");
+  }));
+
+test("event time: the histograms, p50 and p99", () =>
+  withPage({ now: NOW }, async ({ page }) => {
+    assert.deepEqual(await texts(page, "#event_time .mark"), ["p50 0.4 s", "p99 4.6 s"]);
+    assert.deepEqual(await texts(page, "#event_time figure:first-child .ticks span"), ["13:02", "13:32", "14:02"]);
+    assert.equal(await page.locator("#event_time figure:first-child .plot i").count(), 60);
+    await page.click("#lateness-numbers summary");
+    await until(page, "#lateness-numbers tbody tr:nth-child(4)", "0.2 s to 0.5 s 88 700");
+    await until(page, "#lateness-numbers tbody tr:last-child", "over 5 min 12");
+    const tallest = await page.locator("#event_time figure:nth-child(2) .plot i").evaluateAll((bars) => bars.map((bar) => bar.style.getPropertyValue("--v")).indexOf("100.00%"));
+    assert.equal(tallest, 3);
+  }));
+
+test("layers: both sides, the verdict, its trend", () =>
+  withPage({ now: NOW }, async ({ page }) => {
+    assert.deepEqual(await texts(page, "#layers .sides tbody tr"), [
+      "rows ≈ 1 000 000 1 000 000",
+      "newest event now 3 minutes ago",
+      "last write now 2 minutes ago",
+      "complete up to always open 13:59",
+      "last load streams upsert, 120 480 written, 2 minutes ago",
+    ]);
+    assert.match(await text(page, "#layers .judged"), /^Both layers agree checked 2 minutes ago in 12 s: 1 000 000 against 1 000 000 rows$/);
+    await until(page, "#layers .trend .note", "25 verdicts, 2 of them with differences");
+    assert.equal(await page.locator("#layers .trend i.differs").count(), 2);
+  }));
+
+test("layers: differences by class, those that fail first, with keys that open their explanation", () =>
+  withPage({ state: "differs", now: NOW }, async ({ page }) => {
+    assert.match(await text(page, "#layers .judged strong"), /^10 keys differ; 1 should not$/);
+    assert.deepEqual(await texts(page, "#layers .classes b"), ["Lost", "Dead letter", "In flight"]);
+    assert.deepEqual(await texts(page, "#layers .classes .number"), ["1", "7", "2"]);
+    assert.equal(await text(page, "#layers .classes li:first-child .meaning"), "in no store, dead letter or reject, and not on its way");
+    assert.equal(await text(page, "#layers .classes li:nth-child(2) .keys .note"), "and 5 more");
+    assert.equal(await text(page, "#layers .by-column"), "by column: last_name 1, email 1");
+    await page.click(`#layers [data-explain="${KEY}"]`);
+    await until(page, "#explain .summary", /^Lost: the event was produced and read/);
+    assert.deepEqual((await texts(page, "#explain .cards li:first-child")).slice(0, 2), ["File .rtp/landing/2026-11-27.ndjson Line 4 211", "Topic user_events Partition 1 Offset 33 871 Produced at 28 Nov 2026, 13:02:05 UTC Event time 28 Nov 2026, 13:02:04 UTC Run id day-2026-11-27 Committed yes"]);
+  }));
+
+test("profiles: shares of the batch layer and of the live events, in the right order", () =>
+  withPage({ now: NOW }, async ({ page }) => {
+    assert.deepEqual(await texts(page, "#profiles > header .legend"), ["batch, 2026-11-27", "live since 09:02"]);
+    assert.deepEqual(await texts(page, "#profiles h3"), ["Nationality", "Age band", "Gender", "Email domain", "Registrations by month", "Events by hour"]);
+    assert.deepEqual(await texts(page, "#profiles figure:nth-child(1) .name"), ["US", "GB", "FR", "DE", "BR", "CA", "15 others"]);
+    assert.match(await text(page, "#profiles figure:nth-child(1) li"), /^US 8\.1 %/);
+    assert.deepEqual(await texts(page, "#profiles figure:nth-child(2) .name"), ["20-29", "30-39", "40-49", "50-59", "60-69", "70-79", "not given"]);
+    assert.equal(await page.locator("#profiles figure:nth-child(5) .plot i").count(), 179);
+    await page.click("#profile-gender-numbers summary");
+    await until(page, "#profile-gender-numbers tbody tr", "female 506 100 51 % 93 978 52 %");
+  }));
+
+test("pipeline: stages, servers, heartbeat", () =>
+  withPage({ state: "away", now: NOW }, async ({ page }) => {
+    assert.deepEqual(await texts(page, "#pipeline .stage"), [
+      "fetch running 3 seconds ago 1 012 records/s",
+      "produce running now",
+      "stream failed 3 minutes ago waits for the store",
+      "load-batch done 2 minutes ago · 4.2 s upsert, 120 480 rows",
+      "verify done 2 minutes ago · 12 s agrees",
+      "aggregate done 9 hours ago · 3.1 s 2026-11-27",
+    ]);
+    assert.deepEqual(await texts(page, "#pipeline .group:first-child li"), [
+      "event log answers since 09:02 kafka://127.0.0.1:9092",
+      "real-time store away since 13:59: connection refused cassandra://127.0.0.1:9042",
+      "batch store answers since 09:02 postgres://rtp@127.0.0.1:5432/rtp",
+    ]);
+    assert.equal(await text(page, "#pipeline .group:last-child li:nth-child(2)"), "real-time store no answer: connection refused");
+  }));
+
+test("a server that is away: its numbers stay, greyed, with since when", () =>
+  withPage({ state: "away", now: NOW }, async ({ page, server }) => {
+    assert.equal(await text(page, "#layers > header .note"), "real-time store away since 13:59");
+    assert.deepEqual(await texts(page, "#headline .value.stale .figure"), ["≈ 1 000 000"]);
+    assert.deepEqual(await texts(page, "#layers td.stale strong"), ["≈ 1 000 000"]);
+    assert.equal(await page.locator("#ingestion.stale").count(), 0);
+    server.patch({ servers: { realtime_store: { up: true, since: NOW, message: null } }, sentence: { level: "ok", text: "Both layers agree." } });
+    await until(page, "#words", "Both layers agree.");
+    assert.equal(await page.locator(".stale").count(), 0);
+  }));
+
+test("an event appears within two seconds", () =>
+  withPage({}, async ({ page, server }) => {
+    const next = letter(Date.now(), 99, { message: "expected a timestamp, got \"yesterday\"" });
+    server.patch({
+      now: Date.now(),
+      headline: { events_per_second: 1234.4, lag_records: 1, dead_letters: 8, rows: { realtime: { count: 1_000_001 } } },
+      ingestion: { rates: { stream: 1234.4 }, dead_letters: [next, ...server.state.ingestion.dead_letters] },
+      layers: { realtime: { count: 1_000_001, exact: true } },
+    });
+    await until(page, "#headline .figure", "1 234", 2000);
+    assert.deepEqual(await texts(page, "#headline .figure"), ["1 234", "0.4 s", "≈ 1 000 001", "1 000 000", "8"]);
+    assert.equal(await text(page, "#headline li:nth-child(2) .under"), "1 record to go");
+    assert.equal(await text(page, "#ingestion .letters .what"), 'type Registered date: expected a timestamp, got "yesterday"');
+    assert.equal(await text(page, "#layers .sides strong"), "1 000 001");
+  }));
+
+test("an empty pipeline: each panel says what fills it, with the command to copy", () =>
+  withPage({ state: "empty", now: NOW }, async ({ page }) => {
+    const commands = (panel) => texts(page, `#${panel} .command code`);
+    assert.deepEqual(await commands("ingestion"), ["rtp fetch --count 1000 | rtp produce"]);
+    assert.deepEqual(await commands("event_time"), ["rtp stream --until-end"]);
+    assert.deepEqual(await commands("layers"), ["rtp load-batch .rtp/landing/2026-11-28.ndjson", "rtp verify"]);
+    assert.deepEqual(await commands("profiles"), ["rtp aggregate --date 2026-11-27"]);
+    assert.deepEqual(await commands("pipeline"), ["just run-dag"]);
+    assert.equal(await text(page, "#ingestion .advice p"), "No event has arrived yet.");
+    assert.deepEqual(await texts(page, "#headline .figure"), ["0", "–", "0", "0", "0"]);
+    await page.click("#ingestion .copy[data-copy^=rtp]");
+    assert.equal(await page.evaluate(() => navigator.clipboard.readText()), "rtp fetch --count 1000 | rtp produce");
+  }));
+
+test("large numbers are short, with the exact one at hand", () =>
+  withPage({ now: NOW }, async ({ page, server }) => {
+    server.patch({ headline: { events_per_second: 1_234_567, rows: { batch: { count: 1_234_567_890 } } } });
+    await until(page, "#headline .figure", "1.23 M");
+    assert.equal(await page.getAttribute("#headline .figure", "data-tip"), "1\u202f234\u202f567");
+    assert.match(await text(page, "#headline a"), /\(1 234 567\)/);
+    const shown = () => page.locator("#headline .figure").first().evaluate((figure) => getComputedStyle(figure, "::after").visibility);
+    assert.equal(await shown(), "hidden");
+    await page.locator("#headline a").first().focus();
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Shift+Tab");
+    assert.equal(await shown(), "visible");
+    assert.deepEqual((await texts(page, "#headline .figure")).slice(2), ["≈ 1 000 000", "1.23 G", "7"]);
+  }));

@@ -1,0 +1,233 @@
+//! What the dashboard shows, as it changes.
+
+use serde_json::{Value, json};
+
+use super::{Dashboard, lines, load, stream};
+use crate::common::Place;
+
+/// Applies a merge patch (RFC 7396).
+fn apply(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let map = target.as_object_mut().unwrap();
+    for (name, value) in patch {
+        match value {
+            Value::Null => drop(map.remove(name)),
+            _ => apply(map.entry(name.clone()).or_insert(Value::Null), value),
+        }
+    }
+}
+
+#[test]
+fn it_shows_what_is_in_the_log_and_in_both_stores() {
+    let place = Place::ready();
+    load(&place, &lines(0..5, 10, "a@x"));
+    stream(&place, &(lines(0..5, 10, "a@x") + &lines(5..8, 20, "b@x")));
+    let bad = place.rtp(&["produce"], b"{\"id\":\"7\"}\n");
+    assert_eq!(bad.status, 1);
+    assert!(place.rtp(&["verify"], b"").status < 2);
+    let produced = place.rtp(&["produce"], lines(8..10, 20, "c@x").as_bytes());
+    assert_eq!(produced.status, 0);
+    let dashboard = Dashboard::start(&place, &[]);
+    let state = dashboard.until("looked at", |state| {
+        let is_up = |server: &str| state["servers"][server]["up"] == true;
+        is_up("event_log") && is_up("realtime_store") && is_up("batch_store")
+    });
+    assert_eq!(
+        (&state["version"], &state["dataset"]),
+        (&1.into(), &"users".into())
+    );
+    let headline = &state["headline"];
+    assert_eq!(
+        headline["rows"]["realtime"],
+        json!({"count": 8, "exact": true})
+    );
+    assert_eq!(
+        headline["rows"]["batch"],
+        json!({"count": 5, "exact": true})
+    );
+    assert_eq!(
+        (&headline["lag_records"], &headline["dead_letters"]),
+        (&2.into(), &1.into())
+    );
+    assert!(
+        headline["lag_seconds"].as_f64().unwrap() > 0.0,
+        "{headline}"
+    );
+    let letter = &state["ingestion"]["dead_letters"][0];
+    assert_eq!(
+        (&letter["rule"], &letter["field"]),
+        (&"bad_uuid".into(), &"id".into()),
+        "{letter}"
+    );
+    let counts = state["event_time"]["histogram"]["counts"]
+        .as_array()
+        .unwrap();
+    assert_eq!(counts.iter().filter_map(Value::as_u64).sum::<u64>(), 10);
+    let batch = &state["layers"]["batch"];
+    assert_eq!(
+        batch["boundary"],
+        rtp::time::parse_time("2026-11-01T00:00:10Z")
+            .unwrap()
+            .as_millisecond()
+    );
+    assert_eq!(batch["last_load"]["written"], 5);
+    let stages = state["pipeline"]["stages"].as_array().unwrap();
+    let status = |name: &str| {
+        let stage = stages.iter().find(|stage| stage["name"] == name).unwrap();
+        stage["status"].as_str().unwrap().to_string()
+    };
+    assert_eq!(
+        (status("load-batch"), status("aggregate")),
+        ("done".into(), "never".into())
+    );
+    assert_eq!(state["pipeline"]["heartbeat"].as_array().unwrap().len(), 3);
+    let commands: Vec<&Value> = state["next"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|next| &next["command"])
+        .collect();
+    assert!(
+        commands.contains(&&"rtp aggregate --date today".into()),
+        "{commands:?}"
+    );
+    let metrics = dashboard.get("/metrics");
+    for part in ["rtp_build_info{", "command=\"dashboard\""] {
+        assert!(metrics.body.contains(part), "{metrics:?}");
+    }
+    let series = dashboard.get("/api/v1/series?range=15m").json();
+    let steps = series["t"].as_array().unwrap().len();
+    assert_eq!(
+        (series["step_s"].clone(), &series["range"]),
+        (5.into(), &"15m".into())
+    );
+    for name in ["produce", "stream", "load", "fetch"] {
+        assert_eq!(
+            series["rates"][name].as_array().unwrap().len(),
+            steps,
+            "{name}"
+        );
+    }
+    let loaded = series["rates"]["load"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_f64);
+    assert_eq!(loaded.sum::<f64>() * 5.0, 5.0);
+    assert_eq!(series["dead_letters"].as_array().unwrap().len(), 1);
+    dashboard.stop();
+}
+
+#[test]
+fn nothing_is_written_by_looking() {
+    let place = Place::ready();
+    stream(&place, &lines(0..3, 10, "a@x"));
+    let tables = [
+        (
+            ".rtp/log.db",
+            "SELECT count(*) || ',' || (SELECT count(*) FROM group_offsets) FROM topics",
+        ),
+        (".rtp/realtime.db", "SELECT count(*) FROM rtp_heartbeat"),
+        (".rtp/batch.db", "SELECT count(*) FROM rtp_heartbeat"),
+    ];
+    let before = tables.map(|(file, sql)| place.query(file, sql));
+    let dashboard = Dashboard::start(&place, &[]);
+    dashboard.until("looked at", |state| state["headline"]["lag_records"] == 0);
+    dashboard.stop();
+    assert_eq!(tables.map(|(file, sql)| place.query(file, sql)), before);
+}
+
+#[test]
+fn an_event_stream_begins_with_the_state_and_goes_on_with_its_changes() {
+    let place = Place::ready();
+    let dashboard = Dashboard::start(&place, &[]);
+    dashboard.until("looked at", |state| state["headline"]["lag_records"] == 0);
+    let mut events = dashboard.events();
+    let (name, mut id, mut state) = events.next();
+    assert_eq!(name, "state");
+    assert_eq!(state["sentence"]["level"], "empty");
+    let produced = place.rtp(&["produce"], lines(0..3, 10, "a@x").as_bytes());
+    assert_eq!(produced.status, 0);
+    while state["headline"]["lag_records"] != 3 {
+        let (name, next, patch) = events.next();
+        assert_eq!((name.as_str(), next), ("patch", id + 1));
+        assert!(patch["now"].is_i64(), "{patch}");
+        apply(&mut state, &patch);
+        id = next;
+    }
+    // Somebody who comes later gets the same state.
+    let (name, later, whole) = dashboard.events().next();
+    assert_eq!(name, "state");
+    assert!(later >= id);
+    assert_eq!(whole["headline"]["lag_records"], 3);
+    // A stop ends the streams, and does not wait for the readers.
+    dashboard.stop();
+}
+
+#[test]
+fn a_store_goes_away_and_comes_back_and_the_last_numbers_stay() {
+    let place = Place::ready();
+    stream(&place, &lines(0..4, 10, "a@x"));
+    let dashboard = Dashboard::start(&place, &[]);
+    let rows = |state: &Value| state["headline"]["rows"]["realtime"]["count"].clone();
+    dashboard.until("there", |state| rows(state) == 4);
+    let (file, aside) = (place.path(".rtp/realtime.db"), place.path("aside.db"));
+    std::fs::rename(&file, &aside).unwrap();
+    let away = dashboard.until("away", |state| {
+        state["servers"]["realtime_store"]["up"] == false
+    });
+    assert_eq!(rows(&away), 4);
+    assert_eq!(away["sentence"]["level"], "away");
+    let text = away["sentence"]["text"].as_str().unwrap();
+    assert!(
+        text.starts_with("The real-time store has not answered since "),
+        "{text}"
+    );
+    let server = &away["servers"]["realtime_store"];
+    assert!(
+        server["message"]
+            .as_str()
+            .unwrap()
+            .contains("does not exist"),
+        "{server}"
+    );
+    assert!(server["since"].as_i64().unwrap() > away["started"].as_i64().unwrap());
+    assert_eq!(away["servers"]["event_log"]["up"], true);
+    std::fs::rename(&aside, &file).unwrap();
+    let back = dashboard.until("back", |state| {
+        state["servers"]["realtime_store"]["up"] == true
+    });
+    assert_eq!(
+        (rows(&back), &back["servers"]["realtime_store"]["message"]),
+        (4.into(), &Value::Null)
+    );
+    dashboard.stop();
+}
+
+#[test]
+fn the_history_outlives_the_run_and_is_in_memory_where_nothing_can_be_written() {
+    let place = Place::ready();
+    stream(&place, &lines(0..4, 10, "a@x"));
+    let lag = |dashboard: &Dashboard| -> Vec<u64> {
+        let series = dashboard.get("/api/v1/series?range=1h").json();
+        let lag = series["lag_records"].as_array().unwrap().iter();
+        lag.filter_map(Value::as_u64).collect()
+    };
+    let dashboard = Dashboard::start(&place, &["--history", "h/history.db"]);
+    crate::common::eventually("a sample", || !lag(&dashboard).is_empty());
+    dashboard.stop();
+    let dashboard = Dashboard::start(&place, &["--history", "h/history.db"]);
+    assert!(!lag(&dashboard).is_empty());
+    dashboard.stop();
+    place.write("file", "");
+    let dashboard = Dashboard::start(&place, &["--history", "file/history.db"]);
+    crate::common::eventually("a sample", || !lag(&dashboard).is_empty());
+    let said = dashboard.stop();
+    assert!(said.contains("the history is kept in memory"), "{said}");
+}

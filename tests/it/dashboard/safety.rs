@@ -1,0 +1,199 @@
+//! Who may read the dashboard, and what a browser may do with it.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::Dashboard;
+use crate::common::Place;
+
+const TOKEN: &str = "correct-horse-battery-staple";
+
+fn place_with_token(mode: u32) -> Place {
+    let place = Place::ready();
+    place.write("token", TOKEN);
+    std::fs::set_permissions(place.path("token"), std::fs::Permissions::from_mode(mode)).unwrap();
+    place
+}
+
+#[test]
+fn only_reading_is_possible_and_only_by_the_servers_own_name() {
+    let place = Place::ready();
+    let dashboard = Dashboard::start(&place, &[]);
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
+        let refused = dashboard.ask(method, "/api/v1/users", "");
+        refused.is_problem(405, "read-only", "GET or HEAD");
+        assert_eq!(refused.header("allow"), Some("GET, HEAD"));
+    }
+    let body = dashboard.ask("GET", "/", "Content-Length: 3\r\n");
+    body.is_problem(413, "has a body", "without a body");
+    let long = format!("/?x={}", "x".repeat(5_000));
+    dashboard.get(&long).is_problem(414, "5004 bytes", "4096");
+    // The rest of what is too long is not read, so the answer may be lost with the connection.
+    let huge = "x".repeat(40_000);
+    let huge = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {huge}\r\n\r\n");
+    if let Ok(answer) = dashboard.try_send(&huge) {
+        assert_eq!(answer.status, 431);
+    }
+    let named = |host: &str| {
+        dashboard.send(&format!(
+            "GET /api/v1/state HTTP/1.1\r\nConnection: close\r\n{host}\r\n"
+        ))
+    };
+    named("Host: rebound.example.org\r\n").is_problem(
+        421,
+        "not called `rebound.example.org`",
+        "localhost",
+    );
+    named("Host: localhost\r\nHost: example.org\r\n").is_problem(421, "not called", "one Host");
+    named("").is_problem(400, "names no host", "Host");
+    for host in ["localhost", "127.0.0.1:1", "[::1]:8501"] {
+        assert_eq!(named(&format!("Host: {host}\r\n")).status, 200, "{host}");
+    }
+    dashboard.stop();
+}
+
+#[test]
+fn every_answer_tells_browsers_to_do_nothing_else_with_it() {
+    let place = Place::ready();
+    let dashboard = Dashboard::start(&place, &[]);
+    for path in [
+        "/",
+        "/api/v1/state",
+        "/api/v1/users",
+        "/metrics",
+        "/nowhere",
+        "/assets/style.css",
+    ] {
+        let answer = dashboard.get(path);
+        let csp = answer.header("content-security-policy").unwrap();
+        for directive in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "frame-ancestors 'none'",
+            "form-action 'none'",
+        ] {
+            assert!(csp.contains(directive), "{path}: {csp}");
+        }
+        assert_eq!(
+            answer.header("x-content-type-options"),
+            Some("nosniff"),
+            "{path}"
+        );
+        assert_eq!(
+            answer.header("referrer-policy"),
+            Some("no-referrer"),
+            "{path}"
+        );
+        assert_eq!(answer.header("access-control-allow-origin"), None, "{path}");
+        let is_file = path == "/" || path.starts_with("/assets");
+        let cached = if is_file { "no-cache" } else { "no-store" };
+        assert_eq!(answer.header("cache-control"), Some(cached), "{path}");
+    }
+    let page = dashboard.get("/");
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    let known = format!("If-None-Match: {}\r\n", page.header("etag").unwrap());
+    assert_eq!(dashboard.ask("GET", "/", &known).status, 304);
+    dashboard.stop();
+}
+
+#[test]
+fn with_a_token_each_request_needs_it() {
+    let place = place_with_token(0o600);
+    let dashboard = Dashboard::start(&place, &["--token-file", "token", "--host", "0.0.0.0"]);
+    let dashboard = Dashboard {
+        address: dashboard.address.replace("0.0.0.0", "127.0.0.1"),
+        ..dashboard
+    };
+    for headers in [
+        "",
+        "Authorization: Bearer wrong\r\n",
+        "Cookie: rtp_session=x\r\n",
+    ] {
+        for path in [
+            "/",
+            "/api/v1/state",
+            "/api/v1/events",
+            "/metrics",
+            "/nowhere",
+            "/?token=wrong",
+        ] {
+            let refused = dashboard.ask("GET", path, headers);
+            refused.is_problem(401, "needs its token", "/?token=TOKEN");
+            assert!(
+                refused
+                    .header("www-authenticate")
+                    .unwrap()
+                    .starts_with("Bearer")
+            );
+        }
+    }
+    assert_eq!(dashboard.get("/healthz").body, "ok\n");
+    let bearer = format!("Authorization: Bearer {TOKEN}\r\n");
+    assert_eq!(dashboard.ask("GET", "/api/v1/state", &bearer).status, 200);
+    // Other paths take no token from the address, which ends up in logs.
+    assert_eq!(
+        dashboard
+            .get(&format!("/api/v1/state?token={TOKEN}"))
+            .status,
+        401
+    );
+    let login = dashboard.get(&format!("/?range=24h&token={TOKEN}"));
+    assert_eq!(
+        (login.status, login.header("location")),
+        (303, Some("/?range=24h"))
+    );
+    let cookie = login.header("set-cookie").unwrap();
+    assert!(
+        cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict"),
+        "{cookie}"
+    );
+    assert!(!login.head.contains(TOKEN) && !login.body.contains(TOKEN));
+    let cookie = format!("Cookie: a=b; {}\r\n", cookie.split(';').next().unwrap());
+    assert_eq!(dashboard.ask("GET", "/api/v1/state", &cookie).status, 200);
+    let said = dashboard.stop();
+    assert!(!said.contains(TOKEN), "{said}");
+}
+
+#[test]
+fn what_is_not_safe_is_refused_at_the_start() {
+    let place = place_with_token(0o644);
+    place.write("short", "x");
+    std::fs::set_permissions(place.path("short"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    for (args, message) in [
+        (
+            &["--token-file", "token"][..],
+            "--token-file: the secret in token is readable by every user",
+        ),
+        (
+            &["--token-file", "short"],
+            "short has no token; expected at least 16",
+        ),
+        (
+            &["--token-file", "none"],
+            "--token-file: cannot read the secret in none",
+        ),
+        (&["--host", "0.0.0.0"], "can be reached from other machines"),
+        (&["--host", "localhost"], "invalid value"),
+    ] {
+        let ran = place.rtp(&[&["dashboard", "--port", "0"], args].concat(), b"");
+        assert_eq!(
+            (ran.status, ran.stdout.as_str()),
+            (2, ""),
+            "{args:?}: {}",
+            ran.stderr
+        );
+        assert!(ran.stderr.contains(message), "{args:?}: {}", ran.stderr);
+        assert!(!ran.stderr.contains(TOKEN), "{}", ran.stderr);
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ran = place.rtp(&["dashboard", "--port", &port], b"");
+    assert_eq!(ran.status, 4, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("--port 0 picks a free port"),
+        "{}",
+        ran.stderr
+    );
+}

@@ -1,0 +1,329 @@
+//! `rtp explain`: what became of one record, on embedded stores.
+
+use serde_json::Value;
+
+use crate::common::{Place, Ran, user, users};
+
+const LOG: &str = ".rtp/log.db";
+
+fn id(n: u64) -> String {
+    format!("00000000-0000-4000-8000-{n:012}")
+}
+
+fn explain(place: &Place, n: u64, more: &[&str]) -> Ran {
+    let id = id(n);
+    place.rtp(&[&["explain", &id][..], more].concat(), b"")
+}
+
+/// The answer as JSON, which has this status and state.
+fn answer(place: &Place, n: u64, status: i32, state: &str) -> Value {
+    let ran = explain(place, n, &["--format", "json"]);
+    assert_eq!(ran.status, status, "{}{}", ran.stdout, ran.stderr);
+    let answer: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(answer["outcome"]["state"], state, "{answer}");
+    ran.counts();
+    answer
+}
+
+/// The first line of the answer, and the others.
+fn lines(ran: &Ran) -> (&str, &str) {
+    ran.stdout.split_once('\n').unwrap()
+}
+
+fn ok(place: &Place, args: &[&str], stdin: &str) {
+    let ran = place.rtp(args, stdin.as_bytes());
+    assert_eq!(ran.status, 0, "{args:?}: {}", ran.stderr);
+}
+
+fn stream(place: &Place) {
+    ok(place, &["stream", "--until-end"], "");
+}
+
+/// A place where twenty users went through both branches.
+fn filled() -> Place {
+    let place = Place::ready();
+    place.write("users.ndjson", users(20));
+    ok(&place, &["produce", "users.ndjson"], "");
+    stream(&place);
+    ok(&place, &["load-batch", "users.ndjson"], "");
+    place
+}
+
+/// How many events of the key's partition are before it in the log.
+fn before(place: &Place, n: u64) -> String {
+    let key = id(n);
+    let version = |what: &str| {
+        format!("SELECT {what} FROM user_events WHERE key = '{key}' ORDER BY offset DESC LIMIT 1")
+    };
+    let (partition, offset) = (version("partition"), version("offset"));
+    let count = format!(
+        "SELECT count(*) FROM user_events WHERE partition = ({partition}) AND offset < ({offset})"
+    );
+    place.query(LOG, &count)
+}
+
+#[test]
+fn a_record_in_both_stores_is_told_with_its_whole_life() {
+    let place = filled();
+    let answer = answer(&place, 7, 0, "equal");
+    assert_eq!(answer["key"], id(7));
+    let log = &answer["log"];
+    assert_eq!(log["count"], 1);
+    let version = &log["versions"][0];
+    assert_eq!(version["offset"].to_string(), before(&place, 7));
+    assert_eq!(version["event_time"], "2026-11-01T00:00:00.000Z");
+    assert_eq!(version["is_waiting"], false);
+    assert!(version["run_id"].is_string());
+    let (realtime, batch) = (&answer["realtime"], &answer["batch"]);
+    assert_eq!(realtime["origin"]["offset"], version["offset"]);
+    assert_eq!(realtime["origin"]["partition"], version["partition"]);
+    for row in [realtime, batch] {
+        assert_eq!(row["is_as_written"], true);
+        assert_eq!(row["values"]["first_name"], "Zoë");
+        assert_eq!(row["event_time"], "2026-11-01T00:00:00.000Z");
+    }
+    let landed = &answer["landing"][0];
+    assert_eq!(landed["line"], 8);
+    let run_id = place.query(".rtp/batch.db", "SELECT run_id FROM rtp_loads");
+    assert_eq!(landed["loads"][0], run_id);
+    assert_eq!(answer["loads"][0]["run_id"], run_id);
+    let evidence = answer["loads"][0]["evidence"].as_str().unwrap();
+    assert!(
+        evidence.ends_with("users.ndjson line 8 has this version"),
+        "{evidence}"
+    );
+    assert_eq!(answer["troubles"], Value::Array(Vec::new()));
+
+    let ran = explain(&place, 7, &[]);
+    let (first, rest) = lines(&ran);
+    assert_eq!(first, "in both stores, with the same values");
+    for part in ["real-time", "batch", "load", "log", "landing"] {
+        let is_there = rest.lines().any(|line| line.starts_with(part));
+        assert!(is_there, "no {part}: {rest}");
+    }
+    // Without the file, the load is only that whose times fit.
+    std::fs::remove_file(place.path("users.ndjson")).unwrap();
+    let ran = explain(&place, 7, &["--format", "json"]);
+    let answer: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(answer["landing"], Value::Array(Vec::new()));
+    let evidence = answer["loads"][0]["evidence"].as_str().unwrap();
+    assert!(evidence.contains("first known load"), "{evidence}");
+}
+
+#[test]
+fn a_record_that_the_group_has_not_read_is_waiting() {
+    let place = Place::ready();
+    ok(&place, &["produce"], &users(40));
+    let n = 39;
+    let ahead = before(&place, n);
+    let expected = match &*ahead {
+        "0" => "waiting in the log: it is the next one to be read".to_string(),
+        "1" => "waiting in the log: 1 event ahead of it".to_string(),
+        n => format!("waiting in the log: {n} events ahead of it"),
+    };
+    let ran = explain(&place, n, &[]);
+    assert_eq!((ran.status, lines(&ran).0), (0, &*expected));
+    stream(&place);
+    let ran = explain(&place, n, &[]);
+    let first = "in the real-time store, but not in the batch store";
+    assert_eq!((ran.status, lines(&ran).0), (0, first));
+    // A newer version waits, while both stores have the older one.
+    ok(&place, &["load-batch"], &users(40));
+    ok(&place, &["produce"], &user(n, 5, "b@example.com"));
+    let ran = explain(&place, n, &[]);
+    let first = "in both stores, with the same values; a version is waiting in the log: it is the next one to be read";
+    assert_eq!((ran.status, lines(&ran).0), (0, first));
+    let answer = answer(&place, n, 0, "equal");
+    let waiting: Vec<bool> = answer["log"]["versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|version| version["is_waiting"].as_bool().unwrap())
+        .collect();
+    assert_eq!(waiting, [false, true]);
+    // Another group has read nothing.
+    let ran = explain(&place, n, &["--group", "other"]);
+    assert!(
+        lines(&ran).0.contains("events ahead of it"),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn dead_letters_of_both_stages_are_told_with_their_reason() {
+    let place = Place::ready();
+    let bad = user(1, 0, "a").replace("\"Zoë\"", "7");
+    let ran = place.rtp(&["produce"], format!("{}{bad}\n", users(1)).as_bytes());
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    let found = answer(&place, 1, 0, "dead_letter");
+    let letter = &found["dead_letters"][0];
+    assert_eq!(
+        (
+            &letter["rule"],
+            &letter["field"],
+            &letter["line"],
+            &letter["stage"]
+        ),
+        (
+            &"type".into(),
+            &"first_name".into(),
+            &2.into(),
+            &"produce".into()
+        )
+    );
+    let text = found["outcome"]["text"].as_str().unwrap();
+    assert!(text.starts_with("in the dead letters since "), "{text}");
+    assert!(text.contains("first_name"), "{text}");
+
+    // An event that another program has written.
+    let key = id(0);
+    let partition = place.query(
+        LOG,
+        &format!("SELECT partition FROM user_events WHERE key = '{key}'"),
+    );
+    let script = format!(
+        "sqlite3 .rtp/log.db \"
+           INSERT INTO events_1_{partition} SELECT next_offset, 1795500000000, '{key}', '{{', NULL FROM partitions WHERE topic = 1 AND partition = {partition};
+           UPDATE partitions SET next_offset = next_offset + 1 WHERE topic = 1 AND partition = {partition}\""
+    );
+    let ran = place.bash(&script);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let ran = place.rtp(&["stream", "--until-end"], b"");
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    let found = answer(&place, 0, 0, "realtime_only");
+    let (versions, letters) = (&found["log"]["versions"], &found["dead_letters"]);
+    assert_eq!(versions.as_array().unwrap().len(), 2);
+    assert!(
+        versions[1]["invalid"]
+            .as_str()
+            .unwrap()
+            .contains("json_syntax")
+    );
+    assert_eq!(letters[0]["origin"]["offset"], versions[1]["offset"]);
+    assert_eq!(letters[0]["stage"], "stream");
+    assert_eq!(letters[0]["line"], Value::Null);
+}
+
+#[test]
+fn what_a_load_has_rejected_is_told_with_its_line() {
+    let place = Place::ready();
+    let bad = user(3, 0, "a").replace("2026-11-01", "yesterday");
+    place.write("users.ndjson", format!("{}{bad}\n", users(3)));
+    let args = ["load-batch", "users.ndjson", "--rejects", "bad.ndjson"];
+    let ran = place.rtp(&args, b"");
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    let found = answer(&place, 3, 0, "rejected");
+    let text = found["outcome"]["text"].as_str().unwrap();
+    let start = "rejected by load-batch at line 4: field fetched_at: bad_time: ";
+    assert!(text.starts_with(start), "{text}");
+    let reject = &found["rejects"][0];
+    assert_eq!(
+        (&reject["line"], &reject["rule"]),
+        (&4.into(), &"bad_time".into())
+    );
+    let landed = &found["landing"][0];
+    assert_eq!(landed["line"], 4);
+    assert!(landed["invalid"].as_str().unwrap().contains("bad_time"));
+}
+
+#[test]
+fn values_that_somebody_else_has_changed_are_told() {
+    let place = filled();
+    let change = "sqlite3 .rtp/batch.db \"UPDATE batch_users_rows SET email = 'x' WHERE email = 'a@example.com' AND rowid = 1\"";
+    assert_eq!(place.bash(change).status, 0);
+    let key = place.query(
+        ".rtp/batch.db",
+        "SELECT id FROM batch_users WHERE email = 'x'",
+    );
+    let n: u64 = key[24..].parse().unwrap();
+    let found = answer(&place, n, 0, "different");
+    assert_eq!(
+        found["differences"],
+        serde_json::json!([{"column": "email", "realtime": "a@example.com", "batch": "x"}])
+    );
+    assert_eq!(found["realtime"]["is_as_written"], true);
+    assert_eq!(found["batch"]["is_as_written"], false);
+    let ran = explain(&place, n, &[]);
+    for told in [
+        "in both stores, with different values in email; both rows have the same event time",
+        "differs       email: real-time \"a@example.com\", batch \"x\"",
+        "its values are not those that rtp wrote",
+    ] {
+        assert!(ran.stdout.contains(told), "no {told:?}: {}", ran.stdout);
+    }
+}
+
+#[test]
+fn a_landing_file_that_is_named_is_searched() {
+    let place = Place::ready();
+    let csv = format!(
+        "id,email,fetched_at\n{},a,2026-11-01T00:00:00Z\n{},b,yesterday\n",
+        id(1),
+        id(2)
+    );
+    place.write("land.csv", csv);
+    let land = &["--landing", "land.csv"];
+    let ran = explain(&place, 1, land);
+    let first = "in land.csv line 2 only; neither store has it";
+    assert_eq!((ran.status, lines(&ran).0), (0, first));
+    let ran = explain(&place, 2, land);
+    let told = "land.csv line 3, invalid: field fetched_at: bad_time";
+    assert!(ran.stdout.contains(told), "{}", ran.stdout);
+    let ran = explain(&place, 3, land);
+    let first = "unknown: neither store, log, dead letters nor landing files have it";
+    assert_eq!((ran.status, lines(&ran).0), (1, first));
+    let ran = explain(&place, 1, &["--landing", "missing"]);
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+}
+
+#[test]
+fn what_cannot_be_read_is_told_and_the_rest_all_the_same() {
+    let place = filled();
+    let log = ["--event-log", "kafka://127.0.0.1:1"];
+    let ran = explain(&place, 7, &log);
+    assert_eq!(ran.status, 4, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(lines(&ran).0, "in both stores, with the same values");
+    let told = "not read      the log: ";
+    assert!(ran.stdout.contains(told), "{}", ran.stdout);
+    let ran = explain(&place, 99, &log);
+    let first = "not found, but not everything could be read: the log, the dead letters";
+    assert_eq!((ran.status, lines(&ran).0), (4, first));
+    // A store that was not created is a mistake of the command line.
+    let ran = explain(&place, 7, &["--batch-store", "sqlite:other.db"]);
+    let first = "in the real-time store; the batch store could not be read";
+    assert_eq!((ran.status, lines(&ran).0), (2, first));
+}
+
+#[test]
+fn a_key_must_be_of_the_key_fields_type() {
+    let place = Place::ready();
+    let ran = place.rtp(&["explain", "Zoë"], b"");
+    assert_eq!((ran.status, &*ran.stdout), (2, ""));
+    for told in ["invalid key `Zoë`", "of type uuid"] {
+        assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn the_last_verdict_is_told() {
+    let place = filled();
+    assert_eq!(answer(&place, 7, 0, "equal")["verdict"], Value::Null);
+    let db = rusqlite::Connection::open(place.path(".rtp/batch.db")).unwrap();
+    let samples = serde_json::json!({"lost": [id(8), id(7)], "older_version": [id(9)]});
+    let insert = "INSERT INTO rtp_verdicts
+        (run_id, dataset, started_at, ended_at, agrees, realtime_rows, batch_rows, classes, columns, samples)
+        VALUES ('r', 'users', 0, 1000, 0, 20, 20, '{}', '{}', ?1)";
+    db.execute(insert, [samples.to_string()]).unwrap();
+    let verdict = &answer(&place, 7, 0, "equal")["verdict"];
+    assert_eq!(verdict["classes"], serde_json::json!(["lost"]));
+    for (n, told) in [
+        (7, "it names this key as lost"),
+        (1, "it does not name this key"),
+    ] {
+        let ran = explain(&place, n, &[]);
+        let line = "verdict       1970-01-01T00:00:01.000Z: the stores do not agree";
+        assert!(ran.stdout.contains(line), "{}", ran.stdout);
+        assert!(ran.stdout.contains(told), "{}", ran.stdout);
+    }
+}

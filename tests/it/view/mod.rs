@@ -1,0 +1,187 @@
+//! The merged view of both layers, as users see it.
+
+mod property;
+
+use serde_json::Value;
+
+use crate::common::{Place, Ran, user};
+
+/// Sends events through the log into the real-time store.
+fn stream(place: &Place, events: &[String]) {
+    let events = events.join("\n") + "\n";
+    for (stage, input) in [
+        (&["produce"][..], events.as_bytes()),
+        (&["stream", "--until-end"], b""),
+    ] {
+        let ran = place.rtp(stage, input);
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+    }
+}
+
+fn load(place: &Place, events: &[String]) {
+    let ran = place.rtp(&["load-batch"], (events.join("\n") + "\n").as_bytes());
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+}
+
+fn view(place: &Place, more: &[&str]) -> Ran {
+    place.rtp(&[&["view"], more].concat(), b"")
+}
+
+fn lines(ran: &Ran) -> Vec<Value> {
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let lines = ran.stdout.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// Number, layer and email of each row.
+fn shown(ran: &Ran) -> Vec<(u64, String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_string();
+    lines(ran)
+        .iter()
+        .map(|line| {
+            let id = text(&line["row"]["id"]);
+            let number = id.rsplit('-').next().unwrap().parse().unwrap();
+            (number, text(&line["layer"]), text(&line["row"]["email"]))
+        })
+        .collect()
+}
+
+fn rows(rows: &[(u64, &str, &str)]) -> Vec<(u64, String, String)> {
+    let owned = |(n, layer, email): &(u64, &str, &str)| (*n, (*layer).into(), (*email).into());
+    rows.iter().map(owned).collect()
+}
+
+/// A place whose stores differ: the load ended at second 10.
+fn place() -> Place {
+    let place = Place::ready();
+    load(
+        &place,
+        &[
+            user(1, 10, "same@x"),
+            user(2, 5, "old@x"),
+            user(3, 9, "newer-in-batch@x"),
+            user(4, 3, "batch-only@x"),
+        ],
+    );
+    stream(
+        &place,
+        &[
+            user(1, 10, "same@x"),
+            user(2, 20, "new@x"),
+            user(3, 4, "older@x"),
+            user(5, 30, "realtime-only@x"),
+            user(6, 7, "before-the-boundary@x"),
+        ],
+    );
+    place
+}
+
+#[test]
+fn each_row_is_the_newer_one_and_says_where_it_stands() {
+    let place = place();
+    let expected = rows(&[
+        (1, "both", "same@x"),
+        (2, "realtime", "new@x"),
+        (3, "batch", "newer-in-batch@x"),
+        (4, "batch", "batch-only@x"),
+        (5, "realtime", "realtime-only@x"),
+    ]);
+    let all = view(&place, &[]);
+    assert_eq!(shown(&all), expected);
+    assert_eq!(all.counts(), [5, 5, 0, 0, 0]);
+    let first = &lines(&all)[0];
+    assert_eq!(first["event_time"], "2026-11-01T00:00:10.000Z");
+    let time = |name: &str| {
+        let text = first[name].as_str().unwrap();
+        rtp::time::parse_time(text).unwrap().as_millisecond()
+    };
+    let lag = (time("as_of") - time("event_time")) as f64 / 1e3;
+    assert_eq!(first["lag_seconds"], lag);
+    // An earlier boundary asks the real-time store for more keys.
+    let earlier = view(&place, &["--boundary", "2026-11-01T00:00:06Z"]);
+    let six = rows(&[(6, "realtime", "before-the-boundary@x")]);
+    assert_eq!(shown(&earlier), [&expected[..], &six].concat());
+}
+
+#[test]
+fn a_key_is_read_from_both_layers_whatever_the_boundary() {
+    let place = place();
+    let id = |n: u64| format!("00000000-0000-4000-8000-{n:012}");
+    for (n, layer, email) in [
+        (3, "batch", "newer-in-batch@x"),
+        (6, "realtime", "before-the-boundary@x"),
+    ] {
+        let ran = view(&place, &[&id(n)]);
+        assert_eq!(shown(&ran), rows(&[(n, layer, email)]));
+    }
+    let none = view(&place, &[&id(7)]);
+    assert_eq!((none.status, none.stdout.as_str()), (1, ""));
+}
+
+#[test]
+fn conditions_are_about_the_row_that_is_shown() {
+    let place = place();
+    let by_email = |email: &str| shown(&view(&place, &["--where", &format!("email={email}")]));
+    assert_eq!(by_email("new@x"), rows(&[(2, "realtime", "new@x")]));
+    assert_eq!(by_email("old@x"), rows(&[]));
+    assert_eq!(by_email("older@x"), rows(&[]));
+    let both = view(&place, &["--where", "email=same@x", "--where", "gender=f"]);
+    assert_eq!(shown(&both), rows(&[]));
+}
+
+#[test]
+fn pages_continue_behind_their_last_row_with_the_same_boundary() {
+    let place = place();
+    let whole = shown(&view(&place, &[]));
+    let mut cursor: Option<String> = None;
+    let mut pages = Vec::new();
+    loop {
+        let after = cursor.iter().flat_map(|c| ["--after", c]);
+        let args: Vec<&str> = ["--limit", "2"].into_iter().chain(after).collect();
+        let page = view(&place, &args);
+        pages.extend(shown(&page));
+        let said = page.stderr.split("--after ").nth(1);
+        let Some(next) = said.and_then(|said| said.split(' ').next()) else {
+            break;
+        };
+        cursor = Some(next.into());
+        if pages.len() == 2 {
+            // A load that ends in the middle moves the boundary, but not that of the listing.
+            load(&place, &[user(1, 40, "later@x"), user(9, 40, "added@x")]);
+        }
+    }
+    let added = rows(&[(9, "batch", "added@x")]);
+    assert_eq!(pages, [&whole[..], &added].concat());
+    let other = view(&place, &["--after", &cursor.unwrap(), "--where", "email=a"]);
+    assert_eq!(other.status, 2);
+    assert!(
+        other.stderr.contains("with other conditions"),
+        "{}",
+        other.stderr
+    );
+}
+
+#[test]
+fn what_cannot_be_asked_is_a_usage_error_that_says_what_can() {
+    let place = Place::ready();
+    for (args, message) in [
+        (&["--where", "sex=f"][..], "unknown field `sex`"),
+        (&["--where", "dob=soon"], "is not a value of dob"),
+        (&["7"], "`7` is not a value of id"),
+        (&["--after", "x"], "invalid cursor `x`"),
+        (&["--limit", "0"], "0 is not in 1.."),
+        (&["--boundary", "soon"], "invalid time `soon`"),
+        (&["x", "--limit", "3"], "cannot be used with"),
+    ] {
+        let ran = view(&place, args);
+        assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(message), "{args:?}: {}", ran.stderr);
+    }
+    assert_eq!(shown(&view(&place, &[])), rows(&[]));
+    let nowhere = Place::new();
+    let ran = view(&nowhere, &[]);
+    assert_eq!(ran.status, 2);
+    assert!(ran.stderr.contains("rtp init"), "{}", ran.stderr);
+}
