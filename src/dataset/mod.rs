@@ -1,12 +1,13 @@
 //! The dataset: one declaration of the records from which everything else is derived.
 //!
 //! `parse` reads the TOML file, `check` and `source` validate it, `ddl` has what the tables of all stores have in
-//! common, and `json_schema` derives the event's schema.
+//! common, `history` derives the table of the days' versions, and `json_schema` the event's schema.
 
 mod check;
 mod checker;
 pub mod ddl;
 mod field;
+mod history;
 mod json_schema;
 mod parse;
 mod pointer;
@@ -15,6 +16,7 @@ mod source;
 use std::path::Path;
 
 pub use field::{Field, FieldType, From, TimeFormat};
+pub use history::AS_OF;
 pub use json_schema::event_schema;
 pub use pointer::{Pointer, Template, TemplatePart};
 pub use source::{Auth, Limit, LimitUnit, PageStyle, Pagination, SecretRef, SourceSpec};
@@ -139,6 +141,8 @@ impl Bucket {
 pub struct BatchSpec {
     /// Table.
     pub table: String,
+    /// Whether a second table keeps the versions of each day, see [`Dataset::history`].
+    pub history: bool,
 }
 
 impl Dataset {

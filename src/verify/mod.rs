@@ -10,6 +10,7 @@
 
 mod buckets;
 mod compared;
+pub mod format;
 mod recheck;
 mod report;
 mod series;

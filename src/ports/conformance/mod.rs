@@ -3,6 +3,7 @@
 
 pub mod batch_store;
 pub mod event_log;
+pub mod history;
 pub mod ledger;
 pub mod log_reader;
 pub mod monitor;

@@ -9,6 +9,7 @@
 pub mod batch_store;
 pub mod ddl;
 mod errors;
+mod history;
 pub mod ledger;
 mod merge;
 pub mod monitor;

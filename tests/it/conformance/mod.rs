@@ -3,6 +3,7 @@
 
 mod batch_store;
 mod event_log;
+mod history;
 mod ledger;
 mod log_reader;
 mod monitor;
