@@ -105,8 +105,8 @@ pub(super) async fn history(asked: &Asked<'_>) -> Result<Vec<DayVersion>> {
         history: &history,
         found: Vec::new(),
     };
-    let keys = [asked.key.value.clone()];
-    table.read(&keys, &mut days).await?;
+    let keys = std::slice::from_ref(&asked.key.value);
+    table.read(keys, &mut days).await?;
     let mut found = days.found;
     found.sort_by_key(|day| day.as_of.to_string());
     Ok(found)
@@ -118,17 +118,17 @@ async fn row(
     store: String,
     name: &str,
 ) -> Result<Option<Row>> {
-    let keys = [asked.key.value.clone()];
+    let keys = std::slice::from_ref(&asked.key.value);
     let mut first = First {
         dataset: asked.dataset,
         cells: Vec::new(),
         rows: 0,
     };
-    table.read(&keys, &mut first).await?;
+    table.read(keys, &mut first).await?;
     if first.rows == 0 {
         return Ok(None);
     }
-    let kept = table.provenance(&keys).await?.into_iter().next();
+    let kept = table.provenance(keys).await?.into_iter().next();
     let event_time = event_time(asked.dataset, &first.cells);
     let origin = kept.as_ref().and_then(|kept| kept.origin);
     Ok(Some(Row {
