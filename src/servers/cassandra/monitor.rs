@@ -84,6 +84,22 @@ impl CassandraMonitor {
         asked.map_err(|e| self.cluster.error(&e))
     }
 
+    /// Number of rows by the server's estimate.
+    async fn estimated(&self) -> Result<u64> {
+        let ranges = self
+            .ask(&self.estimates, (&self.keyspace, &self.target))
+            .await?;
+        let ranges = ranges.into_rows_result().map_err(|e| self.unexpected(&e))?;
+        let rows = ranges.rows::<(i64,)>().map_err(|e| self.unexpected(&e))?;
+        let mut estimated: u64 = 0;
+        for row in rows {
+            let (partitions,) = row.map_err(|e| self.unexpected(&e))?;
+            // Less than none is estimated of nothing.
+            estimated = estimated.saturating_add(u64::try_from(partitions).unwrap_or(0));
+        }
+        Ok(estimated)
+    }
+
     fn unexpected(&self, error: &dyn std::fmt::Display) -> Error {
         Error::refused(format!(
             "unexpected answer from {}: {error}",
@@ -121,30 +137,21 @@ impl StoreMonitor for CassandraMonitor {
         Ok(row.and_then(|(time,)| time).map(|time| time.0))
     }
 
-    /// Counted up to a bound; beyond it, by what each node estimates from its files, which may be minutes old.
+    /// What each node estimates from its files, which may be minutes old, if that is much; otherwise counted up to a bound.
     async fn rows(&mut self) -> Result<Option<RowCount>> {
-        let first = self.ask(&self.first_keys, ()).await?;
-        let first = first.into_rows_result().map_err(|e| self.unexpected(&e))?;
-        let counted = first.rows_num() as u64;
-        if counted <= COUNTED {
+        let estimated = self.estimated().await?;
+        if estimated > COUNTED {
             return Ok(Some(RowCount {
-                count: counted,
-                exact: true,
+                count: estimated,
+                exact: false,
             }));
         }
-        let ranges = self
-            .ask(&self.estimates, (&self.keyspace, &self.target))
-            .await?;
-        let ranges = ranges.into_rows_result().map_err(|e| self.unexpected(&e))?;
-        let mut estimated: i64 = 0;
-        let rows = ranges.rows::<(i64,)>().map_err(|e| self.unexpected(&e))?;
-        for row in rows {
-            let (partitions,) = row.map_err(|e| self.unexpected(&e))?;
-            estimated = estimated.saturating_add(partitions);
-        }
+        let first = self.ask(&self.first_keys, ()).await?;
+        let first = first.into_rows_result().map_err(|e| self.unexpected(&e))?;
+        let count = first.rows_num() as u64;
         Ok(Some(RowCount {
-            count: u64::try_from(estimated).unwrap_or(0).max(counted),
-            exact: false,
+            count,
+            exact: count <= COUNTED,
         }))
     }
 
