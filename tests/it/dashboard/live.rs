@@ -231,3 +231,27 @@ fn the_history_outlives_the_run_and_is_in_memory_where_nothing_can_be_written() 
     let said = dashboard.stop();
     assert!(said.contains("the history is kept in memory"), "{said}");
 }
+
+#[test]
+fn many_readers_get_the_same_changes() {
+    let place = Place::ready();
+    let dashboard = Dashboard::start(&place, &[]);
+    dashboard.until("looked at", |state| state["headline"]["lag_records"] == 0);
+    let mut readers: Vec<_> = (0..200).map(|_| dashboard.events()).collect();
+    let produced = place.rtp(&["produce"], lines(0..3, 10, "a@x").as_bytes());
+    assert_eq!(produced.status, 0);
+    let mut seen = Vec::new();
+    for reader in &mut readers {
+        let (_, _, mut state) = reader.next();
+        while state["headline"]["lag_records"] != 3 {
+            let (_, id, patch) = reader.next();
+            apply(&mut state, &patch);
+            if state["headline"]["lag_records"] == 3 {
+                seen.push((id, state["now"].clone()));
+            }
+        }
+    }
+    assert_eq!(seen.len(), 200);
+    assert!(seen.iter().all(|one| *one == seen[0]));
+    dashboard.stop();
+}
