@@ -168,6 +168,18 @@ test-ops *args: build
     ./.ci/need psql postgresql-client
     RTP_BIN='{{ absolute_path(rtp) }}' ./tests/ops/run {{ args }}
 
+# Test the dashboard's page in a real browser; needs Node 20, and installs Chromium on Debian
+[group('develop')]
+[no-exit-message]
+[positional-arguments]
+test-browser *args: build
+    @RTP_BIN='{{ absolute_path(rtp) }}' ./tests/browser/run "$@"
+
+# Take the pictures of the dashboard in docs/images
+[group('develop')]
+screenshots:
+    @./tests/browser/run --screenshots
+
 # Check the format
 [group('develop')]
 fmt-check:

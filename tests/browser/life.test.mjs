@@ -15,7 +15,7 @@ test("the dashboard's server goes away and comes back without a reload", () =>
     await until(page, "#words", /^The dashboard's server has not answered since \d\d:\d\d\. The numbers are from then; this page comes back by itself\.$/, 8000);
     assert.equal(await page.getAttribute("#sentence", "data-level"), "away");
     assert.equal(await page.locator(".panel.stale").count(), 5);
-    assert.deepEqual(await texts(page, "#headline .figure"), ["999", "0.4 s", "≈ 1 000 000", "1 000 000", "7"]);
+    assert.deepEqual(await texts(page, "#headline .figure"), ["1 004", "0.4 s", "≈ 1 000 000", "1 000 000", "7"]);
     server.replace({ ...known(Date.now()), headline: { ...server.state.headline, dead_letters: 8 } });
     server.comeBack();
     await until(page, "#words", /^Both layers agree/, 10_000);
@@ -53,7 +53,12 @@ test("after a gap in the ids, and after nonsense, the page asks for the whole st
   }));
 
 test("a patch removes what is null, and replaces lists as a whole", () =>
-  withPage({}, async ({ page, server }) => {
+  withPage({ state: "differs" }, async ({ page, server }) => {
+    await page.click("#samples-numbers summary");
+    await until(page, "#samples-numbers tbody tr:nth-child(5)", /Dead letter$/);
+    server.patch({ layers: { verdict: { samples: { lost: null, dead_letter: ["a"] } } } });
+    await until(page, "#samples-numbers tbody tr:nth-child(3)", "a Dead letter");
+    assert.equal(await page.locator("#samples-numbers tbody tr").count(), 3);
     server.patch({ layers: { verdict: null }, pipeline: { heartbeat: [{ check: "lag", ok: false, message: "too late" }] } });
     await until(page, "#layers .verdict", "No verdict yet: rtp verify compares the two.");
     assert.deepEqual(await texts(page, "#pipeline .group:last-child li"), ["Lag too late"]);

@@ -13,8 +13,8 @@ test("the top: the sentence, its level in a word, four numbers", () =>
     assert.equal(await text(page, "#words"), "Both layers agree: 1 000 000 rows, checked 2 minutes ago; the stream is 0.4 s behind.");
     assert.equal(await page.getAttribute("#sentence", "data-level"), "ok");
     assert.equal(await text(page, "#kind"), "In order");
-    assert.deepEqual(await texts(page, "#headline .figure"), ["999", "0.4 s", "≈ 1 000 000", "1 000 000", "7"]);
-    assert.deepEqual(await texts(page, "#headline .under"), ["through the stream", "412 records to go", "events that broke a rule"]);
+    assert.deepEqual(await texts(page, "#headline .figure"), ["1 004", "0.4 s", "≈ 1 000 000", "1 000 000", "7"]);
+    assert.deepEqual(await texts(page, "#headline .under"), ["into the event log", "412 records to go", "events that broke a rule"]);
     assert.deepEqual(await page.locator("#headline a").evaluateAll((links) => links.map((link) => link.getAttribute("href"))), ["#ingestion", "#ingestion", "#layers", "#ingestion"]);
     assert.match(await text(page, "#clock"), /^14:02:\d\d UTC$/);
     assert.equal(await page.title(), "users · rtp dashboard");

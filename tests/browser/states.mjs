@@ -93,7 +93,7 @@ export function known(now) {
     started: now - 5 * HOUR,
     sentence: { level: "ok", text: "Both layers agree: 1\u202f000\u202f000 rows, checked 2 minutes ago; the stream is 0.4 s behind." },
     headline: {
-      events_per_second: 998.6,
+      events_per_second: 1_004.2,
       lag_seconds: 0.4,
       lag_records: 412,
       rows: { realtime: { count: 1_000_000, exact: false }, batch: { count: 1_000_000, exact: true } },

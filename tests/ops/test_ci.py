@@ -190,8 +190,8 @@ def test_the_jobs_together_run_what_ci_run_runs():
     assert by_script - {"test"} == by_jobs, "add the recipe to .github/workflows/ci.yml, or to .ci/run"
 
 
-#: What GitHub's images have preinstalled.
-ON_THE_RUNNER = {"bash", "python3", "systemd", "golang-go"}
+#: What GitHub's images have preinstalled; Chrome is as good as Chromium.
+ON_THE_RUNNER = {"bash", "python3", "systemd", "golang-go", "nodejs", "npm", "chromium"}
 
 
 def test_jobs_install_what_their_recipes_ask_debian_for():

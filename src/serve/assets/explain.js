@@ -8,65 +8,67 @@ const dialog = $("#explain");
 const input = h("input", { type: "search", id: "explain-key", name: "key", autocomplete: "off", spellcheck: "false", placeholder: "a key" });
 const answer = h("div", { class: "answer", id: "explain-answer", "aria-live": "polite" });
 const form = h(
-  "form",
-  {},
-  h("label", { for: "explain-key" }, "Key"),
-  h("span", { class: "field" }, input, h("button", { type: "submit" }, "Explain")),
+	"form",
+	{},
+	h("label", { for: "explain-key" }, "Key"),
+	h("span", { class: "field" }, input, h("button", { type: "submit" }, "Explain")),
 );
 fill(
-  dialog,
-  h("header", {}, h("h2", { id: "explain-name", tabindex: "-1" }, "One record’s life"), h("button", { type: "button", class: "close", "data-close": "explain", "aria-label": "Close" }, "Close")),
-  form,
-  answer,
+	dialog,
+	h("header", {}, h("h2", { id: "explain-name", tabindex: "-1" }, "One record’s life"), h("button", { type: "button", class: "close", "data-close": "explain", "aria-label": "Close" }, "Close")),
+	form,
+	answer,
 );
 form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  const key = input.value.trim();
-  if (key) ask(key);
+	event.preventDefault();
+	const key = input.value.trim();
+	if (key) ask(key);
 });
 
 let asking = null;
 
 /** Opens the panel, with a key's explanation or to type one. */
 export function openExplain(key = null) {
-  if (!dialog.open) dialog.showModal();
-  if (key === null) {
-    input.select();
-    input.focus();
-    return;
-  }
-  input.value = key;
-  $("#explain-name").focus();
-  ask(key);
+	if (!dialog.open) dialog.showModal();
+	if (key === null) {
+		input.select();
+		input.focus();
+		return;
+	}
+	input.value = key;
+	$("#explain-name").focus();
+	ask(key);
 }
 
 async function ask(key) {
-  asking?.abort();
-  const mine = (asking = new AbortController());
-  fill(answer, h("p", { class: "nothing" }, "Looking in the log and both stores…"));
-  let shown;
-  try {
-    const response = await fetch(`/api/v1/explain/${encodeURIComponent(key)}`, { signal: mine.signal, headers: { accept: "application/json" } });
-    const body = await response.json().catch(() => null);
-    shown = body && typeof body === "object" ? story(body, response) : [h("p", { class: "problem" }, `The server answered with status ${response.status}.`)];
-  } catch (error) {
-    if (error.name === "AbortError") return;
-    shown = [h("p", { class: "problem" }, "The dashboard's server does not answer. Try again when it is back.")];
-  }
-  if (mine === asking) fill(answer, shown);
+	asking?.abort();
+	const mine = (asking = new AbortController());
+	fill(answer, h("p", { class: "nothing" }, "Looking in the log and both stores…"));
+	let shown;
+	try {
+		const response = await fetch(`/api/v1/explain/${encodeURIComponent(key)}`, { signal: mine.signal, headers: { accept: "application/json" } });
+		const body = await response.json().catch(() => null);
+		shown = body && typeof body === "object" ? story(body, response) : [status(response)];
+	} catch (error) {
+		if (error.name === "AbortError") return;
+		shown = [h("p", { class: "problem" }, "The dashboard's server does not answer. Try again when it is back.")];
+	}
+	if (mine === asking) fill(answer, shown);
 }
 
+const status = (response) => h("p", { class: "problem" }, `The server answered with status ${response.status}.`);
+
 function story(body, response) {
-  const { summary, ...rest } = body;
-  const said = summary ?? body.error?.message ?? body.error ?? body.message ?? body.detail;
-  const heading = said && h("p", { class: response.ok ? "summary" : "problem" }, typeof said === "string" ? said : JSON.stringify(said));
-  if (!response.ok && !summary) return [heading ?? h("p", { class: "problem" }, `The server answered with status ${response.status}.`)];
-  return [heading, Object.entries(rest).map(([name, value]) => section(name, value))];
+	const { summary, ...rest } = body;
+	const said = summary ?? body.error?.message ?? body.error ?? body.message ?? body.detail;
+	const heading = said && h("p", { class: response.ok ? "summary" : "problem" }, typeof said === "string" ? said : JSON.stringify(said));
+	if (!response.ok && !summary) return [heading ?? status(response)];
+	return [heading, Object.entries(rest).map(([name, value]) => section(name, value))];
 }
 
 function section(name, value) {
-  if (!isObject(value) && !Array.isArray(value)) return h("dl", {}, h("dt", {}, words(name)), h("dd", {}, shown(name, value)));
-  return h("section", {}, h("h3", {}, words(name)), shown(name, value));
+	if (!isObject(value) && !Array.isArray(value)) return h("dl", {}, h("dt", {}, words(name)), h("dd", {}, shown(name, value)));
+	return h("section", {}, h("h3", {}, words(name)), shown(name, value));
 }
 
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
@@ -74,19 +76,19 @@ const TIME = /(^|_)(at|time|since|newest|until|boundary|modified)$/;
 
 /** Any JSON value, readable. */
 function shown(name, value) {
-  if (value === null || value === undefined || value === "") return h("span", { class: "none" }, DASH);
-  if (value === true) return "yes";
-  if (value === false) return "no";
-  if (typeof value === "number") return TIME.test(name) && value > 1e11 ? h("time", { title: String(value) }, moment(value, zone())) : exact(value);
-  if (Array.isArray(value)) return list(name, value);
-  if (isObject(value)) return fields(value);
-  return h("span", { class: "text" }, String(value));
+	if (value === null || value === undefined || value === "") return h("span", { class: "none" }, DASH);
+	if (value === true) return "yes";
+	if (value === false) return "no";
+	if (typeof value === "number") return TIME.test(name) && value > 1e11 ? h("time", { title: String(value) }, moment(value, zone())) : exact(value);
+	if (Array.isArray(value)) return list(name, value);
+	if (isObject(value)) return fields(value);
+	return h("span", { class: "text" }, String(value));
 }
 
 function list(name, values) {
-  if (!values.length) return h("span", { class: "none" }, "none");
-  if (values.every((value) => !isObject(value) && !Array.isArray(value))) return values.map((value, index) => [index > 0 && ", ", shown(name, value)]);
-  return h("ol", { class: "cards" }, values.map((value) => h("li", {}, shown(name, value))));
+	if (!values.length) return h("span", { class: "none" }, "none");
+	if (values.every((value) => !isObject(value) && !Array.isArray(value))) return values.map((value, index) => [index > 0 && ", ", shown(name, value)]);
+	return h("ol", { class: "cards" }, values.map((value) => h("li", {}, shown(name, value))));
 }
 
 const fields = (value) => h("dl", {}, Object.entries(value).map(([name, inner]) => h("div", { class: isObject(inner) || Array.isArray(inner) ? "deep" : null }, h("dt", {}, words(name)), h("dd", {}, shown(name, inner)))));

@@ -8,49 +8,49 @@ import { away, model, now, RANGES, zone } from "./model.js";
 const KINDS = { ok: "In order", busy: "At work", bad: "Look here", empty: "Empty", away: "Away" };
 
 export function drawHead(state) {
-  $("#dataset").textContent = state?.dataset ?? "";
-  drawSentence(state);
-  fill($("#headline"), headline(state));
-  drawRanges();
-  drawPause();
-  drawClock();
-  fill($("#foot"), foot(state));
+	$("#dataset").textContent = state?.dataset ?? "";
+	drawSentence(state);
+	fill($("#headline"), headline(state));
+	drawRanges();
+	drawPause();
+	drawClock();
+	fill($("#foot"), foot(state));
 }
 
 function drawSentence(state) {
-  const { level, text } = sentence(state);
-  const place = $("#sentence");
-  if (place.dataset.level !== level) place.dataset.level = level;
-  fill($("#kind"), level !== "none" && [icon(level), KINDS[level]]);
-  const words = $("#words");
-  if (words.textContent !== text) words.textContent = text;
-  document.title = `${level === "ok" || level === "none" ? "" : `${KINDS[level]}: `}${state?.dataset ? `${state.dataset} · ` : ""}rtp dashboard`;
+	const { level, text } = sentence(state);
+	const place = $("#sentence");
+	if (place.dataset.level !== level) place.dataset.level = level;
+	fill($("#kind"), level !== "none" && [icon(level), KINDS[level]]);
+	const words = $("#words");
+	if (words.textContent !== text) words.textContent = text;
+	document.title = `${level === "ok" || level === "none" ? "" : `${KINDS[level]}: `}${state?.dataset ? `${state.dataset} · ` : ""}rtp dashboard`;
 }
 
 function sentence(state) {
-  if (model.lost !== null) {
-    const time = since(model.lost, now(), zone());
-    const rest = state ? "The numbers are from then; this page comes back by itself." : "This page tries again by itself.";
-    return { level: "away", text: `The dashboard's server has not answered since ${time}. ${rest}` };
-  }
-  const said = state?.sentence;
-  if (!said?.text) return { level: "none", text: state ? "No verdict yet." : "Connecting…" };
-  return { level: said.level in KINDS ? said.level : "busy", text: said.text };
+	if (model.lost !== null) {
+		const time = since(model.lost, now(), zone());
+		const rest = state ? "The numbers are from then; this page comes back by itself." : "This page tries again by itself.";
+		return { level: "away", text: `The dashboard's server has not answered since ${time}. ${rest}` };
+	}
+	const said = state?.sentence;
+	if (!said?.text) return { level: "none", text: state ? "No verdict yet." : "Connecting…" };
+	return { level: said.level in KINDS ? said.level : "busy", text: said.text.replace(/(\d) (?=(s|min|h|d)\b)/g, "$1\u00a0") };
 }
 
 function headline(state) {
-  const numbers = state?.headline ?? {};
-  const rows = numbers.rows ?? {};
-  const records = numbers.lag_records;
-  return [
-    number("ingestion", "Events a second", [["event_log", numbers.events_per_second, short]], "through the stream"),
-    number("ingestion", "Behind", [["event_log", numbers.lag_seconds, duration, (value) => `${exact(value)} s`]], typeof records === "number" ? `${plural(records, "record")} to go` : "the event log's end"),
-    number("layers", "Rows", [
-      ["realtime_store", rows.realtime?.count, () => count(rows.realtime, large), exact, "real time", "stream"],
-      ["batch_store", rows.batch?.count, () => count(rows.batch, large), exact, "batch", "load"],
-    ]),
-    number("ingestion", "Dead letters", [["event_log", numbers.dead_letters, short]], "events that broke a rule"),
-  ];
+	const numbers = state?.headline ?? {};
+	const rows = numbers.rows ?? {};
+	const records = numbers.lag_records;
+	return [
+		number("ingestion", "Events a second", [["event_log", numbers.events_per_second, short]], "into the event log"),
+		number("ingestion", "Behind", [["event_log", numbers.lag_seconds, duration, (value) => `${exact(value)} s`]], typeof records === "number" ? `${plural(records, "record")} to go` : "the event log's end"),
+		number("layers", "Rows", [
+			["realtime_store", rows.realtime?.count, () => count(rows.realtime, large), exact, "real time", "stream"],
+			["batch_store", rows.batch?.count, () => count(rows.batch, large), exact, "batch", "load"],
+		]),
+		number("ingestion", "Dead letters", [["event_log", numbers.dead_letters, short]], "events that broke a rule"),
+	];
 }
 
 // A difference of one row must be visible, so the counts stay exact as long as there is room.
@@ -58,59 +58,59 @@ const large = (value) => (value < 1e8 ? exact(value) : short(value));
 
 /** A number that links to its panel. `values`: [server, value, short form, exact form, name, hue]. */
 function number(panel, label, values, under) {
-  return h(
-    "li",
-    {},
-    h(
-      "a",
-      { href: `#${panel}` },
-      h("span", { class: "label" }, label),
-      h(
-        "span",
-        { class: "values" },
-        values.map(([server, value, how, whole = exact, name, hue]) => {
-          const gone = model.lost !== null || away([server]).length > 0;
-          const [text, full] = [how(value), whole(value)];
-          const hidden = text.replace("≈", "").trim() !== full && typeof value === "number";
-          return h(
-            "span",
-            { class: gone ? "value stale" : "value" },
-            h("span", { class: "figure", "data-tip": hidden ? full : null }, text),
-            hidden && h("span", { class: "sr" }, ` (${full})`),
-            name && h("span", { class: `hue ${hue}` }, name),
-          );
-        }),
-      ),
-      under && h("span", { class: "under" }, under),
-    ),
-  );
+	return h(
+		"li",
+		{},
+		h(
+			"a",
+			{ href: `#${panel}` },
+			h("span", { class: "label" }, label),
+			h(
+				"span",
+				{ class: "values" },
+				values.map(([server, value, how, whole = exact, name, hue]) => {
+					const gone = model.lost !== null || away([server]).length > 0;
+					const [text, full] = [how(value), whole(value)];
+					const hidden = text.replace("≈", "").trim() !== full && typeof value === "number";
+					return h(
+						"span",
+						{ class: gone ? "value stale" : "value" },
+						h("span", { class: "figure", "data-tip": hidden ? full : null }, text),
+						hidden && h("span", { class: "sr" }, ` (${full})`),
+						name && h("span", { class: `hue ${hue}` }, name),
+					);
+				}),
+			),
+			under && h("span", { class: "under" }, under),
+		),
+	);
 }
 
 function drawRanges() {
-  fill(
-    $("#ranges"),
-    RANGES.map((range, index) =>
-      h("button", { type: "button", "data-range": range.name, "aria-pressed": String(range === model.range), title: `${range.words ? `The last ${range.words}` : "All that is kept"} (${index + 1})` }, range.text),
-    ),
-  );
+	fill(
+		$("#ranges"),
+		RANGES.map((range, index) =>
+			h("button", { type: "button", "data-range": range.name, "aria-pressed": String(range === model.range), title: `${range.words ? `The last ${range.words}` : "All that is kept"} (${index + 1})` }, range.text),
+		),
+	);
 }
 
 function drawPause() {
-  const button = $("#pause");
-  const paused = model.paused !== null;
-  button.setAttribute("aria-pressed", String(paused));
-  button.title = paused ? "Go on (space)" : "Pause (space)";
+	const button = $("#pause");
+	const paused = model.paused !== null;
+	button.setAttribute("aria-pressed", String(paused));
+	button.title = paused ? "Go on (space)" : "Pause (space)";
 }
 
 export function drawClock() {
-  const paused = model.paused !== null;
-  fill($("#clock"), paused && h("strong", {}, "paused "), h("time", { title: moment(now(), zone()) }, model.state ? clock(now(), zone()) : "--:--:--"), h("span", { class: "zone" }, ` ${model.state ? zone() : ""}`));
+	const paused = model.paused !== null;
+	fill($("#clock"), paused && h("strong", {}, "paused "), h("time", { title: moment(now(), zone()) }, model.state ? clock(now(), zone()) : "--:--:--"), h("span", { class: "zone" }, ` ${model.state ? zone() : ""}`));
 }
 
 function foot(state) {
-  return [
-    h("span", {}, `rtp ${state?.rtp ?? DASH}`),
-    h("span", {}, state?.started ? `collecting since ${since(state.started, now(), zone())} ${zone()}` : "not connected yet"),
-    h("span", {}, "Read-only. Press ", h("kbd", {}, "?"), " for the keys."),
-  ];
+	return [
+		h("span", {}, `rtp ${state?.rtp ?? DASH}`),
+		h("span", {}, state?.started ? `collecting since ${since(state.started, now(), zone())} ${zone()}` : "not connected yet"),
+		h("span", {}, "Read-only. Press ", h("kbd", {}, "?"), " for the keys."),
+	];
 }

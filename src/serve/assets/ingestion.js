@@ -9,13 +9,13 @@ import { build } from "./strips.js";
 
 const rate = (value) => (typeof value === "number" ? `${short(value)}\u202f/s` : DASH);
 const MEASURES = [
-  { name: "fetch", text: "fetch", hue: "fetch", how: rate, live: (it) => it.rates?.fetch, of: (it) => it.rates?.fetch },
-  { name: "produce", text: "produce", hue: "produce", how: rate, live: (it) => it.rates?.produce, of: (it) => it.rates?.produce },
-  { name: "stream", text: "stream", hue: "stream", how: rate, live: (it) => it.rates?.stream, of: (it) => it.rates?.stream },
-  { name: "load", text: "load", hue: "load", how: rate, live: (it) => it.rates?.load, of: (it) => it.rates?.load },
-  { name: "lag_records", text: "lag, records", hue: "lag", how: short, live: (it) => it.lag?.records, of: (it) => it.lag_records },
-  { name: "lag_seconds", text: "lag, time", hue: "lag", how: duration, live: (it) => it.lag?.seconds, of: (it) => it.lag_seconds },
-  { name: "dead_letters", text: "dead letters", hue: "dead" },
+	{ name: "fetch", text: "fetch", hue: "fetch", how: rate, live: (it) => it.rates?.fetch, of: (it) => it.rates?.fetch },
+	{ name: "produce", text: "produce", hue: "produce", how: rate, live: (it) => it.rates?.produce, of: (it) => it.rates?.produce },
+	{ name: "stream", text: "stream", hue: "stream", how: rate, live: (it) => it.rates?.stream, of: (it) => it.rates?.stream },
+	{ name: "load", text: "load", hue: "load", how: rate, live: (it) => it.rates?.load, of: (it) => it.rates?.load },
+	{ name: "lag_records", text: "lag, records", hue: "lag", how: short, live: (it) => it.lag?.records, of: (it) => it.lag_records },
+	{ name: "lag_seconds", text: "lag, time", hue: "lag", how: duration, live: (it) => it.lag?.seconds, of: (it) => it.lag_seconds },
+	{ name: "dead_letters", text: "dead letters", hue: "dead" },
 ];
 const LISTED = 3;
 
@@ -28,99 +28,101 @@ let shown = [];
 export const panel = { id: "ingestion", servers: ["event_log"], render, note: () => [readout], redraw: () => strips?.redraw(), fit: (width) => strips?.fit(width) };
 
 function render(state) {
-  if (!strips) {
-    strips = build(keep, MEASURES, (index) => {
-      cursor = index;
-      label(model.state?.ingestion ?? {});
-    });
-  }
-  const letters = deadLetters();
-  draw(letters);
-  label(state?.ingestion ?? {});
-  return [keep, emptyState("ingestion") ?? letterList(letters, state), table()];
+	if (!strips) {
+		strips = build(keep, MEASURES, (index) => {
+			cursor = index;
+			label(model.state?.ingestion ?? {});
+		});
+	}
+	const letters = deadLetters();
+	draw(letters, state?.ingestion ?? {});
+	label(state?.ingestion ?? {});
+	return [keep, emptyState("ingestion") ?? letterList(letters, state), table()];
 }
 
 /** The range on the axis, in seconds; of "all", from the first time that is known. */
 function bounds(times) {
-  const end = now() / 1000;
-  const start = model.range.ms === null ? Math.min(times[0] ?? end - 900, end - 60) : end - model.range.ms / 1000;
-  return [start, end];
+	const end = now() / 1000;
+	const start = model.range.ms === null ? Math.min(times[0] ?? end - 900, end - 60) : end - model.range.ms / 1000;
+	return [start, end];
 }
 
-function draw(letters) {
-  const series = model.series ?? {};
-  const times = (series.t ?? []).map((time) => time / 1000);
-  shown = MEASURES.map((measure) => measure.of?.(series) ?? null);
-  const [from, to] = bounds(times);
-  strips.show(times, shown, from, to, letters.map((letter) => letter.at / 1000));
-  MEASURES.forEach((measure, index) => {
-    const values = shown[index]?.filter((value, at) => typeof value === "number" && times[at] >= from);
-    strips.notes[index].textContent = values?.length ? `peak ${measure.how(values.reduce((most, value) => Math.max(most, value), 0))}` : "";
-  });
-  const inside = letters.filter((letter) => letter.at / 1000 >= from).length;
-  strips.notes[MEASURES.length - 1].textContent = inside ? "in this range" : "";
-  strips.values[MEASURES.length - 1].textContent = exact(inside);
+function draw(letters, ingestion) {
+	const series = model.series ?? {};
+	const times = (series.t ?? []).map((time) => time / 1000);
+	shown = MEASURES.map((measure) => measure.of?.(series) ?? null);
+	const [from, to] = bounds(times);
+	strips.show(times, shown, from, to, letters.map((letter) => letter.at / 1000));
+	MEASURES.forEach((measure, index) => {
+		const values = shown[index]?.filter((value, at) => typeof value === "number" && times[at] >= from);
+		strips.notes[index].textContent = values?.length ? `peak ${measure.how(values.reduce((most, value) => Math.max(most, value), 0))}` : "";
+	});
+	const never = (measure, index) => measure.of && typeof measure.live(ingestion) !== "number" && !shown[index]?.some((value) => typeof value === "number");
+	MEASURES.forEach((measure, index) => (strips.rows[index].hidden = model.state !== null && never(measure, index)));
+	const inside = letters.filter((letter) => letter.at / 1000 >= from).length;
+	strips.notes[MEASURES.length - 1].textContent = inside ? "in this range" : "";
+	strips.values[MEASURES.length - 1].textContent = exact(inside);
 }
 
 /** The numbers beside the strips: at the cursor, or now. */
 function label(ingestion) {
-  const times = model.series?.t ?? [];
-  const at = cursor === null ? undefined : times[cursor];
-  MEASURES.slice(0, -1).forEach((measure, index) => {
-    const value = at === undefined ? measure.live(ingestion) : shown[index]?.[cursor];
-    strips.values[index].textContent = measure.how(value);
-    strips.values[index].title = exact(value);
-  });
-  keep.classList.toggle("past", at !== undefined);
-  readout.textContent = at === undefined ? "" : `${moment(at, zone())}${near(at)}`;
+	const times = model.series?.t ?? [];
+	const at = cursor === null ? undefined : times[cursor];
+	MEASURES.slice(0, -1).forEach((measure, index) => {
+		const value = at === undefined ? measure.live(ingestion) : shown[index]?.[cursor];
+		strips.values[index].textContent = measure.how(value);
+		strips.values[index].title = exact(value);
+	});
+	keep.classList.toggle("past", at !== undefined);
+	readout.textContent = at === undefined ? "" : `${moment(at, zone())}${near(at)}`;
 }
 
 /** The dead letters at the cursor, in words. */
 function near(time) {
-  const [from, to] = bounds(model.series.t.map((each) => each / 1000));
-  const reach = Math.max(500, ((to - from) * 1000) / 150);
-  const letters = deadLetters().filter((letter) => Math.abs(letter.at - time) <= reach);
-  if (!letters.length) return "";
-  const first = letters.reduce((best, letter) => (Math.abs(letter.at - time) < Math.abs(best.at - time) ? letter : best));
-  return ` · ${letters.length > 1 ? `${plural(letters.length, "dead letter")}, one of them: ` : "dead letter: "}${reason(first)}`;
+	const [from, to] = bounds(model.series.t.map((each) => each / 1000));
+	const reach = Math.max(500, ((to - from) * 1000) / 150);
+	const letters = deadLetters().filter((letter) => Math.abs(letter.at - time) <= reach);
+	if (!letters.length) return "";
+	const first = letters.reduce((best, letter) => (Math.abs(letter.at - time) < Math.abs(best.at - time) ? letter : best));
+	return ` · ${letters.length > 1 ? `${plural(letters.length, "dead letter")}, one of them: ` : "dead letter: "}${reason(first)}`;
 }
 
 const reason = (letter) => [letter.field && words(letter.field), letter.message ?? letter.rule].filter(Boolean).join(": ");
 const place = (letter) => `partition ${letter.partition ?? DASH}, offset ${exact(letter.offset)}`;
 
 function letterList(letters, state) {
-  if (!letters.length) return nothing(state ? "No dead letters: no event has broken a rule." : "\u00a0");
-  return h(
-    "ol",
-    { class: "letters", "aria-label": "The latest dead letters" },
-    letters.slice(0, LISTED).map((letter) =>
-      h(
-        "li",
-        {},
-        h("span", { class: "when" }, timeAgo(letter.at)),
-        h("span", { class: "what" }, h("span", { class: "rule" }, letter.rule ?? "rule"), " ", reason(letter)),
-        h("span", { class: "where" }, typeof letter.key === "string" && letter.key ? keyButton(letter.key) : place(letter)),
-      ),
-    ),
-  );
+	if (!letters.length) return nothing(state ? "No dead letters: no event has broken a rule." : "\u00a0");
+	return h(
+		"ol",
+		{ class: "letters", "aria-label": "The latest dead letters" },
+		letters.slice(0, LISTED).map((letter) =>
+			h(
+				"li",
+				{},
+				h("span", { class: "when" }, timeAgo(letter.at)),
+				h("span", { class: "what" }, h("span", { class: "rule" }, letter.rule ?? "rule"), " ", reason(letter)),
+				h("span", { class: "where" }, typeof letter.key === "string" && letter.key ? keyButton(letter.key) : place(letter)),
+			),
+		),
+	);
 }
 
 function table() {
-  const series = model.series;
-  const rows = () => {
-    const over = (series?.t ?? []).map((time, index) => [
-      clock(time, zone()),
-      ...MEASURES.slice(0, -1).map((measure) => measure.of(series)?.[index] ?? null),
-    ]);
-    return over.slice(-400).reverse();
-  };
-  const letters = () => deadLetters().map((letter) => [moment(letter.at, zone()), place(letter), letter.rule, letter.field, letter.message, letter.key]);
-  const partitions = () => (model.state?.ingestion?.lag?.partitions ?? []).map(([partition, records]) => [String(partition), records]);
-  return h(
-    "div",
-    { class: "tables" },
-    numbers("rates", "Rates and lag over time", [`Time (${zone()})`, "Fetch /s", "Produce /s", "Stream /s", "Load /s", "Lag, records", "Lag, s"], rows),
-    numbers("letters", "Dead letters", ["Time", "Place", "Rule", "Field", "Reason", "Key"], letters),
-    numbers("partitions", "Lag by partition", ["Partition", "Records"], partitions),
-  );
+	const series = model.series;
+	const rows = () => {
+		const over = (series?.t ?? []).map((time, index) => [
+			clock(time, zone()),
+			...MEASURES.slice(0, -1).map((measure) => measure.of(series)?.[index] ?? null),
+		]);
+		return over.slice(-400).reverse();
+	};
+	const letters = () => deadLetters().map((letter) => [moment(letter.at, zone()), place(letter), letter.rule, letter.field, letter.message, letter.key]);
+	const partitions = () => (model.state?.ingestion?.lag?.partitions ?? []).map(([partition, records]) => [String(partition), records]);
+	return h(
+		"div",
+		{ class: "tables" },
+		numbers("rates", "Rates and lag over time", [`Time (${zone()})`, "Fetch /s", "Produce /s", "Stream /s", "Load /s", "Lag, records", "Lag, s"], rows),
+		numbers("letters", "Dead letters", ["Time", "Place", "Rule", "Field", "Reason", "Key"], letters),
+		numbers("partitions", "Lag by partition", ["Partition", "Records"], partitions),
+	);
 }

@@ -11,114 +11,116 @@ const TREND = 48;
 const SAMPLES = 4;
 
 function render(state) {
-  const layers = state?.layers ?? {};
-  const advice = emptyState("layers");
-  const compared = advice && !layers.verdict ? [] : [verdict(layers, state), trend(layers)];
-  return [sides(layers), advice, compared, tables(layers)];
+	const layers = state?.layers ?? {};
+	const advice = emptyState("layers");
+	const compared = advice && !layers.verdict ? [] : [verdict(layers, state), trend(layers)];
+	return [sides(layers), advice, compared, tables(layers)];
 }
 
 function sides({ realtime, batch }) {
-  const gone = (name) => (away([name]).length ? "stale" : null);
-  const [fast, slow] = [gone("realtime_store"), gone("batch_store")];
-  const row = (name, left, right) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: fast }, left), h("td", { class: slow }, right));
-  const load = batch?.last_load;
-  return h(
-    "table",
-    { class: "sides" },
-    h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, hue("stream", "real time")), h("th", { scope: "col" }, hue("load", "batch")))),
-    h(
-      "tbody",
-      {},
-      row("rows", h("strong", { title: estimate(realtime) }, count(realtime)), h("strong", { title: estimate(batch) }, count(batch))),
-      row("newest event", timeAgo(realtime?.newest), timeAgo(batch?.newest)),
-      row("last write", timeAgo(realtime?.last_write), timeAgo(batch?.last_write)),
-      row("complete up to", h("span", { class: "none" }, "always open"), timeAt(batch?.boundary)),
-      row("last load", h("span", { class: "none" }, "streams"), load ? [h("span", { title: `run ${load.run_id}` }, `${load.mode}, ${exact(load.written)} written, `), timeAgo(load.loaded_at)] : h("span", { class: "none" }, "none yet")),
-    ),
-  );
+	const gone = (name) => (away([name]).length ? "stale" : null);
+	const [fast, slow] = [gone("realtime_store"), gone("batch_store")];
+	const row = (name, left, right) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: fast }, left), h("td", { class: slow }, right));
+	const load = batch?.last_load;
+	return h(
+		"table",
+		{ class: "sides" },
+		h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, hue("stream", "real time")), h("th", { scope: "col" }, hue("load", "batch")))),
+		h(
+			"tbody",
+			{},
+			row("rows", h("strong", { title: estimate(realtime) }, count(realtime)), h("strong", { title: estimate(batch) }, count(batch))),
+			row("newest event", timeAgo(realtime?.newest), timeAgo(batch?.newest)),
+			row("last write", timeAgo(realtime?.last_write), timeAgo(batch?.last_write)),
+			row("complete up to", h("span", { class: "none" }, "always open"), timeAt(batch?.boundary)),
+			row("last load", h("span", { class: "none" }, "streams"), load ? [h("span", { title: `run ${load.run_id}` }, `${load.mode}, ${exact(load.written)} written, `), timeAgo(load.loaded_at)] : h("span", { class: "none" }, "none yet")),
+		),
+	);
 }
 
 const estimate = (layer) => (layer?.exact === false ? "An estimate: an exact count would cost a scan" : null);
 const total = (verdict) => Object.values(verdict?.classes ?? {}).reduce((sum, number) => sum + number, 0);
 
 function verdict(layers, state) {
-  const last = layers.verdict;
-  if (!last) return h("div", { class: "verdict" }, nothing(state ? "No verdict yet: rtp verify compares the two." : "\u00a0"));
-  const differ = total(last);
-  const text = last.agrees ? (differ ? `Both layers agree; ${plural(differ, "key")} on the way` : "Both layers agree") : differences(last, layers.classes ?? []);
-  const [left, right] = last.rows ?? [];
-  return h(
-    "div",
-    { class: last.agrees ? "verdict agrees" : "verdict differs" },
-    h("p", { class: "judged" }, icon(last.agrees ? "ok" : "bad"), h("strong", {}, text), h("span", { class: "note" }, "checked ", timeAgo(last.ended_at), ` in ${duration((last.ended_at - last.started_at) / 1000)}: ${exact(left)} against ${exact(right)} rows`)),
-    classes(last, layers.classes ?? []),
-    columnsThatDiffer(last),
-  );
+	const last = layers.verdict;
+	if (!last) return h("div", { class: "verdict" }, nothing(state ? "No verdict yet: rtp verify compares the two." : "\u00a0"));
+	const differ = total(last);
+	const text = last.agrees ? (differ ? `Both layers agree; ${plural(differ, "key")} on the way` : "Both layers agree") : differences(last, layers.classes ?? []);
+	const [left, right] = last.rows ?? [];
+	return h(
+		"div",
+		{ class: last.agrees ? "verdict agrees" : "verdict differs" },
+		h("p", { class: "judged" }, icon(last.agrees ? "ok" : "bad"), h("strong", {}, text), h("span", { class: "note" }, "checked ", timeAgo(last.ended_at), ` in ${duration((last.ended_at - last.started_at) / 1000)}: ${exact(left)} against ${exact(right)} rows`)),
+		classes(last, layers.classes ?? []),
+		columnsThatDiffer(last),
+	);
 }
 
+/** Whether a difference of this class fails; of an unknown class, it does if the verdict says so. */
+const fails = (name, last, known) => known.find((each) => each.name === name)?.fails ?? !last.agrees;
+
 function differences(last, known) {
-  const harmless = new Set(known.filter((each) => each.fails === false).map((each) => each.name));
-  const failing = Object.entries(last.classes ?? {}).reduce((sum, [name, number]) => sum + (harmless.has(name) ? 0 : number), 0);
-  const all = total(last);
-  return `${plural(all, "key")} ${all === 1 ? "differs" : "differ"}` + (failing < all ? `; ${exact(failing)} should not` : "");
+	const failing = Object.entries(last.classes ?? {}).reduce((sum, [name, number]) => sum + (fails(name, last, known) ? number : 0), 0);
+	const all = total(last);
+	return `${plural(all, "key")} ${all === 1 ? "differs" : "differ"}` + (failing < all ? `; ${exact(failing)} should not` : "");
 }
 
 /** Those that fail come first; each with what it means and some of its keys. */
 function classes(last, known) {
-  const about = new Map(known.map((each) => [each.name, each]));
-  const found = Object.entries(last.classes ?? {}).filter(([, number]) => number > 0);
-  const fails = ([name]) => about.get(name)?.fails !== false;
-  found.sort((a, b) => fails(b) - fails(a) || b[1] - a[1]);
-  if (!found.length) return null;
-  return h(
-    "ul",
-    { class: "classes", "aria-label": "Differences by class" },
-    found.map(([name, number]) => {
-      const keys = last.samples?.[name] ?? [];
-      return h(
-        "li",
-        { class: fails([name]) ? "fails" : "waits" },
-        h("span", { class: "number" }, exact(number)),
-        h("span", { class: "class" }, h("b", {}, words(name)), !fails([name]) && h("span", { class: "note" }, " does not fail"), about.get(name)?.meaning && h("span", { class: "meaning" }, about.get(name).meaning)),
-        h("span", { class: "keys" }, keys.slice(0, SAMPLES).map(keyButton), number > Math.min(SAMPLES, keys.length) && keys.length > 0 && h("span", { class: "note" }, `and ${exact(number - Math.min(SAMPLES, keys.length))} more`)),
-      );
-    }),
-  );
+	const about = new Map(known.map((each) => [each.name, each]));
+	const found = Object.entries(last.classes ?? {}).filter(([, number]) => number > 0);
+	const bad = (name) => fails(name, last, known);
+	found.sort((a, b) => bad(b[0]) - bad(a[0]) || b[1] - a[1]);
+	if (!found.length) return null;
+	return h(
+		"ul",
+		{ class: "classes", "aria-label": "Differences by class" },
+		found.map(([name, number]) => {
+			const keys = last.samples?.[name] ?? [];
+			return h(
+				"li",
+				{ class: bad(name) ? "fails" : null },
+				h("span", { class: "number" }, exact(number)),
+				h("span", { class: "class" }, h("b", {}, words(name)), !bad(name) && h("span", { class: "note" }, " does not fail"), about.get(name)?.meaning && h("span", { class: "meaning" }, about.get(name).meaning)),
+				h("span", { class: "keys" }, keys.slice(0, SAMPLES).map(keyButton), number > Math.min(SAMPLES, keys.length) && keys.length > 0 && h("span", { class: "note" }, `and ${exact(number - Math.min(SAMPLES, keys.length))} more`)),
+			);
+		}),
+	);
 }
 
 function columnsThatDiffer(last) {
-  const found = Object.entries(last.columns ?? {}).filter(([, number]) => number > 0).sort((a, b) => b[1] - a[1]);
-  if (!found.length) return null;
-  return h("p", { class: "note by-column" }, "by column: ", found.map(([name, number]) => `${name} ${exact(number)}`).join(", "));
+	const found = Object.entries(last.columns ?? {}).filter(([, number]) => number > 0).sort((a, b) => b[1] - a[1]);
+	if (!found.length) return null;
+	return h("p", { class: "note by-column" }, "by column: ", found.map(([name, number]) => `${name} ${exact(number)}`).join(", "));
 }
 
 /** All verdicts of the range and the last one, the oldest first. */
 function verdicts(layers) {
-  const all = new Map();
-  for (const each of [...(model.series?.verdicts ?? []), layers.verdict]) if (each) all.set(`${each.run_id}/${each.ended_at}`, each);
-  return [...all.values()].sort((a, b) => a.ended_at - b.ended_at).slice(-TREND);
+	const all = new Map();
+	for (const each of [...(model.series?.verdicts ?? []), layers.verdict]) if (each) all.set(`${each.run_id}/${each.ended_at}`, each);
+	return [...all.values()].sort((a, b) => a.ended_at - b.ended_at).slice(-TREND);
 }
 
 function trend(layers) {
-  const all = verdicts(layers);
-  const most = Math.log2(2 + Math.max(0, ...all.map(total)));
-  const bad = all.filter((each) => !each.agrees).length;
-  const label = `${plural(all.length, "verdict")}, ${bad ? `${exact(bad)} of them with differences` : "all agree"}`;
-  return h(
-    "div",
-    { class: "trend" },
-    h("h3", {}, "Verdicts"),
-    h(
-      "div",
-      { class: "row", role: "img", "aria-label": label },
-      all.map((each) => h("i", { class: each.agrees ? "agrees" : "differs", title: `${moment(each.ended_at, zone())}: ${each.agrees ? "agree" : plural(total(each), "difference")}`, css: { "--v": `${((Math.log2(1 + total(each)) / most) * 100).toFixed(1)}%` } })),
-    ),
-    h("span", { class: "note" }, all.length ? label : "none in this range"),
-  );
+	const all = verdicts(layers);
+	const most = Math.log2(2 + Math.max(0, ...all.map(total)));
+	const bad = all.filter((each) => !each.agrees).length;
+	const label = `${plural(all.length, "verdict")}, ${bad ? `${exact(bad)} of them with differences` : "all agree"}`;
+	return h(
+		"div",
+		{ class: "trend" },
+		h("h3", {}, "Verdicts"),
+		h(
+			"div",
+			{ class: "row", role: "img", "aria-label": label },
+			all.map((each) => h("i", { class: each.agrees ? "agrees" : "differs", title: `${moment(each.ended_at, zone())}: ${each.agrees ? "agree" : plural(total(each), "difference")}`, css: { "--v": `${((Math.log2(1 + total(each)) / most) * 100).toFixed(1)}%` } })),
+		),
+		h("span", { class: "note" }, all.length ? label : "none in this range"),
+	);
 }
 
 function tables(layers) {
-  const rows = () => verdicts(layers).reverse().map((each) => [moment(each.ended_at, zone()), each.agrees ? "agree" : "differ", each.rows?.[0], each.rows?.[1], Object.entries(each.classes ?? {}).filter(([, n]) => n).map(([name, n]) => `${name} ${n}`).join(", ") || "none"]);
-  const samples = () => Object.entries(layers.verdict?.samples ?? {}).flatMap(([name, keys]) => keys.map((key) => [key, words(name)]));
-  return h("div", { class: "tables" }, numbers("verdicts", "Verdicts", ["Ended", "Verdict", "Real-time rows", "Batch rows", "Differences"], rows), numbers("samples", "Keys that differ", ["Key", "Class"], samples));
+	const rows = () => verdicts(layers).reverse().map((each) => [moment(each.ended_at, zone()), each.agrees ? "agree" : "differ", each.rows?.[0], each.rows?.[1], Object.entries(each.classes ?? {}).filter(([, n]) => n).map(([name, n]) => `${name} ${n}`).join(", ") || "none"]);
+	const samples = () => Object.entries(layers.verdict?.samples ?? {}).flatMap(([name, keys]) => keys.map((key) => [key, words(name)]));
+	return h("div", { class: "tables" }, numbers("verdicts", "Verdicts", ["Ended", "Verdict", "Real-time rows", "Batch rows", "Differences"], rows), numbers("samples", "Keys that differ", ["Key", "Class"], samples));
 }

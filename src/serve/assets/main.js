@@ -19,101 +19,101 @@ let latest = null; // the newest state, which a pause does not show
 let due = false;
 
 function draw() {
-  due = false;
-  const { state } = model;
-  drawHead(state);
-  for (const panel of PANELS) {
-    const place = document.getElementById(panel.id);
-    place.classList.toggle("stale", model.lost !== null || away(panel.servers).length > 0);
-    fill($(":scope > header > .note", place), awayNotes(panel.servers), panel.note?.(state));
-    fill($(":scope > .body", place), panel.render(state));
-  }
-  document.documentElement.classList.toggle("ready", state !== null);
+	due = false;
+	const { state } = model;
+	drawHead(state);
+	for (const panel of PANELS) {
+		const place = document.getElementById(panel.id);
+		place.classList.toggle("stale", model.lost !== null || away(panel.servers).length > 0);
+		fill($(":scope > header > .note", place), awayNotes(panel.servers), panel.note?.(state));
+		fill($(":scope > .body", place), panel.render(state));
+	}
+	document.documentElement.classList.toggle("ready", state !== null);
 }
 
 /** Draws before the next frame, once for everything that happened until then. */
 function drawSoon() {
-  if (due) return;
-  due = true;
-  requestAnimationFrame(draw);
+	if (due) return;
+	due = true;
+	requestAnimationFrame(draw);
 }
 
 function show(state) {
-  model.state = state;
-  extend(state);
-  drawSoon();
+	model.state = state;
+	extend(state);
+	drawSoon();
 }
 
 function range(chosen) {
-  chooseRange(chosen);
-  model.series = null;
-  refresh(drawSoon, true);
-  drawSoon();
+	chooseRange(chosen);
+	model.series = null;
+	refresh(drawSoon, true);
+	drawSoon();
 }
 
 function pause() {
-  model.paused = model.paused === null ? now() : null;
-  if (model.paused === null && latest) show(latest);
-  drawSoon();
+	model.paused = model.paused === null ? now() : null;
+	if (model.paused === null && latest) show(latest);
+	drawSoon();
 }
 
 follow({
-  onState(state) {
-    if (typeof state.now === "number") model.ahead = state.now - Date.now();
-    const back = model.lost !== null || latest === null;
-    model.lost = null;
-    latest = state;
-    if (model.paused === null || !model.state) show(state);
-    else drawSoon();
-    refresh(drawSoon, back);
-  },
-  onLost(time) {
-    model.lost = time + model.ahead;
-    drawSoon();
-  },
+	onState(state) {
+		if (typeof state.now === "number") model.ahead = state.now - Date.now();
+		const back = model.lost !== null || latest === null;
+		model.lost = null;
+		latest = state;
+		if (model.paused === null || !model.state) show(state);
+		else drawSoon();
+		refresh(drawSoon, back);
+	},
+	onLost(time) {
+		model.lost = time + model.ahead;
+		drawSoon();
+	},
 });
 
 setInterval(() => {
-  drawClock();
-  tick();
+	drawClock();
+	tick();
 }, 1000);
 
 function theme() {
-  const root = document.documentElement;
-  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-  const next = (root.dataset.theme ?? system) === "dark" ? "light" : "dark";
-  if (next === system) delete root.dataset.theme;
-  else root.dataset.theme = next;
-  try {
-    if (next === system) localStorage.removeItem("rtp-theme");
-    else localStorage.setItem("rtp-theme", next);
-  } catch {
-    // Storage is switched off: the choice lasts until the page is closed.
-  }
-  ingestion.redraw();
+	const root = document.documentElement;
+	const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+	const next = (root.dataset.theme ?? system) === "dark" ? "light" : "dark";
+	if (next === system) delete root.dataset.theme;
+	else root.dataset.theme = next;
+	try {
+		if (next === system) localStorage.removeItem("rtp-theme");
+		else localStorage.setItem("rtp-theme", next);
+	} catch {
+		// Storage is switched off: the choice lasts until the page is closed.
+	}
+	ingestion.redraw();
 }
 
 async function copy(button) {
-  try {
-    await navigator.clipboard.writeText(button.dataset.copy);
-    button.dataset.said = "Copied";
-  } catch {
-    button.dataset.said = "Not allowed";
-  }
-  setTimeout(() => delete button.dataset.said, 1500);
+	try {
+		await navigator.clipboard.writeText(button.dataset.copy);
+		button.dataset.said = "Copied";
+	} catch {
+		button.dataset.said = "Not allowed";
+	}
+	setTimeout(() => delete button.dataset.said, 1500);
 }
 
 document.addEventListener("click", (event) => {
-  const target = event.target instanceof Element ? event.target : null;
-  const button = target?.closest("button");
-  if (target instanceof HTMLDialogElement) return target.close(); // beside it
-  if (!button) return;
-  const { dataset, id } = button;
-  if (dataset.range) range(rangeNamed(dataset.range));
-  else if (dataset.explain) openExplain(dataset.explain);
-  else if (dataset.copy !== undefined) copy(button);
-  else if (dataset.close) document.getElementById(dataset.close).close();
-  else ({ pause, look: () => openExplain(), theme, help: openKeys })[id]?.();
+	const target = event.target instanceof Element ? event.target : null;
+	const button = target?.closest("button");
+	if (target instanceof HTMLDialogElement) return target.close(); // beside it
+	if (!button) return;
+	const { dataset, id } = button;
+	if (dataset.range) range(rangeNamed(dataset.range));
+	else if (dataset.explain) openExplain(dataset.explain);
+	else if (dataset.copy !== undefined) copy(button);
+	else if (dataset.close) document.getElementById(dataset.close).close();
+	else ({ pause, look: () => openExplain(), theme, help: openKeys })[id]?.();
 });
 // A table of numbers is filled when it opens.
 document.addEventListener("toggle", drawSoon, true);
@@ -124,16 +124,16 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => inge
 const PAPER = 452;
 let screen = null;
 addEventListener("beforeprint", () => {
-  screen = document.documentElement.dataset.theme ?? "";
-  document.documentElement.dataset.theme = "light";
-  ingestion.fit(PAPER);
-  ingestion.redraw();
+	screen = document.documentElement.dataset.theme ?? "";
+	document.documentElement.dataset.theme = "light";
+	ingestion.fit(PAPER);
+	ingestion.redraw();
 });
 addEventListener("afterprint", () => {
-  if (screen) document.documentElement.dataset.theme = screen;
-  else delete document.documentElement.dataset.theme;
-  ingestion.fit();
-  ingestion.redraw();
+	if (screen) document.documentElement.dataset.theme = screen;
+	else delete document.documentElement.dataset.theme;
+	ingestion.fit();
+	ingestion.redraw();
 });
 
 draw();

@@ -11,52 +11,52 @@ const HUES = { fetch: "fetch", produce: "produce", stream: "stream", "load-batch
 const STATUS = { done: ["ok", "done"], running: ["busy", "running"], failed: ["bad", "failed"], never: ["empty", "never run"] };
 
 function render(state) {
-  const stages = state?.pipeline?.stages ?? Object.keys(HUES).map((name) => ({ name, status: "never" }));
-  return [
-    h("ol", { class: "stages", "aria-label": "Stages" }, stages.map((each) => stage(each, state))),
-    emptyState("pipeline"),
-    h("div", { class: "checks" }, servers(state), heartbeat(state)),
-  ];
+	const stages = state?.pipeline?.stages ?? Object.keys(HUES).map((name) => ({ name, status: "never" }));
+	return [
+		h("ol", { class: "stages", "aria-label": "Stages" }, stages.map((each) => stage(each, state))),
+		emptyState("pipeline"),
+		h("div", { class: "checks" }, servers(state), heartbeat(state)),
+	];
 }
 
 function stage(each, state) {
-  const [level, text] = state ? (STATUS[each.status] ?? ["empty", each.status]) : ["empty", "\u00a0"];
-  const ran = each.status !== "never" && typeof each.at === "number";
-  return h(
-    "li",
-    { class: `stage ${HUES[each.name] ?? "aggregate"} is-${each.status}`, "data-stage": each.name },
-    h("span", { class: "name" }, each.name),
-    h("span", { class: `status ${level}` }, state && icon(level), text),
-    h("span", { class: "ran" }, ran ? [timeAgo(each.at), typeof each.seconds === "number" && ` · ${duration(each.seconds)}`] : "\u00a0"),
-    each.note && h("span", { class: "note", title: each.note }, each.note),
-  );
+	const [level, text] = state ? (STATUS[each.status] ?? ["empty", each.status]) : ["empty", "\u00a0"];
+	const ran = each.status !== "never" && typeof each.at === "number";
+	return h(
+		"li",
+		{ class: `stage ${HUES[each.name] ?? "lag"}` },
+		h("span", { class: "name" }, each.name),
+		h("span", { class: `status ${level}` }, state && icon(level), text),
+		h("span", { class: "ran" }, ran ? [timeAgo(each.at), typeof each.seconds === "number" && ` · ${duration(each.seconds)}`] : "\u00a0"),
+		each.note && h("span", { class: "note", title: each.note }, each.note),
+	);
 }
 
 function servers(state) {
-  const rows = Object.entries(SERVERS).map(([name, text]) => ({ text, ...state?.servers?.[name] }));
-  return h(
-    "div",
-    { class: "group" },
-    h("h3", {}, "Servers"),
-    h(
-      "ul",
-      { class: "list" },
-      rows.map((server) => {
-        const [level, said] = server.up === true ? ["ok", "answers"] : server.up === false ? ["away", "away"] : ["empty", "not asked yet"];
-        return h("li", { class: server.up === false ? "gone" : null }, icon(level), h("b", {}, server.text), h("span", { class: "said" }, said, typeof server.since === "number" && [" since ", timeAt(server.since)], server.up === false && server.message && `: ${server.message}`), h("code", {}, server.address ?? ""));
-      }),
-    ),
-  );
+	const rows = Object.entries(SERVERS).map(([name, text]) => ({ text, ...state?.servers?.[name] }));
+	return h(
+		"div",
+		{ class: "group" },
+		h("h3", {}, "Servers"),
+		h(
+			"ul",
+			{ class: "list" },
+			rows.map((server) => {
+				const [level, said] = server.up === true ? ["ok", "answers"] : server.up === false ? ["away", "away"] : ["empty", "not asked yet"];
+				return h("li", { class: server.up === false ? "gone" : null }, icon(level), h("b", {}, server.text), h("span", { class: "said" }, said, typeof server.since === "number" && [" since ", timeAt(server.since)], server.up === false && server.message && `: ${server.message}`), h("code", {}, server.address ?? ""));
+			}),
+		),
+	);
 }
 
 function heartbeat(state) {
-  const checks = state?.pipeline?.heartbeat ?? [];
-  return h(
-    "div",
-    { class: "group" },
-    h("h3", {}, "Heartbeat"),
-    checks.length
-      ? h("ul", { class: "list" }, checks.map((check) => h("li", { class: check.ok ? null : "gone" }, icon(check.ok ? "ok" : "bad"), h("b", {}, SERVERS[check.check] ?? words(check.check)), h("span", { class: "said" }, check.message ?? (check.ok ? "ok" : "failed")))))
-      : nothing(state ? "No check yet: rtp heartbeat --once runs one." : "\u00a0"),
-  );
+	const checks = state?.pipeline?.heartbeat ?? [];
+	return h(
+		"div",
+		{ class: "group" },
+		h("h3", {}, "Heartbeat"),
+		checks.length
+			? h("ul", { class: "list" }, checks.map((check) => h("li", { class: check.ok === false ? "gone" : null }, icon(check.ok ? "ok" : check.ok === false ? "bad" : "empty"), h("b", {}, SERVERS[String(check.check).replace("-", "_")] ?? words(check.check)), h("span", { class: "said" }, check.message))))
+			: nothing(state ? "No check yet: rtp heartbeat --once runs one." : "\u00a0"),
+	);
 }

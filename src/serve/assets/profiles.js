@@ -15,25 +15,25 @@ const AS_COLUMNS = new Set(["month", "hour", "lateness"]);
 const NONE = "not given";
 
 function note(state) {
-  const profiles = state?.profiles;
-  if (!profiles) return [];
-  return [
-    h("span", { class: "legend load" }, profiles.day ? `batch, ${profiles.day}` : "batch: no figures yet"),
-    profiles.live?.since && h("span", { class: "legend stream dots" }, `live since ${since(profiles.live.since, now(), zone())}`),
-  ];
+	const profiles = state?.profiles;
+	if (!profiles) return [];
+	return [
+		h("span", { class: "legend load" }, profiles.day ? `batch, ${profiles.day}` : "batch: no figures yet"),
+		profiles.live?.since && h("span", { class: "legend stream dots" }, `live since ${since(profiles.live.since, now(), zone())}`),
+	];
 }
 
 function render(state) {
-  const empty = emptyState("profiles");
-  if (empty) return [empty];
-  const profiles = state?.profiles ?? {};
-  const batch = new Map((profiles.aggregates ?? []).map((each) => [each.name, each]));
-  const live = new Map((profiles.live?.aggregates ?? []).map((each) => [each.name, each]));
-  const names = [...new Set([...batch.keys(), ...live.keys()])];
-  if (!names.length) return [nothing(state ? "No figures yet." : "\u00a0")];
-  const shown = names.map((name) => profile(name, batch.get(name), live.get(name)));
-  const order = (each) => (each.wide ? 1 : 0);
-  return [h("div", { class: "profiles" }, shown.sort((a, b) => order(a) - order(b)).map((each) => each.element))];
+	const empty = emptyState("profiles");
+	if (empty) return [empty];
+	const profiles = state?.profiles ?? {};
+	const batch = new Map((profiles.aggregates ?? []).map((each) => [each.name, each]));
+	const live = new Map((profiles.live?.aggregates ?? []).map((each) => [each.name, each]));
+	const names = [...new Set([...batch.keys(), ...live.keys()])];
+	if (!names.length) return [nothing(state ? "No figures yet." : "\u00a0")];
+	const shown = names.map((name) => profile(name, batch.get(name), live.get(name)));
+	const order = (each) => (each.wide ? 1 : 0);
+	return [h("div", { class: "profiles" }, shown.sort((a, b) => order(a) - order(b)).map((each) => each.element))];
 }
 
 const sum = (aggregate) => (aggregate?.values ?? []).reduce((total, [, count]) => total + count, 0);
@@ -41,56 +41,55 @@ const counts = (aggregate) => new Map((aggregate?.values ?? []).map(([text, coun
 
 /** All values of both, with their counts and shares; a side without figures has no share. */
 function rowsOf(kind, batch, live) {
-  const [slow, fast, all, new_] = [counts(batch), counts(live), sum(batch), sum(live)];
-  let texts = [...new Set([...slow.keys(), ...fast.keys()])];
-  if (kind === "month") texts = withGaps(texts);
-  else if (!IN_ORDER.has(kind)) texts.sort((a, b) => (slow.get(b) ?? 0) - (slow.get(a) ?? 0) || (fast.get(b) ?? 0) - (fast.get(a) ?? 0));
-  return texts.map((text) => ({
-    name: text ?? NONE,
-    known: text !== null,
-    count: slow.get(text) ?? 0,
-    liveCount: fast.get(text) ?? 0,
-    batch: all ? (slow.get(text) ?? 0) / all : null,
-    live: new_ ? (fast.get(text) ?? 0) / new_ : null,
-  }));
+	const [slow, fast, all, new_] = [counts(batch), counts(live), sum(batch), sum(live)];
+	let texts = [...new Set([...slow.keys(), ...fast.keys()])];
+	if (kind === "month") texts = withGaps(texts);
+	else if (!IN_ORDER.has(kind)) texts.sort((a, b) => (slow.get(b) ?? 0) - (slow.get(a) ?? 0) || (fast.get(b) ?? 0) - (fast.get(a) ?? 0));
+	return texts.map((text) => ({
+		name: text ?? NONE,
+		known: text !== null,
+		count: slow.get(text) ?? 0,
+		liveCount: fast.get(text) ?? 0,
+		batch: all ? (slow.get(text) ?? 0) / all : null,
+		live: new_ ? (fast.get(text) ?? 0) / new_ : null,
+	}));
 }
 
 /** Every month from the first to the last one, so that a gap is a gap. */
 function withGaps(texts) {
-  const months = texts.filter((text) => /^\d{4}-\d{2}$/.test(text ?? "")).sort();
-  if (months.length < 2) return texts;
-  const index = (text) => Number(text.slice(0, 4)) * 12 + Number(text.slice(5)) - 1;
-  const [from, to] = [index(months[0]), index(months.at(-1))];
-  if (to - from > 1200) return texts;
-  const every = Array.from({ length: to - from + 1 }, (_, step) => `${String(Math.floor((from + step) / 12)).padStart(4, "0")}-${String(((from + step) % 12) + 1).padStart(2, "0")}`);
-  return [...every, ...texts.filter((text) => !months.includes(text))];
+	const months = texts.filter((text) => /^\d{4}-\d{2}$/.test(text ?? "")).sort();
+	if (months.length < 2) return texts;
+	const index = (text) => Number(text.slice(0, 4)) * 12 + Number(text.slice(5)) - 1;
+	const [from, to] = [index(months[0]), index(months.at(-1))];
+	if (to - from > 1200) return texts;
+	const every = Array.from({ length: to - from + 1 }, (_, step) => `${String(Math.floor((from + step) / 12)).padStart(4, "0")}-${String(((from + step) % 12) + 1).padStart(2, "0")}`);
+	return [...every, ...texts.filter((text) => !months.includes(text))];
 }
 
 function profile(name, batch, live) {
-  const kind = (batch ?? live).kind;
-  const rows = rowsOf(kind, batch, live);
-  const title = words(name);
-  const wide = AS_COLUMNS.has(kind);
-  const chart = !rows.length ? nothing("No rows.") : wide ? overTime(title, rows) : ranking(title, rows, kind);
-  const table = numbers(`profile-${name}`, title, [title, "Batch", "Batch share", "Live", "Live share"], () => rows.map((row) => [row.name, row.batch === null ? null : row.count, row.batch === null ? null : percent(row.batch), row.live === null ? null : row.liveCount, row.live === null ? null : percent(row.live)]));
-  return { wide, element: h("figure", { class: wide ? "profile wide" : "profile", "data-id": name }, h("figcaption", {}, h("h3", {}, title), h("span", { class: "note" }, distinct(rows, kind))), chart, table) };
+	const kind = (batch ?? live).kind;
+	const rows = rowsOf(kind, batch, live);
+	const title = words(name);
+	const wide = AS_COLUMNS.has(kind);
+	const chart = !rows.length ? nothing("No rows.") : wide ? overTime(title, rows) : ranking(title, rows, kind);
+	const table = numbers(`profile-${name}`, title, [title, "Batch", "Batch share", "Live", "Live share"], () => rows.map((row) => [row.name, row.batch === null ? null : row.count, row.batch === null ? null : percent(row.batch), row.live === null ? null : row.liveCount, row.live === null ? null : percent(row.live)]));
+	return { wide, element: h("figure", { class: wide ? "profile wide" : "profile", "data-id": name }, h("figcaption", {}, h("h3", {}, title), h("span", { class: "note" }, distinct(rows, kind))), chart, table) };
 }
 
 const distinct = (rows, kind) => (kind === "band" || AS_COLUMNS.has(kind) ? "" : plural(rows.filter((row) => row.known).length, "value"));
 
 function ranking(title, rows, kind) {
-  const listed = kind === "band" || rows.length <= LISTED + 1 ? rows.slice(0, 12) : rows.slice(0, LISTED);
-  const rest = rows.slice(listed.length);
-  const add = (name) => (rest.some((row) => row[name] !== null) ? rest.reduce((total, row) => total + row[name], 0) : null);
-  const others = rest.length ? [{ name: `${exact(rest.length)} others`, known: false, rest: true, count: add("count"), liveCount: add("liveCount"), batch: add("batch"), live: add("live") }] : [];
-  return shares({ label: title, rows: [...listed, ...others] });
+	const listed = kind === "band" || rows.length <= LISTED + 1 ? rows.slice(0, 12) : rows.slice(0, LISTED);
+	const rest = rows.slice(listed.length);
+	const add = (name) => (rest.some((row) => row[name] !== null) ? rest.reduce((total, row) => total + row[name], 0) : null);
+	const others = rest.length ? [{ name: `${exact(rest.length)} others`, known: false, rest: true, count: add("count"), liveCount: add("liveCount"), batch: add("batch"), live: add("live") }] : [];
+	return shares({ label: title, rows: [...listed, ...others] });
 }
 
 function overTime(title, rows) {
-  const bars = rows.map((row) => ({ label: row.name, value: row.batch === null ? row.liveCount : row.count, dot: row.batch === null || rows.length > DOTTED ? null : row.live, share: row.batch }));
-  const ends = rows.length > 2 ? [0, Math.floor((rows.length - 1) / 2), rows.length - 1] : rows.map((_, index) => index);
-  const ticks = ends.map((index) => ({ at: rows.length > 1 ? index / (rows.length - 1) : 0.5, text: rows[index].name }));
-  const first = rows.findIndex((row) => row.count + row.liveCount > 0);
-  return columns({ hue: rows.some((row) => row.batch !== null) ? "load" : "stream", label: `${title}: ${plural(rows.length, "column")}, from ${rows[Math.max(0, first)].name} to ${rows.at(-1).name}`, bars, ticks });
+	const bars = rows.map((row) => ({ label: row.name, value: row.batch === null ? row.liveCount : row.count, dot: row.batch === null || rows.length > DOTTED ? null : row.live, share: row.batch }));
+	const ends = rows.length > 2 ? [0, Math.floor((rows.length - 1) / 2), rows.length - 1] : rows.map((_, index) => index);
+	const ticks = ends.map((index) => ({ at: rows.length > 1 ? index / (rows.length - 1) : 0.5, text: rows[index].name }));
+	return columns({ hue: rows.some((row) => row.batch !== null) ? "load" : "stream", label: `${title}: ${plural(rows.length, "column")}, from ${rows[0].name} to ${rows.at(-1).name}`, bars, ticks });
 }
 

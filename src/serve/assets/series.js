@@ -10,47 +10,47 @@ let asking = null;
 
 /** Fetches the series if it is old, or at once if `must`. `onSeries` is called when there is a new one. */
 export async function refresh(onSeries, must = false) {
-  if (!must && (asking || Date.now() - fetched < FETCH_EVERY)) return;
-  asking?.abort();
-  const mine = (asking = new AbortController());
-  fetched = Date.now();
-  const range = model.range.name;
-  try {
-    const response = await fetch(`/api/v1/series?range=${encodeURIComponent(range)}`, { signal: mine.signal, headers: { accept: "application/json" } });
-    if (!response.ok) throw new Error(`status ${response.status}`);
-    const series = await response.json();
-    if (mine !== asking) return;
-    model.series = { ...series, range };
-    onSeries();
-  } catch {
-    // The stream's state says that the server is away, and the next refresh tries again.
-    fetched = Date.now() - FETCH_EVERY + 2_000;
-  } finally {
-    if (mine === asking) asking = null;
-  }
+	if (!must && (asking || Date.now() - fetched < FETCH_EVERY)) return;
+	asking?.abort();
+	const mine = (asking = new AbortController());
+	fetched = Date.now();
+	const range = model.range.name;
+	try {
+		const response = await fetch(`/api/v1/series?range=${encodeURIComponent(range)}`, { signal: mine.signal, headers: { accept: "application/json" } });
+		if (!response.ok) throw new Error(`status ${response.status}`);
+		const series = await response.json();
+		if (mine !== asking) return;
+		model.series = { ...series, range };
+		onSeries();
+	} catch {
+		// The stream's state says that the server is away, and the next refresh tries again.
+		fetched = Date.now() - FETCH_EVERY + 2_000;
+	} finally {
+		if (mine === asking) asking = null;
+	}
 }
 
 /** Adds the state's figures to the series, once a step. */
 export function extend(state) {
-  const series = model.series;
-  const ingestion = state.ingestion;
-  if (!series?.t || !ingestion || typeof state.now !== "number") return;
-  const last = series.t.at(-1) ?? 0;
-  if (state.now - last < Math.max(1, series.step_s ?? 1) * 1000) return;
-  series.t.push(state.now);
-  for (const [name, column] of Object.entries(series.rates ?? {})) column.push(ingestion.rates?.[name] ?? null);
-  series.lag_records?.push(ingestion.lag?.records ?? null);
-  series.lag_seconds?.push(ingestion.lag?.seconds ?? null);
-  if (series.t.length > MOST_POINTS) {
-    for (const column of [series.t, ...Object.values(series.rates ?? {}), series.lag_records, series.lag_seconds]) column?.shift();
-  }
+	const series = model.series;
+	const ingestion = state.ingestion;
+	if (!series?.t || !ingestion || typeof state.now !== "number") return;
+	const last = series.t.at(-1) ?? 0;
+	if (state.now - last < Math.max(1, series.step_s ?? 1) * 1000) return;
+	series.t.push(state.now);
+	for (const [name, column] of Object.entries(series.rates ?? {})) column.push(ingestion.rates?.[name] ?? null);
+	series.lag_records?.push(ingestion.lag?.records ?? null);
+	series.lag_seconds?.push(ingestion.lag?.seconds ?? null);
+	if (series.t.length > MOST_POINTS) {
+		for (const column of [series.t, ...Object.values(series.rates ?? {}), series.lag_records, series.lag_seconds]) column?.shift();
+	}
 }
 
 /** Dead letters of the series and those that arrived since, the newest first. */
 export function deadLetters() {
-  const seen = new Map();
-  for (const letter of [...(model.state?.ingestion?.dead_letters ?? []), ...(model.series?.dead_letters ?? [])]) {
-    seen.set(`${letter.at}/${letter.partition}/${letter.offset}`, letter);
-  }
-  return [...seen.values()].sort((a, b) => (b.at ?? 0) - (a.at ?? 0));
+	const seen = new Map();
+	for (const letter of [...(model.state?.ingestion?.dead_letters ?? []), ...(model.series?.dead_letters ?? [])]) {
+		seen.set(`${letter.at}/${letter.partition}/${letter.offset}`, letter);
+	}
+	return [...seen.values()].sort((a, b) => (b.at ?? 0) - (a.at ?? 0));
 }
