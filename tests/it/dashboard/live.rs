@@ -77,6 +77,15 @@ fn it_shows_what_is_in_the_log_and_in_both_stores() {
             .as_millisecond()
     );
     assert_eq!(batch["last_load"]["written"], 5);
+    assert_eq!(state["layers"]["verdict"]["rows"], json!([8, 5]));
+    let classes = state["layers"]["classes"].as_array().unwrap();
+    assert!(
+        classes
+            .iter()
+            .any(|class| class["name"] == "lost" && class["fails"] == true)
+    );
+    let page = dashboard.get("/api/v1/users").json();
+    assert_eq!(page["verdict"], state["layers"]["verdict"]);
     let stages = state["pipeline"]["stages"].as_array().unwrap();
     let status = |name: &str| {
         let stage = stages.iter().find(|stage| stage["name"] == name).unwrap();
