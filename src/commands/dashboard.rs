@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use crate::commands::args::ServerArgs;
-use crate::dashboard::{Board, Sources};
+use crate::dashboard::{self, Board, Sources};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -17,8 +17,9 @@ use crate::run::files::Files;
 use crate::serve::token::Token;
 use crate::serve::{Site, Views, listen, router};
 use crate::servers;
+use crate::verify::Class;
 
-/// Serve a page that shows the pipeline live, and the merged view of both stores as an API
+/// Serve a page that shows the pipeline live, and the merged view as an API
 ///
 /// The page shows ingestion, event times, both layers and whether they agree, and the stages. The API answers
 /// GET /api/v1/DATASET/KEY and /api/v1/DATASET?FIELD=VALUE like `rtp view`; /api/v1/openapi.json describes it. Nothing
@@ -91,7 +92,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         realtime: Arc::clone(&args.servers.realtime.realtime_store),
         batch: Arc::clone(&args.servers.batch.batch_store),
         group: args.group.clone(),
-        classes: Vec::new(),
+        classes: Class::ALL.map(shown).to_vec(),
     };
     let (realtime, batch) = (Arc::clone(&sources.realtime), Arc::clone(&sources.batch));
     let board = Board::new(sources, args.samples(run)?);
@@ -112,5 +113,14 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     tokio::select! {
         () = listen::serve(listener, router, &run.stop) => Ok(Exit::Done),
         failed = board.collect(run) => failed.map(|()| Exit::Done),
+    }
+}
+
+/// A class of differences, as the dashboard shows it.
+fn shown(class: Class) -> dashboard::Class {
+    dashboard::Class {
+        name: class.name(),
+        meaning: class.meaning(),
+        fails: class.fails(),
     }
 }

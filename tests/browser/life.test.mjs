@@ -53,7 +53,12 @@ test("after a gap in the ids, and after nonsense, the page asks for the whole st
   }));
 
 test("a patch removes what is null, and replaces lists as a whole", () =>
-  withPage({}, async ({ page, server }) => {
+  withPage({ state: "differs" }, async ({ page, server }) => {
+    await page.click("#samples-numbers summary");
+    await until(page, "#samples-numbers tbody tr:nth-child(5)", /Dead letter$/);
+    server.patch({ layers: { verdict: { samples: { lost: null, dead_letter: ["a"] } } } });
+    await until(page, "#samples-numbers tbody tr:nth-child(3)", "a Dead letter");
+    assert.equal(await page.locator("#samples-numbers tbody tr").count(), 3);
     server.patch({ layers: { verdict: null }, pipeline: { heartbeat: [{ check: "lag", ok: false, message: "too late" }] } });
     await until(page, "#layers .verdict", "No verdict yet: rtp verify compares the two.");
     assert.deepEqual(await texts(page, "#pipeline .group:last-child li"), ["Lag too late"]);

@@ -56,7 +56,7 @@ function heartbeat(state) {
 		{ class: "group" },
 		h("h3", {}, "Heartbeat"),
 		checks.length
-			? h("ul", { class: "list" }, checks.map((check) => h("li", { class: check.ok ? null : "gone" }, icon(check.ok ? "ok" : "bad"), h("b", {}, SERVERS[check.check] ?? words(check.check)), h("span", { class: "said" }, check.message ?? (check.ok ? "ok" : "failed")))))
+			? h("ul", { class: "list" }, checks.map((check) => h("li", { class: check.ok === false ? "gone" : null }, icon(check.ok ? "ok" : check.ok === false ? "bad" : "empty"), h("b", {}, SERVERS[String(check.check).replace("-", "_")] ?? words(check.check)), h("span", { class: "said" }, check.message))))
 			: nothing(state ? "No check yet: rtp heartbeat --once runs one." : "\u00a0"),
 	);
 }

@@ -77,6 +77,15 @@ fn it_shows_what_is_in_the_log_and_in_both_stores() {
             .as_millisecond()
     );
     assert_eq!(batch["last_load"]["written"], 5);
+    assert_eq!(state["layers"]["verdict"]["rows"], json!([8, 5]));
+    let classes = state["layers"]["classes"].as_array().unwrap();
+    assert!(
+        classes
+            .iter()
+            .any(|class| class["name"] == "lost" && class["fails"] == true)
+    );
+    let page = dashboard.get("/api/v1/users").json();
+    assert_eq!(page["verdict"], state["layers"]["verdict"]);
     let stages = state["pipeline"]["stages"].as_array().unwrap();
     let status = |name: &str| {
         let stage = stages.iter().find(|stage| stage["name"] == name).unwrap();
@@ -230,4 +239,28 @@ fn the_history_outlives_the_run_and_is_in_memory_where_nothing_can_be_written() 
     crate::common::eventually("a sample", || !lag(&dashboard).is_empty());
     let said = dashboard.stop();
     assert!(said.contains("the history is kept in memory"), "{said}");
+}
+
+#[test]
+fn many_readers_get_the_same_changes() {
+    let place = Place::ready();
+    let dashboard = Dashboard::start(&place, &[]);
+    dashboard.until("looked at", |state| state["headline"]["lag_records"] == 0);
+    let mut readers: Vec<_> = (0..200).map(|_| dashboard.events()).collect();
+    let produced = place.rtp(&["produce"], lines(0..3, 10, "a@x").as_bytes());
+    assert_eq!(produced.status, 0);
+    let mut seen = Vec::new();
+    for reader in &mut readers {
+        let (_, _, mut state) = reader.next();
+        while state["headline"]["lag_records"] != 3 {
+            let (_, id, patch) = reader.next();
+            apply(&mut state, &patch);
+            if state["headline"]["lag_records"] == 3 {
+                seen.push((id, state["now"].clone()));
+            }
+        }
+    }
+    assert_eq!(seen.len(), 200);
+    assert!(seen.iter().all(|one| *one == seen[0]));
+    dashboard.stop();
 }

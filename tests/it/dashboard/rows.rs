@@ -128,7 +128,12 @@ fn what_cannot_be_asked_is_a_problem_that_says_what_can() {
             "nothing at /api/v1/products",
             "/api/v1/users",
         ),
-        ("/api/v1/series?range=2h", 400, "invalid range", "range=15m"),
+        (
+            "/api/v1/series?range=2h",
+            400,
+            "invalid range",
+            "15m, 1h, 24h, 7d, all",
+        ),
         (
             "/nowhere",
             404,
