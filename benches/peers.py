@@ -153,11 +153,12 @@ class Bench:
         return files
 
     def dataset(self):
-        """The users dataset with a new topic, new tables, and one real-time table, as the peers have."""
+        """The users dataset with a new topic, new tables, and one table in each store, as the peers have."""
         self.names += 1
         name = f"bench_{os.getpid()}_{self.names}"
         text = (PROJECT / "schema/users.toml").read_text(encoding="utf-8")
         text = re.sub(r"\[\[realtime\.series\]\].*?\n\n", "", text, flags=re.DOTALL)
+        text = re.sub(r"(?m)^history = .*\n", "", text)
         for setting, value in [("topic", name), ("keyspace", name), ("table", f"{name}_users")]:
             text, changed = re.subn(rf'(?m)^{setting} = "[^"]*"', f'{setting} = "{value}"', text)
             if not changed:

@@ -253,10 +253,11 @@ class Day:
     def compute(self, replace):
         """Counts and stores; returns the number of rows."""
         table, rows = self.source()
+        told = {0: "no rows", 1: "1 row"}.get(rows, f"{rows} rows")
         stored = {one["name"]: self.stored(one) for one in self.dataset.aggregates}
         before = max(sum(counts.values()) for counts in stored.values())
         if rows < before and not replace:
-            self.log.log("warn", f"{self.day}: {table} has {rows} rows of this day, but the stored figures count {before}, so they are kept: keys "
+            self.log.log("warn", f"{self.day}: {table} has {told} of this day, but the stored figures count {before}, so they are kept: keys "
                          "that were loaded again have left the day, unless the dataset keeps a history; --replace replaces the figures")
             return rows
         changed = removed = 0
@@ -277,7 +278,7 @@ class Day:
         if rows == 0:
             self.log.log("warn", f"{self.day}: {table} has no rows of this day")
         else:
-            self.log.log("info", f"{self.day}: {rows} rows of {table}, {figures} figures, {changed} of them new or changed, {removed} removed")
+            self.log.log("info", f"{self.day}: {told} of {table}, {figures} figures, {changed} of them new or changed, {removed} removed")
         return rows
 
     def key(self, name):

@@ -28,6 +28,7 @@ chmod 755 "$dir"
 put postgres/password 999 "$(random)"
 put postgres/airflow_password 999 "$(random)"
 put rtp/postgres_password 65532 "$(value postgres/password)"
+put rtp/dashboard_token 65532 "$(random)"
 put airflow/postgres_password 50000 "$(value postgres/password)"
 put airflow/sql_alchemy_conn 50000 "postgresql+psycopg2://airflow:$(value postgres/airflow_password)@postgres:5432/airflow"
 # A Fernet key is 32 random bytes in URL-safe base64.

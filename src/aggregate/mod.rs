@@ -30,14 +30,15 @@ impl Day {
         match text {
             "today" => Ok(Day::Ago(0)),
             "yesterday" => Ok(Day::Ago(1)),
-            date if date.len() == 10 && date.parse::<Date>().is_ok_and(|day| day.year() > 0) => {
-                date.parse()
-                    .map(Day::On)
-                    .map_err(|e: jiff::Error| e.to_string())
+            other => {
+                let date = other.parse::<Date>().ok();
+                let date = date.filter(|day| other.len() == 10 && day.year() > 0);
+                date.map(Day::On).ok_or_else(|| {
+                    format!(
+                        "invalid day `{other}`; expected for example 2026-11-24, yesterday or today"
+                    )
+                })
             }
-            other => Err(format!(
-                "invalid day `{other}`; expected for example 2026-11-24, yesterday or today"
-            )),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use crate::commands::args::ServerArgs;
-use crate::dashboard::{Board, Sources};
+use crate::dashboard::{self, Board, Sources};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -17,6 +17,7 @@ use crate::run::files::Files;
 use crate::serve::token::Token;
 use crate::serve::{Site, Views, listen, router};
 use crate::servers;
+use crate::verify::Class;
 
 /// Serve a page that shows the pipeline live, and the merged view of both stores as an API
 ///
@@ -36,7 +37,7 @@ pub struct Args {
     /// Port to listen on; 0 picks a free one
     #[arg(long, value_name = "N", default_value_t = 8501)]
     port: u16,
-    /// File with the token that each request must have; only its owner may be able to read it
+    /// File with the token that each request must have; it must not be readable by every user of this machine
     #[arg(long, env = "RTP_DASHBOARD_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Consumer group whose lag is shown
@@ -91,7 +92,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         realtime: Arc::clone(&args.servers.realtime.realtime_store),
         batch: Arc::clone(&args.servers.batch.batch_store),
         group: args.group.clone(),
-        classes: Vec::new(),
+        classes: Class::ALL.map(shown).to_vec(),
     };
     let (realtime, batch) = (Arc::clone(&sources.realtime), Arc::clone(&sources.batch));
     let board = Board::new(sources, args.samples(run)?);
@@ -112,5 +113,14 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     tokio::select! {
         () = listen::serve(listener, router, &run.stop) => Ok(Exit::Done),
         failed = board.collect(run) => failed.map(|()| Exit::Done),
+    }
+}
+
+/// A class of differences, as the dashboard shows it.
+fn shown(class: Class) -> dashboard::Class {
+    dashboard::Class {
+        name: class.name(),
+        meaning: class.meaning(),
+        fails: class.fails(),
     }
 }

@@ -26,7 +26,7 @@ impl Checker<'_> {
         let event = self.event(&raw.event, &fields)?;
         let realtime = self.realtime(&raw.realtime, &fields)?;
         let batch_table = self.identifier(&raw.batch.table, "table")?;
-        self.no_history(raw.batch.history.as_ref())?;
+        let history = self.history(raw.batch.history.as_ref(), &fields)?;
         let nulls = match &raw.null {
             None => Nulls::Write,
             Some(null) => self.choice(
@@ -51,7 +51,10 @@ impl Checker<'_> {
             fields,
             event,
             realtime,
-            batch: BatchSpec { table: batch_table },
+            batch: BatchSpec {
+                table: batch_table,
+                history,
+            },
             nulls,
             aggregates,
             digest_order,
@@ -271,14 +274,17 @@ impl Checker<'_> {
         })
     }
 
-    /// A key that promised something and did nothing would be worse than one that is refused.
-    fn no_history(&self, history: Option<&Spanned<bool>>) -> Result<()> {
-        match history {
-            Some(history) if *history.get_ref() => Err(self.error(
+    /// Whether there is a history, whose table has a column of its own.
+    fn history(&self, history: Option<&Spanned<bool>>, fields: &[Field]) -> Result<bool> {
+        let Some(history) = history.filter(|history| *history.get_ref()) else {
+            return Ok(false);
+        };
+        match fields.iter().any(|f| f.name.eq_ignore_ascii_case(AS_OF)) {
+            false => Ok(true),
+            true => Err(self.error(
                 &history.span(),
-                "`history = true` is not supported yet, because the batch store keeps only the current row of each key; remove the line",
+                format!("the history adds a column `{AS_OF}`, which is also a field"),
             )),
-            _ => Ok(()),
         }
     }
 

@@ -1,13 +1,14 @@
 //! The dataset: one declaration of the records from which everything else is derived.
 //!
 //! `parse` reads the TOML file, `check`, `source` and `aggregate` validate it, `ddl` has what the tables of all stores
-//! have in common, and `json_schema` derives the event's schema.
+//! have in common, `history` derives the table of the days' versions, and `json_schema` the event's schema.
 
 mod aggregate;
 mod check;
 mod checker;
 pub mod ddl;
 mod field;
+mod history;
 mod json_schema;
 mod parse;
 mod pointer;
@@ -17,6 +18,7 @@ use std::path::Path;
 
 pub use aggregate::{Aggregate, By, EARLY, LATENESS, UNBORN, VERY_LATE};
 pub use field::{Field, FieldType, From, TimeFormat};
+pub use history::AS_OF;
 pub use json_schema::event_schema;
 pub use pointer::{Pointer, Template, TemplatePart};
 pub use source::{Auth, Limit, LimitUnit, PageStyle, Pagination, SecretRef, SourceSpec};
@@ -143,6 +145,8 @@ impl Bucket {
 pub struct BatchSpec {
     /// Table.
     pub table: String,
+    /// Whether a second table keeps the versions of each day, see [`Dataset::history`].
+    pub history: bool,
 }
 
 impl Dataset {

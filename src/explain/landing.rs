@@ -32,8 +32,8 @@ pub(super) fn search(
             let path = PathBuf::from(input);
             let is_named = |named: &&PathBuf| is_same(named, &path);
             let named = asked.landing.iter().find(is_named).cloned();
-            if named.is_none() && !path.exists() {
-                continue; // the user has deleted it, as they may
+            if named.is_none() && !path.is_file() {
+                continue; // the user has deleted it, as they may; a pipe cannot be read again
             }
             let runs = files.entry(named.unwrap_or(path)).or_default();
             runs.push(load.info.run_id.clone());

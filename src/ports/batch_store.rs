@@ -129,8 +129,10 @@ impl Mode {
 /// (event time, canonical digest) counts, in every mode; staging does not lock the table; values come
 /// back as they were given, an absent field is NULL even where there was a value, and keys are equal
 /// only if their bytes are; a row that the store refuses fails the load as `Data` and is named by its
-/// number among the staged ones, with the other one if two rows of the load exclude each other; a load by [`Mode::Replace`] that writes no row fails as `Missing` and
-/// leaves the stored ones. After an error the staged rows are still there, so that a merge can be
+/// number among the staged ones, with the other one if two rows of the load exclude each other; a load by
+/// [`Mode::Replace`] that writes no row fails as `Missing` and leaves the stored ones. If the dataset keeps a history,
+/// every load, whatever its mode, records in the same transaction the newest staged row of each key and UTC day, unless the
+/// recorded one is newer; nothing is ever deleted from the history. After an error the staged rows are still there, so that a merge can be
 /// retried, unless [`BatchStore::has_lost_stage`]; after a merge none are.
 #[async_trait]
 pub trait BatchStore: Send {

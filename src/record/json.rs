@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, TimeFormat};
 use crate::record::reject::{Fault, Reject, Rule};
 use crate::record::value::Value;
 
@@ -27,6 +27,30 @@ pub(super) fn read<'a>(
         *values = any_values(dataset, text)?;
     }
     Ok(())
+}
+
+/// The event with these values, from which they can be read again; a field that is null is left out.
+pub fn event(dataset: &Dataset, values: &[Value<'_>]) -> String {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let mut event = String::from("{");
+    for (field, value) in dataset.fields.iter().zip(values) {
+        let text = match (value, field.format) {
+            (Value::Null, _) => continue,
+            (Value::Int(_) | Value::Decimal(_) | Value::Boolean(_), _) => value.to_string(),
+            (Value::Double(n), _) => serde_json::Value::from(*n).to_string(),
+            (Value::Timestamp(ms), TimeFormat::EpochMillis) => ms.to_string(),
+            (Value::Timestamp(ms), TimeFormat::EpochSeconds) => ms.div_euclid(1_000).to_string(),
+            (other, _) => quoted(&other.to_string()),
+        };
+        if event.len() > 1 {
+            event.push(',');
+        }
+        event.push_str(&quoted(&field.name));
+        event.push(':');
+        event.push_str(&text);
+    }
+    event.push('}');
+    event
 }
 
 /// A record as text: within the length limit, and UTF-8.

@@ -284,7 +284,12 @@ pub fn printable(text: &str) -> String {
 
 /// The same for JSON, which escapes only some of that on its own.
 fn printable_json(object: &serde_json::Value) -> String {
-    let json = object.to_string();
+    escape_json(&object.to_string())
+}
+
+/// JSON without line breaks between its tokens, and without a character that could control a terminal: those in its texts
+/// are escaped, so that they read back as they were.
+pub fn escape_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         match is_hostile(c) {

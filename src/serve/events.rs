@@ -78,3 +78,52 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn news(id: u64) -> News {
+        News {
+            id,
+            state: "{}".into(),
+            patch: "{}".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_too_slow_is_dropped() {
+        let (_stopper, stop) = Stop::channel();
+        let (sender, receiver) = tokio::sync::broadcast::channel(2);
+        let mut reader = Reader {
+            first: Some(news(7)),
+            last_id: 7,
+            news: receiver,
+            stop,
+        };
+        let begin = "retry: 2000\nevent: state\nid: 7\ndata: {}\n\n";
+        assert_eq!(reader.next().await.as_deref(), Some(begin));
+        sender.send(news(7)).unwrap(); // which the state has
+        sender.send(news(8)).unwrap();
+        let patch = "event: patch\nid: 8\ndata: {}\n\n";
+        assert_eq!(reader.next().await.as_deref(), Some(patch));
+        for id in 9..12 {
+            sender.send(news(id)).unwrap();
+        }
+        assert_eq!(reader.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_events() {
+        let (stopper, stop) = Stop::channel();
+        let (_sender, news_of) = tokio::sync::broadcast::channel(2);
+        let mut reader = Reader {
+            first: None,
+            last_id: 0,
+            news: news_of,
+            stop,
+        };
+        stopper.send(Some(crate::run::Signal::Terminate)).unwrap();
+        assert_eq!(reader.next().await, None);
+    }
+}

@@ -125,7 +125,7 @@ async fn serve_series(
     };
     let range = series::parse(name).ok_or_else(|| {
         let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid range");
-        problem.expected(format!("range={}", series::NAMES.join(", or ")))
+        problem.expected(format!("range= one of {}", series::NAMES.join(", ")))
     })?;
     let series = site.board.series(range, name).await?;
     Ok(json(&headers, series.to_string()))

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::Site;
 use super::problem::Problem;
 use crate::dataset::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ports::batch_store::BatchStores;
 use crate::ports::ledger::Verdict;
 use crate::ports::realtime_store::RealtimeStores;
@@ -70,6 +70,15 @@ impl Views {
 
     /// Reads both stores. After an error they are opened again the next time.
     async fn read<T>(&self, work: impl AsyncFnOnce(&mut View) -> Result<T>) -> Result<T> {
+        let read = self.try_read(work).await;
+        // A table that is missing is no mistake of whoever asks.
+        read.map_err(|error| match error.kind() {
+            Kind::Invalid => error.as_kind(Kind::Missing),
+            _ => error,
+        })
+    }
+
+    async fn try_read<T>(&self, work: impl AsyncFnOnce(&mut View) -> Result<T>) -> Result<T> {
         let _turn = self.turn().await?;
         let idle = self
             .idle

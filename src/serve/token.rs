@@ -1,12 +1,12 @@
 //! The token that whoever is not on this machine must have.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use axum::http::{HeaderMap, header};
 use openssl::sha::sha256;
 
-use crate::error::{Error, Result, file_error};
+use crate::dataset::SecretRef;
+use crate::error::{Context, Error, Result};
 use crate::secret::Secret;
 
 /// The cookie of a browser that has shown the token.
@@ -24,22 +24,14 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// Reads the token from a file that only its owner can read.
+    /// Reads the token from a file that not every user of this machine can read.
     pub(crate) fn read(path: &Path) -> Result<Token> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| file_error("read the token (--token-file)", path, &e))?;
-        let there = std::fs::metadata(path)
-            .map_err(|e| file_error("read the token (--token-file)", path, &e))?;
-        let shown = path.display();
-        if there.permissions().mode() & 0o077 != 0 {
-            let others = format!("others than its owner can read or change {shown} (--token-file)");
-            return Err(Error::invalid(others).hint(format!("run `chmod 600 {shown}`")));
-        }
-        let token = Secret::new(text.trim());
+        let token = Secret::read(&SecretRef::File(path.into())).context("--token-file")?;
         let is_right = |c: char| c.is_ascii_graphic();
         if token.expose().len() < FEWEST || !token.expose().chars().all(is_right) {
             return Err(Error::invalid(format!(
-                "{shown} (--token-file) has no token; expected one line of at least {FEWEST} letters, digits and signs, without blanks"
+                "--token-file: {} has no token; expected at least {FEWEST} letters, digits and signs, without blanks",
+                path.display()
             ))
             .hint("`openssl rand -hex 32` makes one"));
         }
@@ -88,6 +80,8 @@ impl Token {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn file(mode: u32, text: &str) -> (tempfile::TempDir, Result<Token>) {
@@ -102,13 +96,14 @@ mod tests {
     #[test]
     fn a_token_is_taken_from_a_private_file_only() {
         assert!(file(0o600, "0123456789abcdef\n").1.is_ok());
-        assert!(file(0o400, "0123456789abcdef").1.is_ok());
+        assert!(file(0o440, "0123456789abcdef").1.is_ok()); // of a group, as in Kubernetes
         for (mode, text, message) in [
-            (0o640, "0123456789abcdef", "others than its owner"),
-            (0o604, "0123456789abcdef", "others than its owner"),
+            (0o644, "0123456789abcdef", "readable by every user"),
+            (0o604, "0123456789abcdef", "readable by every user"),
             (0o600, "0123456789abcde", "has no token"),
             (0o600, "0123456789 abcdef", "has no token"),
-            (0o600, "", "has no token"),
+            (0o600, "", "one non-empty line"),
+            (0o600, "0123456789abcdef\nx", "one non-empty line"),
         ] {
             let error = file(mode, text).1.unwrap_err();
             assert!(error.to_string().contains(message), "{error}");

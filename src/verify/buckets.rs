@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::sketch::{Differing, PARTS, Sketch};
 use super::{Comparison, Side};
 use crate::ports::table_reader::{EncodedRow, EncodedVisitor};
 use crate::record::row::Digest;
@@ -81,6 +82,8 @@ pub(super) struct Sums {
     comparison: Arc<Comparison>,
     side: Side,
     buckets: Vec<BucketSum>,
+    /// None once its difference was taken.
+    sketch: Option<Sketch>,
     /// Rows seen.
     pub(super) rows: u64,
     /// Bytes of their encodings.
@@ -95,6 +98,7 @@ impl Sums {
             comparison: comparison.clone(),
             side,
             buckets: vec![BucketSum::default(); BUCKETS],
+            sketch: Some(Sketch::new()),
             rows: 0,
             bytes: 0,
             foreign_keys: 0,
@@ -119,7 +123,11 @@ impl EncodedVisitor for Sums {
             self.foreign_keys += 1;
         } else {
             let digest = digest(row, self.side);
-            let bucket = &mut self.buckets[KeyHash::new(row.key).bucket()];
+            let at = KeyHash::new(row.key).bucket();
+            if let Some(sketch) = &mut self.sketch {
+                sketch.add(at / PART_BUCKETS, row.key, digest);
+            }
+            let bucket = &mut self.buckets[at];
             bucket.rows += 1;
             bucket.key_bytes += row.key.len() as u64;
             bucket.sum = bucket.sum.wrapping_add(digest);
@@ -129,13 +137,41 @@ impl EncodedVisitor for Sums {
     }
 }
 
-/// Which buckets are examined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Buckets in a part of a sketch.
+const PART_BUCKETS: usize = BUCKETS / PARTS;
+
+/// The keys that differ by the sketches of both tables, which are used up.
+pub(super) fn sketch_difference([realtime, batch]: &mut [Sums; 2]) -> Differing {
+    match (realtime.sketch.take(), batch.sketch.take()) {
+        (Some(realtime), Some(batch)) => realtime.difference(&batch),
+        _ => Differing::unknown(),
+    }
+}
+
+/// What is examined.
+#[derive(Debug)]
 pub(super) enum Suspects {
-    /// Those whose sums differ.
-    Differing,
-    /// All: neither table rules out a key that occurs twice, equally in both.
+    /// The keys that the sketches show, and the buckets whose sums differ where they do not show all keys.
+    Differing(Differing),
+    /// All buckets: neither table rules out a key that occurs twice, equally in both.
     All,
+}
+
+impl Suspects {
+    /// Encodings of the keys that the sketches show.
+    pub(super) fn keys(&self) -> &[Vec<u8>] {
+        match self {
+            Suspects::Differing(differing) => &differing.keys,
+            Suspects::All => &[],
+        }
+    }
+
+    fn include(&self, bucket: usize, [a, b]: [&BucketSum; 2]) -> bool {
+        match self {
+            Suspects::Differing(differing) => differing.unknown[bucket / PART_BUCKETS] && a != b,
+            Suspects::All => a.rows + b.rows > 0,
+        }
+    }
 }
 
 /// Buckets small enough to be examined together.
@@ -172,11 +208,10 @@ impl BucketGroup {
 }
 
 /// The buckets to examine, in groups. A bucket that is too large forms a group of its own.
-pub(super) fn groups([realtime, batch]: [&Sums; 2], suspects: Suspects) -> Vec<BucketGroup> {
+pub(super) fn groups([realtime, batch]: [&Sums; 2], suspects: &Suspects) -> Vec<BucketGroup> {
     let mut groups: Vec<BucketGroup> = Vec::new();
     for (i, (a, b)) in realtime.buckets.iter().zip(&batch.buckets).enumerate() {
-        let is_empty = a.rows + b.rows == 0;
-        if is_empty || (suspects == Suspects::Differing && a == b) {
+        if !suspects.include(i, [a, b]) {
             continue;
         }
         match groups.last_mut().filter(|group| group.has_room([a, b])) {
@@ -321,6 +356,10 @@ mod tests {
         Arc::new(Comparison::new(&dataset, tolerances, Stop::channel().1))
     }
 
+    fn unknown() -> Suspects {
+        Suspects::Differing(Differing::unknown())
+    }
+
     fn visit(visitor: &mut impl EncodedVisitor, keys: impl Iterator<Item = u128>) {
         for n in keys {
             let mut key = Vec::new();
@@ -342,10 +381,10 @@ mod tests {
         let mut sums = [Side::Realtime, Side::Batch].map(|side| Sums::new(&comparison, side));
         visit(&mut sums[0], 0..5_000);
         visit(&mut sums[1], (0..5_000).rev());
-        assert!(groups([&sums[0], &sums[1]], Suspects::Differing).is_empty());
-        assert_eq!(groups([&sums[0], &sums[1]], Suspects::All).len(), 1);
+        assert!(groups([&sums[0], &sums[1]], &unknown()).is_empty());
+        assert_eq!(groups([&sums[0], &sums[1]], &Suspects::All).len(), 1);
         visit(&mut sums[1], 5_000..5_001);
-        let groups = groups([&sums[0], &sums[1]], Suspects::Differing);
+        let groups = groups([&sums[0], &sums[1]], &unknown());
         assert_eq!(groups.len(), 1);
         let group = Arc::new(groups[0].clone());
         let mut keys = [Side::Realtime, Side::Batch].map(|side| Keys::new(&comparison, side));
@@ -364,7 +403,7 @@ mod tests {
         let comparison = comparison();
         let mut sums = [Side::Realtime, Side::Batch].map(|side| Sums::new(&comparison, side));
         visit(&mut sums[0], 0..500_000);
-        let groups = groups([&sums[0], &sums[1]], Suspects::Differing);
+        let groups = groups([&sums[0], &sums[1]], &unknown());
         assert_eq!(groups.len(), 3);
         assert!(groups.iter().all(|g| g.rows[0] <= GROUP_ROWS));
         assert_eq!(groups.iter().map(|g| g.rows[0]).sum::<u64>(), 500_000);

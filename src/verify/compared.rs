@@ -1,10 +1,18 @@
 //! The result of a comparison: its counts and its verdict.
 
-use super::Tolerances;
+use std::collections::BTreeMap;
+
+use super::format::SampleDocument;
+use super::recheck::Found;
+use super::{Class, Kind, Tolerances};
+use crate::dataset::Dataset;
 use crate::run::{Run, add};
 
+/// Keys of each class that are kept as samples.
+const SAMPLES: usize = 20;
+
 /// The result of a comparison.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Compared {
     /// Rows of the real-time and of the batch store, as the first scan saw them.
     pub rows: [u64; 2],
@@ -18,54 +26,126 @@ pub struct Compared {
     pub changed: u64,
     /// Keys that occur more than once in a store.
     pub duplicates: u64,
-    /// Rows of both stores that differ.
+    /// Rows of both stores whose difference is an error.
     pub differing_rows: u64,
+    /// Rows of both stores whose difference is explained.
+    pub explained_rows: u64,
     /// Rows beyond the first of their key.
     pub surplus_rows: u64,
+    /// Keys by class.
+    pub classes: BTreeMap<Class, u64>,
+    /// Values that differ, by column.
+    pub columns: BTreeMap<String, u64>,
+    /// Some keys of each class.
+    pub samples: BTreeMap<Class, Vec<String>>,
+    /// Some differences of each class.
+    pub(super) documents: Vec<SampleDocument>,
 }
 
 impl Compared {
     /// Whether nothing differs.
     pub fn is_equal(&self) -> bool {
-        self.missing + self.extra + self.changed + self.duplicates == 0
+        self.classes.is_empty()
+    }
+
+    /// Whether both layers agree: every difference is explained, and neither layer is empty while the other is not.
+    pub fn agrees(&self) -> bool {
+        let is_one_empty = self.rows != [0, 0] && self.rows.contains(&0);
+        !is_one_empty && !self.classes.keys().any(|class| class.fails())
+    }
+
+    /// Adds a difference.
+    pub(super) fn add(&mut self, found: &Found, class: Class, dataset: &Dataset) {
+        match found.kind {
+            Kind::Missing => self.missing += 1,
+            Kind::Extra => self.extra += 1,
+            Kind::Changed => self.changed += 1,
+            Kind::Duplicate => self.duplicates += 1,
+        }
+        match class.fails() {
+            true => self.differing_rows += found.differing_rows(),
+            false => self.explained_rows += found.differing_rows(),
+        }
+        self.surplus_rows += found.surplus_rows();
+        for column in &found.columns {
+            let name = dataset.fields[*column].name.clone();
+            *self.columns.entry(name).or_default() += 1;
+        }
+        self.add_class(class, found.key.to_string());
+    }
+
+    /// Adds a key of a class.
+    pub(super) fn add_class(&mut self, class: Class, key: String) {
+        *self.classes.entry(class).or_default() += 1;
+        let samples = self.samples.entry(class).or_default();
+        if samples.len() < SAMPLES {
+            samples.push(key);
+        }
     }
 
     /// Counts the rows of both stores.
     pub fn count(&self, run: &Run) {
         let counts = &run.counts;
-        let differing = self.differing_rows + self.surplus_rows;
+        let differing = self.differing_rows + self.explained_rows + self.surplus_rows;
         // Rows written during the comparison can make more rows differ than the first scan saw.
         let read = (self.rows[0] + self.rows[1]).max(differing);
         add(&counts.read, read);
         add(&counts.written, read - differing);
         add(&counts.rejected, self.differing_rows);
+        add(&counts.skipped, self.explained_rows);
         add(&counts.deduplicated, self.surplus_rows);
         add(&counts.bytes, self.bytes);
     }
 
-    /// Reports the result for the tables of these names, the real-time store's first. Equal means equal within
+    /// The result in a sentence, for the tables of these names, the real-time store's first. Equal means equal within
     /// these tolerances.
-    pub fn tell(&self, [realtime, batch]: &[String; 2], tolerances: &Tolerances, run: &Run) {
-        let rows = self.rows;
-        if !self.is_equal() {
-            run.warn(format!(
-                "not equal: {} missing in {batch}, {} extra in {batch}, {} changed, {} duplicate; {} rows in {realtime}, {} in {batch}",
-                self.missing, self.extra, self.changed, self.duplicates, rows[0], rows[1]
-            ));
-            return;
-        }
+    pub fn sentence(&self, [realtime, batch]: &[String; 2], tolerances: &Tolerances) -> String {
         let within = match tolerances.are_strict() {
             true => "",
             false => ", within the tolerances",
         };
-        match rows {
-            [0, 0] => run.warn(format!("{realtime} and {batch} are both empty")),
-            [a, b] if a == b => {
-                run.info(format!("equal: {a} rows in {realtime} and {batch}{within}"));
+        let [a, b] = self.rows;
+        let rows = format!("{a} rows in {realtime}, {b} in {batch}");
+        let failing = self.of_classes(|class| class.fails());
+        let explained = self.of_classes(|class| !class.fails());
+        match (self.agrees(), self.is_equal(), self.rows) {
+            (true, true, [0, 0]) => format!("{realtime} and {batch} are both empty"),
+            (true, true, [a, b]) if a == b => {
+                format!("equal: {a} rows in {realtime} and {batch}{within}")
             }
-            [a, b] => run.info(format!(
-                "equal: {a} rows in {realtime}, {b} in {batch}{within}; rows were written during the comparison"
-            )),
+            (true, true, _) => {
+                format!("equal: {rows}{within}; rows were written during the comparison")
+            }
+            (true, false, _) => format!("in agreement: {rows}{within}; explained: {explained}"),
+            (false, ..) => {
+                let found = [failing, explained]
+                    .into_iter()
+                    .filter(|text| !text.is_empty());
+                let found: Vec<String> = found.collect();
+                format!(
+                    "not equal: {} missing in {batch}, {} extra in {batch}, {} changed, {} duplicate ({}); {rows}",
+                    self.missing,
+                    self.extra,
+                    self.changed,
+                    self.duplicates,
+                    found.join("; ")
+                )
+            }
+        }
+    }
+
+    fn of_classes(&self, which: impl Fn(Class) -> bool) -> String {
+        let classes = self.classes.iter().filter(|(class, _)| which(**class));
+        let shown = classes.map(|(class, n)| format!("{n} {}", class.name().replace('_', " ")));
+        shown.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Reports the sentence.
+    pub fn tell(&self, names: &[String; 2], tolerances: &Tolerances, run: &Run) {
+        let sentence = self.sentence(names, tolerances);
+        match self.agrees() && self.rows != [0, 0] {
+            true => run.info(sentence),
+            false => run.warn(sentence),
         }
     }
 }

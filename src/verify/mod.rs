@@ -1,32 +1,56 @@
 //! Compares the tables of both stores in memory that does not grow with them.
 //!
-//! Both are scanned at the same time into sums by bucket of the key. The keys of buckets that differ
-//! are collected by further scans, a bounded group of buckets at a time. Rows of keys that differ are
-//! read again from both stores and compared column by column, so that what has become equal in the
-//! meantime is not reported.
+//! Both are scanned at the same time into sums by bucket of the key, and into a sketch that shows the keys that differ
+//! as long as they are not too many. The keys of buckets for which it is too small are collected by further scans, a
+//! bounded group of buckets at a time. Rows of keys that perhaps differ are read again from both stores, after a grace if
+//! one is asked for, and compared column by column, so that what has become equal in the meantime is not reported. What
+//! still differs gets a class, by evidence: what the stores keep with the rows, the loads, the log, the dead letters,
+//! the landing and reject files.
 //!
 //! Digests kept in a store are not trusted: the canonical one is computed from the values that are read. Duplicates
 //! that are equal in both stores are looked for only if neither store rules them out by a unique index or key.
 
+mod base;
 mod buckets;
+mod class;
+mod classify;
 mod compared;
+pub mod format;
+mod landing;
 mod recheck;
+mod repair;
 mod report;
+mod rerun;
+mod search;
 mod series;
+mod settle;
+mod sketch;
 mod tolerance;
+mod verdict;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
-use self::buckets::{Keys, Sums, Suspects, differing_keys, groups};
+use tokio::time::{Instant, sleep_until};
+
+use self::buckets::{Keys, Sums, Suspects, differing_keys, groups, sketch_difference};
+pub use self::class::{Class, Kind};
 pub use self::compared::Compared;
-use self::recheck::Recheck;
-pub use self::report::{Class, Content, Difference, Report, Sample};
+pub use self::landing::{Landing, compare_landing};
+pub use self::repair::Repair;
+pub use self::report::{Content, Difference, Report, Sample};
+pub use self::rerun::listed_keys;
 pub use self::series::{ComparedSeries, compare_series};
+use self::settle::Settle;
 pub use self::tolerance::Tolerances;
+pub use self::verdict::{Compare, document, verdict};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::ports::batch_store::BatchStores;
+use crate::ports::event_log::EventLog;
 use crate::ports::table_reader::{EncodedRow, EncodedVisitor, TableReader};
+use crate::record::value::Value;
 use crate::run::Stop;
 use crate::run::retry::Retry;
 use crate::run::task::Task;
@@ -57,23 +81,55 @@ impl Side {
 pub struct Comparison {
     /// The dataset; columns that are not compared are left out of its digest.
     dataset: Dataset,
+    /// The dataset with all of its columns.
+    whole: Dataset,
     /// How far the values of each column may differ.
     pub tolerances: Tolerances,
+    /// How long a key that differs may still become equal.
+    pub grace: Duration,
+    /// Who is asked why a key differs; if nobody is, its class is found by the tables alone.
+    pub witnesses: Option<Witnesses>,
     stop: Stop,
 }
 
+/// Who is asked why a key differs, besides the tables.
+#[derive(Clone, Debug)]
+pub struct Witnesses {
+    /// The log that feeds the real-time store.
+    pub event_log: Arc<dyn EventLog>,
+    /// The store that keeps its loads.
+    pub batch_store: Arc<dyn BatchStores>,
+    /// The consumer group of the stream.
+    pub group: String,
+}
+
 impl Comparison {
-    /// A comparison of the dataset's tables.
+    /// A comparison of the dataset's tables, without a grace and without anybody to ask why they differ.
     pub fn new(dataset: &Dataset, tolerances: Tolerances, stop: Stop) -> Self {
+        let whole = dataset.clone();
         let mut dataset = dataset.clone();
         dataset.digest_order.retain(|i| !tolerances.ignores(*i));
         Comparison {
             dataset,
+            whole,
             tolerances,
+            grace: Duration::ZERO,
+            witnesses: None,
             stop,
         }
     }
+
+    /// Waits for the grace from then on, or for a stop.
+    async fn wait(&self, since: Instant) {
+        let until = since + self.grace;
+        while self.stop.requested().is_none() && Instant::now() < until {
+            sleep_until(until.min(Instant::now() + STOP_LOOK)).await;
+        }
+    }
 }
+
+/// How often a wait looks for a stop.
+const STOP_LOOK: Duration = Duration::from_millis(100);
 
 /// Compares the table of the real-time store with that of the batch store. None if a stop was requested
 /// before the end.
@@ -87,7 +143,7 @@ pub async fn compare(
     let mut tables = tables.map(Table::new);
     let scanner = Scanner { comparison, retry };
     let sums = Side::BOTH.map(|side| Sums::new(comparison, side));
-    let sums = scanner.scan(&mut tables, sums, Sums::restart).await?;
+    let mut sums = scanner.scan(&mut tables, sums, Sums::restart).await?;
     let mut compared = Compared {
         rows: [sums[0].rows, sums[1].rows],
         bytes: sums[0].bytes + sums[1].bytes,
@@ -100,23 +156,48 @@ pub async fn compare(
         }
     }
     let suspects = match has_unique_keys {
-        true => Suspects::Differing,
+        true => Suspects::Differing(sketch_difference(&mut sums)),
         false => Suspects::All,
     };
+    let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
+    for key in suspects.keys() {
+        settle.add(key).await?;
+    }
+    settle.finish().await?;
     let mut keys = Side::BOTH.map(|side| Keys::new(comparison, side));
-    for group in groups([&sums[0], &sums[1]], suspects) {
+    for group in groups([&sums[0], &sums[1]], &suspects) {
         if comparison.stop.requested().is_some() {
             return Ok(None);
         }
         let group = Arc::new(group);
         let restart = |keys: &mut Keys| keys.restart(&group);
         keys = scanner.scan(&mut tables, keys, restart).await?;
-        let mut recheck = Recheck::new(comparison, &mut tables, retry);
+        let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
         for key in differing_keys([&keys[0], &keys[1]]) {
-            recheck.add(key, report, &mut compared).await?;
+            settle.add(key).await?;
         }
-        recheck.finish(report, &mut compared).await?;
+        settle.finish().await?;
     }
+    Ok(comparison.stop.requested().is_none().then_some(compared))
+}
+
+/// Compares the rows of these keys only. None if a stop was requested before the end.
+pub async fn compare_keys(
+    comparison: &Arc<Comparison>,
+    tables: [Box<dyn TableReader>; 2],
+    keys: Vec<Value<'static>>,
+    retry: &Retry,
+    report: &mut Report<'_>,
+) -> Result<Option<Compared>> {
+    let mut tables = tables.map(Table::new);
+    let mut compared = Compared::default();
+    let keys_read = keys.len() as u64;
+    let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
+    for key in keys {
+        settle.add_value(key).await?;
+    }
+    settle.finish().await?;
+    compared.rows = [keys_read - compared.extra, keys_read - compared.missing];
     Ok(comparison.stop.requested().is_none().then_some(compared))
 }
 
@@ -230,22 +311,28 @@ impl EncodedVisitor for ForeignKeys<'_, '_> {
         let Some(foreign) = row.foreign.iter().find(|f| f.field == key) else {
             return ControlFlow::Continue(());
         };
-        let class = match self.side {
-            Side::Realtime => Class::Missing,
-            Side::Batch => Class::Extra,
+        let kind = match self.side {
+            Side::Realtime => Kind::Missing,
+            Side::Batch => Kind::Extra,
         };
-        match class {
-            Class::Missing => self.compared.missing += 1,
+        match kind {
+            Kind::Missing => self.compared.missing += 1,
             _ => self.compared.extra += 1,
         }
         self.compared.differing_rows += 1;
-        let added = self.report.add(&Difference {
+        let class = Class::ChangedOutside;
+        self.compared.add_class(class, foreign.found.clone());
+        let difference = Difference {
+            kind,
             class,
+            evidence: "no row that rtp writes has such a key",
             key: Content::Foreign(&foreign.found),
             side: Some(Side::Batch),
             column: None,
             cells: [Content::Row; 2],
-        });
+        };
+        self.compared.show(&difference);
+        let added = self.report.add(&difference);
         match added {
             Ok(()) => ControlFlow::Continue(()),
             Err(e) => {

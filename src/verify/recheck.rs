@@ -1,85 +1,102 @@
-//! Reads rows that differ again, from both stores, and reports how they differ.
+//! Reads rows that differ again, from both stores, and finds out how they differ.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use super::{Class, Compared, Comparison, Content, Difference, Report, Side, Table, Tolerances};
-use crate::error::{Error, Result};
+use super::classify::{Version, version};
+use super::{Comparison, Content, Kind, Side, Table, Tolerances};
+use crate::dataset::Dataset;
+use crate::error::Result;
 use crate::ports::table_reader::{Foreign, StoredRow, TableReader, Visitor};
 use crate::record::value::Value;
 use crate::run::retry::Retry;
 
 /// Number of keys read at once.
-const KEYS_AT_ONCE: usize = 256;
+pub(super) const KEYS_AT_ONCE: usize = 256;
 
 /// Number of rows of one key that are kept; further ones are only counted.
 const ROWS_OF_A_KEY: usize = 8;
 
-/// Collects keys and compares their rows, some at a time.
-pub(super) struct Recheck<'a> {
-    comparison: &'a Comparison,
-    tables: &'a mut [Table; 2],
-    retry: &'a Retry,
-    keys: Vec<Value<'static>>,
+/// How the rows of a key differ.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) key: Value<'static>,
+    pub(super) kind: Kind,
+    /// The first row of the real-time and of the batch store.
+    pub(super) rows: [Option<OwnedRow>; 2],
+    /// How many rows each has.
+    pub(super) counts: [u64; 2],
+    /// The columns that differ, if the key is in both.
+    pub(super) columns: Vec<usize>,
+    /// Which of the rows is a record of a landing file, in place of a stored one.
+    pub(super) record: Option<Side>,
 }
 
-impl<'a> Recheck<'a> {
-    pub(super) fn new(
-        comparison: &'a Comparison,
-        tables: &'a mut [Table; 2],
-        retry: &'a Retry,
-    ) -> Self {
-        Recheck {
+impl Found {
+    /// The rows that are not as they should be.
+    pub(super) fn differing_rows(&self) -> u64 {
+        match self.kind {
+            Kind::Missing | Kind::Extra => 1,
+            Kind::Changed => 2,
+            Kind::Duplicate => 0,
+        }
+    }
+
+    /// Whether the real-time store has the newer version of a key that is in both.
+    pub(super) fn is_realtime_newer(&self, dataset: &Dataset) -> bool {
+        let [realtime, batch] = self.versions(dataset);
+        realtime > batch
+    }
+
+    /// Whether a store has a newer version than a landing file.
+    pub(super) fn is_newer_than_record(&self, dataset: &Dataset) -> bool {
+        let [realtime, batch] = self.versions(dataset);
+        match self.record {
+            Some(Side::Realtime) => batch > realtime,
+            Some(Side::Batch) => realtime > batch,
+            None => false,
+        }
+    }
+
+    fn versions(&self, dataset: &Dataset) -> [Option<Version>; 2] {
+        self.rows.each_ref().map(|row| {
+            let row = row.as_ref()?;
+            version(dataset, row)
+        })
+    }
+
+    /// The rows beyond the first of their key.
+    pub(super) fn surplus_rows(&self) -> u64 {
+        match self.kind {
+            Kind::Duplicate => self.counts.iter().map(|n| n.saturating_sub(1)).sum(),
+            _ => 0,
+        }
+    }
+}
+
+/// Reads the rows of these keys again from both stores, and returns how they differ.
+pub(super) async fn differences(
+    comparison: &Comparison,
+    [realtime, batch]: &mut [Table; 2],
+    keys: Vec<Value<'static>>,
+    retry: &Retry,
+) -> Result<Vec<Found>> {
+    let (mut realtime, mut batch) = tokio::try_join!(
+        read_again(comparison, realtime.get()?, &keys, retry),
+        read_again(comparison, batch.get()?, &keys, retry),
+    )?;
+    let mut all = Vec::new();
+    for key in keys {
+        let encoding = encoded(&key);
+        let found = [&mut realtime, &mut batch].map(|rows| rows.found.remove(&encoding));
+        judge(
             comparison,
-            tables,
-            retry,
-            keys: Vec::with_capacity(KEYS_AT_ONCE),
-        }
+            key,
+            found.map(Option::unwrap_or_default),
+            &mut all,
+        );
     }
-
-    /// Adds the encoding of a key.
-    pub(super) async fn add(
-        &mut self,
-        key: &[u8],
-        report: &mut Report<'_>,
-        compared: &mut Compared,
-    ) -> Result<()> {
-        let key = Value::decode_key(key)
-            .ok_or_else(|| Error::internal("a key is not a valid encoding"))?;
-        self.keys.push(key);
-        match self.keys.len() < KEYS_AT_ONCE {
-            true => Ok(()),
-            false => self.finish(report, compared).await,
-        }
-    }
-
-    /// Compares the rows of the collected keys; none after a stop.
-    pub(super) async fn finish(
-        &mut self,
-        report: &mut Report<'_>,
-        compared: &mut Compared,
-    ) -> Result<()> {
-        if self.comparison.stop.requested().is_some() {
-            self.keys.clear();
-        }
-        if self.keys.is_empty() {
-            return Ok(());
-        }
-        let realtime = self.read(Side::Realtime).await?;
-        let batch = self.read(Side::Batch).await?;
-        let none = FoundRows::default();
-        for key in self.keys.drain(..) {
-            let encoding = encoded(&key);
-            let found = [&realtime, &batch].map(|rows| rows.found.get(&encoding).unwrap_or(&none));
-            judge(self.comparison, &key, found, report, compared)?;
-        }
-        Ok(())
-    }
-
-    async fn read(&mut self, side: Side) -> Result<RowsByKey<'a>> {
-        let table = self.tables[side as usize].get()?;
-        read_again(self.comparison, table, &self.keys, self.retry).await
-    }
+    Ok(all)
 }
 
 /// The rows of these keys as they are now.
@@ -109,10 +126,10 @@ struct FoundRows {
 }
 
 /// A row that was read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct OwnedRow {
     pub(super) values: Vec<Value<'static>>,
-    foreign: Vec<Foreign>,
+    pub(super) foreign: Vec<Foreign>,
 }
 
 impl OwnedRow {
@@ -131,6 +148,12 @@ pub(super) struct RowsByKey<'a> {
 }
 
 impl RowsByKey<'_> {
+    /// Takes the row of a key out, the first one if there are several.
+    pub(super) fn take(&mut self, key: &Value<'_>) -> Option<OwnedRow> {
+        let rows = &mut self.found.get_mut(&encoded(key))?.rows;
+        (!rows.is_empty()).then(|| rows.swap_remove(0))
+    }
+
     /// The row of a key, the first one if there are several.
     pub(super) fn row(&self, key: &Value<'_>) -> Option<&OwnedRow> {
         self.found.get(&encoded(key))?.rows.first()
@@ -155,61 +178,46 @@ impl Visitor for RowsByKey<'_> {
 
 fn judge(
     comparison: &Comparison,
-    key: &Value<'_>,
-    [realtime, batch]: [&FoundRows; 2],
-    report: &mut Report<'_>,
-    compared: &mut Compared,
-) -> Result<()> {
-    let row = |class, side, cells| Difference {
-        class,
-        key: Content::Value(key),
-        side,
-        column: None,
-        cells,
+    key: Value<'static>,
+    [mut realtime, mut batch]: [FoundRows; 2],
+    all: &mut Vec<Found>,
+) {
+    let counts = [realtime.count, batch.count];
+    let is_in_batch = |a: &OwnedRow| {
+        let mut rows = batch.rows.iter();
+        rows.any(|b| differing(comparison, a, b).is_empty())
     };
-    let surplus = [realtime, batch].map(|found| found.count.saturating_sub(1));
-    compared.surplus_rows += surplus[0] + surplus[1];
-    if surplus != [0, 0] {
-        compared.duplicates += 1;
-        let side = match surplus {
-            [_, 0] => Some(Side::Realtime),
-            [0, _] => Some(Side::Batch),
-            _ => None,
-        };
-        let cells = [Content::Rows(realtime.count), Content::Rows(batch.count)];
-        report.add(&row(Class::Duplicate, side, cells))?;
+    let (kind, columns) = match (realtime.rows.first(), batch.rows.first()) {
+        (Some(_), None) => (Some(Kind::Missing), Vec::new()),
+        (None, Some(_)) => (Some(Kind::Extra), Vec::new()),
+        (Some(a), Some(b)) if !realtime.rows.iter().any(is_in_batch) => {
+            (Some(Kind::Changed), differing(comparison, a, b))
+        }
+        _ => (None, Vec::new()),
+    };
+    if counts.iter().any(|n| *n > 1) {
+        all.push(Found {
+            key: key.clone(),
+            kind: Kind::Duplicate,
+            rows: [None, None],
+            counts,
+            columns: Vec::new(),
+            record: None,
+        });
     }
-    match (realtime.rows.first(), batch.rows.first()) {
-        (None, None) => Ok(()),
-        (Some(_), None) => {
-            compared.missing += 1;
-            compared.differing_rows += 1;
-            report.add(&row(Class::Missing, Some(Side::Batch), [Content::Row; 2]))
-        }
-        (None, Some(_)) => {
-            compared.extra += 1;
-            compared.differing_rows += 1;
-            report.add(&row(Class::Extra, Some(Side::Batch), [Content::Row; 2]))
-        }
-        (Some(a), Some(b)) => {
-            let in_batch = |a| {
-                let mut rows = batch.rows.iter();
-                rows.any(|b| differing(comparison, a, b).is_empty())
-            };
-            if realtime.rows.iter().any(in_batch) {
-                return Ok(());
-            }
-            compared.changed += 1;
-            compared.differing_rows += 2;
-            for column in differing(comparison, a, b) {
-                let cells = [content(a, column), content(b, column)];
-                report.add(&Difference {
-                    column: Some(&comparison.dataset.fields[column].name),
-                    ..row(Class::Changed, None, cells)
-                })?;
-            }
-            Ok(())
-        }
+    if let Some(kind) = kind {
+        let rows = [&mut realtime, &mut batch].map(|found| match found.rows.is_empty() {
+            true => None,
+            false => Some(found.rows.swap_remove(0)),
+        });
+        all.push(Found {
+            key,
+            kind,
+            rows,
+            counts,
+            columns,
+            record: None,
+        });
     }
 }
 
@@ -254,7 +262,6 @@ fn encoded(key: &Value<'_>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::Dataset;
 
     #[test]
     fn a_finer_value_is_within_the_tolerance_or_not() {

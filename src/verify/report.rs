@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::json;
 
-use super::Side;
+use super::recheck::Found;
+use super::{Class, Kind, Repair, Side};
+use crate::dataset::Dataset;
 use crate::durable::Aside;
 use crate::error::{Error, Result};
 use crate::intake::chunk::FileFormat;
@@ -16,31 +18,6 @@ use crate::run::streams;
 
 /// Maximum length of a value shown to people, in characters.
 const SHOWN_CHARACTERS: usize = 200;
-
-/// What kind of difference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// In the real-time store, not in the batch store.
-    Missing,
-    /// In the batch store, not in the real-time store.
-    Extra,
-    /// In both, with different values in one column.
-    Changed,
-    /// More than once in one store.
-    Duplicate,
-}
-
-impl Class {
-    /// The name in every output.
-    pub fn name(self) -> &'static str {
-        match self {
-            Class::Missing => "missing",
-            Class::Extra => "extra",
-            Class::Changed => "changed",
-            Class::Duplicate => "duplicate",
-        }
-    }
-}
 
 /// What one store has where they differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,8 +35,12 @@ pub enum Content<'a> {
 /// One difference: of a column, or of a row.
 #[derive(Clone, Copy, Debug)]
 pub struct Difference<'a> {
-    /// What kind.
+    /// What differs.
+    pub kind: Kind,
+    /// Why.
     pub class: Class,
+    /// What shows that, for people; contains no value but the key.
+    pub evidence: &'a str,
     /// The row's key.
     pub key: Content<'a>,
     /// The store that lacks the row, is the only one to have it, or has it more than once.
@@ -74,11 +55,13 @@ pub struct Difference<'a> {
 #[derive(Serialize)]
 struct DifferenceLine<'a> {
     class: &'a str,
+    kind: &'a str,
     key: serde_json::Value,
     store: Option<&'a str>,
     column: Option<&'a str>,
     realtime: serde_json::Value,
     batch: serde_json::Value,
+    evidence: &'a str,
 }
 
 /// What is shown of the differences.
@@ -101,6 +84,7 @@ pub struct Report<'r> {
     shown: u64,
     total: u64,
     output: Option<DifferenceFile>,
+    repair: Option<Repair>,
 }
 
 #[derive(Debug)]
@@ -136,7 +120,26 @@ impl<'r> Report<'r> {
             shown: 0,
             total: 0,
             output,
+            repair: None,
         })
+    }
+
+    /// From now on, the records that put right what differs go to this file.
+    pub fn repair_with(&mut self, repair: Repair) {
+        self.repair = Some(repair);
+    }
+
+    /// From now on, the rows that are compared are in the tables or files of these names.
+    pub(super) fn turn_to_tables(&mut self, tables: [&str; 2]) {
+        self.tables = tables.map(str::to_string);
+    }
+
+    /// Adds what puts a difference right.
+    pub(super) fn repair(&mut self, dataset: &Dataset, found: &Found, class: Class) -> Result<()> {
+        match &mut self.repair {
+            Some(repair) => repair.add(dataset, found, class),
+            None => Ok(()),
+        }
     }
 
     /// From now on, the differences are those of a series from the table of the real-time store.
@@ -168,37 +171,52 @@ impl<'r> Report<'r> {
             };
             self.run.info(format!("... and {rest} more{hint}"));
         }
-        match self.output.map(|output| output.to) {
-            Some(Destination::File(file)) => file.publish(),
-            Some(Destination::Stdout(_)) | None => Ok(()),
+        if let Some(Destination::File(file)) = self.output.map(|output| output.to) {
+            file.publish()?;
+        }
+        match self.repair {
+            Some(repair) => repair.finish(self.run),
+            None => Ok(()),
         }
     }
 
     fn for_people(&self, d: &Difference<'_>) -> String {
-        let name = d.class.name();
+        let what = self.what(d);
+        let class = match d.class {
+            Class::Duplicate => String::new(),
+            class => format!("{}: ", class.name().replace('_', " ")),
+        };
+        match d.evidence.is_empty() {
+            true => format!("{class}{what}"),
+            false => format!("{class}{what}; {}", d.evidence),
+        }
+    }
+
+    fn what(&self, d: &Difference<'_>) -> String {
+        let name = d.kind.name();
         let [realtime, batch] = &self.tables;
         let key = shown(&d.key);
-        match (d.class, d.column) {
+        match (d.kind, d.column) {
             // The other table may have the key.
-            (Class::Missing, _) if self.series.is_some() => {
+            (Kind::Missing, _) if self.series.is_some() => {
                 format!("{name} {key}: its newest row is in {realtime}, not in {batch}")
             }
-            (Class::Extra, _) if self.series.is_some() => {
+            (Kind::Extra, _) if self.series.is_some() => {
                 format!("{name} {key}: a row in {batch} that does not belong there by {realtime}")
             }
-            (Class::Missing, _) => format!("{name} {key}: in {realtime}, not in {batch}"),
-            (Class::Extra, _) => format!("{name} {key}: in {batch}, not in {realtime}"),
-            (Class::Duplicate, _) => format!(
+            (Kind::Missing, _) => format!("{name} {key}: in {realtime}, not in {batch}"),
+            (Kind::Extra, _) => format!("{name} {key}: in {batch}, not in {realtime}"),
+            (Kind::Duplicate, _) => format!(
                 "{name} {key}: {} rows in {realtime}, {} in {batch}",
                 shown(&d.cells[0]),
                 shown(&d.cells[1])
             ),
-            (Class::Changed, column) if !self.sample.has_values => format!(
+            (Kind::Changed, column) if !self.sample.has_values => format!(
                 "{name} {key}: {} differs; --sample {} shows values",
                 column.unwrap_or_default(),
                 self.sample.most
             ),
-            (Class::Changed, column) => format!(
+            (Kind::Changed, column) => format!(
                 "{name} {key}: {} is {} in {realtime}, {} in {batch}",
                 column.unwrap_or_default(),
                 shown(&d.cells[0]),
@@ -225,7 +243,7 @@ impl DifferenceFile {
         if format == FileFormat::Csv {
             output
                 .line
-                .extend_from_slice(b"class,key,store,column,realtime,batch\n");
+                .extend_from_slice(b"class,kind,key,store,column,realtime,batch,evidence\n");
             output.send()?;
         }
         Ok(output)
@@ -237,20 +255,24 @@ impl DifferenceFile {
         let line = match self.format {
             FileFormat::Ndjson => serde_json::to_string(&DifferenceLine {
                 class: d.class.name(),
+                kind: d.kind.name(),
                 key: json(&d.key),
                 store,
                 column: d.column,
                 realtime: json(&d.cells[0]),
                 batch: json(&d.cells[1]),
+                evidence: d.evidence,
             })
             .map_err(Error::internal)?,
             FileFormat::Csv => [
                 d.class.name().to_string(),
+                d.kind.name().to_string(),
                 csv(&d.key),
                 store.unwrap_or_default().to_string(),
                 d.column.unwrap_or_default().to_string(),
                 csv(&d.cells[0]),
                 csv(&d.cells[1]),
+                quoted(d.evidence),
             ]
             .join(","),
         };
@@ -284,11 +306,6 @@ fn json(cell: &Content<'_>) -> serde_json::Value {
 /// Null is empty and texts are quoted, so that even an empty text can be distinguished from null. What a
 /// spreadsheet would take for a formula is prefixed with `'`.
 fn csv(cell: &Content<'_>) -> String {
-    let quoted = |text: &str| {
-        let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-        let prefix = if formula { "'" } else { "" };
-        format!("\"{prefix}{}\"", text.replace('"', "\"\""))
-    };
     match cell {
         Content::Row | Content::Value(Value::Null) => String::new(),
         Content::Value(Value::Text(text)) => quoted(text),
@@ -296,6 +313,12 @@ fn csv(cell: &Content<'_>) -> String {
         Content::Value(other) => other.to_string(),
         Content::Rows(n) => n.to_string(),
     }
+}
+
+fn quoted(text: &str) -> String {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let prefix = if formula { "'" } else { "" };
+    format!("\"{prefix}{}\"", text.replace('"', "\"\""))
 }
 
 /// A value for people: texts in quotes, so that a trailing space is visible, and not longer than a screen.

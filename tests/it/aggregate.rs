@@ -46,7 +46,10 @@ fn figures_equal_an_independent_count_and_a_day_computed_again_is_unchanged() {
 
 #[test]
 fn figures_are_told_stored_and_written_out() {
-    let place = loaded(&[user(1, 0, "a@Example.com"), user(2, 3600, "b@example.com")]);
+    let place = loaded(&[
+        user(1, 0, "a@Example.com"),
+        user(2, 0, "b@example.com").replace("T00:", "T01:"),
+    ]);
     let ran = aggregate(
         &place,
         &["--date", "2026-11-01", "--output", "-", "--run-id", "r1"],

@@ -162,21 +162,21 @@ fn keys_of_the_dataset_without_effect_are_named() {
 }
 
 #[test]
-fn history_is_refused_until_it_does_something() {
+fn a_history_has_a_table_whose_column_is_no_field() {
     let place = Place::new();
     let text =
         dataset("text", "", "", "").replace("table = \"b\"", "table = \"b\"\nhistory = true");
     place.write("t.toml", &text);
     let ran = rtp(&place, &["init"], "");
-    assert_eq!(ran.status, 2, "{}", ran.stderr);
-    assert!(
-        ran.stderr.contains("`history = true` is not supported yet"),
-        "{}",
-        ran.stderr
-    );
-    place.write("t.toml", text.replace("history = true", "history = false"));
-    let ran = rtp(&place, &["init"], "");
     assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let count = "SELECT count(*) FROM b_history";
+    assert_eq!(place.query(".rtp/batch.db", count), "0");
+
+    place.write("t.toml", text.replace("name = \"v\"", "name = \"As_Of\""));
+    let ran = rtp(&place, &["init"], "");
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    let says = "the history adds a column `as_of`, which is also a field";
+    assert!(ran.stderr.contains(says), "{}", ran.stderr);
 }
 
 /// The dead letter of a bad event would wait for the lock that the rows' transaction of the same process holds.

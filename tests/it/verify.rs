@@ -107,6 +107,15 @@ fn edit(place: &Place, file: &str, sql: &str) {
         .unwrap();
 }
 
+/// A line of the output without what explains it.
+fn what_differs(line: &str) -> String {
+    let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let fields = line.as_object_mut().unwrap();
+    fields.remove("class");
+    fields.remove("evidence");
+    line.to_string()
+}
+
 /// Every message but the summary.
 fn messages(ran: &Ran) -> Vec<String> {
     let lines = ran.stderr.lines();
@@ -188,30 +197,31 @@ fn planted_differences_are_named_and_nothing_else() {
     );
     let expected = BTreeSet::from(
         [
-            r#"{"class":"missing","key":1,"store":"batch","column":null,"realtime":null,"batch":null}"#,
-            r#"{"class":"missing","key":2,"store":"batch","column":null,"realtime":null,"batch":null}"#,
-            r#"{"class":"missing","key":1999,"store":"batch","column":null,"realtime":null,"batch":null}"#,
-            r#"{"class":"extra","key":3,"store":"batch","column":null,"realtime":null,"batch":null}"#,
-            r#"{"class":"extra","key":4,"store":"batch","column":null,"realtime":null,"batch":null}"#,
-            r#"{"class":"changed","key":10,"store":null,"column":"note","realtime":null,"batch":""}"#,
-            r#"{"class":"changed","key":11,"store":null,"column":"seen","realtime":"2025-11-24T16:00:00.000Z","batch":"2025-11-24T16:00:00.001Z"}"#,
-            r#"{"class":"changed","key":12,"store":null,"column":"name","realtime":"item 12","batch":"item 12 "}"#,
-            r#"{"class":"changed","key":14,"store":null,"column":"weight","realtime":0.25,"batch":0.2500000001}"#,
-            r#"{"class":"changed","key":14,"store":null,"column":"sold","realtime":false,"batch":true}"#,
-            r#"{"class":"changed","key":15,"store":null,"column":"day","realtime":"2026-10-31","batch":"2026-11-01"}"#,
-            r#"{"class":"changed","key":16,"store":null,"column":"price","realtime":null,"batch":"16.5"}"#,
-            r#"{"class":"changed","key":17,"store":null,"column":"name","realtime":"Item 17","batch":"item 17"}"#,
-            r#"{"class":"changed","key":18,"store":null,"column":"sold","realtime":null,"batch":false}"#,
-            r#"{"class":"changed","key":19,"store":null,"column":"price","realtime":"19.51","batch":"19.5"}"#,
-            r#"{"class":"changed","key":20,"store":null,"column":"name","realtime":"item 20","batch":"item 21"}"#,
-            r#"{"class":"changed","key":21,"store":null,"column":"name","realtime":"item 21","batch":"item 20"}"#,
-            r#"{"class":"duplicate","key":30,"store":"batch","column":null,"realtime":1,"batch":2}"#,
+            r#"{"kind":"missing","key":1,"store":"batch","column":null,"realtime":null,"batch":null}"#,
+            r#"{"kind":"missing","key":2,"store":"batch","column":null,"realtime":null,"batch":null}"#,
+            r#"{"kind":"missing","key":1999,"store":"batch","column":null,"realtime":null,"batch":null}"#,
+            r#"{"kind":"extra","key":3,"store":"batch","column":null,"realtime":null,"batch":null}"#,
+            r#"{"kind":"extra","key":4,"store":"batch","column":null,"realtime":null,"batch":null}"#,
+            r#"{"kind":"changed","key":10,"store":null,"column":"note","realtime":null,"batch":""}"#,
+            r#"{"kind":"changed","key":11,"store":null,"column":"seen","realtime":"2025-11-24T16:00:00.000Z","batch":"2025-11-24T16:00:00.001Z"}"#,
+            r#"{"kind":"changed","key":12,"store":null,"column":"name","realtime":"item 12","batch":"item 12 "}"#,
+            r#"{"kind":"changed","key":14,"store":null,"column":"weight","realtime":0.25,"batch":0.2500000001}"#,
+            r#"{"kind":"changed","key":14,"store":null,"column":"sold","realtime":false,"batch":true}"#,
+            r#"{"kind":"changed","key":15,"store":null,"column":"day","realtime":"2026-10-31","batch":"2026-11-01"}"#,
+            r#"{"kind":"changed","key":16,"store":null,"column":"price","realtime":null,"batch":"16.5"}"#,
+            r#"{"kind":"changed","key":17,"store":null,"column":"name","realtime":"Item 17","batch":"item 17"}"#,
+            r#"{"kind":"changed","key":18,"store":null,"column":"sold","realtime":null,"batch":false}"#,
+            r#"{"kind":"changed","key":19,"store":null,"column":"price","realtime":"19.51","batch":"19.5"}"#,
+            r#"{"kind":"changed","key":20,"store":null,"column":"name","realtime":"item 20","batch":"item 21"}"#,
+            r#"{"kind":"changed","key":21,"store":null,"column":"name","realtime":"item 21","batch":"item 20"}"#,
+            r#"{"kind":"duplicate","key":30,"store":"batch","column":null,"realtime":1,"batch":2}"#,
         ]
         .map(str::to_string),
     );
     let ran = verify(&place, &["--output", "-", "--sample", "3"]);
     assert_eq!(ran.status, 1, "{}", ran.stderr);
-    let found: BTreeSet<String> = ran.stdout.lines().map(str::to_string).collect();
+    let found: BTreeSet<String> = ran.stdout.lines().map(what_differs).collect();
+    let expected: BTreeSet<String> = expected.iter().map(|line| what_differs(line)).collect();
     assert_eq!(found, expected);
     assert_eq!(ran.stdout.lines().count(), expected.len());
     assert_eq!(ran.counts(), [3_996, 3_968, 27, 1, 0]);
@@ -220,7 +230,7 @@ fn planted_differences_are_named_and_nothing_else() {
     assert_eq!(messages[3], "... and 15 more");
     assert_eq!(
         messages[4],
-        "not equal: 3 missing in batch_items, 2 extra in batch_items, 11 changed, 1 duplicate; 1998 rows in shop.items, 1998 in batch_items"
+        "not equal: 3 missing in batch_items, 2 extra in batch_items, 11 changed, 1 duplicate (5 lost, 11 changed outside, 1 duplicate); 1998 rows in shop.items, 1998 in batch_items"
     );
 
     let csv = verify(&place, &["--output", "d.csv"]);
@@ -228,12 +238,12 @@ fn planted_differences_are_named_and_nothing_else() {
     let text = std::fs::read_to_string(place.path("d.csv")).unwrap();
     assert_eq!(text.lines().count(), 1 + expected.len());
     for line in [
-        "class,key,store,column,realtime,batch",
-        "missing,1,batch,,,",
-        "changed,10,,note,,\"\"",
-        "changed,12,,name,\"item 12\",\"item 12 \"",
+        "class,kind,key,store,column,realtime,batch,evidence",
+        "lost,missing,1,batch,,,,\"",
+        "changed_outside,changed,10,,note,,\"\",\"",
+        "changed_outside,changed,12,,name,\"item 12\",\"item 12 \",\"",
     ] {
-        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        assert!(text.lines().any(|l| l.starts_with(line)), "{line}\n{text}");
     }
 
     // Repaired with the pipeline's own commands, they are equal.
@@ -263,7 +273,7 @@ fn planted_differences_are_named_and_nothing_else() {
     );
     assert_eq!(
         std::fs::read_to_string(place.path("d.csv")).unwrap(),
-        "class,key,store,column,realtime,batch\n"
+        "class,kind,key,store,column,realtime,batch,evidence\n"
     );
 }
 
@@ -344,15 +354,15 @@ fn values_that_a_column_cannot_hold_are_differences() {
     );
     let ran = verify(&place, &["--output", "-"]);
     assert_eq!(ran.status, 1, "{}", ran.stderr);
-    let found: BTreeSet<&str> = ran.stdout.lines().collect();
-    let expected = BTreeSet::from([
-        r#"{"class":"changed","key":5,"store":null,"column":"day","realtime":"text \"soon\"","batch":"text \"soon\""}"#,
-        r#"{"class":"changed","key":6,"store":null,"column":"name","realtime":"item 6","batch":"blob of 1 bytes"}"#,
-        r#"{"class":"changed","key":7,"store":null,"column":"sold","realtime":false,"batch":"integer 2"}"#,
-        r#"{"class":"missing","key":8,"store":"batch","column":null,"realtime":null,"batch":null}"#,
-        r#"{"class":"extra","key":"text \"eight\"","store":"batch","column":null,"realtime":null,"batch":null}"#,
-    ]);
-    assert_eq!(found, expected);
+    let found: BTreeSet<String> = ran.stdout.lines().map(what_differs).collect();
+    let expected = [
+        r#"{"kind":"changed","key":5,"store":null,"column":"day","realtime":"text \"soon\"","batch":"text \"soon\""}"#,
+        r#"{"kind":"changed","key":6,"store":null,"column":"name","realtime":"item 6","batch":"blob of 1 bytes"}"#,
+        r#"{"kind":"changed","key":7,"store":null,"column":"sold","realtime":false,"batch":"integer 2"}"#,
+        r#"{"kind":"missing","key":8,"store":"batch","column":null,"realtime":null,"batch":null}"#,
+        r#"{"kind":"extra","key":"text \"eight\"","store":"batch","column":null,"realtime":null,"batch":null}"#,
+    ];
+    assert_eq!(found, expected.map(what_differs).into());
     assert_eq!(ran.counts(), [200, 192, 8, 0, 0]);
 }
 
@@ -377,7 +387,7 @@ fn duplicates_that_are_the_same_in_both_stores_are_found() {
     );
     assert_eq!(
         ran.stdout,
-        "{\"class\":\"duplicate\",\"key\":30,\"store\":null,\"column\":null,\"realtime\":2,\"batch\":2}\n"
+        "{\"class\":\"duplicate\",\"kind\":\"duplicate\",\"key\":30,\"store\":null,\"column\":null,\"realtime\":2,\"batch\":2,\"evidence\":\"\"}\n"
     );
 }
 
@@ -490,4 +500,105 @@ fn writers_and_verify_do_not_wait_for_each_other() {
         "{}",
         ran.stderr
     );
+}
+
+/// One item as an event.
+fn item(id: u64, name: &str, seen: u64) -> String {
+    format!("{{\"id\":{id},\"name\":\"{name}\",\"seen\":{seen}}}\n")
+}
+
+/// A place with a difference of every class; the keys say which.
+fn planted() -> Place {
+    let place = filled(500);
+    let run = |args: &[&str], input: &str, status: i32| {
+        let args = [&["--dataset", "items.toml"], args].concat();
+        let ran = place.rtp(&args, input.as_bytes());
+        assert_eq!(ran.status, status, "{args:?}: {}", ran.stderr);
+    };
+    let (then, later) = (1_764_000_000_000, 1_764_000_000_001);
+    // 1003 is refused by the real-time store, and 1004 by a load, which has other rules for one line of it.
+    edit(
+        &place,
+        REALTIME,
+        "CREATE TRIGGER refuses BEFORE INSERT ON items_rows WHEN NEW.id = 1003
+         BEGIN SELECT RAISE(ABORT, 'refused'); END",
+    );
+    let events = item(1003, "dead", then) + &item(1004, "good", then);
+    run(&["produce"], &events, 0);
+    run(&["stream", "--until-end"], "", 1);
+    let bad = item(1004, "bad", then).replace("\"bad\"", "7");
+    place.write(
+        "day.ndjson",
+        item(1003, "dead", then) + &item(1006, "unknown", then) + &item(1007, "waits", then) + &bad,
+    );
+    run(
+        &["load-batch", "--rejects", "rejects.ndjson", "day.ndjson"],
+        "",
+        1,
+    );
+    // After the last load.
+    let newer = item(1005, "new", later) + &item(5, "newer", later);
+    run(&["produce"], &newer, 0);
+    run(&["stream", "--until-end"], "", 0);
+    // Not read by the stream yet.
+    run(&["produce"], &item(1007, "waits", then), 0);
+    edit(
+        &place,
+        BATCH,
+        "DELETE FROM batch_items_rows WHERE id = 1;
+         UPDATE batch_items_rows SET name = 'x' WHERE id = 3;",
+    );
+    edit(
+        &place,
+        REALTIME,
+        "DELETE FROM items_rows WHERE id = 2; UPDATE items_rows SET name = 'y' WHERE id = 4",
+    );
+    place
+}
+
+#[test]
+fn every_difference_has_its_class_and_its_evidence() {
+    let place = planted();
+    let ran = verify(&place, &["--output", "list.ndjson", "--format", "json"]);
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    let list = std::fs::read_to_string(place.path("list.ndjson")).unwrap();
+    let expected = [
+        (1, "lost", "load "),
+        (2, "lost", "was read by the group"),
+        (3, "changed_outside", "the digest kept in the batch store"),
+        (
+            4,
+            "changed_outside",
+            "the digest kept in the realtime store",
+        ),
+        (5, "older_version", "is after 2025-11-24T16:00:00.000Z"),
+        (
+            1003,
+            "dead_letter",
+            "item_events.dlq, partition 0 offset 0: store",
+        ),
+        (
+            1004,
+            "rejected",
+            "rejects.ndjson: line 4 of the input, type",
+        ),
+        (1005, "not_loaded_yet", "is after 2025-11-24T16:00:00.000Z"),
+        (1006, "unexplained", "it was never produced"),
+        (
+            1007,
+            "changed_outside",
+            "the digest kept in the batch store",
+        ),
+    ];
+    let lines: Vec<serde_json::Value> = list
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), expected.len(), "{list}");
+    for (key, class, evidence) in expected {
+        let line = lines.iter().find(|line| line["key"] == key).unwrap();
+        assert_eq!(line["class"], class, "{line}");
+        let told = line["evidence"].as_str().unwrap();
+        assert!(told.contains(evidence), "{line}");
+    }
 }

@@ -24,11 +24,12 @@ from test_dockerfile import of
 sys.path.insert(0, str(ROOT / "stack"))
 import stack  # noqa: E402
 
-#: The ports that users of this stack know, by service. The dashboard's 8501 is added with the dashboard.
+#: The ports that users of this stack know, by service.
 PORTS = {
     "broker": 9092,
     "cassandra": 9042,
     "postgres": 5432,
+    "dashboard": 8501,
     "airflow-apiserver": 8080,
     "kafka-ui": 9021,
     "control-center": 9022,
@@ -77,8 +78,9 @@ def listens(services):
         address = (service.get("environment") or {}).get("RTP_METRICS_LISTEN")
         if address:
             ports.setdefault(name, set()).add(int(address.rpartition(":")[2]))
-    command = services["mock-api"]["command"]
-    ports["mock-api"] = {int(command[command.index("--port") + 1])}
+    for name in ("mock-api", "dashboard"):
+        command = services[name]["command"]
+        ports[name] = {int(command[command.index("--port") + 1])}
     return ports
 
 
@@ -153,7 +155,7 @@ def test_each_server_is_healthy_before_init_and_init_done_before_the_pipeline(se
         return set(direct).union(*(before(other) for other in direct))
 
     assert {"broker", "cassandra", "postgres", "secrets"} <= before("init")
-    for name in ("stream", "heartbeat", "airflow-scheduler"):
+    for name in ("stream", "heartbeat", "dashboard", "airflow-scheduler"):
         assert "init" in before(name), f"{name} may start before the topics and tables are there"
 
 
@@ -340,7 +342,7 @@ def test_secrets_belong_to_the_users_of_the_services_that_read_them(services, se
             assert name in read | {"postgres/airflow_password"}, f"nobody reads {name}"
     text = (folder / "airflow/sql_alchemy_conn").read_text()
     assert (folder / "postgres/airflow_password").read_text().strip() in text
-    assert len(set(path.read_text() for path in folder.rglob("*") if path.is_file())) == 8, "two secrets are the same (but one password read by three)"
+    assert len(set(path.read_text() for path in folder.rglob("*") if path.is_file())) == 9, "two secrets are the same (but one password read by three)"
 
 
 def test_scripts_are_clean():
@@ -371,7 +373,7 @@ def server():
 
 
 @pytest.mark.parametrize("name, path", [
-    ("stream", "/readyz"), ("heartbeat", "/readyz"), ("mock-api", "/healthz"),
+    ("stream", "/readyz"), ("heartbeat", "/readyz"), ("mock-api", "/healthz"), ("dashboard", "/healthz"),
     ("airflow-apiserver", "/api/v2/monitor/health"), ("airflow-scheduler", "/health"),
 ])
 def test_health_checks_tell_well_from_ill_from_absent(services, server, name, path):

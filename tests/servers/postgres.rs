@@ -250,6 +250,13 @@ async fn the_figures_keep_every_guarantee() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_keeps_every_guarantee() {
+    if let Some(database) = Database::new("conformance_history") {
+        keeps(conformance::history::CASES, &database).await;
+    }
+}
+
 #[test]
 fn a_store_of_an_older_version_is_changed_by_init_and_goes_on() {
     let Some(database) = Database::new("upgraded") else {

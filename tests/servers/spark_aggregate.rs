@@ -209,7 +209,7 @@ fn the_figures_of_the_spark_job_are_those_of_rtp() {
         let select =
             "SELECT day, aggregate, coalesce('=' || value, 'null'), count FROM rtp_aggregates";
         let figures = format!(
-            "{select} WHERE dataset = '{name}' ORDER BY 1, 2 COLLATE \"C\", 3 COLLATE \"C\""
+            "{select} WHERE dataset = '{name}' ORDER BY day, aggregate, value COLLATE \"C\""
         );
         database.psql(&figures).unwrap()
     };

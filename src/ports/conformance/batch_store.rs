@@ -60,7 +60,7 @@ cases! {
     keys_are_told_apart_by_their_bytes,
 }
 
-const MODES: [Mode; 6] = [
+pub(super) const MODES: [Mode; 6] = [
     Mode::Insert,
     Mode::Upsert,
     Mode::Ignore,

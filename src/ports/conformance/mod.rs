@@ -4,6 +4,7 @@
 pub mod aggregates;
 pub mod batch_store;
 pub mod event_log;
+pub mod history;
 pub mod ledger;
 pub mod log_reader;
 pub mod monitor;

@@ -1,7 +1,10 @@
 //! Watches the real-time store in Cassandra.
 
+use std::ops::ControlFlow;
+
 use async_trait::async_trait;
 use scylla::frame::types::Consistency;
+use scylla::response::PagingState;
 use scylla::response::query_result::QueryResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
@@ -12,6 +15,7 @@ use crate::dataset::ddl::quoted;
 use crate::error::{Error, Result};
 use crate::ports::monitor::{RowCount, StoreMonitor};
 use crate::servers::address::Address;
+use crate::servers::cassandra::table_reader::page_size;
 use crate::servers::cassandra::{self, Cluster};
 
 /// How long a probe row stays, in seconds, so that heartbeats that have ended leave nothing behind.
@@ -57,11 +61,14 @@ impl CassandraMonitor {
         for probe in [&mut write_probe, &mut read_probe] {
             probe.set_consistency(Consistency::LocalQuorum);
         }
-        let first_keys = format!("SELECT {key} FROM {rows} LIMIT {}", COUNTED + 1);
+        let mut first_keys = cluster
+            .prepare(&format!("SELECT {key} FROM {rows}"))
+            .await?;
+        first_keys.set_page_size(page_size(dataset.fields.len()));
         let estimates = "SELECT partitions_count FROM system.size_estimates WHERE keyspace_name = ? AND table_name = ?";
         Ok(CassandraMonitor {
             keyspace: dataset.realtime.keyspace.clone(),
-            first_keys: cluster.prepare(&first_keys).await?,
+            first_keys,
             estimates: cluster.prepare(estimates).await?,
             last_write: cluster.prepare(&last_write).await?,
             cluster,
@@ -82,6 +89,22 @@ impl CassandraMonitor {
             .execute_unpaged(statement, values)
             .await;
         asked.map_err(|e| self.cluster.error(&e))
+    }
+
+    /// Number of rows by the server's estimate.
+    async fn estimated(&self) -> Result<u64> {
+        let ranges = self
+            .ask(&self.estimates, (&self.keyspace, &self.target))
+            .await?;
+        let ranges = ranges.into_rows_result().map_err(|e| self.unexpected(&e))?;
+        let rows = ranges.rows::<(i64,)>().map_err(|e| self.unexpected(&e))?;
+        let mut estimated: u64 = 0;
+        for row in rows {
+            let (partitions,) = row.map_err(|e| self.unexpected(&e))?;
+            // Less than none is estimated of nothing.
+            estimated = estimated.saturating_add(u64::try_from(partitions).unwrap_or(0));
+        }
+        Ok(estimated)
     }
 
     fn unexpected(&self, error: &dyn std::fmt::Display) -> Error {
@@ -121,30 +144,33 @@ impl StoreMonitor for CassandraMonitor {
         Ok(row.and_then(|(time,)| time).map(|time| time.0))
     }
 
-    /// Counted up to a bound; beyond it, by what each node estimates from its files, which may be minutes old.
+    /// What each node estimates from its files, which may be minutes old, if that is much; otherwise counted up to a bound.
     async fn rows(&mut self) -> Result<Option<RowCount>> {
-        let first = self.ask(&self.first_keys, ()).await?;
-        let first = first.into_rows_result().map_err(|e| self.unexpected(&e))?;
-        let counted = first.rows_num() as u64;
-        if counted <= COUNTED {
+        let estimated = self.estimated().await?;
+        if estimated > COUNTED {
             return Ok(Some(RowCount {
-                count: counted,
-                exact: true,
+                count: estimated,
+                exact: false,
             }));
         }
-        let ranges = self
-            .ask(&self.estimates, (&self.keyspace, &self.target))
-            .await?;
-        let ranges = ranges.into_rows_result().map_err(|e| self.unexpected(&e))?;
-        let mut estimated: i64 = 0;
-        let rows = ranges.rows::<(i64,)>().map_err(|e| self.unexpected(&e))?;
-        for row in rows {
-            let (partitions,) = row.map_err(|e| self.unexpected(&e))?;
-            estimated = estimated.saturating_add(partitions);
+        let mut count = 0;
+        let mut from = PagingState::start();
+        while count <= COUNTED {
+            let asked = self
+                .cluster
+                .session
+                .execute_single_page(&self.first_keys, (), from);
+            let (page, more) = asked.await.map_err(|e| self.cluster.error(&e))?;
+            let page = page.into_rows_result().map_err(|e| self.unexpected(&e))?;
+            count += page.rows_num() as u64;
+            match more.into_paging_control_flow() {
+                ControlFlow::Continue(next) => from = next,
+                ControlFlow::Break(()) => break,
+            }
         }
         Ok(Some(RowCount {
-            count: u64::try_from(estimated).unwrap_or(0).max(counted),
-            exact: false,
+            count,
+            exact: count <= COUNTED,
         }))
     }
 

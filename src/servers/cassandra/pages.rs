@@ -14,6 +14,7 @@ use scylla::value::CqlTimestamp;
 use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, Series};
 use crate::error::Result;
+use crate::servers::cassandra::table_reader::page_size;
 use crate::servers::cassandra::{self, Cluster};
 
 /// Maximum partitions of a series that are read; beyond that, the table itself is read.
@@ -21,9 +22,6 @@ const MOST_PARTITIONS: i64 = 2_000;
 
 /// Requests in flight: few, because a stream may be writing.
 const READS: usize = 8;
-
-/// Rows of a page of the server's.
-const PAGE: i32 = 1_000;
 
 /// How far after our clock an event time may be, in milliseconds.
 const AHEAD: i64 = 3_600_000;
@@ -61,7 +59,7 @@ impl Recent {
             quoted(&dataset.time().name),
         );
         let mut read = cluster.prepare(&read).await?;
-        read.set_page_size(PAGE);
+        read.set_page_size(page_size(columns.len()));
         Ok(Recent {
             read,
             width: series.bucket.millis(),

@@ -109,8 +109,7 @@ impl CassandraTable {
         let token = format!("token({})", partition.join(", "));
         let scan = format!("{select} WHERE {token} >= ? AND {token} <= ?");
         let mut scan = cluster.prepare(&scan).await?;
-        let page = (PAGE_VALUES / names.len()).clamp(1, PAGE);
-        scan.set_page_size(page.try_into().unwrap_or(i32::MAX));
+        scan.set_page_size(page_size(names.len()));
         let columns = scan.get_current_result_set_col_specs();
         types::check_types(&table, &fields, columns.get().iter())?;
         let row_is: Vec<String> = row.iter().map(|i| format!("{} = ?", names[*i])).collect();
@@ -319,6 +318,12 @@ impl CassandraTable {
         }
         Ok(())
     }
+}
+
+/// Rows of a page of a table with so many columns.
+pub(super) fn page_size(columns: usize) -> i32 {
+    let page = (PAGE_VALUES / columns.max(1)).clamp(1, PAGE);
+    page.try_into().unwrap_or(i32::MAX)
 }
 
 /// A page of a range of tokens.

@@ -81,7 +81,9 @@ impl PostgresBatchStore {
                 ));
             }
             _ => {
-                let tables = [&*self.dataset.batch.table, "rtp_loads"];
+                let history = self.dataset.history().map(|history| history.batch.table);
+                let mut tables = vec![&*self.dataset.batch.table, "rtp_loads"];
+                tables.extend(history.as_deref());
                 let mut session = open_tables(&self.target, &tables).await?;
                 must_be_current(&mut session, &self.target).await?;
                 schema::check(&mut session, &self.target, &self.dataset).await?;

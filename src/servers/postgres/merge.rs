@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ::postgres::error::{Severity, SqlState};
 use ::postgres::{Client, Transaction};
 
+use crate::dataset::Dataset;
 use crate::dataset::ddl::quoted;
-use crate::dataset::{Dataset, FieldType};
 use crate::error::{Error, Kind};
 use crate::ports::batch_store::{Merged, Mode};
 use crate::ports::ledger::LoadInfo;
+use crate::servers::postgres::history::{self, History};
 use crate::servers::postgres::{error, ledger};
 
 /// How often a merge is attempted while another transaction conflicts with it.
@@ -53,6 +54,7 @@ pub(super) struct Plan {
     /// What to do with a key that is already in the table.
     conflict: String,
     keys: String,
+    history: Option<History>,
     pub(super) in_doubt: InDoubt,
 }
 
@@ -60,12 +62,7 @@ impl Plan {
     pub(super) fn new(dataset: &Dataset, mode: Mode, info: &LoadInfo, staged: u64) -> Plan {
         let (key, time) = (quoted(&dataset.key().name), quoted(&dataset.time().name));
         let table = quoted(&dataset.batch.table);
-        let columns: Vec<String> = dataset
-            .fields
-            .iter()
-            .map(|f| quoted(&f.name))
-            .chain(["\"rtp_digest\"".into()])
-            .collect();
+        let columns = history::columns(dataset);
         let updates: Vec<String> = columns
             .iter()
             .filter(|c| **c != key)
@@ -80,15 +77,6 @@ impl Plan {
                 "{update} WHERE (excluded.{time}, excluded.\"rtp_digest\") > (t.{time}, t.\"rtp_digest\")"
             ),
         };
-        let values: Vec<String> = dataset
-            .fields
-            .iter()
-            .map(|f| match f.kind {
-                FieldType::Decimal => format!("{}::numeric", quoted(&f.name)),
-                _ => quoted(&f.name),
-            })
-            .chain(["\"rtp_digest\"".into()])
-            .collect();
         Plan {
             mode,
             info: info.clone(),
@@ -104,10 +92,11 @@ impl Plan {
             insert: format!(
                 "INSERT INTO {table} AS t ({}) SELECT {}",
                 columns.join(", "),
-                values.join(", ")
+                history::values(dataset).join(", ")
             ),
             conflict,
             keys: format!("SELECT count(DISTINCT {key}) FROM pg_temp.rtp_stage"),
+            history: History::of(dataset),
             in_doubt: InDoubt::default(),
         }
     }
@@ -167,7 +156,8 @@ impl Plan {
         }
     }
 
-    /// Inserts the newest rows, or those among them of a range of lines.
+    /// Inserts the newest rows, or those among them of a range of lines, and records them in the history. Returns the
+    /// number of rows written to the table.
     fn insert(
         &self,
         transaction: &mut Transaction<'_>,
@@ -183,7 +173,11 @@ impl Plan {
             "{} FROM ({}) AS s {filter} {}",
             self.insert, self.newest, self.conflict
         );
-        transaction.execute(&insert, &[])
+        let written = transaction.execute(&insert, &[])?;
+        if let Some(history) = &self.history {
+            transaction.execute(&history.statement(&filter), &[])?;
+        }
+        Ok(written)
     }
 
     /// Names the first record that the table refuses, and the record before it that it conflicts with, if that is why:

@@ -10,6 +10,7 @@ pub mod aggregates;
 pub mod batch_store;
 pub mod ddl;
 mod errors;
+mod history;
 pub mod ledger;
 mod merge;
 pub mod monitor;

@@ -105,17 +105,17 @@ impl StoreMonitor for PostgresStoreMonitor {
         last.context(self.context())
     }
 
-    /// Counted up to a bound; beyond it, by what the server's own maintenance has estimated.
+    /// What the server's own maintenance has estimated, if that is much; otherwise counted up to a bound.
     async fn rows(&mut self) -> Result<Option<RowCount>> {
         let table = quoted(&self.table);
         let work = move |client: &mut ::postgres::Client| {
+            let estimated: i64 = client.query_one(ESTIMATE, &[&table])?.try_get(0)?;
+            if estimated > COUNTED {
+                return Ok((estimated, false));
+            }
             let count = format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT $1) AS counted");
             let counted: i64 = client.query_one(&count, &[&(COUNTED + 1)])?.try_get(0)?;
-            if counted <= COUNTED {
-                return Ok((counted, true));
-            }
-            let estimated: i64 = client.query_one(ESTIMATE, &[&table])?.try_get(0)?;
-            Ok((estimated.max(counted), false))
+            Ok((counted, counted <= COUNTED))
         };
         let counted = self.session().await?.run(work).await;
         let (count, exact) = counted.context(self.context())?;

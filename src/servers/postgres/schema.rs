@@ -2,8 +2,8 @@
 
 use ::postgres::Client;
 
-use crate::dataset::Dataset;
 use crate::dataset::ddl::quoted;
+use crate::dataset::{AS_OF, Dataset};
 use crate::error::{Context, Result};
 use crate::ports::table_schema::{ColumnSchema, TableSchema};
 use crate::servers::postgres::types::column_type;
@@ -23,22 +23,36 @@ const KEYS: &str = "SELECT array(
   FROM pg_index AS i WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indimmediate
     AND i.indpred IS NULL AND i.indexprs IS NULL ORDER BY i.indexrelid";
 
-/// An error if the batch table cannot take the dataset's rows.
+/// An error if the batch table cannot take the dataset's rows, or its history not their versions.
 pub(super) async fn check(session: &mut Session, target: &Target, dataset: &Dataset) -> Result<()> {
+    check_table(session, target, dataset, None).await?;
+    match dataset.history() {
+        Some(history) => check_table(session, target, &history, Some(AS_OF)).await,
+        None => Ok(()),
+    }
+}
+
+async fn check_table(
+    session: &mut Session,
+    target: &Target,
+    dataset: &Dataset,
+    also_by: Option<&str>,
+) -> Result<()> {
     let (table, address) = (dataset.batch.table.clone(), target.address());
     let there = session.run(move |client| read(client, &table)).await;
     let there = there.context(format_args!("cannot read the tables of {address}"))?;
-    there.check(&needed(dataset), &dataset.batch.table, &address)
+    there.check(&needed(dataset, also_by), &dataset.batch.table, &address)
 }
 
-fn needed(dataset: &Dataset) -> TableSchema {
+fn needed(dataset: &Dataset, also_by: Option<&str>) -> TableSchema {
+    let key = std::iter::once(dataset.key().name.as_str()).chain(also_by);
     let fields = dataset.fields.iter();
     let fields = fields.map(|f| ColumnSchema::new(&f.name, column_type(f.kind), f.required));
     TableSchema {
         columns: fields
             .chain([ColumnSchema::new("rtp_digest", "bytea", true)])
             .collect(),
-        keys: vec![vec![dataset.key().name.clone()]],
+        keys: vec![key.map(String::from).collect()],
     }
 }
 

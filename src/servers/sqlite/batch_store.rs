@@ -14,6 +14,7 @@ use crate::ports::ledger::LoadInfo;
 use crate::record::row::Rows;
 use crate::servers::sqlite::aggregates::FIGURES;
 use crate::servers::sqlite::file::OpenFile;
+use crate::servers::sqlite::history::History;
 use crate::servers::sqlite::ledger::{LOADS, VERDICTS};
 use crate::servers::sqlite::monitor::PROBES;
 use crate::servers::sqlite::schema::DatasetTable;
@@ -24,11 +25,15 @@ const CACHE_KIB: u32 = 16_384;
 
 /// Creates the file and the tables where they are missing.
 pub fn create(path: &Path, dataset: &Dataset) -> Result<()> {
-    let mut statements = ddl::batch(dataset);
+    let mut statements = ddl::batch_table(dataset, None);
     statements.extend([LOADS.into(), VERDICTS.into(), PROBES.into()]);
     statements.extend(FIGURES.map(String::from));
     table(dataset).create(path, &statements)?;
-    ledger::upgrade(path)
+    ledger::upgrade(path)?;
+    match History::of(dataset) {
+        Some(history) => history.create(path),
+        None => Ok(()),
+    }
 }
 
 fn table(dataset: &Dataset) -> DatasetTable<'_> {
@@ -36,6 +41,7 @@ fn table(dataset: &Dataset) -> DatasetTable<'_> {
         dataset,
         name: &dataset.batch.table,
         own: 1,
+        also_by: None,
     }
 }
 
@@ -47,21 +53,30 @@ pub struct SqliteBatchStore {
     file: OpenFile,
     dataset: Dataset,
     table: String,
+    history: Option<History>,
 }
 
 impl SqliteBatchStore {
     /// Opens the store with an empty staging table.
     pub fn open(path: &Path, dataset: &Dataset) -> Result<Self> {
         let rows = ddl::rows_of(&dataset.batch.table);
-        let db = sqlite::open_tables(path, &[&rows, "rtp_loads"], CACHE_KIB)?;
+        let history = History::of(dataset);
+        let history_rows = history.as_ref().map(History::rows);
+        let mut tables = vec![&*rows, "rtp_loads"];
+        tables.extend(history_rows.as_deref());
+        let db = sqlite::open_tables(path, &tables, CACHE_KIB)?;
         ledger::must_be_current(&db, path)?;
         table(dataset).check(&db, path)?;
+        if let Some(history) = &history {
+            history.check(&db, path)?;
+        }
         let store = SqliteBatchStore {
             db,
             path: path.into(),
             file: OpenFile::at(path)?,
             dataset: dataset.clone(),
             table: rows,
+            history,
         };
         sqlite::fail(
             sqlite::create_stage(&store.db, dataset),
@@ -100,6 +115,9 @@ impl SqliteBatchStore {
             Err(e) => return Err(self.refused(&e, mode)?),
         };
         mode.check_written(merged.written, &self.dataset.batch.table)?;
+        if let Some(history) = &self.history {
+            history.record(&self.db).map_err(|e| sqlite::error(&e))?;
+        }
         ledger::record(&self.db, &self.dataset, mode, info, merged.written)?;
         Ok(merged)
     }

@@ -3,7 +3,7 @@
 //! table is a view of it.
 
 use crate::dataset::ddl::{column, quoted};
-use crate::dataset::{Dataset, Series};
+use crate::dataset::{AS_OF, Dataset, Series};
 use crate::servers::sqlite::types::{column_type, readable};
 
 /// The name of the table behind a view of the SQLite stores, which keep rows in a compact form (UUIDs
@@ -23,6 +23,7 @@ pub fn realtime(dataset: &Dataset) -> Vec<String> {
             "\"rtp_partition\" INTEGER NOT NULL",
             "\"rtp_offset\" INTEGER NOT NULL",
         ],
+        None,
     );
     statements.extend(dataset.realtime.series.iter().map(|s| series(dataset, s)));
     statements
@@ -30,16 +31,31 @@ pub fn realtime(dataset: &Dataset) -> Vec<String> {
 
 /// Statements for the SQLite batch store.
 pub fn batch(dataset: &Dataset) -> Vec<String> {
-    table_and_view(
-        dataset,
-        &dataset.batch.table,
-        &["\"rtp_digest\" BLOB NOT NULL"],
-    )
+    let history = dataset.history();
+    let mut statements = batch_table(dataset, None);
+    statements.extend(history.iter().flat_map(history_table));
+    statements
+}
+
+/// Statements for the batch table, whose rows the key identifies, or the key and a further column.
+pub(super) fn batch_table(dataset: &Dataset, also_by: Option<&str>) -> Vec<String> {
+    let own = ["\"rtp_digest\" BLOB NOT NULL"];
+    table_and_view(dataset, &dataset.batch.table, &own, also_by)
+}
+
+/// Statements for the history table as [`Dataset::history`] describes it.
+pub(super) fn history_table(history: &Dataset) -> Vec<String> {
+    batch_table(history, Some(AS_OF))
 }
 
 /// A rowid table with a unique index on the key: random keys rewrite the narrow index, not wide rows
 /// (measured against a WITHOUT ROWID table: about twice the rows a second at a million random keys).
-fn table_and_view(dataset: &Dataset, table: &str, own_columns: &[&str]) -> Vec<String> {
+fn table_and_view(
+    dataset: &Dataset,
+    table: &str,
+    own_columns: &[&str],
+    also_by: Option<&str>,
+) -> Vec<String> {
     let rows = quoted(&rows_of(table));
     let mut columns: Vec<String> = dataset
         .fields
@@ -47,6 +63,7 @@ fn table_and_view(dataset: &Dataset, table: &str, own_columns: &[&str]) -> Vec<S
         .map(|f| column(f, column_type(f.kind)))
         .collect();
     columns.extend(own_columns.iter().map(|c| (*c).to_string()));
+    let key = std::iter::once(dataset.key().name.as_str()).chain(also_by);
     let shown: Vec<String> = dataset
         .fields
         .iter()
@@ -60,7 +77,7 @@ fn table_and_view(dataset: &Dataset, table: &str, own_columns: &[&str]) -> Vec<S
         format!(
             "CREATE UNIQUE INDEX IF NOT EXISTS {} ON {rows} ({})",
             quoted(&format!("{table}_key")),
-            quoted(&dataset.key().name)
+            key.map(quoted).collect::<Vec<_>>().join(", ")
         ),
         format!(
             "CREATE VIEW IF NOT EXISTS {} AS SELECT\n  {}\nFROM {rows}",

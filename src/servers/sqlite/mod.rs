@@ -5,6 +5,7 @@ pub mod batch_store;
 pub mod ddl;
 pub mod event_log;
 mod file;
+mod history;
 pub mod ledger;
 pub mod monitor;
 mod pages;

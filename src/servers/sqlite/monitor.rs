@@ -234,23 +234,22 @@ impl SqliteStoreMonitor {
         })
     }
 
-    /// Counted up to a bound; beyond it, by the numbers of the rows, some of which may have been deleted.
+    /// Counted if the numbers of the rows show that there are not many; otherwise those numbers, some of which may have
+    /// been deleted.
     fn count(&self) -> rusqlite::Result<RowCount> {
         let rows = quoted(&self.rows);
-        let select = format!("SELECT count(*) FROM (SELECT 1 FROM {rows} LIMIT ?1)");
-        let most = COUNTED + 1;
-        let counted: u64 = self.db.query_row(&select, [most], |r| r.get(0))?;
-        if counted <= COUNTED {
+        let ends = format!("SELECT max(rowid) - (SELECT min(rowid) FROM {rows}) + 1 FROM {rows}");
+        let most: Option<u64> = self.db.query_row(&ends, [], |r| r.get(0))?;
+        if let Some(count) = most.filter(|most| *most > COUNTED) {
             return Ok(RowCount {
-                count: counted,
-                exact: true,
+                count,
+                exact: false,
             });
         }
-        let select = format!("SELECT max(rowid) - (SELECT min(rowid) FROM {rows}) + 1 FROM {rows}");
-        let count: u64 = self.db.query_row(&select, [], |r| r.get(0))?;
+        let count = format!("SELECT count(*) FROM {rows}");
         Ok(RowCount {
-            count: count.max(counted),
-            exact: false,
+            count: self.db.query_row(&count, [], |r| r.get(0))?,
+            exact: true,
         })
     }
 

@@ -53,6 +53,7 @@ fn table(dataset: &Dataset) -> DatasetTable<'_> {
         dataset,
         name: &dataset.realtime.table,
         own: OWN_COLUMNS.len(),
+        also_by: None,
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct DatasetTable<'a> {
     pub(super) name: &'a str,
     /// Number of [`OWN_COLUMNS`] that it has.
     pub(super) own: usize,
+    /// A column that identifies a row together with the dataset's key, if that alone does not.
+    pub(super) also_by: Option<&'a str>,
 }
 
 impl DatasetTable<'_> {
@@ -86,9 +88,10 @@ impl DatasetTable<'_> {
         });
         let own = OWN_COLUMNS.iter().zip(OWN_TYPES).take(self.own);
         let own = own.map(|(name, kind)| ColumnSchema::new(name, kind, true));
+        let key = std::iter::once(dataset.key().name.as_str()).chain(self.also_by);
         TableSchema {
             columns: fields.chain(own).collect(),
-            keys: vec![vec![dataset.key().name.clone()]],
+            keys: vec![key.map(String::from).collect()],
         }
     }
 

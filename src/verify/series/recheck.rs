@@ -10,7 +10,7 @@ use crate::ports::table_reader::{StoredRow, TableReader, Visitor};
 use crate::record::value::Value;
 use crate::run::retry::Retry;
 use crate::verify::recheck::{OwnedRow, content, differing, read_again};
-use crate::verify::{Class, Comparison, Content, Difference, Report};
+use crate::verify::{Class, Comparison, Content, Difference, Kind, Report};
 
 /// Suspects read again at once.
 pub(super) const AT_ONCE: usize = 256;
@@ -54,7 +54,7 @@ impl Recheck<'_> {
                     if !(is_placed && is_older) {
                         compared.extra += 1;
                         let times = [newest, Some(place.time)];
-                        self.tell(Class::Extra, &place.key, times, report)?;
+                        self.tell(Kind::Extra, &place.key, times, report)?;
                     }
                 }
             }
@@ -79,7 +79,7 @@ impl Recheck<'_> {
                 Some((_, version)) => self.tell_changes(key, newest, version, report, compared)?,
                 None => {
                     compared.missing += 1;
-                    self.tell(Class::Missing, key, [at.map(|at| at.time), None], report)?;
+                    self.tell(Kind::Missing, key, [at.map(|at| at.time), None], report)?;
                 }
             }
         }
@@ -115,7 +115,9 @@ impl Recheck<'_> {
         compared.changed += u64::from(!columns.is_empty());
         for column in columns {
             report.add(&Difference {
-                class: Class::Changed,
+                kind: Kind::Changed,
+                class: Class::Unexplained,
+                evidence: "",
                 key: Content::Value(key),
                 side: None,
                 column: Some(&self.comparison.dataset.fields[column].name),
@@ -128,14 +130,16 @@ impl Recheck<'_> {
     /// Reports a row that only the table or only the series has, with the event times of both.
     fn tell(
         &self,
-        class: Class,
+        kind: Kind,
         key: &Value<'_>,
         times: [Option<i64>; 2],
         report: &mut Report<'_>,
     ) -> Result<()> {
         let times = times.map(|time| time.map(Value::Timestamp));
         report.add(&Difference {
-            class,
+            kind,
+            class: Class::Unexplained,
+            evidence: "",
             key: Content::Value(key),
             side: None,
             column: Some(&self.comparison.dataset.time().name),

@@ -4,6 +4,7 @@
 mod aggregates;
 mod batch_store;
 mod event_log;
+mod history;
 mod ledger;
 mod log_reader;
 mod monitor;

@@ -69,20 +69,23 @@ impl Dashboard {
 
     /// Sends a request as it is, and reads the answer until the connection is closed.
     pub(super) fn send(&self, request: &str) -> Answer {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
-            .unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
+        self.try_send(request).unwrap()
+    }
+
+    /// The same for a request that may cost the connection.
+    pub(super) fn try_send(&self, request: &str) -> std::io::Result<Answer> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
+        stream.read_to_end(&mut answer)?;
         let answer = String::from_utf8(answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        Answer {
+        Ok(Answer {
             status: head.split(' ').nth(1).unwrap().parse().unwrap(),
             head: head.into(),
             body: body.into(),
-        }
+        })
     }
 
     /// A request with these headers besides the host.

@@ -128,7 +128,12 @@ fn what_cannot_be_asked_is_a_problem_that_says_what_can() {
             "nothing at /api/v1/products",
             "/api/v1/users",
         ),
-        ("/api/v1/series?range=2h", 400, "invalid range", "range=15m"),
+        (
+            "/api/v1/series?range=2h",
+            400,
+            "invalid range",
+            "15m, 1h, 24h, 7d, all",
+        ),
         (
             "/nowhere",
             404,
@@ -141,7 +146,7 @@ fn what_cannot_be_asked_is_a_problem_that_says_what_can() {
     dashboard.get("/api/v1/explain/7").is_problem(400, "", "");
     std::fs::remove_file(place.path(".rtp/batch.db")).unwrap();
     let gone = dashboard.get(&format!("/api/v1/users/{id}"));
-    gone.is_problem(400, "batch.db does not exist", "rtp init");
+    gone.is_problem(502, "batch.db does not exist", "rtp init");
     dashboard.stop();
 }
 

@@ -1,0 +1,268 @@
+//! Why a key differs, from what the stores keep with its rows. Pure; what the stores cannot tell is asked of the log or
+//! of the landing files.
+
+use super::base::Base;
+use super::recheck::{Found, OwnedRow};
+use super::search::Sighting;
+use super::{Class, Kind, Side};
+use crate::dataset::{Dataset, Nulls};
+use crate::intake::dead_letter::DeadLetter;
+use crate::ports::ledger::LoadRecord;
+use crate::ports::table_reader::Provenance;
+use crate::record::row::{self, Digest, Origin, RowMeta};
+use crate::record::value::Value;
+use crate::time::format_ms;
+
+/// A version of a row: event time in milliseconds since 1970 UTC, and canonical digest.
+pub(super) type Version = (i64, Digest);
+
+/// A class with its evidence, or what has to be asked for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Judged {
+    Known(Class, String),
+    /// Whether the log or its dead letters have this version.
+    AskLog(Version),
+    /// Whether a file that was loaded has the key. If none has, it is of this class.
+    AskLanding(Class),
+}
+
+impl Judged {
+    /// Whether the batch store lacks a version that the real-time store has.
+    pub(super) fn lacks_a_load(&self) -> bool {
+        matches!(
+            self,
+            Judged::AskLanding(_) | Judged::Known(Class::NotLoadedYet | Class::OlderVersion, _)
+        )
+    }
+}
+
+/// The version of a row as its values are now; none if some do not fit their columns.
+pub(super) fn version(dataset: &Dataset, row: &OwnedRow) -> Option<Version> {
+    let Value::Timestamp(time) = row.values[dataset.event.time] else {
+        return None;
+    };
+    let digest = row::digest(dataset, &row.values, &mut Vec::new());
+    row.foreign.is_empty().then_some((time, digest))
+}
+
+/// Judges a difference by the rows and what the stores keep with them.
+pub(super) fn by_stores(
+    dataset: &Dataset,
+    base: &Base,
+    found: &Found,
+    provenance: [Option<&Provenance>; 2],
+) -> Judged {
+    if found.kind == Kind::Duplicate {
+        return Judged::Known(Class::Duplicate, String::new());
+    }
+    for (side, row) in [Side::Realtime, Side::Batch].into_iter().zip(&found.rows) {
+        let kept = provenance[side as usize];
+        if let Some((row, kept)) = row.as_ref().zip(kept)
+            && let Some(why) = changed_outside(dataset, side, row, kept)
+        {
+            return Judged::Known(Class::ChangedOutside, why);
+        }
+    }
+    let versions = found
+        .rows
+        .each_ref()
+        .map(|row| row.as_ref().map(|row| version(dataset, row)));
+    let origin = provenance[Side::Realtime as usize].and_then(|kept| kept.origin);
+    match versions {
+        [Some(Some(realtime)), None] => not_in_batch(base, realtime, origin, Class::NotLoadedYet),
+        [Some(Some(realtime)), Some(Some(batch))] if realtime > batch => {
+            not_in_batch(base, realtime, origin, Class::OlderVersion)
+        }
+        [_, Some(Some(batch))] if versions[0] != versions[1] => Judged::AskLog(batch),
+        _ => Judged::Known(
+            Class::Unexplained,
+            "the rows have the same version, or values that no version has".into(),
+        ),
+    }
+}
+
+/// Why a row is not what rtp wrote.
+fn changed_outside(
+    dataset: &Dataset,
+    side: Side,
+    row: &OwnedRow,
+    kept: &Provenance,
+) -> Option<String> {
+    let store = side.name();
+    let Some((event_time, digest)) = version(dataset, row) else {
+        return Some(format!(
+            "the {store} store has a value that does not fit its column"
+        ));
+    };
+    if kept.digest.is_some_and(|kept| kept != digest) {
+        return Some(format!(
+            "the digest kept in the {store} store is not that of the row's values"
+        ));
+    }
+    if side == Side::Realtime && kept.origin.is_none() {
+        return Some(format!(
+            "the row of the {store} store is not from an event of the log"
+        ));
+    }
+    let [oldest, newest] = kept.write_timestamps?;
+    let origin = Origin::default();
+    let meta = RowMeta {
+        event_time,
+        digest,
+        origin,
+    };
+    let written = meta.write_timestamp();
+    let is_ours = match dataset.nulls {
+        Nulls::Write => oldest == written && newest == written,
+        // Older events may have written what the newest one leaves alone, so the digest is not that of one event.
+        Nulls::Unset => newest.div_euclid(1_000) == event_time,
+    };
+    (!is_ours).then(|| {
+        let other = if newest == written { oldest } else { newest };
+        format!(
+            "the {store} store has values with write timestamp {other}, but the stream writes this row at {written}"
+        )
+    })
+}
+
+/// The real-time store has a version that the batch store lacks: is it on its way?
+fn not_in_batch(base: &Base, version: Version, origin: Option<Origin>, class: Class) -> Judged {
+    let load = match (&base.loads, base.last_load()) {
+        (Err(why), _) => {
+            return Judged::Known(
+                Class::Unexplained,
+                format!("the batch store does not tell its loads: {why}"),
+            );
+        }
+        (_, None) => return Judged::Known(class, "no load has been committed".into()),
+        (_, Some(load)) => load,
+    };
+    let time = format_ms(version.0);
+    if let Some(boundary) = base.boundary().filter(|boundary| version.0 > *boundary) {
+        let boundary = format_ms(boundary);
+        return Judged::Known(
+            class,
+            format!("event time {time} is after {boundary}, the newest that was loaded"),
+        );
+    }
+    let Some(origin) = origin else {
+        return Judged::AskLanding(class);
+    };
+    match &base.log {
+        Ok(log)
+            if log
+                .after_load
+                .get(origin.partition)
+                .is_some_and(|first| origin.offset >= first) =>
+        {
+            Judged::Known(
+                class,
+                format!(
+                    "its event, partition {} offset {}, was produced after load {} had begun",
+                    origin.partition, origin.offset, load.info.run_id
+                ),
+            )
+        }
+        _ => Judged::AskLanding(class),
+    }
+}
+
+/// The verdict on a version that the batch store lacks, once the landing files were read: where the key is in one that was
+/// loaded, or whether all of them could be read.
+pub(super) fn by_landing(
+    base: &Base,
+    class: Class,
+    place: Option<&str>,
+    unread: Option<&str>,
+) -> (Class, String) {
+    let run = base
+        .last_load()
+        .map_or("", |load: &LoadRecord| &load.info.run_id);
+    match (place, unread, &base.log) {
+        (Some(place), ..) => (Class::Lost, format!("{place} was loaded, and has the key")),
+        (None, None, _) => (class, "no file that was loaded has the key".into()),
+        (None, Some(unread), Ok(_)) => (
+            Class::Lost,
+            format!(
+                "its event was produced before load {run} began; whether it was loaded is not known: {unread}"
+            ),
+        ),
+        (None, Some(unread), Err(why)) => (
+            Class::Unexplained,
+            format!(
+                "whether it was loaded is not known: {unread}; the log does not tell when its event was produced: {why}"
+            ),
+        ),
+    }
+}
+
+/// The verdict on a version that the real-time store lacks, once the log was read.
+pub(super) fn by_log(dataset: &Dataset, base: &Base, seen: &Sighting) -> (Class, String) {
+    let log = match &base.log {
+        Ok(log) => log,
+        Err(why) => {
+            return (
+                Class::Unexplained,
+                format!("the event log does not tell: {why}"),
+            );
+        }
+    };
+    let topic = &dataset.event.topic;
+    let letter_of = |source: Option<(i32, i64)>| {
+        let is_of = |letter: &&DeadLetter| {
+            letter.source == *topic && letter.partition.zip(letter.offset) == source
+        };
+        let mut letters = seen.letters.iter();
+        letters.find(|letter| source.is_none() || is_of(letter))
+    };
+    let in_letters = |letter: &DeadLetter| {
+        let letters = dataset.event.dead_letter_topic();
+        let (partition, offset) = letter.at;
+        (
+            Class::DeadLetter,
+            format!(
+                "{letters}, partition {partition} offset {offset}: {}",
+                letter.message
+            ),
+        )
+    };
+    match seen.at {
+        Some((partition, offset)) => {
+            let event = format!("{topic}, partition {partition} offset {offset}");
+            let committed = log.committed.get(partition).unwrap_or(0);
+            if offset >= committed {
+                let ahead = offset - committed;
+                return (
+                    Class::InFlight,
+                    format!("{event}: {ahead} events after what the group has committed"),
+                );
+            }
+            match letter_of(seen.at) {
+                Some(letter) => in_letters(letter),
+                None => (
+                    Class::Lost,
+                    format!("{event} was read by the group, which has committed {committed}"),
+                ),
+            }
+        }
+        None => match (letter_of(None), &seen.trouble) {
+            (Some(letter), _) => in_letters(letter),
+            (None, Some(why)) => (
+                Class::Unexplained,
+                format!("the event log could not be searched: {why}"),
+            ),
+            (None, None) => (Class::Unexplained, not_in_log(topic, base)),
+        },
+    }
+}
+
+fn not_in_log(topic: &str, base: &Base) -> String {
+    let deleted = base.log.as_ref().is_ok_and(|log| {
+        let mut first = log.bounds.from.iter();
+        first.any(|(_, offset)| offset > 0)
+    });
+    match deleted {
+        true => format!("no event of {topic} has this version; older events were deleted from it"),
+        false => format!("no event of {topic} has this version: it was never produced"),
+    }
+}

@@ -1,0 +1,170 @@
+//! Compares a landing file with both stores: each must have every record of it, or a newer version of its key.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::recheck::{Found, OwnedRow, differing, read_again};
+use super::{Compared, Comparison, Kind, Report, Settle, Side, Table, classify};
+use crate::error::Result;
+use crate::intake::IntakeOptions;
+use crate::intake::check::{self, CheckedChunk, InputSpec, RejectsTo};
+use crate::intake::chunk::Chunk;
+use crate::ports::table_reader::TableReader;
+use crate::record::row::{Origin, Rows};
+use crate::record::value::Value;
+use crate::run::read_ahead::Ahead;
+use crate::run::retry::Retry;
+
+/// Records looked up at once.
+const AT_ONCE: usize = 256;
+
+/// Compares the records of these files with both tables, which have the names that the report began with; bad records are
+/// counted, and told. None if a stop was requested before the end.
+pub async fn compare_landing(
+    comparison: &Arc<Comparison>,
+    tables: [Box<dyn TableReader>; 2],
+    names: &[String; 2],
+    files: &[PathBuf],
+    retry: &Retry,
+    report: &mut Report<'_>,
+) -> Result<Option<(Compared, Landing)>> {
+    let mut tables = tables.map(Table::new);
+    let mut compared = Compared::default();
+    let mut landing = Landing::default();
+    let mut chunks = records(comparison, files, retry);
+    let shown: Vec<String> = files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    let landing_name = shown.join(", ");
+    while let Some(chunk) = chunks.next(&retry.run.stop).await? {
+        landing.rejected += chunk.rejected;
+        landing.first_bad = landing.first_bad.take().or(chunk.first_bad);
+        landing.records += chunk.good.len() as u64;
+        let newest = chunk.good.newest_by_key(comparison.whole.event.key);
+        for side in Side::BOTH {
+            let in_tables = match side {
+                Side::Realtime => [&*names[0], &*landing_name],
+                Side::Batch => [&*landing_name, &*names[1]],
+            };
+            report.turn_to_tables(in_tables);
+            let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
+            for some in newest.chunks(AT_ONCE) {
+                let records = owned(&chunk.good, some);
+                settle.add_records(side, records).await?;
+            }
+            settle.finish().await?;
+        }
+        if comparison.stop.requested().is_some() {
+            return Ok(None);
+        }
+    }
+    Ok(comparison
+        .stop
+        .requested()
+        .is_none()
+        .then_some((compared, landing)))
+}
+
+/// What was read of the files.
+#[derive(Debug, Default)]
+pub struct Landing {
+    /// Good records.
+    pub records: u64,
+    /// Bad ones.
+    pub rejected: u64,
+    /// The first bad one: file, line and reason.
+    pub first_bad: Option<String>,
+}
+
+fn records(comparison: &Comparison, files: &[PathBuf], retry: &Retry) -> Ahead<CheckedChunk<Rows>> {
+    let options = IntakeOptions {
+        files: files.to_vec(),
+        rejects: None,
+        max_rejects: None,
+        require_complete: false,
+        require_records: false,
+        commit_state: None,
+    };
+    let dataset = &comparison.whole;
+    let spec = InputSpec {
+        format: None,
+        null: String::new(),
+        destination: dataset.batch.table.clone(),
+        rejects_to: RejectsTo::File,
+    };
+    let width = dataset.fields.len();
+    check::read(
+        &options,
+        spec,
+        dataset,
+        &retry.run,
+        move |_: &Chunk| Rows::new(width),
+        |rows, transform, _, values: &[Value<'_>]| {
+            transform.values(values, Origin::default(), rows)
+        },
+    )
+}
+
+fn owned(rows: &Rows, some: &[usize]) -> Vec<OwnedRow> {
+    let row = |i: &usize| OwnedRow {
+        values: rows.values(*i).map(|value| value.owned()).collect(),
+        foreign: Vec::new(),
+    };
+    some.iter().map(row).collect()
+}
+
+/// The records that a table does not have, or only an older or another version of them.
+pub(super) async fn lacking(
+    comparison: &Comparison,
+    side: Side,
+    table: &mut dyn TableReader,
+    records: Vec<OwnedRow>,
+    retry: &Retry,
+) -> Result<Vec<Found>> {
+    let dataset = &comparison.whole;
+    let keys: Vec<Value<'static>> = records
+        .iter()
+        .map(|record| record.values[dataset.event.key].clone())
+        .collect();
+    let mut stored = read_again(comparison, table, &keys, retry).await?;
+    let lacking = keys.into_iter().zip(records).filter_map(|(key, record)| {
+        let row = stored.take(&key);
+        let [wanted, there] = [Some(&record), row.as_ref()]
+            .map(|row| row.and_then(|row| classify::version(dataset, row)));
+        // Another version of the same time may be a row that was changed.
+        let is_there =
+            there > wanted && there.map(|(time, _)| time) != wanted.map(|(time, _)| time);
+        (!is_there && there != wanted).then(|| found(comparison, side, key, record, row))
+    });
+    Ok(lacking.collect())
+}
+
+/// A record of a landing file in place of the other store's row.
+fn found(
+    comparison: &Comparison,
+    side: Side,
+    key: Value<'static>,
+    record: OwnedRow,
+    row: Option<OwnedRow>,
+) -> Found {
+    let columns = row.as_ref().map(|row| differing(comparison, row, &record));
+    let stored = u64::from(row.is_some());
+    let kind = match (&row, side) {
+        (Some(_), _) => Kind::Changed,
+        (None, Side::Realtime) => Kind::Extra,
+        (None, Side::Batch) => Kind::Missing,
+    };
+    let (rows, counts, of_record) = match side {
+        Side::Realtime => ([row, Some(record)], [stored, 1], Side::Batch),
+        Side::Batch => ([Some(record), row], [1, stored], Side::Realtime),
+    };
+    Found {
+        key,
+        kind,
+        rows,
+        counts,
+        columns: columns.unwrap_or_default(),
+        record: Some(of_record),
+    }
+}

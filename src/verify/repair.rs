@@ -1,0 +1,80 @@
+//! The records that put right what differs, as NDJSON for `produce` and `load-batch`. Nothing is written to a store.
+
+use std::path::Path;
+
+use super::recheck::Found;
+use super::{Class, Kind};
+use crate::dataset::Dataset;
+use crate::durable::Aside;
+use crate::error::Result;
+use crate::record::json;
+use crate::run::Run;
+
+/// A file of records.
+#[derive(Debug)]
+pub struct Repair {
+    file: Aside,
+    name: String,
+    /// Records that the real-time store lacks, that the batch store lacks, and differences without a right record.
+    counts: [u64; 3],
+}
+
+impl Repair {
+    /// Creates the file, which replaces one of that name when it is complete.
+    pub fn create(path: &Path) -> Result<Self> {
+        Ok(Repair {
+            file: Aside::create(path)?,
+            name: path.display().to_string(),
+            counts: [0; 3],
+        })
+    }
+
+    /// Adds the record that both stores should have, if the rows show it. What was changed behind the pipeline's back
+    /// shows none: which of the two values is right is not for us to guess.
+    pub(super) fn add(&mut self, dataset: &Dataset, found: &Found, class: Class) -> Result<()> {
+        if !class.fails() {
+            return Ok(());
+        }
+        let [realtime, batch] = &found.rows;
+        let (lacks, row) = match (class, found.kind) {
+            (Class::Lost | Class::Unexplained, Kind::Extra) => (0, batch),
+            (Class::Lost | Class::Unexplained, Kind::Missing) => (1, realtime),
+            (Class::Lost, Kind::Changed) => match found.is_realtime_newer(dataset) {
+                true => (1, realtime),
+                false => (0, batch),
+            },
+            _ => (2, &None),
+        };
+        self.counts[lacks] += 1;
+        if let Some(row) = row {
+            let mut line = json::event(dataset, &row.values);
+            line.push('\n');
+            self.file.write(line.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the file, and tells what to do with it.
+    pub fn finish(self, run: &Run) -> Result<()> {
+        let [realtime, batch, none] = self.counts;
+        self.file.publish()?;
+        let name = &self.name;
+        if realtime + batch > 0 {
+            run.info(format!(
+                "{name} has {} records: the real-time store lacks {realtime} of them (rtp produce {name}), the batch store {batch} (rtp load-batch {name}); both commands keep what is newer",
+                realtime + batch
+            ));
+        }
+        if none > 0 {
+            run.warn(format!(
+                "{none} differences are not repaired by {name}, because their rows do not show which record is right; rtp explain KEY shows what is known of one"
+            ));
+        }
+        if self.counts == [0; 3] {
+            run.info(format!(
+                "{name} is empty, because there is nothing to repair"
+            ));
+        }
+        Ok(())
+    }
+}

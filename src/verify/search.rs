@@ -1,0 +1,325 @@
+//! Looks for versions of a few keys in the log and its dead letters, and for keys in files that were loaded or that have
+//! what loads rejected. Memory grows with the keys that are looked for, not with what is read.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::ops::ControlFlow;
+
+use super::Witnesses;
+use super::base::{Base, LogBase};
+use super::classify::Version;
+use crate::dataset::Dataset;
+use crate::error::Result;
+use crate::intake::dead_letter::{DeadLetter, DeadLetters};
+use crate::ports::event_log::{Offsets, Span};
+use crate::ports::ledger::LoadRecord;
+use crate::ports::log_reader::EventVisitor;
+use crate::record::event::Event;
+use crate::record::row::{Origin, Rows};
+use crate::record::transform::{Transform, write_key};
+use crate::record::value::Value;
+
+/// Longest line of a file that is read; a longer one is passed over, as `load-batch` does not load it.
+const LINE_BYTES: u64 = 64 << 20;
+
+/// Dead letters kept for a key.
+const LETTERS: usize = 8;
+
+/// What was seen of a version.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Sighting {
+    /// Partition and offset of its event: of the last one, if it was produced more than once.
+    pub(super) at: Option<(i32, i64)>,
+    /// Dead letters of its key.
+    pub(super) letters: Vec<DeadLetter>,
+    /// Why not everything was read.
+    pub(super) trouble: Option<String>,
+}
+
+/// The key as the log has it.
+pub(super) fn log_key(key: &Value<'_>) -> Vec<u8> {
+    let mut text = Vec::new();
+    write_key(key, &mut text);
+    text
+}
+
+/// Looks for versions of keys in the log: first in what the group has not committed, then among the dead letters, and for
+/// what is still not found in what the group has committed. One sighting for each version.
+pub(super) async fn in_log(
+    witnesses: Option<&Witnesses>,
+    dataset: &Dataset,
+    base: &Base,
+    wanted: &[(Value<'static>, Version)],
+) -> Vec<Sighting> {
+    let mut search = Search::new(dataset, wanted);
+    let trouble = match (&base.log, witnesses) {
+        (Err(why), _) => Some(why.clone()),
+        (Ok(_), None) => Some("nobody was asked".into()),
+        (Ok(log), Some(witnesses)) => {
+            let read = search.read(witnesses, log).await;
+            read.err().map(|e| e.to_string())
+        }
+    };
+    for seen in &mut search.seen {
+        seen.trouble.clone_from(&trouble);
+    }
+    search.seen
+}
+
+struct Search<'d> {
+    dataset: &'d Dataset,
+    transform: Transform<'d>,
+    letters: DeadLetters,
+    rows: Rows,
+    versions: Vec<Version>,
+    /// The versions that are wanted of each key.
+    wanted: HashMap<Vec<u8>, Vec<usize>>,
+    seen: Vec<Sighting>,
+    /// How many have no event yet.
+    open: usize,
+}
+
+impl<'d> Search<'d> {
+    fn new(dataset: &'d Dataset, wanted: &[(Value<'static>, Version)]) -> Self {
+        let mut by_key: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
+        for (i, (key, _)) in wanted.iter().enumerate() {
+            by_key.entry(log_key(key)).or_default().push(i);
+        }
+        Search {
+            dataset,
+            // No event is too far in the future: what the stream took at its time is in question.
+            transform: Transform::new(dataset, i64::MAX),
+            letters: DeadLetters::of(dataset),
+            rows: Rows::new(dataset.fields.len()),
+            versions: wanted.iter().map(|(_, version)| *version).collect(),
+            wanted: by_key,
+            seen: vec![Sighting::default(); wanted.len()],
+            open: wanted.len(),
+        }
+    }
+
+    async fn read(&mut self, witnesses: &Witnesses, base: &LogBase) -> Result<()> {
+        let event = &self.dataset.event;
+        let mut log = witnesses.event_log.reader(&event.topic).await?;
+        // To where it ends now: what was loaded may have been produced since.
+        let end = log.bounds().await?.to;
+        let waiting = span(&base.committed, &end);
+        log.read(&waiting, &mut Events(self)).await?;
+        let mut letters = witnesses
+            .event_log
+            .reader(&event.dead_letter_topic())
+            .await?;
+        let all = letters.bounds().await?;
+        letters.read(&all, &mut Letters(self)).await?;
+        if self.open > 0 {
+            let committed = span(&base.bounds.from, &base.committed);
+            log.read(&committed, &mut Events(self)).await?;
+        }
+        Ok(())
+    }
+
+    /// The versions that are wanted of an event's key. An event without a key has that of its record.
+    fn wanted(&self, event: &Event<'_>) -> Option<&Vec<usize>> {
+        match event.key {
+            Some(key) => self.wanted.get(key),
+            None => self
+                .wanted
+                .get(&key_of(self.dataset, &self.transform, event.value?)?),
+        }
+    }
+}
+
+/// The partitions that both have.
+fn span(from: &Offsets, to: &Offsets) -> Span {
+    let both = from
+        .iter()
+        .filter(|(partition, _)| to.get(*partition).is_some());
+    let from: Offsets = both.collect();
+    let ends = from
+        .iter()
+        .filter_map(|(partition, from)| Some((partition, to.get(partition)?.max(from))));
+    Span {
+        to: ends.collect(),
+        from,
+    }
+}
+
+/// The key of a record, as the log would have it; none if it cannot be read.
+fn key_of(dataset: &Dataset, transform: &Transform<'_>, record: &[u8]) -> Option<Vec<u8>> {
+    let mut values = Vec::new();
+    transform.read(record, &mut values).ok()?;
+    Some(log_key(&values[dataset.event.key]))
+}
+
+struct Events<'a, 'd>(&'a mut Search<'d>);
+
+impl EventVisitor for Events<'_, '_> {
+    fn event(&mut self, event: Event<'_>) -> ControlFlow<()> {
+        let search = &mut *self.0;
+        let Some((wanted, value)) = search.wanted(&event).cloned().zip(event.value) else {
+            return ControlFlow::Continue(());
+        };
+        search.rows.clear();
+        let read = search
+            .transform
+            .event(value, Origin::default(), &mut search.rows);
+        if read.is_err() {
+            return ControlFlow::Continue(());
+        }
+        let version = search.rows.meta(0).version();
+        for i in wanted {
+            if search.versions[i] == version {
+                let seen = &mut search.seen[i];
+                search.open -= usize::from(seen.at.is_none());
+                // What was not committed is read first, and counts.
+                seen.at.get_or_insert((event.partition, event.offset));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+struct Letters<'a, 'd>(&'a mut Search<'d>);
+
+impl EventVisitor for Letters<'_, '_> {
+    fn event(&mut self, event: Event<'_>) -> ControlFlow<()> {
+        let search = &mut *self.0;
+        let Some(letter) = search.letters.read(&event) else {
+            return ControlFlow::Continue(());
+        };
+        let key = letter.key.as_ref().map(log_key);
+        let wanted = key.and_then(|key| search.wanted.get(&key));
+        for &i in wanted.into_iter().flatten() {
+            let letters = &mut search.seen[i].letters;
+            letters.truncate(LETTERS - 1);
+            letters.insert(0, letter.clone());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Where keys are in files.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// Each key that was found.
+    pub(super) found: HashMap<Vec<u8>, Place>,
+    /// Why not every file was read.
+    pub(super) unread: Option<String>,
+}
+
+/// Where a key is in a file.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// File and line, and what else the line says, for people.
+    pub(super) text: String,
+    /// The event time of the record, if it has one, in milliseconds since 1970 UTC.
+    pub(super) time: Option<i64>,
+}
+
+/// Looks for keys in the files that were loaded.
+pub(super) fn in_landing(dataset: &Dataset, loads: &[LoadRecord], wanted: &[Vec<u8>]) -> Places {
+    let transform = Transform::new(dataset, i64::MAX);
+    let mut places = Places::default();
+    let is_wanted: std::collections::HashSet<&Vec<u8>> = wanted.iter().collect();
+    for load in loads {
+        if load.info.inputs.is_empty() {
+            let run = &load.info.run_id;
+            places.unread = Some(format!("load {run} did not read files"));
+        }
+        for path in &load.info.inputs {
+            let found = &mut places.found;
+            let read = each_line(path, |line, text| {
+                if let Some(key) = key_of(dataset, &transform, text)
+                    && is_wanted.contains(&key)
+                {
+                    let text = format!("{path}, line {line},");
+                    found.entry(key).or_insert(Place { text, time: None });
+                }
+            });
+            if let Err(why) = read {
+                places.unread = Some(format!("cannot read {path}: {why}"));
+            }
+        }
+    }
+    places
+}
+
+/// Where the files of what loads rejected have which keys, with the reason.
+pub(super) fn in_rejects(dataset: &Dataset, loads: &[LoadRecord]) -> Places {
+    let letters = DeadLetters::of(dataset);
+    let mut places = Places::default();
+    let files: std::collections::BTreeSet<&String> = loads
+        .iter()
+        .filter_map(|load| load.info.rejects.as_ref())
+        .collect();
+    for path in files {
+        let found = &mut places.found;
+        let read = each_line(path, |_, text| {
+            let Ok(reject) = serde_json::from_slice::<Rejected<'_>>(text) else {
+                return;
+            };
+            if let Some((key, time)) = reject.key_and_time(dataset, &letters) {
+                let (line, rule) = (reject.line.unwrap_or_default(), &reject.rule);
+                let text = format!(
+                    "{path}: line {line} of the input, {rule}: {}",
+                    reject.reason
+                );
+                found.insert(key, Place { text, time });
+            }
+        });
+        if let Err(why) = read {
+            places.unread = Some(format!("cannot read {path}: {why}"));
+        }
+    }
+    places
+}
+
+/// A line of a reject file.
+#[derive(serde::Deserialize)]
+struct Rejected<'a> {
+    line: Option<u64>,
+    rule: String,
+    reason: String,
+    #[serde(borrow)]
+    raw: Option<std::borrow::Cow<'a, str>>,
+}
+
+impl Rejected<'_> {
+    /// The key and event time of the record, which broke a rule, but may still have them.
+    fn key_and_time(
+        &self,
+        dataset: &Dataset,
+        letters: &DeadLetters,
+    ) -> Option<(Vec<u8>, Option<i64>)> {
+        let raw = self.raw.as_ref()?;
+        let key = letters.key_in(raw.as_bytes())?;
+        let record: serde_json::Value = serde_json::from_str(raw).ok()?;
+        let field = dataset.time();
+        let text = match record.get(&field.name) {
+            Some(serde_json::Value::String(text)) => Some(text.clone()),
+            Some(serde_json::Value::Number(number)) => Some(number.to_string()),
+            _ => None,
+        };
+        let time = text.and_then(|text| Value::from_text(field, text.into()).ok());
+        let time = match time {
+            Some(Value::Timestamp(time)) => Some(time),
+            _ => None,
+        };
+        Some((log_key(&key), time))
+    }
+}
+
+/// Calls `take` with the number and text of each line of a file.
+fn each_line(path: &str, mut take: impl FnMut(u64, &[u8])) -> std::io::Result<()> {
+    let mut file = BufReader::with_capacity(1 << 18, File::open(path)?);
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        if (&mut file).take(LINE_BYTES).read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        take(number, line.trim_ascii_end());
+    }
+    Ok(())
+}

@@ -1,0 +1,336 @@
+//! Keys that perhaps differ: read again, after some time if asked for; what still differs gets its class and is reported.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::base::Base;
+use super::classify::{self, Judged, Version};
+use super::landing::lacking;
+use super::recheck::{Found, KEYS_AT_ONCE, OwnedRow, content, differences};
+use super::search::{self, Place, Places, log_key};
+use super::{Class, Compared, Comparison, Content, Difference, Kind, Report, Side, Table};
+use crate::error::{Error, Result};
+use crate::ports::table_reader::Provenance;
+use crate::record::value::Value;
+use crate::run::retry::Retry;
+
+/// Differences that wait for one search of the log or of the landing files.
+const ASKED: usize = 4_096;
+
+/// Settles keys that perhaps differ.
+pub(super) struct Settle<'a, 'r> {
+    comparison: &'a Comparison,
+    tables: &'a mut [Table; 2],
+    retry: &'a Retry,
+    report: &'a mut Report<'r>,
+    compared: &'a mut Compared,
+    /// What was known before the first of them was read.
+    base: Option<Base>,
+    keys: Vec<Value<'static>>,
+    /// Those that differed when they were read again before the grace was over.
+    perhaps: Vec<Value<'static>>,
+    /// Records of a landing file that a store lacked by then.
+    records: Vec<(Side, OwnedRow)>,
+    asked: Vec<(Found, Ask)>,
+    rejects: Option<Places>,
+    since: Instant,
+}
+
+/// What a difference waits for.
+enum Ask {
+    Log(Version),
+    Landing(Class),
+}
+
+impl<'a, 'r> Settle<'a, 'r> {
+    pub(super) fn new(
+        comparison: &'a Comparison,
+        tables: &'a mut [Table; 2],
+        retry: &'a Retry,
+        report: &'a mut Report<'r>,
+        compared: &'a mut Compared,
+    ) -> Self {
+        Settle {
+            comparison,
+            tables,
+            retry,
+            report,
+            compared,
+            base: None,
+            keys: Vec::with_capacity(KEYS_AT_ONCE),
+            perhaps: Vec::new(),
+            records: Vec::new(),
+            asked: Vec::new(),
+            rejects: None,
+            since: Instant::now(),
+        }
+    }
+
+    /// Adds the encoding of a key.
+    pub(super) async fn add(&mut self, key: &[u8]) -> Result<()> {
+        let key = Value::decode_key(key)
+            .ok_or_else(|| Error::internal("a key is not a valid encoding"))?;
+        self.add_value(key).await
+    }
+
+    /// Adds a key.
+    pub(super) async fn add_value(&mut self, key: Value<'static>) -> Result<()> {
+        self.keys.push(key);
+        match self.keys.len() < KEYS_AT_ONCE {
+            true => Ok(()),
+            false => self.look().await,
+        }
+    }
+
+    /// Adds records of a landing file that a store must have.
+    pub(super) async fn add_records(&mut self, side: Side, records: Vec<OwnedRow>) -> Result<()> {
+        if self.is_stopped() {
+            return Ok(());
+        }
+        let found = self.lacking(side, records).await?;
+        if self.comparison.grace == Duration::ZERO {
+            return self.judge(found).await;
+        }
+        for found in found {
+            let [realtime, batch] = found.rows;
+            let record = match side {
+                Side::Realtime => batch,
+                Side::Batch => realtime,
+            };
+            self.records.extend(record.map(|record| (side, record)));
+        }
+        Ok(())
+    }
+
+    async fn lacking(&mut self, side: Side, records: Vec<OwnedRow>) -> Result<Vec<Found>> {
+        self.ask().await;
+        let table = self.tables[side as usize].get()?;
+        lacking(self.comparison, side, table, records, self.retry).await
+    }
+
+    /// Settles the rest; nothing after a stop.
+    pub(super) async fn finish(mut self) -> Result<()> {
+        self.look().await?;
+        let perhaps = std::mem::take(&mut self.perhaps);
+        let mut records = std::mem::take(&mut self.records);
+        if !perhaps.is_empty() || !records.is_empty() {
+            self.comparison.wait(self.since).await;
+            self.base = None;
+        }
+        for keys in perhaps.chunks(KEYS_AT_ONCE) {
+            if self.is_stopped() {
+                return Ok(());
+            }
+            let found = self.read(keys.to_vec()).await?;
+            self.judge(found).await?;
+        }
+        while let Some(side) = records.last().map(|(side, _)| *side)
+            && !self.is_stopped()
+        {
+            let rest = records.split_off(records.len().saturating_sub(KEYS_AT_ONCE));
+            let found = self.lacking(side, rest.into_iter().map(|(_, row)| row).collect());
+            let found = found.await?;
+            self.judge(found).await?;
+        }
+        self.answer().await
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.comparison.stop.requested().is_some()
+    }
+
+    /// Reads the collected keys again.
+    async fn look(&mut self) -> Result<()> {
+        let keys = std::mem::take(&mut self.keys);
+        if keys.is_empty() || self.is_stopped() {
+            return Ok(());
+        }
+        let found = self.read(keys).await?;
+        if self.comparison.grace == Duration::ZERO {
+            return self.judge(found).await;
+        }
+        self.perhaps
+            .extend(found.into_iter().map(|found| found.key));
+        self.perhaps.dedup();
+        Ok(())
+    }
+
+    async fn read(&mut self, keys: Vec<Value<'static>>) -> Result<Vec<Found>> {
+        self.ask().await;
+        differences(self.comparison, self.tables, keys, self.retry).await
+    }
+
+    /// Asks where the log and the loads are. Before rows are read: whatever moves on in between only brings more rows.
+    async fn ask(&mut self) {
+        if self.base.is_none() {
+            let witnesses = self.comparison.witnesses.as_ref();
+            let dataset = &self.comparison.whole;
+            self.base = Some(Base::take(witnesses, dataset).await);
+        }
+    }
+
+    async fn judge(&mut self, found: Vec<Found>) -> Result<()> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        let kept = self.provenance(&found).await?;
+        for found in found {
+            let of = |side: Side| {
+                let mut kept = kept[side as usize].iter();
+                kept.find(|kept| kept.key == found.key)
+            };
+            let dataset = &self.comparison.whole;
+            let base = known(self.base.as_ref())?;
+            let kept = [Side::Realtime, Side::Batch]
+                .map(|side| of(side).filter(|_| found.record != Some(side)));
+            let judged = classify::by_stores(dataset, base, &found, kept);
+            let is_outside = matches!(judged, Judged::Known(Class::ChangedOutside, _));
+            if !is_outside && found.is_newer_than_record(dataset) {
+                continue;
+            }
+            if judged.lacks_a_load()
+                && let Some(why) = self.rejected(&found)?
+            {
+                self.tell(&found, Class::Rejected, &why)?;
+                continue;
+            }
+            match judged {
+                Judged::Known(class, evidence) => self.tell(&found, class, &evidence)?,
+                Judged::AskLog(version) => self.asked.push((found, Ask::Log(version))),
+                Judged::AskLanding(class) => self.asked.push((found, Ask::Landing(class))),
+            }
+        }
+        match self.asked.len() < ASKED {
+            true => Ok(()),
+            false => self.answer().await,
+        }
+    }
+
+    /// Why a load rejected the record that the batch store lacks, if one did.
+    fn rejected(&mut self, found: &Found) -> Result<Option<String>> {
+        let dataset = &self.comparison.whole;
+        let Ok(loads) = &known(self.base.as_ref())?.loads else {
+            return Ok(None);
+        };
+        let rejects = self.rejects.get_or_insert_with(|| {
+            tokio::task::block_in_place(|| search::in_rejects(dataset, loads))
+        });
+        let row = found.rows[Side::Realtime as usize].as_ref();
+        let time = row.and_then(|row| classify::version(dataset, row));
+        let place = rejects.found.get(&log_key(&found.key));
+        // An older record may have been rejected, and this one not.
+        let is_it =
+            |place: &&Place| place.time.is_none() || place.time == time.map(|(time, _)| time);
+        Ok(place.filter(is_it).map(|place| place.text.clone()))
+    }
+
+    /// What the stores keep with these rows.
+    async fn provenance(&mut self, found: &[Found]) -> Result<[Vec<Provenance>; 2]> {
+        let keys: Vec<Value<'static>> = found.iter().map(|found| found.key.clone()).collect();
+        let mut both = [Vec::new(), Vec::new()];
+        for (table, kept) in self.tables.iter_mut().zip(&mut both) {
+            let table = table.get()?;
+            let ask = async || table.provenance(&keys).await;
+            *kept = self.retry.through_outage(ask).await?;
+        }
+        Ok(both)
+    }
+
+    /// Searches for what the differences wait for, and reports them.
+    async fn answer(&mut self) -> Result<()> {
+        let asked = std::mem::take(&mut self.asked);
+        if asked.is_empty() || self.is_stopped() {
+            return Ok(());
+        }
+        let base = known(self.base.as_ref())?.clone();
+        let witnesses = self.comparison.witnesses.as_ref();
+        let dataset = &self.comparison.whole;
+        let of_log = asked.iter().filter_map(|(found, ask)| match ask {
+            Ask::Log(version) => Some((found.key.clone(), *version)),
+            Ask::Landing(_) => None,
+        });
+        let wanted: Vec<_> = of_log.collect();
+        let mut sightings = match wanted.is_empty() {
+            true => Vec::new(),
+            false => search::in_log(witnesses, dataset, &base, &wanted).await,
+        }
+        .into_iter();
+        let loads = base.loads.clone().unwrap_or_default();
+        let landing = self.landing(&asked, &loads);
+        for (found, ask) in asked {
+            let (class, evidence) = match ask {
+                Ask::Log(_) => {
+                    let seen = sightings.next().unwrap_or_default();
+                    classify::by_log(dataset, &base, &seen)
+                }
+                Ask::Landing(class) => {
+                    let place = landing.found.get(&log_key(&found.key));
+                    let place = place.map(|place| &*place.text);
+                    classify::by_landing(&base, class, place, landing.unread.as_deref())
+                }
+            };
+            self.tell(&found, class, &evidence)?;
+        }
+        Ok(())
+    }
+
+    fn landing(
+        &self,
+        asked: &[(Found, Ask)],
+        loads: &[crate::ports::ledger::LoadRecord],
+    ) -> Places {
+        let waits = asked
+            .iter()
+            .filter(|(_, ask)| matches!(ask, Ask::Landing(_)));
+        let wanted: Vec<Vec<u8>> = waits.map(|(found, _)| log_key(&found.key)).collect();
+        match wanted.is_empty() {
+            true => Places::default(),
+            false => tokio::task::block_in_place(|| {
+                search::in_landing(&self.comparison.whole, loads, &wanted)
+            }),
+        }
+    }
+
+    fn tell(&mut self, found: &Found, class: Class, evidence: &str) -> Result<()> {
+        let dataset = &self.comparison.whole;
+        self.compared.add(found, class, dataset);
+        self.report.repair(dataset, found, class)?;
+        let side = match (found.kind, found.counts) {
+            (Kind::Changed, _) => None,
+            (Kind::Duplicate, [_, 0 | 1]) => Some(Side::Realtime),
+            (Kind::Duplicate, [0 | 1, _]) | (Kind::Missing | Kind::Extra, _) => Some(Side::Batch),
+            (Kind::Duplicate, _) => None,
+        };
+        let difference = Difference {
+            kind: found.kind,
+            class,
+            evidence,
+            key: Content::Value(&found.key),
+            side,
+            column: None,
+            cells: match found.kind {
+                Kind::Duplicate => found.counts.map(Content::Rows),
+                _ => [Content::Row; 2],
+            },
+        };
+        let [Some(a), Some(b)] = &found.rows else {
+            self.compared.show(&difference);
+            return self.report.add(&difference);
+        };
+        for &column in &found.columns {
+            let difference = Difference {
+                column: Some(&self.comparison.whole.fields[column].name),
+                cells: [content(a, column), content(b, column)],
+                ..difference
+            };
+            self.compared.show(&difference);
+            self.report.add(&difference)?;
+        }
+        Ok(())
+    }
+}
+
+fn known(base: Option<&Base>) -> Result<&Base> {
+    base.ok_or_else(|| Error::internal("rows were judged before anything was asked"))
+}
