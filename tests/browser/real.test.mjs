@@ -94,7 +94,6 @@ test("from an empty pipeline to a verdict, on rtp dashboard", { skip: lacksDashb
       await until(page, "#profiles > header .legend", `batch, ${DAY}`, PATIENCE);
       assert.ok((await texts(page, "#profiles h3")).length >= 3);
 
-      await place.rtp(["load-batch", "--mode", "replace", "day.ndjson"]);
       const [from, to] = [join(place.folder, ".rtp/realtime.db"), join(place.folder, "aside.db")];
       await rename(from, to);
       await until(page, "#layers > header .note", /^real-time store away since \d\d:\d\d$/, PATIENCE);

@@ -67,7 +67,7 @@ function story(body, response) {
 	const { summary, ...rest } = body;
 	const said = summary ?? body.error?.message ?? body.error ?? body.message ?? body.detail;
 	const heading = said && h("p", { class: response.ok ? "summary" : "problem" }, typeof said === "string" ? said : JSON.stringify(said));
-	if (!response.ok && !summary) return [heading ?? status(response)];
+	if (!response.ok && !summary) return [heading ?? status(response), h("p", {}, body.expected)];
 	return [heading, Object.entries(rest).map(([name, value]) => section(name, value))];
 }
 
