@@ -110,6 +110,17 @@ test("the side panel takes the focus, keeps it, and gives it back", () =>
     assert.equal(await page.evaluate(() => document.activeElement.dataset.explain), KEY);
   }));
 
+test("a click beside a dialog closes it, one inside does not", () =>
+  withPage({ state: "differs" }, async ({ page }) => {
+    await page.click("[data-explain]");
+    await until(page, "#explain .summary", /^Lost/);
+    const { x } = await page.locator("#explain").boundingBox();
+    await page.mouse.click(x + 5, 300);
+    assert.equal(await page.locator("dialog[open]").count(), 1);
+    await page.mouse.click(x - 5, 300);
+    assert.equal(await page.locator("dialog[open]").count(), 0);
+  }));
+
 test("a key that is invalid, and one that is looked up by hand", () =>
   withPage({ errors: /400/ }, async ({ page, server }) => {
     await page.click("#look");

@@ -24,16 +24,16 @@ test("ingestion: rates, lag, dead letters with their reasons, and the same as ta
   withPage({ now: NOW }, async ({ page }) => {
     assert.deepEqual(await texts(page, "#ingestion .strip .value"), ["1 012 /s", "1 004 /s", "999 /s", "0 /s", "412", "0.4 s", "5"]);
     await until(page, "#ingestion .strip:nth-child(4) .peak", /^peak 2\d(\.\d)? k \/s$/);
-    assert.deepEqual((await texts(page, "#ingestion .letters .what")).slice(0, 2), ['type Registered date: expected a timestamp, got "2008-13-01"', "required Id: missing"]);
+    assert.deepEqual((await texts(page, "#ingestion .letters .what")).slice(0, 2), ['type Registered date: expected a timestamp, got "2008-13-01"', "bad_uuid Id: expected a UUID"]);
     assert.deepEqual((await texts(page, "#ingestion .letters .when")).slice(0, 2), ["4 minutes ago", "11 minutes ago"]);
-    assert.equal(await text(page, "#ingestion .letters li:nth-child(2) .where"), "partition 1, offset 40");
+    assert.equal(await text(page, "#ingestion .letters li:nth-child(2) .where"), "offset 40");
     await page.click("#rates-numbers summary");
     await until(page, "#rates-numbers tbody tr th", "14:02:05");
     assert.deepEqual((await texts(page, "#rates-numbers tbody tr:first-child td")).slice(1), ["1 004.2", "998.6", "0", "412", "0.41"]);
     await page.click("#partitions-numbers summary");
     await until(page, "#partitions-numbers tbody", "0 140 1 131 2 141");
     await page.click("#letters-numbers summary");
-    await until(page, "#letters-numbers tbody tr:nth-child(2)", "28 Nov 2026, 13:51:05 UTC partition 1, offset 40 required id missing –");
+    await until(page, "#letters-numbers tbody tr:nth-child(2)", "28 Nov 2026, 13:51:05 UTC offset 40 bad_uuid id field id: bad_uuid: expected a UUID –");
   }));
 
 test("ingestion: the cursor shows the numbers of its moment, with the keyboard, too", () =>

@@ -107,7 +107,7 @@ export function known(now) {
     ingestion: {
       rates: { fetch: 1_012, produce: 1_004.2, stream: 998.6, load: 0 },
       lag: { records: 412, seconds: 0.4, partitions: [[0, 140], [1, 131], [2, 141]] },
-      dead_letters: [letter(now - 4 * MINUTE, 48), letter(now - 11 * MINUTE, 40, { rule: "required", field: "id", message: "missing", key: null }), letter(now - 31 * MINUTE, 33), letter(now - 31 * MINUTE - 900, 32), letter(now - 44 * MINUTE, 12)],
+      dead_letters: [letter(now - 4 * MINUTE, 48), letter(now - 11 * MINUTE, 40, { rule: "bad_uuid", field: "id", message: "field id: bad_uuid: expected a UUID", partition: null, key: null }), letter(now - 31 * MINUTE, 33), letter(now - 31 * MINUTE - 900, 32), letter(now - 44 * MINUTE, 12)],
     },
     event_time: eventTime(now),
     layers: {

@@ -7,7 +7,7 @@ const SVG_NAMES = new Set(["svg", "path", "circle", "rect", "line", "g"]);
 export function h(name, attributes, ...children) {
 	const element = SVG_NAMES.has(name) ? document.createElementNS(SVG, name) : document.createElement(name);
 	for (const [key, value] of Object.entries(attributes ?? {})) {
-		if (value === null || value === undefined || value === false) continue;
+		if (value == null || value === false) continue;
 		if (key === "css") for (const [property, text] of Object.entries(value)) element.style.setProperty(property, text);
 		else element.setAttribute(key, value === true ? "" : String(value));
 	}
@@ -16,7 +16,7 @@ export function h(name, attributes, ...children) {
 }
 
 /** All children, without what is not there. */
-const some = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+const some = (children) => children.flat(Infinity).filter((child) => child != null && child !== false);
 
 export const $ = (selector, within = document) => within.querySelector(selector);
 

@@ -49,7 +49,10 @@ function lateness(data) {
 	const name = "Lateness: arrival minus event time";
 	if (!usable(histogram)) return figure(name, "", waiting(data), null);
 	const { edges, counts } = trimmed(histogram);
-	const span = (index) => (edges[index + 1] === null ? `over ${duration(edges[index])}` : edges[index] === null ? `under ${duration(edges[index + 1])}` : `${duration(edges[index])} to ${duration(edges[index + 1])}`);
+	const span = (index) => {
+		const [from, to] = [edges[index], edges[index + 1]];
+		return to === null ? `over ${duration(from)}` : `${duration(from)} to ${duration(to)}`;
+	};
 	const bars = counts.map((value, index) => ({ label: span(index), value }));
 	const marks = [
 		{ text: `p50 ${duration(data.lateness.p50)}`, at: position(data.lateness.p50, edges), row: 0 },

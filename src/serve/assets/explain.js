@@ -15,7 +15,12 @@ const form = h(
 );
 fill(
 	dialog,
-	h("header", {}, h("h2", { id: "explain-name", tabindex: "-1" }, "One record’s life"), h("button", { type: "button", class: "close", "data-close": "explain", "aria-label": "Close" }, "Close")),
+	h(
+		"header",
+		{},
+		h("h2", { id: "explain-name", tabindex: "-1" }, "One record’s life"),
+		h("button", { type: "button", class: "close", "data-close": "explain" }, "Close"),
+	),
 	form,
 	answer,
 );
@@ -62,7 +67,7 @@ function story(body, response) {
 	const { summary, ...rest } = body;
 	const said = summary ?? body.error?.message ?? body.error ?? body.message ?? body.detail;
 	const heading = said && h("p", { class: response.ok ? "summary" : "problem" }, typeof said === "string" ? said : JSON.stringify(said));
-	if (!response.ok && !summary) return [heading ?? status(response)];
+	if (!response.ok && !summary) return [heading ?? status(response), h("p", {}, body.expected)];
 	return [heading, Object.entries(rest).map(([name, value]) => section(name, value))];
 }
 
@@ -76,10 +81,10 @@ const TIME = /(^|_)(at|time|since|newest|until|boundary|modified)$/;
 
 /** Any JSON value, readable. */
 function shown(name, value) {
-	if (value === null || value === undefined || value === "") return h("span", { class: "none" }, DASH);
+	if (value == null || value === "") return h("span", { class: "none" }, DASH);
 	if (value === true) return "yes";
 	if (value === false) return "no";
-	if (typeof value === "number") return TIME.test(name) && value > 1e11 ? h("time", { title: String(value) }, moment(value, zone())) : exact(value);
+	if (typeof value === "number") return TIME.test(name) && value > 1e11 ? h("span", { title: value }, moment(value, zone())) : exact(value);
 	if (Array.isArray(value)) return list(name, value);
 	if (isObject(value)) return fields(value);
 	return h("span", { class: "text" }, String(value));
@@ -91,4 +96,9 @@ function list(name, values) {
 	return h("ol", { class: "cards" }, values.map((value) => h("li", {}, shown(name, value))));
 }
 
-const fields = (value) => h("dl", {}, Object.entries(value).map(([name, inner]) => h("div", { class: isObject(inner) || Array.isArray(inner) ? "deep" : null }, h("dt", {}, words(name)), h("dd", {}, shown(name, inner)))));
+const fields = (value) => h("dl", {}, Object.entries(value).map(([name, inner]) => field(name, inner)));
+
+function field(name, value) {
+	const deep = isObject(value) || Array.isArray(value);
+	return h("div", { class: deep && "deep" }, h("dt", {}, words(name)), h("dd", {}, shown(name, value)));
+}

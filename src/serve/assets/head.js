@@ -44,7 +44,7 @@ function headline(state) {
 	const records = numbers.lag_records;
 	return [
 		number("ingestion", "Events a second", [["event_log", numbers.events_per_second, short]], "into the event log"),
-		number("ingestion", "Behind", [["event_log", numbers.lag_seconds, duration, (value) => `${exact(value)} s`]], typeof records === "number" ? `${plural(records, "record")} to go` : "the event log's end"),
+		number("ingestion", "Behind", [["event_log", numbers.lag_seconds, duration, duration]], typeof records === "number" && `${plural(records, "record")} to go`),
 		number("layers", "Rows", [
 			["realtime_store", rows.realtime?.count, () => count(rows.realtime, large), exact, "real time", "stream"],
 			["batch_store", rows.batch?.count, () => count(rows.batch, large), exact, "batch", "load"],
@@ -90,7 +90,11 @@ function drawRanges() {
 	fill(
 		$("#ranges"),
 		RANGES.map((range, index) =>
-			h("button", { type: "button", "data-range": range.name, "aria-pressed": String(range === model.range), title: `${range.words ? `The last ${range.words}` : "All that is kept"} (${index + 1})` }, range.text),
+			h(
+				"button",
+				{ type: "button", "data-range": range.name, "aria-pressed": String(range === model.range), title: `${range.words} (${index + 1})` },
+				range.text,
+			),
 		),
 	);
 }
@@ -104,7 +108,13 @@ function drawPause() {
 
 export function drawClock() {
 	const paused = model.paused !== null;
-	fill($("#clock"), paused && h("strong", {}, "paused "), h("time", { title: moment(now(), zone()) }, model.state ? clock(now(), zone()) : "--:--:--"), h("span", { class: "zone" }, ` ${model.state ? zone() : ""}`));
+	const time = model.state ? clock(now(), zone()) : "--:--:--";
+	fill(
+		$("#clock"),
+		paused && h("strong", {}, "paused "),
+		h("span", { title: moment(now(), zone()) }, time),
+		h("span", { class: "zone" }, ` ${model.state ? zone() : ""}`),
+	);
 }
 
 function foot(state) {

@@ -87,8 +87,12 @@ function near(time) {
 	return ` · ${letters.length > 1 ? `${plural(letters.length, "dead letter")}, one of them: ` : "dead letter: "}${reason(first)}`;
 }
 
-const reason = (letter) => [letter.field && words(letter.field), letter.message ?? letter.rule].filter(Boolean).join(": ");
-const place = (letter) => `partition ${letter.partition ?? DASH}, offset ${exact(letter.offset)}`;
+/** The message, whose own words for the field and the rule are shown before it. */
+function reason({ field, rule, message }) {
+	const rest = [`field ${field}: `, `${rule}: `].reduce((text, known) => (text.startsWith(known) ? text.slice(known.length) : text), message ?? "");
+	return [field && words(field), rest].filter(Boolean).join(": ");
+}
+const place = ({ partition, offset }) => (partition == null ? "" : `partition ${partition}, `) + `offset ${exact(offset)}`;
 
 function letterList(letters, state) {
 	if (!letters.length) return nothing(state ? "No dead letters: no event has broken a rule." : "\u00a0");

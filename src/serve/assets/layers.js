@@ -33,11 +33,12 @@ function sides({ realtime, batch }) {
 			row("newest event", timeAgo(realtime?.newest), timeAgo(batch?.newest)),
 			row("last write", timeAgo(realtime?.last_write), timeAgo(batch?.last_write)),
 			row("complete up to", h("span", { class: "none" }, "always open"), timeAt(batch?.boundary)),
-			row("last load", h("span", { class: "none" }, "streams"), load ? [h("span", { title: `run ${load.run_id}` }, `${load.mode}, ${exact(load.written)} written, `), timeAgo(load.loaded_at)] : h("span", { class: "none" }, "none yet")),
+			row("last load", h("span", { class: "none" }, "streams"), load ? loaded(load) : h("span", { class: "none" }, "none yet")),
 		),
 	);
 }
 
+const loaded = (load) => [h("span", { title: `run ${load.run_id}` }, `${load.mode}, ${exact(load.written)} written, `), timeAgo(load.loaded_at)];
 const estimate = (layer) => (layer?.exact === false ? "An estimate: an exact count would cost a scan" : null);
 const total = (verdict) => Object.values(verdict?.classes ?? {}).reduce((sum, number) => sum + number, 0);
 
@@ -47,10 +48,17 @@ function verdict(layers, state) {
 	const differ = total(last);
 	const text = last.agrees ? (differ ? `Both layers agree; ${plural(differ, "key")} on the way` : "Both layers agree") : differences(last, layers.classes ?? []);
 	const [left, right] = last.rows ?? [];
+	const took = duration((last.ended_at - last.started_at) / 1000);
 	return h(
 		"div",
 		{ class: last.agrees ? "verdict agrees" : "verdict differs" },
-		h("p", { class: "judged" }, icon(last.agrees ? "ok" : "bad"), h("strong", {}, text), h("span", { class: "note" }, "checked ", timeAgo(last.ended_at), ` in ${duration((last.ended_at - last.started_at) / 1000)}: ${exact(left)} against ${exact(right)} rows`)),
+		h(
+			"p",
+			{ class: "judged" },
+			icon(last.agrees ? "ok" : "bad"),
+			h("strong", {}, text),
+			h("span", { class: "note" }, "checked ", timeAgo(last.ended_at), ` in ${took}: ${exact(left)} against ${exact(right)} rows`),
+		),
 		classes(last, layers.classes ?? []),
 		columnsThatDiffer(last),
 	);
@@ -76,13 +84,19 @@ function classes(last, known) {
 		"ul",
 		{ class: "classes", "aria-label": "Differences by class" },
 		found.map(([name, number]) => {
-			const keys = last.samples?.[name] ?? [];
+			const keys = (last.samples?.[name] ?? []).slice(0, SAMPLES);
 			return h(
 				"li",
 				{ class: bad(name) ? "fails" : null },
 				h("span", { class: "number" }, exact(number)),
-				h("span", { class: "class" }, h("b", {}, words(name)), !bad(name) && h("span", { class: "note" }, " does not fail"), about.get(name)?.meaning && h("span", { class: "meaning" }, about.get(name).meaning)),
-				h("span", { class: "keys" }, keys.slice(0, SAMPLES).map(keyButton), number > Math.min(SAMPLES, keys.length) && keys.length > 0 && h("span", { class: "note" }, `and ${exact(number - Math.min(SAMPLES, keys.length))} more`)),
+				h(
+					"span",
+					{ class: "class" },
+					h("b", {}, words(name)),
+					!bad(name) && h("span", { class: "note" }, " does not fail"),
+					h("span", { class: "meaning" }, about.get(name)?.meaning),
+				),
+				h("span", { class: "keys" }, keys.map(keyButton), keys.length > 0 && number > keys.length && h("span", { class: "note" }, `and ${exact(number - keys.length)} more`)),
 			);
 		}),
 	);
@@ -113,14 +127,24 @@ function trend(layers) {
 		h(
 			"div",
 			{ class: "row", role: "img", "aria-label": label },
-			all.map((each) => h("i", { class: each.agrees ? "agrees" : "differs", title: `${moment(each.ended_at, zone())}: ${each.agrees ? "agree" : plural(total(each), "difference")}`, css: { "--v": `${((Math.log2(1 + total(each)) / most) * 100).toFixed(1)}%` } })),
+			all.map((each) => {
+				const title = `${moment(each.ended_at, zone())}: ${each.agrees ? "agree" : plural(total(each), "difference")}`;
+				return h("i", { class: each.agrees ? "agrees" : "differs", title, css: { "--v": `${(Math.log2(1 + total(each)) / most) * 100}%` } });
+			}),
 		),
 		h("span", { class: "note" }, all.length ? label : "none in this range"),
 	);
 }
 
 function tables(layers) {
-	const rows = () => verdicts(layers).reverse().map((each) => [moment(each.ended_at, zone()), each.agrees ? "agree" : "differ", each.rows?.[0], each.rows?.[1], Object.entries(each.classes ?? {}).filter(([, n]) => n).map(([name, n]) => `${name} ${n}`).join(", ") || "none"]);
+	const found = (each) => Object.entries(each.classes ?? {}).filter(([, number]) => number).map(([name, number]) => `${name} ${number}`);
+	const row = (each) => [moment(each.ended_at, zone()), each.agrees ? "agree" : "differ", each.rows?.[0], each.rows?.[1], found(each).join(", ") || "none"];
+	const rows = () => verdicts(layers).reverse().map(row);
 	const samples = () => Object.entries(layers.verdict?.samples ?? {}).flatMap(([name, keys]) => keys.map((key) => [key, words(name)]));
-	return h("div", { class: "tables" }, numbers("verdicts", "Verdicts", ["Ended", "Verdict", "Real-time rows", "Batch rows", "Differences"], rows), numbers("samples", "Keys that differ", ["Key", "Class"], samples));
+	return h(
+		"div",
+		{ class: "tables" },
+		numbers("verdicts", "Verdicts", ["Ended", "Verdict", "Real-time rows", "Batch rows", "Differences"], rows),
+		numbers("samples", "Keys that differ", ["Key", "Class"], samples),
+	);
 }

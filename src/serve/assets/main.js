@@ -103,10 +103,15 @@ async function copy(button) {
 	setTimeout(() => delete button.dataset.said, 1500);
 }
 
+function beside(dialog, { clientX, clientY }) {
+	const box = dialog.getBoundingClientRect();
+	return clientX < box.left || clientX > box.right || clientY < box.top || clientY > box.bottom;
+}
+
 document.addEventListener("click", (event) => {
 	const target = event.target instanceof Element ? event.target : null;
 	const button = target?.closest("button");
-	if (target instanceof HTMLDialogElement) return target.close(); // beside it
+	if (target instanceof HTMLDialogElement) return beside(target, event) && target.close();
 	if (!button) return;
 	const { dataset, id } = button;
 	if (dataset.range) range(rangeNamed(dataset.range));
@@ -121,7 +126,7 @@ listen({ range, pause, look: () => openExplain() });
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => ingestion.redraw());
 // Paper is white, whatever the screen is, and a canvas does not know how wide the style sheet makes it there.
-const PAPER = 452;
+const PAPER = 488;
 let screen = null;
 addEventListener("beforeprint", () => {
 	screen = document.documentElement.dataset.theme ?? "";

@@ -1,11 +1,11 @@
 // What the page knows: the server's state, the series of the chosen range, and what the viewer chose.
 
 export const RANGES = [
-	{ name: "15m", text: "15 min", words: "15 minutes", ms: 900_000 },
-	{ name: "1h", text: "1 h", words: "hour", ms: 3_600_000 },
-	{ name: "24h", text: "24 h", words: "24 hours", ms: 86_400_000 },
-	{ name: "7d", text: "7 d", words: "7 days", ms: 604_800_000 },
-	{ name: "all", text: "all", words: null, ms: null },
+	{ name: "15m", text: "15 min", words: "The last 15 minutes", ms: 900_000 },
+	{ name: "1h", text: "1 h", words: "The last hour", ms: 3_600_000 },
+	{ name: "24h", text: "24 h", words: "The last 24 hours", ms: 86_400_000 },
+	{ name: "7d", text: "7 d", words: "The last 7 days", ms: 604_800_000 },
+	{ name: "all", text: "all", words: "All that is kept", ms: null },
 ];
 const FIRST = "1h";
 

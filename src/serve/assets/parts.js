@@ -20,20 +20,18 @@ export function icon(level) {
 /** A time as "2 minutes ago", which goes on counting; exact on hover. */
 export function timeAgo(time) {
 	if (typeof time !== "number") return h("span", { class: "none" }, DASH);
-	return h("time", { datetime: iso(time), title: moment(time, zone()), "data-ago": time }, ago(time, now()));
+	return h("span", { title: moment(time, zone()), "data-ago": time }, ago(time, now()));
 }
 
 /** A point in time, exact on hover. */
 export function timeAt(time) {
 	if (typeof time !== "number") return h("span", { class: "none" }, DASH);
-	return h("time", { datetime: iso(time), title: moment(time, zone()) }, since(time, now(), zone()));
+	return h("span", { title: moment(time, zone()) }, since(time, now(), zone()));
 }
-
-const iso = (time) => (Math.abs(time) <= 8.64e15 ? new Date(time).toISOString() : null);
 
 /** Lets all relative times go on. */
 export function tick() {
-	for (const element of document.querySelectorAll("time[data-ago]")) {
+	for (const element of document.querySelectorAll("[data-ago]")) {
 		const text = ago(Number(element.dataset.ago), now());
 		if (element.textContent !== text) element.textContent = text;
 	}

@@ -43,7 +43,14 @@ function servers(state) {
 			{ class: "list" },
 			rows.map((server) => {
 				const [level, said] = server.up === true ? ["ok", "answers"] : server.up === false ? ["away", "away"] : ["empty", "not asked yet"];
-				return h("li", { class: server.up === false ? "gone" : null }, icon(level), h("b", {}, server.text), h("span", { class: "said" }, said, typeof server.since === "number" && [" since ", timeAt(server.since)], server.up === false && server.message && `: ${server.message}`), h("code", {}, server.address ?? ""));
+				return h(
+					"li",
+					{ class: server.up === false && "gone" },
+					icon(level),
+					h("b", {}, server.text),
+					h("span", { class: "said" }, said, typeof server.since === "number" && [" since ", timeAt(server.since)], server.up === false && server.message && `: ${server.message}`),
+					h("code", {}, server.address),
+				);
 			}),
 		),
 	);
@@ -56,7 +63,13 @@ function heartbeat(state) {
 		{ class: "group" },
 		h("h3", {}, "Heartbeat"),
 		checks.length
-			? h("ul", { class: "list" }, checks.map((check) => h("li", { class: check.ok === false ? "gone" : null }, icon(check.ok ? "ok" : check.ok === false ? "bad" : "empty"), h("b", {}, SERVERS[String(check.check).replace("-", "_")] ?? words(check.check)), h("span", { class: "said" }, check.message))))
+			? h("ul", { class: "list" }, checks.map(one))
 			: nothing(state ? "No check yet: rtp heartbeat --once runs one." : "\u00a0"),
 	);
+}
+
+function one({ check, ok, message }) {
+	const level = ok ? "ok" : ok === false ? "bad" : "empty";
+	const name = SERVERS[String(check).replace("-", "_")] ?? words(check);
+	return h("li", { class: ok === false && "gone" }, icon(level), h("b", {}, name), h("span", { class: "said" }, message));
 }

@@ -13,6 +13,7 @@ const DOTTED = 36; // with more columns, dots would hide them
 const IN_ORDER = new Set(["band", "month", "hour", "lateness"]);
 const AS_COLUMNS = new Set(["month", "hour", "lateness"]);
 const NONE = "not given";
+const HOURS = Array.from({ length: 24 }, (_, hour) => String(hour).padStart(2, "0"));
 
 function note(state) {
 	const profiles = state?.profiles;
@@ -44,6 +45,7 @@ function rowsOf(kind, batch, live) {
 	const [slow, fast, all, new_] = [counts(batch), counts(live), sum(batch), sum(live)];
 	let texts = [...new Set([...slow.keys(), ...fast.keys()])];
 	if (kind === "month") texts = withGaps(texts);
+	else if (kind === "hour") texts = [...new Set([...HOURS, ...texts])];
 	else if (!IN_ORDER.has(kind)) texts.sort((a, b) => (slow.get(b) ?? 0) - (slow.get(a) ?? 0) || (fast.get(b) ?? 0) - (fast.get(a) ?? 0));
 	return texts.map((text) => ({
 		name: text ?? NONE,
@@ -72,8 +74,11 @@ function profile(name, batch, live) {
 	const title = words(name);
 	const wide = AS_COLUMNS.has(kind);
 	const chart = !rows.length ? nothing("No rows.") : wide ? overTime(title, rows) : ranking(title, rows, kind);
-	const table = numbers(`profile-${name}`, title, [title, "Batch", "Batch share", "Live", "Live share"], () => rows.map((row) => [row.name, row.batch === null ? null : row.count, row.batch === null ? null : percent(row.batch), row.live === null ? null : row.liveCount, row.live === null ? null : percent(row.live)]));
-	return { wide, element: h("figure", { class: wide ? "profile wide" : "profile", "data-id": name }, h("figcaption", {}, h("h3", {}, title), h("span", { class: "note" }, distinct(rows, kind))), chart, table) };
+	const side = (count, share) => (share === null ? [null, null] : [count, percent(share)]);
+	const line = (row) => [row.name, ...side(row.count, row.batch), ...side(row.liveCount, row.live)];
+	const table = numbers(`profile-${name}`, title, [title, "Batch", "Batch share", "Live", "Live share"], () => rows.map(line));
+	const caption = h("figcaption", {}, h("h3", {}, title), h("span", { class: "note" }, distinct(rows, kind)));
+	return { wide, element: h("figure", { class: wide ? "profile wide" : "profile", "data-id": name }, caption, chart, table) };
 }
 
 const distinct = (rows, kind) => (kind === "band" || AS_COLUMNS.has(kind) ? "" : plural(rows.filter((row) => row.known).length, "value"));

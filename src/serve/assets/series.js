@@ -3,7 +3,6 @@
 import { model } from "./model.js";
 
 const FETCH_EVERY = 30_000;
-const MOST_POINTS = 4_000;
 
 let fetched = 0;
 let asking = null;
@@ -41,9 +40,6 @@ export function extend(state) {
 	for (const [name, column] of Object.entries(series.rates ?? {})) column.push(ingestion.rates?.[name] ?? null);
 	series.lag_records?.push(ingestion.lag?.records ?? null);
 	series.lag_seconds?.push(ingestion.lag?.seconds ?? null);
-	if (series.t.length > MOST_POINTS) {
-		for (const column of [series.t, ...Object.values(series.rates ?? {}), series.lag_records, series.lag_seconds]) column?.shift();
-	}
 }
 
 /** Dead letters of the series and those that arrived since, the newest first. */

@@ -81,7 +81,7 @@ function strip(measure, measures, onCursor) {
 		padding: [4, 0, last ? 0 : 2, 0],
 		legend: { show: false },
 		cursor: { sync: { key: "rtp", setSeries: false }, y: false, drag: { x: false, y: false, setScale: false }, points: { size: 6, width: 0 } },
-		tzDate: (time) => new Date(time * 1000),
+		tzDate: (time) => globalThis.uPlot.tzDate(new Date(time * 1000), zone()),
 		scales: { x: { time: true, range: (plot) => plot.bounds ?? [0, 1] }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(measure.least ?? 1e-9, high ?? 0)] } },
 		axes: [last ? axis() : { show: false }, { show: false }],
 		series: [{}, last ? marked() : line(measure.hue)],
