@@ -133,6 +133,19 @@ test("a server that is away: its numbers stay, greyed, with since when", () =>
     assert.equal(await page.locator(".stale").count(), 0);
   }));
 
+test("what is not known is not called nothing", () =>
+  withPage({ state: "empty", now: NOW }, async ({ page, server }) => {
+    const unseen = Object.fromEntries(Object.keys(server.state.servers).map((name) => [name, { up: false, since: NOW }]));
+    server.patch({ servers: unseen, next: [], headline: { dead_letters: null, rows: null }, profiles: null, event_time: null });
+    await until(page, "#headline li:last-child .figure", "–");
+    assert.equal(await text(page, "#ingestion .strip.last .value"), "–");
+    for (const place of ["#ingestion .nothing", "#layers .verdict", "#profiles .nothing", "#event_time .nothing"]) assert.equal(await text(page, place), "");
+    server.patch({ servers: { batch_store: { up: true }, event_log: { up: true } }, headline: { dead_letters: 0 } });
+    await until(page, "#profiles .nothing", "No figures yet.");
+    assert.equal(await text(page, "#ingestion .nothing"), "No dead letters: no event has broken a rule.");
+    assert.equal(await text(page, "#ingestion .strip.last .value"), "0");
+  }));
+
 test("an event appears within two seconds", () =>
   withPage({}, async ({ page, server }) => {
     const next = letter(Date.now(), 99, { message: "expected a timestamp, got \"yesterday\"" });

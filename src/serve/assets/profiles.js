@@ -31,7 +31,7 @@ function render(state) {
 	const batch = new Map((profiles.aggregates ?? []).map((each) => [each.name, each]));
 	const live = new Map((profiles.live?.aggregates ?? []).map((each) => [each.name, each]));
 	const names = [...new Set([...batch.keys(), ...live.keys()])];
-	if (!names.length) return [nothing(state ? "No figures yet." : "\u00a0")];
+	if (!names.length) return [nothing("No figures yet.", "batch_store")];
 	const shown = names.map((name) => profile(name, batch.get(name), live.get(name)));
 	const order = (each) => (each.wide ? 1 : 0);
 	return [h("div", { class: "profiles" }, shown.sort((a, b) => order(a) - order(b)).map((each) => each.element))];
@@ -73,7 +73,7 @@ function profile(name, batch, live) {
 	const rows = rowsOf(kind, batch, live);
 	const title = words(name);
 	const wide = AS_COLUMNS.has(kind);
-	const chart = !rows.length ? nothing("No rows.") : wide ? overTime(title, rows) : ranking(title, rows, kind);
+	const chart = !rows.length ? nothing("No rows.", "batch_store") : wide ? overTime(title, rows) : ranking(title, rows, kind);
 	const side = (count, share) => (share === null ? [null, null] : [count, percent(share)]);
 	const line = (row) => [row.name, ...side(row.count, row.batch), ...side(row.liveCount, row.live)];
 	const table = numbers(`profile-${name}`, title, [title, "Batch", "Batch share", "Live", "Live share"], () => rows.map(line));
