@@ -19,7 +19,7 @@ use crate::serve::{Site, Views, listen, router};
 use crate::servers;
 use crate::verify::Class;
 
-/// Serve a page that shows the pipeline live, and the merged view of both stores as an API
+/// Serve a page that shows the pipeline live, and the merged view as an API
 ///
 /// The page shows ingestion, event times, both layers and whether they agree, and the stages. The API answers
 /// GET /api/v1/DATASET/KEY and /api/v1/DATASET?FIELD=VALUE like `rtp view`; /api/v1/openapi.json describes it. Nothing

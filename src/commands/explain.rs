@@ -10,7 +10,7 @@ use crate::explain::{Asked, Key, State, explain, table};
 use crate::run::files::Files;
 use crate::run::{Run, add, stdout};
 
-/// Tell what became of one record, from what the log, the stores and the files already keep
+/// Tell what became of one record, and show the evidence
 ///
 /// The first line says it in plain words: in both stores, waiting in the log, in the dead letters, rejected. The others
 /// are the evidence: each version in the log, with its offset and run; the rows of both stores, and whether they are

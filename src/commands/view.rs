@@ -20,7 +20,7 @@ const PAGE: usize = 1_000;
 /// Keys of a layer that are read at once in a listing that is printed to its end.
 const AHEAD: usize = 50_000;
 
-/// Print the newest row of each key, from the batch store and the real-time store together
+/// Print the newest row of each key, whichever of the two stores has it
 ///
 /// The batch store is complete up to the boundary, the newest event time of its last load. Its keys are listed, and
 /// those that the real-time store has with a later event time. Both stores are read for each key, and the newer row by

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 
 pub use self::key::Key;
 pub use self::model::{
-    Cell, Difference, Explained, InLog, Landed, LastVerdict, Letter, Outcome, Part, Partition,
-    Place, PossibleLoad, Rejected, Row, State, Time, Trouble, Version,
+    Cell, DayVersion, Difference, Explained, InLog, Landed, LastVerdict, Letter, Outcome, Part,
+    Partition, Place, PossibleLoad, Rejected, Row, State, Time, Trouble, Version,
 };
 pub use self::table::table;
 use crate::dataset::Dataset;
@@ -47,13 +47,15 @@ pub struct Asked<'a> {
 /// Asks everybody, without waiting for one that is down: what could not be found out is part of the answer.
 pub async fn explain(asked: &Asked<'_>) -> Explained {
     let mut troubles = Vec::new();
-    let (realtime, batch, ledger) = tokio::join!(
+    let (realtime, batch, history, ledger) = tokio::join!(
         stored::realtime(asked),
         stored::batch(asked),
+        stored::history(asked),
         stored::ledger(asked)
     );
     let realtime = known(realtime, Part::Realtime, &mut troubles);
     let batch = known(batch, Part::Batch, &mut troubles);
+    let history = known(history, Part::History, &mut troubles);
     let kept: stored::Kept = known(ledger, Part::Ledger, &mut troubles);
     let origin = realtime.as_ref().and_then(|row| row.origin);
     let versions = log::versions(asked, origin).await.map(Some);
@@ -80,6 +82,7 @@ pub async fn explain(asked: &Asked<'_>) -> Explained {
         differences: differences.unwrap_or_default(),
         realtime,
         batch,
+        history,
         loads: loads.unwrap_or_default(),
         log: in_log,
         dead_letters,

@@ -24,6 +24,8 @@ pub struct Explained {
     pub realtime: Option<Row>,
     /// The batch store's row.
     pub batch: Option<Row>,
+    /// Its versions of each day, the oldest first, if the dataset keeps a history.
+    pub history: Vec<DayVersion>,
     /// The loads that may have written the batch store's row.
     pub loads: Vec<PossibleLoad>,
     /// What the topic has of the record.
@@ -152,6 +154,18 @@ fn as_object<S: Serializer>(cells: &[Cell], serializer: S) -> Result<S::Ok, S::E
         }
     }
     object.end()
+}
+
+/// The newest version of a day.
+#[derive(Debug, Serialize)]
+pub struct DayVersion {
+    /// The UTC date of the event time.
+    pub as_of: Value<'static>,
+    /// The event time.
+    pub event_time: Option<Time>,
+    /// The columns.
+    #[serde(serialize_with = "as_object")]
+    pub values: Vec<Cell>,
 }
 
 /// A column in which both stores differ.
@@ -317,6 +331,8 @@ pub enum Part {
     Realtime,
     /// The batch store's row.
     Batch,
+    /// The batch store's versions of each day.
+    History,
     /// The loads and the verdicts.
     Ledger,
     /// The topic.
@@ -335,6 +351,7 @@ impl Part {
         match self {
             Part::Realtime => "the real-time store",
             Part::Batch => "the batch store",
+            Part::History => "the batch store's history",
             Part::Ledger => "the batch store's ledger",
             Part::Log => "the log",
             Part::DeadLetters => "the dead letters",

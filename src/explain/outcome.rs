@@ -170,6 +170,7 @@ mod tests {
             differences: Vec::new(),
             realtime: None,
             batch: None,
+            history: Vec::new(),
             loads: Vec::new(),
             log: None,
             dead_letters: Vec::new(),

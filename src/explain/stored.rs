@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 
 use super::Asked;
-use super::model::{Cell, Difference, Landed, LastVerdict, Place, PossibleLoad, Row, Time};
+use super::model::{
+    Cell, DayVersion, Difference, Landed, LastVerdict, Place, PossibleLoad, Row, Time,
+};
 use crate::dataset::{Dataset, Nulls};
 use crate::error::Result;
 use crate::ports::ledger::{LoadRecord, Verdict};
@@ -43,20 +45,71 @@ impl Visitor for First<'_> {
     fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
         self.rows += 1;
         if self.rows == 1 {
-            let fields = self.dataset.fields.iter().enumerate();
-            let cell = |(i, field): (usize, &crate::dataset::Field)| Cell {
-                name: field.name.clone(),
-                value: row.values[i].owned(),
-                foreign: row
-                    .foreign
-                    .iter()
-                    .find(|foreign| foreign.field == i)
-                    .map(|foreign| foreign.found.clone()),
-            };
-            self.cells = fields.map(cell).collect();
+            self.cells = cells(self.dataset, &row);
         }
         ControlFlow::Continue(())
     }
+}
+
+fn cells(dataset: &Dataset, row: &StoredRow<'_>) -> Vec<Cell> {
+    let foreign = |i: usize| row.foreign.iter().find(|foreign| foreign.field == i);
+    let fields = dataset.fields.iter().enumerate();
+    fields
+        .map(|(i, field)| Cell {
+            name: field.name.clone(),
+            value: row.values[i].owned(),
+            foreign: foreign(i).map(|foreign| foreign.found.clone()),
+        })
+        .collect()
+}
+
+fn event_time(dataset: &Dataset, cells: &[Cell]) -> Option<i64> {
+    match cells[dataset.event.time].value {
+        Value::Timestamp(time) => Some(time),
+        _ => None,
+    }
+}
+
+/// The last versions of the days.
+struct Days<'a> {
+    history: &'a Dataset,
+    found: Vec<DayVersion>,
+}
+
+impl Visitor for Days<'_> {
+    fn wants(&mut self, _: &Value<'_>) -> bool {
+        true
+    }
+
+    fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
+        let mut values = cells(self.history, &row);
+        let event_time = event_time(self.history, &values).map(Time);
+        // The date is the last field of a history.
+        let as_of = values.pop().map_or(Value::Null, |cell| cell.value);
+        self.found.push(DayVersion {
+            as_of,
+            event_time,
+            values,
+        });
+        ControlFlow::Continue(())
+    }
+}
+
+/// The batch store's versions of each day, if the dataset keeps a history.
+pub(super) async fn history(asked: &Asked<'_>) -> Result<Vec<DayVersion>> {
+    let Some(history) = asked.dataset.history() else {
+        return Ok(Vec::new());
+    };
+    let mut table = asked.batch.table(&history).await?;
+    let mut days = Days {
+        history: &history,
+        found: Vec::new(),
+    };
+    let keys = std::slice::from_ref(&asked.key.value);
+    table.read(keys, &mut days).await?;
+    let mut found = days.found;
+    found.sort_by_key(|day| day.as_of.to_string());
+    Ok(found)
 }
 
 async fn row(
@@ -65,21 +118,18 @@ async fn row(
     store: String,
     name: &str,
 ) -> Result<Option<Row>> {
-    let keys = [asked.key.value.clone()];
+    let keys = std::slice::from_ref(&asked.key.value);
     let mut first = First {
         dataset: asked.dataset,
         cells: Vec::new(),
         rows: 0,
     };
-    table.read(&keys, &mut first).await?;
+    table.read(keys, &mut first).await?;
     if first.rows == 0 {
         return Ok(None);
     }
-    let kept = table.provenance(&keys).await?.into_iter().next();
-    let event_time = match first.cells[asked.dataset.event.time].value {
-        Value::Timestamp(time) => Some(time),
-        _ => None,
-    };
+    let kept = table.provenance(keys).await?.into_iter().next();
+    let event_time = event_time(asked.dataset, &first.cells);
     let origin = kept.as_ref().and_then(|kept| kept.origin);
     Ok(Some(Row {
         store,

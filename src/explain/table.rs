@@ -73,6 +73,11 @@ impl Lines {
             let text = format!("{}: real-time {realtime}, batch {batch}", differs.column);
             self.add("differs", &text);
         }
+        for day in &found.history {
+            let time = day.event_time.map(|time| format!(", event time {time}"));
+            let text = format!("as of {}{}", day.as_of, time.unwrap_or_default());
+            self.add("history", &text);
+        }
         for load in &found.loads {
             let (run, at, mode) = (&load.run_id, load.loaded_at, &load.mode);
             let text = format!(

@@ -82,6 +82,10 @@ fn a_record_in_both_stores_is_told_with_its_whole_life() {
         assert_eq!(row["values"]["first_name"], "Zoë");
         assert_eq!(row["event_time"], "2026-11-01T00:00:00.000Z");
     }
+    let days = answer["history"].as_array().unwrap();
+    let dates: Vec<&Value> = days.iter().map(|day| &day["as_of"]).collect();
+    assert_eq!(dates, ["2026-11-01"]);
+    assert_eq!(days[0]["values"], batch["values"]);
     let landed = &answer["landing"][0];
     assert_eq!(landed["line"], 8);
     let run_id = place.query(".rtp/batch.db", "SELECT run_id FROM rtp_loads");
@@ -97,7 +101,7 @@ fn a_record_in_both_stores_is_told_with_its_whole_life() {
     let ran = explain(&place, 7, &[]);
     let (first, rest) = lines(&ran);
     assert_eq!(first, "in both stores, with the same values");
-    for part in ["real-time", "batch", "load", "log", "landing"] {
+    for part in ["real-time", "batch", "history", "load", "log", "landing"] {
         let is_there = rest.lines().any(|line| line.starts_with(part));
         assert!(is_there, "no {part}: {rest}");
     }

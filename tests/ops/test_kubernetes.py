@@ -204,7 +204,7 @@ def test_commands_of_rtp_parse(documents):
         if "command" not in container:
             parse_command(container["args"])
             ran.add(container["args"][0])
-    assert {"init", "stream", "heartbeat", "verify", "aggregate"} <= ran
+    assert {"init", "stream", "heartbeat", "dashboard", "verify", "aggregate"} <= ran
 
 
 def test_variables_are_ones_that_something_reads(documents, variables):
@@ -264,7 +264,7 @@ def test_network_policies_let_out_what_the_addresses_need(documents):
 
 
 def test_prometheus_may_come_in_where_the_metrics_are(documents):
-    for name in ("stream", "heartbeat"):
+    for name in ("stream", "heartbeat", "dashboard"):
         template = dict(pods(documents))[name]
         [container] = template["spec"]["containers"]
         port = int(environment_of(container, documents)["RTP_METRICS_LISTEN"].rpartition(":")[2])
@@ -297,7 +297,7 @@ def test_images_are_pinned(documents):
 
 def test_a_stop_has_time_to_drain(documents):
     # SIGTERM drains within 10 s, as documented and as tested in tests/servers.
-    for name in ("stream", "heartbeat"):
+    for name in ("stream", "heartbeat", "dashboard"):
         assert dict(pods(documents))[name]["spec"]["terminationGracePeriodSeconds"] >= 30
 
 

@@ -301,7 +301,7 @@ def test_systemd_notices_a_misspelt_setting(installed):
     assert "RestartSecs" in run("systemd-analyze", "verify", "--recursive-errors=no", path, check=False).stderr
 
 
-@pytest.mark.parametrize("name", ["rtp-stream", "rtp-heartbeat", "rtp-day"])
+@pytest.mark.parametrize("name", ["rtp-stream", "rtp-heartbeat", "rtp-dashboard", "rtp-day"])
 def test_services_are_hardened(installed, name):
     run("systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", installed / f"{name}.service")
 
@@ -314,7 +314,7 @@ def test_the_timer_is_of_the_service_and_at_a_time():
 def test_restarts_are_for_what_a_restart_can_mend():
     assert unit("rtp-stream.service")["RestartPreventExitStatus"] == ["2 3 5"]
     assert unit("rtp-day.service")["RestartPreventExitStatus"] == ["1 2 3 5 70"]
-    for name in ("rtp-stream", "rtp-heartbeat", "rtp-day"):
+    for name in ("rtp-stream", "rtp-heartbeat", "rtp-dashboard", "rtp-day"):
         settings = unit(f"{name}.service")
         assert settings["Restart"] == ["on-failure"]
         # The credential's name, its path and the variable must match.
@@ -324,7 +324,7 @@ def test_restarts_are_for_what_a_restart_can_mend():
 
 
 def test_commands_of_the_services_parse():
-    for name in ("rtp-stream", "rtp-heartbeat"):
+    for name in ("rtp-stream", "rtp-heartbeat", "rtp-dashboard"):
         program, *arguments = shlex.split(unit(f"{name}.service")["ExecStart"][0])
         assert program == "/usr/local/bin/rtp"
         parse_command(arguments)
@@ -351,7 +351,7 @@ def test_the_days_service_does_the_days_work(machine):
     assert machine.rows("batch", "batch_users") == 1000
 
 
-@pytest.mark.parametrize("name", ["rtp-stream", "rtp-heartbeat"])
+@pytest.mark.parametrize("name", ["rtp-stream", "rtp-heartbeat", "rtp-dashboard"])
 def test_services_run_until_they_are_told_to_stop(machine, name):
     assert cron(machine, 0).returncode == 0
     port = closed_port()

@@ -182,7 +182,7 @@ fn place(server: &Server, keyspace: &str) -> Place {
 fn rtp(place: &Place, server: &Server, args: &[&str], input: &[u8]) -> Ran {
     let mut all = args.to_vec();
     all.extend(["--dataset", "users.toml"]);
-    if ["init", "stream", "verify", "heartbeat"].contains(&args[0]) {
+    if ["init", "stream", "verify", "explain", "heartbeat"].contains(&args[0]) {
         all.extend(["--realtime-store", server.address("RTP_REALTIME_STORE")]);
     }
     place.rtp(&all, input)
@@ -231,6 +231,88 @@ async fn twenty_thousand_users_are_equal_in_both_stores() {
     let session = session(cassandra).await;
     assert_eq!(count(&session, "equal.users").await, 20_000);
     assert_eq!(count(&session, "equal.users_by_hour").await, 20_000);
+}
+
+/// The real-time row of a user, and the state that `explain` tells.
+fn explained(place: &Place, server: &Server, n: u64) -> (serde_json::Value, String) {
+    let key = format!("00000000-0000-4000-8000-{n:012}");
+    let ran = rtp(place, server, &["explain", &key, "--format", "json"], b"");
+    assert_eq!(ran.status, 0, "{}{}", ran.stdout, ran.stderr);
+    let answer: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let version = answer["log"]["versions"].as_array().unwrap().last();
+    let (origin, version) = (&answer["realtime"]["origin"], version.unwrap());
+    for part in ["partition", "offset"] {
+        assert_eq!(origin[part], version[part], "{answer}");
+    }
+    let state = answer["outcome"]["state"].as_str().unwrap().to_string();
+    (answer["realtime"].clone(), state)
+}
+
+fn through_both(place: &Place, server: &Server, event: &str) {
+    for (args, input) in [
+        (&["produce"][..], event),
+        (&["stream", "--until-end"], ""),
+        (&["load-batch"], event),
+    ] {
+        let ran = rtp(place, server, args, input.as_bytes());
+        assert_eq!(ran.status, 0, "{args:?}: {}", ran.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_explained_by_its_origin_and_the_timestamps_of_its_columns() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    let place = place(cassandra, "explained");
+    through_both(&place, cassandra, &user(1, 0, "a@example.com"));
+    let (row, state) = explained(&place, cassandra, 1);
+    assert_eq!((&*state, &row["is_as_written"]), ("equal", &true.into()));
+    let written = row["write_timestamps"].as_array().unwrap();
+    assert_eq!(written[0], written[1], "{row}");
+    let session = session(cassandra).await;
+    let key = "00000000-0000-4000-8000-000000000001";
+    let change = format!("UPDATE explained.users SET email = 'x' WHERE id = {key}");
+    session.query_unpaged(change, ()).await.unwrap();
+    let (row, state) = explained(&place, cassandra, 1);
+    assert_eq!(
+        (&*state, &row["is_as_written"]),
+        ("different", &false.into())
+    );
+    let written = row["write_timestamps"].as_array().unwrap();
+    assert!(written[0].as_i64() < written[1].as_i64(), "{row}");
+}
+
+/// With a `ttl` as well, which changes nothing about the timestamps.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_an_event_leaves_alone_have_older_timestamps() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    let place = place(cassandra, "left_alone");
+    let dataset = std::fs::read_to_string(place.path("users.toml")).unwrap();
+    let dataset = dataset
+        .replace("name = \"users\"", "name = \"users\"\nnull = \"unset\"")
+        .replace(
+            "keyspace = \"left_alone\"",
+            "keyspace = \"left_alone_2\"\nttl = \"7d\"",
+        );
+    place.write("users.toml", dataset);
+    let made = rtp(&place, cassandra, &["init"], b"");
+    assert_eq!(made.status, 0, "{}", made.stderr);
+    through_both(&place, cassandra, &user(1, 0, "a@example.com"));
+    let newer = r#"{"id":"00000000-0000-4000-8000-000000000001","first_name":"Zoë","fetched_at":"2026-11-01T00:01:00Z"}"#;
+    through_both(&place, cassandra, newer);
+    let (row, state) = explained(&place, cassandra, 1);
+    assert_eq!(row["values"]["email"], "a@example.com");
+    // The batch store has a null there, which counts as equal with this setting.
+    assert_eq!(
+        (&*state, &row["is_as_written"]),
+        ("equal", &serde_json::Value::Null)
+    );
+    let written = row["write_timestamps"].as_array().unwrap();
+    let age = written[1].as_i64().unwrap() / 1_000_000 - written[0].as_i64().unwrap() / 1_000_000;
+    assert_eq!(age, 60, "{row}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use crate::ports::conformance::{
 use crate::ports::event_log::{
     FIRST_EVENT_WAIT, Limits, Offsets, Position, Span, Topic, partition_of,
 };
-use crate::ports::monitor::{LogMonitor, StoreMonitor, Why, probe_topic};
+use crate::ports::monitor::{LogMonitor, RowCount, StoreMonitor, Why, probe_topic};
 use crate::record::event::{Event, EventBatch, Mark};
 use crate::time::now_ms;
 
@@ -280,6 +280,7 @@ pub mod store {
         dyn Harness;
         a_probe_leaves_the_table_alone,
         the_last_write_is_that_of_the_datasets_rows,
+        few_rows_are_counted_exactly,
         a_missing_table_is_an_error,
     }
 
@@ -327,6 +328,25 @@ pub mod store {
         fine("probing", monitor.probe("writer", "b").await)?;
         let still = fine("asking for the last write", monitor.last_write().await)?;
         equal("last write after a probe", still, last)
+    }
+
+    async fn few_rows_are_counted_exactly(harness: &dyn Harness) -> Verdict {
+        let dataset = dataset("id")?;
+        fine("creating tables", harness.create(&dataset).await)?;
+        let mut monitor = open(harness, &dataset).await?;
+        fine("probing", monitor.probe("writer", "a").await)?;
+        // 5,000 keys, most of whose columns are null; some of them twice.
+        let none = fine("counting", monitor.rows().await)?;
+        let counted = |count| Some(RowCount { count, exact: true });
+        equal("rows of an empty table", none, counted(0))?;
+        for (keys, count) in [(0..4_000, 4_000), (3_000..5_000, 5_000)] {
+            let events: Vec<String> = keys.map(|id| event(id, 0, "a")).collect();
+            let written = harness.write(&dataset, &rows(&dataset, &events)?).await;
+            fine("writing", written)?;
+            let rows = fine("counting", monitor.rows().await)?;
+            equal("rows", rows, counted(count))?;
+        }
+        Ok(())
     }
 
     async fn a_missing_table_is_an_error(harness: &dyn Harness) -> Verdict {

@@ -12,6 +12,7 @@ mod outside;
 mod producer;
 mod properties;
 mod queue;
+mod reading;
 mod server;
 mod settings;
 mod topics;

@@ -12,7 +12,7 @@ use rtp::ports::conformance::event_log::Harness as EventLog;
 use rtp::ports::conformance::monitor::{log, store};
 use rtp::ports::conformance::table_reader::Harness as TableHarness;
 use rtp::ports::event_log::{Consumer, Offsets, Producer, Topic};
-use rtp::ports::monitor::{Lag, LogMonitor, OutOfRange, StoreMonitor, probe_topic};
+use rtp::ports::monitor::{Lag, LogMonitor, OutOfRange, RowCount, StoreMonitor, probe_topic};
 use rtp::ports::table_reader::TableReader;
 use rtp::record::event::{Event, EventBatch};
 use rtp::record::row::Rows;
@@ -215,6 +215,7 @@ enum StoreBreak {
     NeverTellsOfAWrite,
     TellsOfProbes,
     TellsOfOtherDatasets,
+    CountsOneMore,
     TakesWhatIsMissing,
 }
 
@@ -235,6 +236,7 @@ const STORE_BREAKERS: &[(StoreBreak, &str)] = &[
         StoreBreak::TellsOfOtherDatasets,
         "the_last_write_is_that_of_the_datasets_rows",
     ),
+    (StoreBreak::CountsOneMore, "few_rows_are_counted_exactly"),
     (
         StoreBreak::TakesWhatIsMissing,
         "a_missing_table_is_an_error",
@@ -324,6 +326,15 @@ impl StoreMonitor for BrokenStoreMonitor {
             }
             _ => self.inner.probe(writer, id).await,
         }
+    }
+
+    async fn rows(&mut self) -> Result<Option<RowCount>> {
+        let counted = self.inner.rows().await?;
+        let more = u64::from(self.broken == StoreBreak::CountsOneMore);
+        Ok(counted.map(|counted| RowCount {
+            count: counted.count + more,
+            ..counted
+        }))
     }
 
     async fn last_write(&mut self) -> Result<Option<i64>> {
