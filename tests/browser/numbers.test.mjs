@@ -104,6 +104,17 @@ test("profiles: shares of the batch layer and of the live events, in the right o
     await until(page, "#profile-gender-numbers tbody tr", "female 506 100 51 % 93 978 52 %");
   }));
 
+test("profiles: shares are of all rows, not of the values that were sent; hours without rows are there", () =>
+  withPage({ now: NOW }, async ({ page, server }) => {
+    const values = Array.from({ length: 10 }, (_, index) => [`N${index}`, 10]);
+    const aggregates = [{ name: "nationality", kind: "value", total: 1_000, values }, { name: "by_hour", kind: "hour", values: [["07", 5]] }];
+    server.patch({ profiles: { aggregates, live: null } });
+    await until(page, "#profiles figure:nth-child(1) li:last-child", "4 others 94 %");
+    assert.equal(await text(page, "#profiles figure:nth-child(1) li"), "N0 1.0 %");
+    assert.equal(await page.locator("#profiles figure:nth-child(2) .plot i").count(), 24);
+    assert.deepEqual(await texts(page, "#profiles > header .legend"), ["batch, 2026-11-27"]);
+  }));
+
 test("pipeline: stages, servers, heartbeat", () =>
   withPage({ state: "away", now: NOW }, async ({ page }) => {
     assert.deepEqual(await texts(page, "#pipeline .stage"), [
