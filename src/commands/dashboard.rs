@@ -58,7 +58,8 @@ impl Args {
             files.read("--token-file", path);
         }
         self.servers.log.read_by(&mut files);
-        files.write("--history", &self.history);
+        // It is a database of its own: the next run goes on with it, and nothing in it is overwritten.
+        files.read("--history", &self.history);
         files
     }
 

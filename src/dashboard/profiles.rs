@@ -10,6 +10,9 @@ use crate::ports::aggregates::{Aggregates, Figure};
 /// Values of a dimension that are shown, the most frequent ones.
 const MOST: usize = 60;
 
+/// The same for a dimension whose values are drawn along an axis, where one left out would look like one without rows.
+const MOST_IN_A_ROW: usize = 2_000;
+
 /// The figures of a day.
 #[derive(Clone, Debug)]
 pub(crate) struct Profiles {
@@ -30,10 +33,12 @@ impl Profiles {
         };
         let figures = figures.read(day).await?;
         let shown = dataset.aggregates.iter().map(|aggregate| {
+            let (values, total) = values(&figures, &aggregate.name, most(aggregate.by));
             json!({
                 "name": aggregate.name,
                 "kind": kind(aggregate.by),
-                "values": values(&figures, &aggregate.name),
+                "total": total,
+                "values": values,
             })
         });
         Ok(Some(Profiles {
@@ -49,14 +54,22 @@ impl Profiles {
     }
 }
 
-/// The most frequent values of a dimension, in the order of the values.
-fn values(figures: &[Figure], name: &str) -> Vec<(Option<String>, u64)> {
+/// The most frequent values of a dimension, in the order of the values, and the number of rows with any value.
+fn values(figures: &[Figure], name: &str, most: usize) -> (Vec<(Option<String>, u64)>, u64) {
     let of_name = figures.iter().filter(|figure| figure.aggregate == name);
     let mut values: Vec<_> = of_name.map(|f| (f.value.clone(), f.count)).collect();
+    let total = values.iter().map(|(_, count)| count).sum();
     values.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    values.truncate(MOST);
+    values.truncate(most);
     values.sort();
-    values
+    (values, total)
+}
+
+fn most(by: By) -> usize {
+    match by {
+        By::Value | By::Domain => MOST,
+        By::Band { .. } | By::Month | By::Hour | By::Lateness => MOST_IN_A_ROW,
+    }
 }
 
 fn kind(by: By) -> &'static str {
@@ -85,9 +98,15 @@ mod tests {
         };
         let mut figures = vec![figure("a", None, 1_000), figure("b", Some(7), 7)];
         figures.extend((0..100).map(|n| figure("a", Some(n), n as u64)));
-        let shown = values(&figures, "a");
+        let (shown, total) = values(&figures, "a", most(By::Value));
         assert_eq!((shown.len(), &shown[0]), (MOST, &(None, 1_000)));
-        assert_eq!(shown[1], (Some("041".into()), 41));
-        assert_eq!(values(&figures, "b"), [(Some("007".into()), 7)]);
+        assert_eq!(
+            (&shown[1], total),
+            (&(Some("041".into()), 41), 1_000 + 4_950)
+        );
+        let all = values(&figures, "a", most(By::Month)).0;
+        assert_eq!(all.len(), 101, "none is left out along an axis");
+        let other = values(&figures, "b", most(By::Value));
+        assert_eq!(other, (vec![(Some("007".into()), 7)], 7));
     }
 }

@@ -104,6 +104,17 @@ test("profiles: shares of the batch layer and of the live events, in the right o
     await until(page, "#profile-gender-numbers tbody tr", "female 506 100 51 % 93 978 52 %");
   }));
 
+test("profiles: shares are of all rows, not of the values that were sent; hours without rows are there", () =>
+  withPage({ now: NOW }, async ({ page, server }) => {
+    const values = Array.from({ length: 10 }, (_, index) => [`N${index}`, 10]);
+    const aggregates = [{ name: "nationality", kind: "value", total: 1_000, values }, { name: "by_hour", kind: "hour", values: [["07", 5]] }];
+    server.patch({ profiles: { aggregates, live: null } });
+    await until(page, "#profiles figure:nth-child(1) li:last-child", "4 others 94 %");
+    assert.equal(await text(page, "#profiles figure:nth-child(1) li"), "N0 1.0 %");
+    assert.equal(await page.locator("#profiles figure:nth-child(2) .plot i").count(), 24);
+    assert.deepEqual(await texts(page, "#profiles > header .legend"), ["batch, 2026-11-27"]);
+  }));
+
 test("pipeline: stages, servers, heartbeat", () =>
   withPage({ state: "away", now: NOW }, async ({ page }) => {
     assert.deepEqual(await texts(page, "#pipeline .stage"), [
@@ -131,6 +142,19 @@ test("a server that is away: its numbers stay, greyed, with since when", () =>
     server.patch({ servers: { realtime_store: { up: true, since: NOW, message: null } }, sentence: { level: "ok", text: "Both layers agree." } });
     await until(page, "#words", "Both layers agree.");
     assert.equal(await page.locator(".stale").count(), 0);
+  }));
+
+test("what is not known is not called nothing", () =>
+  withPage({ state: "empty", now: NOW }, async ({ page, server }) => {
+    const unseen = Object.fromEntries(Object.keys(server.state.servers).map((name) => [name, { up: false, since: NOW }]));
+    server.patch({ servers: unseen, next: [], headline: { dead_letters: null, rows: null }, profiles: null, event_time: null });
+    await until(page, "#headline li:last-child .figure", "–");
+    assert.equal(await text(page, "#ingestion .strip.last .value"), "–");
+    for (const place of ["#ingestion .nothing", "#layers .verdict", "#profiles .nothing", "#event_time .nothing"]) assert.equal(await text(page, place), "");
+    server.patch({ servers: { batch_store: { up: true }, event_log: { up: true } }, headline: { dead_letters: 0 } });
+    await until(page, "#profiles .nothing", "No figures yet.");
+    assert.equal(await text(page, "#ingestion .nothing"), "No dead letters: no event has broken a rule.");
+    assert.equal(await text(page, "#ingestion .strip.last .value"), "0");
   }));
 
 test("an event appears within two seconds", () =>

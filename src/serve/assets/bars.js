@@ -55,8 +55,8 @@ export function shares({ label, rows }) {
 
 const title = (row) =>
 	[
-		row.batch === null ? null : `${row.name}: ${exact(row.count)} (${percent(row.batch)})`,
-		row.live === null ? null : `live: ${exact(row.liveCount)} (${percent(row.live)})`,
+		row.batch === null || row.rest ? null : `${row.name}: ${exact(row.count)} (${percent(row.batch)})`,
+		row.live === null || row.rest ? null : `live: ${exact(row.liveCount)} (${percent(row.live)})`,
 	]
 		.filter(Boolean)
 		.join("; ");

@@ -30,7 +30,7 @@ function figure(name, note, chart, table) {
 
 function times(data, advice) {
 	const histogram = data?.histogram;
-	if (!usable(histogram)) return figure("When events happened", "", advice ?? waiting(data), null);
+	if (!usable(histogram)) return figure("When events happened", "", advice ?? waiting(), null);
 	const { edges, counts } = histogram;
 	const total = sum(counts);
 	const long = edges.at(-1) - edges[0] > 2 * 86_400_000;
@@ -47,7 +47,7 @@ function times(data, advice) {
 function lateness(data) {
 	const histogram = data?.lateness;
 	const name = "Lateness: arrival minus event time";
-	if (!usable(histogram)) return figure(name, "", waiting(data), null);
+	if (!usable(histogram)) return figure(name, "", waiting(), null);
 	const { edges, counts } = trimmed(histogram);
 	const span = (index) => {
 		const [from, to] = [edges[index], edges[index + 1]];
@@ -65,4 +65,4 @@ function lateness(data) {
 	return figure(name, `half within ${duration(data.lateness.p50)}`, columns({ hue: "stream", label, bars, marks, ticks }), numbers("lateness", "Lateness", ["Lateness", "Events"], rows));
 }
 
-const waiting = (data) => h("div", { class: "columns waiting" }, nothing(data?.since ? `No event since ${moment(data.since, zone())}.` : "\u00a0"));
+const waiting = () => h("div", { class: "columns waiting" }, nothing("No event yet.", "event_log"));

@@ -9,13 +9,13 @@ import { build } from "./strips.js";
 
 const rate = (value) => (typeof value === "number" ? `${short(value)}\u202f/s` : DASH);
 const MEASURES = [
-	{ name: "fetch", text: "fetch", hue: "fetch", how: rate, live: (it) => it.rates?.fetch, of: (it) => it.rates?.fetch },
-	{ name: "produce", text: "produce", hue: "produce", how: rate, live: (it) => it.rates?.produce, of: (it) => it.rates?.produce },
-	{ name: "stream", text: "stream", hue: "stream", how: rate, live: (it) => it.rates?.stream, of: (it) => it.rates?.stream },
-	{ name: "load", text: "load", hue: "load", how: rate, live: (it) => it.rates?.load, of: (it) => it.rates?.load },
-	{ name: "lag_records", text: "lag, records", hue: "lag", how: short, live: (it) => it.lag?.records, of: (it) => it.lag_records },
-	{ name: "lag_seconds", text: "lag, time", hue: "lag", how: duration, live: (it) => it.lag?.seconds, of: (it) => it.lag_seconds },
-	{ name: "dead_letters", text: "dead letters", hue: "dead" },
+	...["fetch", "produce", "stream", "load"].map((name) => {
+		const of = (it) => it.rates?.[name];
+		return { text: name, hue: name, how: rate, live: of, of };
+	}),
+	{ text: "lag, records", hue: "lag", how: short, live: (it) => it.lag?.records, of: (it) => it.lag_records },
+	{ text: "lag, time", hue: "lag", how: duration, live: (it) => it.lag?.seconds, of: (it) => it.lag_seconds },
+	{ text: "dead letters", hue: "dead" },
 ];
 const LISTED = 3;
 
@@ -37,7 +37,7 @@ function render(state) {
 	const letters = deadLetters();
 	draw(letters, state?.ingestion ?? {});
 	label(state?.ingestion ?? {});
-	return [keep, emptyState("ingestion") ?? letterList(letters, state), table()];
+	return [keep, emptyState("ingestion") ?? letterList(letters), table()];
 }
 
 /** The range on the axis, in seconds; of "all", from the first time that is known. */
@@ -61,7 +61,7 @@ function draw(letters, ingestion) {
 	MEASURES.forEach((measure, index) => (strips.rows[index].hidden = model.state !== null && never(measure, index)));
 	const inside = letters.filter((letter) => letter.at / 1000 >= from).length;
 	strips.notes[MEASURES.length - 1].textContent = inside ? "in this range" : "";
-	strips.values[MEASURES.length - 1].textContent = exact(inside);
+	strips.values[MEASURES.length - 1].textContent = inside || exact(model.state?.headline?.dead_letters && inside);
 }
 
 /** The numbers beside the strips: at the cursor, or now. */
@@ -94,8 +94,8 @@ function reason({ field, rule, message }) {
 }
 const place = ({ partition, offset }) => (partition == null ? "" : `partition ${partition}, `) + `offset ${exact(offset)}`;
 
-function letterList(letters, state) {
-	if (!letters.length) return nothing(state ? "No dead letters: no event has broken a rule." : "\u00a0");
+function letterList(letters) {
+	if (!letters.length) return nothing("No dead letters: no event has broken a rule.", "event_log");
 	return h(
 		"ol",
 		{ class: "letters", "aria-label": "The latest dead letters" },

@@ -13,7 +13,7 @@ const SAMPLES = 4;
 function render(state) {
 	const layers = state?.layers ?? {};
 	const advice = emptyState("layers");
-	const compared = advice && !layers.verdict ? [] : [verdict(layers, state), trend(layers)];
+	const compared = advice && !layers.verdict ? [] : [verdict(layers), trend(layers)];
 	return [sides(layers), advice, compared, tables(layers)];
 }
 
@@ -42,9 +42,9 @@ const loaded = (load) => [h("span", { title: `run ${load.run_id}` }, `${load.mod
 const estimate = (layer) => (layer?.exact === false ? "An estimate: an exact count would cost a scan" : null);
 const total = (verdict) => Object.values(verdict?.classes ?? {}).reduce((sum, number) => sum + number, 0);
 
-function verdict(layers, state) {
+function verdict(layers) {
 	const last = layers.verdict;
-	if (!last) return h("div", { class: "verdict" }, nothing(state ? "No verdict yet: rtp verify compares the two." : "\u00a0"));
+	if (!last) return h("div", { class: "verdict" }, nothing("No verdict yet: rtp verify compares the two.", "batch_store"));
 	const differ = total(last);
 	const text = last.agrees ? (differ ? `Both layers agree; ${plural(differ, "key")} on the way` : "Both layers agree") : differences(last, layers.classes ?? []);
 	const [left, right] = last.rows ?? [];

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { ago, exact, moment, since, DASH } from "./format.js";
-import { advice, away, now, zone } from "./model.js";
+import { advice, away, model, now, zone } from "./model.js";
 
 const ICONS = {
 	ok: "M3.5 8.5l3 3 6-7",
@@ -60,7 +60,8 @@ export function emptyState(panel) {
 
 const sentence = (text) => `${String(text ?? "").replace(/^./u, (first) => first.toUpperCase())}.`.replace(/([.!?])\.$/, "$1");
 
-export const nothing = (text) => h("p", { class: "nothing" }, text);
+/** Says that there is nothing, if the server that would have it answers. */
+export const nothing = (text, server) => h("p", { class: "nothing" }, model.state?.servers?.[server]?.up ? text : "\u00a0");
 
 /** A line for each server of the panel that does not answer. */
 export function awayNotes(names) {

@@ -64,7 +64,7 @@ function heartbeat(state) {
 		h("h3", {}, "Heartbeat"),
 		checks.length
 			? h("ul", { class: "list" }, checks.map(one))
-			: nothing(state ? "No check yet: rtp heartbeat --once runs one." : "\u00a0"),
+			: nothing("No check yet: rtp heartbeat --once runs one.", "event_log"),
 	);
 }
 

@@ -31,13 +31,13 @@ function render(state) {
 	const batch = new Map((profiles.aggregates ?? []).map((each) => [each.name, each]));
 	const live = new Map((profiles.live?.aggregates ?? []).map((each) => [each.name, each]));
 	const names = [...new Set([...batch.keys(), ...live.keys()])];
-	if (!names.length) return [nothing(state ? "No figures yet." : "\u00a0")];
+	if (!names.length) return [nothing("No figures yet.", "batch_store")];
 	const shown = names.map((name) => profile(name, batch.get(name), live.get(name)));
 	const order = (each) => (each.wide ? 1 : 0);
 	return [h("div", { class: "profiles" }, shown.sort((a, b) => order(a) - order(b)).map((each) => each.element))];
 }
 
-const sum = (aggregate) => (aggregate?.values ?? []).reduce((total, [, count]) => total + count, 0);
+const sum = (aggregate) => aggregate?.total ?? (aggregate?.values ?? []).reduce((total, [, count]) => total + count, 0);
 const counts = (aggregate) => new Map((aggregate?.values ?? []).map(([text, count]) => [text, count]));
 
 /** All values of both, with their counts and shares; a side without figures has no share. */
@@ -73,7 +73,7 @@ function profile(name, batch, live) {
 	const rows = rowsOf(kind, batch, live);
 	const title = words(name);
 	const wide = AS_COLUMNS.has(kind);
-	const chart = !rows.length ? nothing("No rows.") : wide ? overTime(title, rows) : ranking(title, rows, kind);
+	const chart = !rows.length ? nothing("No rows.", "batch_store") : wide ? overTime(title, rows) : ranking(title, rows, kind);
 	const side = (count, share) => (share === null ? [null, null] : [count, percent(share)]);
 	const line = (row) => [row.name, ...side(row.count, row.batch), ...side(row.liveCount, row.live)];
 	const table = numbers(`profile-${name}`, title, [title, "Batch", "Batch share", "Live", "Live share"], () => rows.map(line));
@@ -86,8 +86,9 @@ const distinct = (rows, kind) => (kind === "band" || AS_COLUMNS.has(kind) ? "" :
 function ranking(title, rows, kind) {
 	const listed = kind === "band" || rows.length <= LISTED + 1 ? rows.slice(0, 12) : rows.slice(0, LISTED);
 	const rest = rows.slice(listed.length);
-	const add = (name) => (rest.some((row) => row[name] !== null) ? rest.reduce((total, row) => total + row[name], 0) : null);
-	const others = rest.length ? [{ name: `${exact(rest.length)} others`, known: false, rest: true, count: add("count"), liveCount: add("liveCount"), batch: add("batch"), live: add("live") }] : [];
+	// Not all of them may have been sent.
+	const left = (side) => (rows[0]?.[side] == null ? null : Math.max(0, 1 - listed.reduce((share, row) => share + row[side], 0)));
+	const others = rest.length ? [{ name: `${exact(rest.length)} others`, rest: true, batch: left("batch"), live: left("live") }] : [];
 	return shares({ label: title, rows: [...listed, ...others] });
 }
 

@@ -15,7 +15,7 @@ function colour(name, strength = "100%") {
 const probe = h("span", { hidden: true, "aria-hidden": "true" });
 document.body.append(probe);
 
-/** Builds the strips into `place`. `measures`: [{name, hue, text}]; the last is that of the marks. `onCursor(index)` gets
+/** Builds the strips into `place`. `measures`: [{hue, text}]; the last is that of the marks. `onCursor(index)` gets
  * null when the cursor leaves. */
 export function build(place, measures, onCursor) {
 	const strips = measures.map((measure) => strip(measure, measures, onCursor));
@@ -82,7 +82,7 @@ function strip(measure, measures, onCursor) {
 		legend: { show: false },
 		cursor: { sync: { key: "rtp", setSeries: false }, y: false, drag: { x: false, y: false, setScale: false }, points: { size: 6, width: 0 } },
 		tzDate: (time) => globalThis.uPlot.tzDate(new Date(time * 1000), zone()),
-		scales: { x: { time: true, range: (plot) => plot.bounds ?? [0, 1] }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(measure.least ?? 1e-9, high ?? 0)] } },
+		scales: { x: { time: true, range: (plot) => plot.bounds ?? [0, 1] }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(1e-9, high ?? 0)] } },
 		axes: [last ? axis() : { show: false }, { show: false }],
 		series: [{}, last ? marked() : line(measure.hue)],
 		hooks: {
