@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use super::Witnesses;
 use super::base::{Base, LogBase};
 use super::classify::Version;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, FieldType};
 use crate::error::Result;
 use crate::intake::dead_letter::{DeadLetter, DeadLetters};
 use crate::ports::event_log::{Offsets, Span};
@@ -217,11 +217,16 @@ pub(super) struct Place {
     pub(super) time: Option<i64>,
 }
 
-/// Looks for keys in the files that were loaded.
-pub(super) fn in_landing(dataset: &Dataset, loads: &[LoadRecord], wanted: &[Vec<u8>]) -> Places {
-    let transform = Transform::new(dataset, i64::MAX);
+/// Looks for versions of keys in the files that were loaded, or newer ones.
+pub(super) fn in_landing(
+    dataset: &Dataset,
+    loads: &[LoadRecord],
+    wanted: &HashMap<Vec<u8>, Version>,
+) -> Places {
+    let mut transform = Transform::new(dataset, i64::MAX);
+    let mut rows = Rows::new(dataset.fields.len());
+    let keys = KeyFinder::new(dataset);
     let mut places = Places::default();
-    let is_wanted: std::collections::HashSet<&Vec<u8>> = wanted.iter().collect();
     for load in loads {
         if load.info.inputs.is_empty() {
             let run = &load.info.run_id;
@@ -230,19 +235,62 @@ pub(super) fn in_landing(dataset: &Dataset, loads: &[LoadRecord], wanted: &[Vec<
         for path in &load.info.inputs {
             let found = &mut places.found;
             let read = each_line(path, |line, text| {
-                if let Some(key) = key_of(dataset, &transform, text)
-                    && is_wanted.contains(&key)
+                // Most records are told by their key not to be wanted, without being read.
+                if keys
+                    .plain(text)
+                    .is_some_and(|key| !wanted.contains_key(key))
                 {
+                    return;
+                }
+                rows.clear();
+                if transform.event(text, Origin::default(), &mut rows).is_err() {
+                    return;
+                }
+                let key = log_key(&rows.value(0, dataset.event.key));
+                let version = rows.meta(0).version();
+                if wanted.get(&key).is_some_and(|wanted| version >= *wanted) {
                     let text = format!("{path}, line {line},");
                     found.entry(key).or_insert(Place { text, time: None });
                 }
             });
-            if let Err(why) = read {
-                places.unread = Some(format!("cannot read {path}: {why}"));
+            match read {
+                Ok(()) if path.ends_with(".csv") => {
+                    places.unread = Some(format!("{path} is CSV, which is not searched"));
+                }
+                Ok(()) => {}
+                Err(why) => places.unread = Some(format!("cannot read {path}: {why}")),
             }
         }
     }
     places
+}
+
+/// Finds the key in the text of a record.
+struct KeyFinder {
+    /// What comes before the key in a record as rtp writes it; none if the key may have another name.
+    before: Option<memchr::memmem::Finder<'static>>,
+}
+
+impl KeyFinder {
+    fn new(dataset: &Dataset) -> Self {
+        let field = dataset.key();
+        let before = format!("\"{}\":\"", field.name);
+        let is_plain = field.aliases.is_empty() && field.kind == FieldType::Uuid;
+        let finder = || memchr::memmem::Finder::new(&before).into_owned();
+        KeyFinder {
+            before: is_plain.then(finder),
+        }
+    }
+
+    /// The key of a record that has it once, in the form that the log keeps; none if the record has to be read for it.
+    fn plain<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
+        let before = self.before.as_ref()?;
+        let at = before.find(text)? + before.needle().len();
+        let key = text.get(at..at + 36)?;
+        let is_canonical = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-');
+        let is_only = before.find(&text[at..]).is_none();
+        (text.get(at + 36) == Some(&b'"') && is_only && key.iter().all(is_canonical)).then_some(key)
+    }
 }
 
 /// Where the files of what loads rejected have which keys, with the reason.
@@ -322,4 +370,61 @@ fn each_line(path: &str, mut take: impl FnMut(u64, &[u8])) -> std::io::Result<()
         take(number, line.trim_ascii_end());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::ledger::LoadInfo;
+
+    #[test]
+    fn a_file_that_was_loaded_counts_only_if_it_has_the_version_or_a_newer_one() {
+        let dataset = Dataset::load(None).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("day.ndjson").display().to_string();
+        let id = |n: u32| format!("00000000-0000-0000-0000-00000000000{n}");
+        let line = |id: &str, second: u32| {
+            format!(
+                "{{\"id\":\"{id}\",\"email\":\"a\",\"fetched_at\":\"2026-11-01T00:00:0{second}Z\"}}\n"
+            )
+        };
+        // The third key is not in its canonical form.
+        let odd = id(3)
+            .replace('0', "0")
+            .to_uppercase()
+            .replace("-0000-0000-0000-", "-0000-0000-000A-");
+        let text = [line(&id(1), 5), line(&id(2), 5), line(&odd, 5)].concat();
+        std::fs::write(&path, format!("{text}not a record\n")).unwrap();
+        let load = |inputs: Vec<String>| LoadRecord {
+            info: LoadInfo {
+                inputs,
+                ..LoadInfo::default()
+            },
+            mode: String::new(),
+            loaded_at: 0,
+            written: 0,
+        };
+        let at = |second: i64| (1_793_491_200_000 + second * 1_000, Default::default());
+        let wanted = HashMap::from([
+            (id(1).into_bytes(), at(4)),
+            (id(2).into_bytes(), at(6)),
+            (odd.to_lowercase().into_bytes(), at(5)),
+            (id(4).into_bytes(), at(0)),
+        ]);
+        let places = in_landing(&dataset, &[load(vec![path.clone()])], &wanted);
+        assert_eq!(places.unread, None);
+        let mut found: Vec<String> = places.found.into_values().map(|place| place.text).collect();
+        found.sort();
+        assert_eq!(
+            found,
+            [format!("{path}, line 1,"), format!("{path}, line 3,")]
+        );
+        for (inputs, why) in [
+            (vec![], "did not read files"),
+            (vec![format!("{path}.gone")], "cannot read"),
+        ] {
+            let places = in_landing(&dataset, &[load(inputs)], &wanted);
+            assert!(places.unread.unwrap().contains(why));
+        }
+    }
 }

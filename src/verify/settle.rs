@@ -1,5 +1,6 @@
 //! Keys that perhaps differ: read again, after some time if asked for; what still differs gets its class and is reported.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,6 +12,7 @@ use super::recheck::{Found, KEYS_AT_ONCE, OwnedRow, content, differences};
 use super::search::{self, Place, Places, log_key};
 use super::{Class, Compared, Comparison, Content, Difference, Kind, Report, Side, Table};
 use crate::error::{Error, Result};
+use crate::ports::ledger::LoadRecord;
 use crate::ports::table_reader::Provenance;
 use crate::record::value::Value;
 use crate::run::retry::Retry;
@@ -275,20 +277,21 @@ impl<'a, 'r> Settle<'a, 'r> {
         Ok(())
     }
 
-    fn landing(
-        &self,
-        asked: &[(Found, Ask)],
-        loads: &[crate::ports::ledger::LoadRecord],
-    ) -> Places {
+    /// Where the versions that the batch store lacks are in files that were loaded.
+    fn landing(&self, asked: &[(Found, Ask)], loads: &[LoadRecord]) -> Places {
+        let dataset = &self.comparison.whole;
         let waits = asked
             .iter()
-            .filter(|(_, ask)| matches!(ask, Ask::Landing(_)));
-        let wanted: Vec<Vec<u8>> = waits.map(|(found, _)| log_key(&found.key)).collect();
+            .filter_map(|(found, ask)| match (ask, &found.rows) {
+                (Ask::Landing(_), [Some(row), _]) => {
+                    Some((log_key(&found.key), classify::version(dataset, row)?))
+                }
+                _ => None,
+            });
+        let wanted: HashMap<Vec<u8>, Version> = waits.collect();
         match wanted.is_empty() {
             true => Places::default(),
-            false => tokio::task::block_in_place(|| {
-                search::in_landing(&self.comparison.whole, loads, &wanted)
-            }),
+            false => tokio::task::block_in_place(|| search::in_landing(dataset, loads, &wanted)),
         }
     }
 

@@ -584,7 +584,11 @@ fn every_difference_has_its_class_and_its_evidence() {
         ),
         (1005, "not_loaded_yet", "is after 2025-11-24T16:00:00.000Z"),
         (1006, "unexplained", "it was never produced"),
-        (1007, "in_flight", "0 events after what the group has committed"),
+        (
+            1007,
+            "in_flight",
+            "0 events after what the group has committed",
+        ),
     ];
     let lines: Vec<serde_json::Value> = list
         .lines()
