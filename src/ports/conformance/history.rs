@@ -142,14 +142,14 @@ async fn an_older_version_of_a_day_does_not_replace_a_newer(harness: &dyn Harnes
     ] {
         let mut keeper = Keeper::new(harness).await?;
         let noon = at(1, NOON, "noon");
-        keeper.load(mode, &[noon.clone()]).await?;
+        keeper.load(mode, std::slice::from_ref(&noon)).await?;
         keeper
             .load(mode, &[at(1, "2026-01-01T11:59:59Z", "older")])
             .await?;
         let what = format!("after an older one by {}", mode.name());
         keeper.has_recorded(&what, &[&noon]).await?;
         let newer = at(1, "2026-01-01T12:00:01Z", "newer");
-        keeper.load(mode, &[newer.clone()]).await?;
+        keeper.load(mode, std::slice::from_ref(&newer)).await?;
         let what = format!("after a newer one by {}", mode.name());
         keeper.has_recorded(&what, &[&newer]).await?;
     }
@@ -223,14 +223,18 @@ async fn a_replacement_deletes_no_history(harness: &dyn Harness) -> Verdict {
     for mode in [Mode::Replace, Mode::ReplaceOrEmpty] {
         let mut keeper = Keeper::new(harness).await?;
         let [one, two] = [at(1, NOON, "a"), at(2, NOON, "b")];
-        keeper.load(Mode::Upsert, &[one.clone()]).await?;
-        keeper.load(mode, &[two.clone()]).await?;
+        keeper
+            .load(Mode::Upsert, std::slice::from_ref(&one))
+            .await?;
+        keeper.load(mode, std::slice::from_ref(&two)).await?;
         keeper.has_stored("after it", &[&two]).await?;
         keeper.has_recorded("after it", &[&one, &two]).await?;
     }
     let mut keeper = Keeper::new(harness).await?;
     let one = at(1, NOON, "a");
-    keeper.load(Mode::Upsert, &[one.clone()]).await?;
+    keeper
+        .load(Mode::Upsert, std::slice::from_ref(&one))
+        .await?;
     keeper.load(Mode::ReplaceOrEmpty, &[]).await?;
     keeper.has_stored("after nothing", &[]).await?;
     keeper.has_recorded("after nothing", &[&one]).await
@@ -239,7 +243,9 @@ async fn a_replacement_deletes_no_history(harness: &dyn Harness) -> Verdict {
 async fn a_failed_load_records_nothing(harness: &dyn Harness) -> Verdict {
     let mut keeper = Keeper::new(harness).await?;
     let stored = at(1, NOON, "stored");
-    keeper.load(Mode::Insert, &[stored.clone()]).await?;
+    keeper
+        .load(Mode::Insert, std::slice::from_ref(&stored))
+        .await?;
     fine(
         "arranging a refusal",
         harness.refuse(&keeper.dataset, "poison").await,
@@ -276,7 +282,9 @@ async fn a_failed_load_records_nothing(harness: &dyn Harness) -> Verdict {
 async fn what_the_history_refuses_is_loaded_nowhere(harness: &dyn Harness) -> Verdict {
     let mut keeper = Keeper::new(harness).await?;
     let stored = at(1, NOON, "stored");
-    keeper.load(Mode::Insert, &[stored.clone()]).await?;
+    keeper
+        .load(Mode::Insert, std::slice::from_ref(&stored))
+        .await?;
     fine(
         "arranging a refusal",
         harness.refuse(&keeper.history, "poison").await,

@@ -192,7 +192,7 @@ impl BatchStore for BrokenStore {
     async fn merge(&mut self, mode: Mode, load: &LoadInfo) -> Result<Merged> {
         match self.broken {
             Break::ForgetsEarlierLoads | Break::TakesTheLastLoad => {
-                self.change("DELETE FROM HISTORY")
+                self.change("DELETE FROM HISTORY");
             }
             Break::EmptiesTheHistoryToo if matches!(mode, Mode::Replace | Mode::ReplaceOrEmpty) => {
                 self.change("DELETE FROM HISTORY");
