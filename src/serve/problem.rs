@@ -15,7 +15,7 @@ pub(crate) struct Problem {
     status: StatusCode,
     detail: String,
     expected: Option<String>,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, &'static str)>,
 }
 
 impl Problem {
@@ -24,7 +24,7 @@ impl Problem {
             status,
             detail: detail.into(),
             expected: None,
-            headers: HeaderMap::new(),
+            headers: Vec::new(),
         }
     }
 
@@ -34,7 +34,7 @@ impl Problem {
     }
 
     pub(crate) fn header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.insert(name, HeaderValue::from_static(value));
+        self.headers.push((name, value));
         self
     }
 }
@@ -67,8 +67,11 @@ impl IntoResponse for Problem {
         if let (Some(expected), Some(body)) = (self.expected, body.as_object_mut()) {
             body.insert("expected".into(), expected.into());
         }
-        let mut headers = self.headers;
+        let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+        for (name, value) in self.headers {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
         (self.status, headers, body.to_string()).into_response()
     }
 }
