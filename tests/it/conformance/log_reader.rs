@@ -29,7 +29,7 @@ enum Break {
     ReadsToTheEnd,
     ReadsOtherPartitions,
     ReadsEachEventOnce,
-    GoesOnAfterABreak,
+    LendsOnWhenToldToStop,
     BreaksForEver,
     FailsAfterTheEnd,
     FindsTheEventBefore,
@@ -66,7 +66,7 @@ const BREAKERS: &[(Break, &str)] = &[
         Break::ReadsEachEventOnce,
         "earlier_events_can_be_read_again",
     ),
-    (Break::GoesOnAfterABreak, "a_break_ends_a_reading"),
+    (Break::LendsOnWhenToldToStop, "a_break_ends_a_reading"),
     (Break::BreaksForEver, "a_break_ends_a_reading"),
     (Break::FailsAfterTheEnd, "what_is_not_there_is_left_out"),
     (Break::FindsTheEventBefore, "a_time_is_found_between_events"),
@@ -191,7 +191,7 @@ impl EventVisitor for Changing<'_> {
             _ => self.to.event(event),
         };
         match self.broken {
-            Break::GoesOnAfterABreak => ControlFlow::Continue(()),
+            Break::LendsOnWhenToldToStop => ControlFlow::Continue(()),
             _ => {
                 *self.is_over |= flow.is_break();
                 flow
