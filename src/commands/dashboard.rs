@@ -58,11 +58,7 @@ impl Args {
             files.read("--token-file", path);
         }
         self.servers.log.read_by(&mut files);
-<<<<<<< HEAD
         // It is a database of its own: the next run goes on with it, and nothing in it is overwritten.
-=======
-        // It is added to, not overwritten.
->>>>>>> hW
         files.read("--history", &self.history);
         files
     }
