@@ -288,16 +288,16 @@ class Day:
         return dict(self.store.execute(self.STORED, *self.key(aggregate["name"])))
 
     def source(self):
-        """The table that has the rows of the day, and how many: the history, if it has some."""
-        batch, rows = self.dataset.table, 0
-        for table in (f"{batch}_history", batch):
+        """The table that has the rows of the day, and how many: the history, if it has no fewer than the batch table."""
+        batch = self.dataset.table
+        rows = {}
+        for table in (batch, f"{batch}_history"):
             if self.store.one("SELECT to_regclass(?) IS NOT NULL", quoted(table)):
-                rows = self.store.one(f"SELECT count(*) FROM {quoted(table)} WHERE {self.where}")
-            elif table == batch:
-                raise Failure(USAGE, f"there is no table {batch} in {self.store.postgres.address}; {INIT}")
-            if rows:
-                break
-        return table, rows
+                rows[table] = self.store.one(f"SELECT count(*) FROM {quoted(table)} WHERE {self.where}")
+        if batch not in rows:
+            raise Failure(USAGE, f"there is no table {batch} in {self.store.postgres.address}; {INIT}")
+        history, of_history = f"{batch}_history", rows.get(f"{batch}_history", 0)
+        return (history, of_history) if of_history and of_history >= rows[batch] else (batch, rows[batch])
 
     def count(self, table):
         """The number of rows by dimension and value, in one pass over the rows."""

@@ -11,8 +11,8 @@ pub const MAX_VALUES: u64 = 10_000;
 
 /// Counts the rows of a day and keeps the figures.
 ///
-/// The rows of a day are those whose event time is on that day in UTC: those of the table `<batch table>_history`, if the
-/// dataset has a history with rows of that day, otherwise those of the batch table, which has only the newest row of each
+/// The rows of a day are those whose event time is on that day in UTC: those of the table `<batch table>_history`, if there
+/// is one that has no fewer rows of that day, otherwise those of the batch table, which has only the newest row of each
 /// key. A dimension counts each of them once, in the group of its value; null is a group of its own, and so is a value
 /// that does not fit its column's type ([`INVALID`]).
 ///
@@ -63,6 +63,16 @@ pub struct Computed {
     pub written: u64,
     /// Figures removed, because their value no longer occurs.
     pub removed: u64,
+}
+
+impl Computed {
+    /// Takes the rows of a table, first of the batch table and then of the history, if that has no fewer: a complete
+    /// history has at least those, and one that was switched on during the day lacks some.
+    pub(crate) fn consider(&mut self, table: String, rows: u64) {
+        if self.table.is_empty() || (rows > 0 && rows >= self.rows) {
+            (self.table, self.rows) = (table, rows);
+        }
+    }
 }
 
 /// One figure.

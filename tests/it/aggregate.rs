@@ -210,6 +210,30 @@ fn a_key_loaded_again_takes_no_figure_away() {
 }
 
 #[test]
+fn with_a_history_a_day_keeps_its_rows() {
+    let place = Place::ready();
+    let first = [user(1, 0, "a@x.org"), user(2, 0, "b@x.org")].join("\n");
+    let second = user(1, 0, "a@y.org").replace("2026-11-01", "2026-11-02");
+    for events in [first, second] {
+        let ran = place.rtp(&["load-batch"], events.as_bytes());
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+    }
+    let days = ["--date", "2026-11-01", "--to", "2026-11-02"];
+    let ran = place.rtp(&[&["aggregate"], &days[..]].concat(), b"");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    for told in [
+        "2026-11-01: 2 rows of batch_users_history",
+        "2026-11-02: 1 row of batch_users_history",
+    ] {
+        assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    }
+    let domains = "SELECT group_concat(day || ' ' || value || ' ' || count) FROM (SELECT * FROM rtp_aggregates
+                   WHERE aggregate = 'email_domain' ORDER BY day)";
+    let expected = "2026-11-01 x.org 2,2026-11-02 y.org 1";
+    assert_eq!(place.query(STORE, domains), expected);
+}
+
+#[test]
 fn a_value_of_another_type_is_a_group_that_says_so() {
     let place = loaded(&[user(1, 0, "a@example.com")]);
     let db = rusqlite::Connection::open(place.path(STORE)).unwrap();

@@ -102,7 +102,7 @@ fn pipes_that_are_killed_lose_nothing() {
     let differences = std::fs::read_to_string(place.path("d.ndjson")).unwrap();
     let lost: Vec<&str> = differences
         .lines()
-        .filter(|line| !line.contains("\"class\":\"missing\""))
+        .filter(|line| !line.contains("\"kind\":\"missing\""))
         .collect();
     assert!(lost.is_empty(), "{} differ: {:?}", lost.len(), lost.first());
     assert!([0, 1].contains(&verified.status), "{}", verified.stderr);

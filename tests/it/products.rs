@@ -278,7 +278,7 @@ fn verify_names_what_differs_by_the_datasets_own_columns() {
                 serde_json::Value::String(text) => text.clone(),
                 other => other.to_string(),
             };
-            (text("class"), text("key"), text("column"))
+            (text("kind"), text("key"), text("column"))
         })
         .collect();
     found.sort();
@@ -287,6 +287,6 @@ fn verify_names_what_differs_by_the_datasets_own_columns() {
         ("changed", first, "price"),
         ("missing", first + 7_919, "null"),
     ]
-    .map(|(class, key, column)| (class.to_string(), key.to_string(), column.to_string()));
+    .map(|(kind, key, column)| (kind.to_string(), key.to_string(), column.to_string()));
     assert_eq!(found, expected);
 }

@@ -60,7 +60,7 @@ def test_a_secret_that_is_not_set_is_no_mistake(tmp_path, stores):
 def test_equal_stores_end_with_0(tmp_path, stores):
     done = verify(tmp_path, stores)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "summary.md").read_text() == "### rtp verify: equal\n"
+    assert (tmp_path / "summary.md").read_text() == "### rtp verify: in agreement\n"
     assert "::error" not in done.stdout
 
 
@@ -70,10 +70,10 @@ def test_unequal_stores_end_with_1_and_show_no_value(tmp_path, stores):
     run("sqlite3", changed, "DELETE FROM batch_users_rows WHERE rowid = 3; UPDATE batch_users_rows SET last_name = 'Changedname' WHERE rowid = 4")
     done = verify(tmp_path, stores | {"RTP_BATCH_STORE": f"sqlite:{changed}"})
     assert done.returncode == 1, done.stderr
-    assert "| missing | 1 |\n| extra | 0 |\n| changed | 1 |\n| duplicate | 0 |" in (tmp_path / "summary.md").read_text()
-    assert "::error title=rtp verify::not equal" in done.stdout
+    assert (tmp_path / "summary.md").read_text().endswith("|---|---|\n| lost | 1 |\n| changed_outside | 1 |\n")
+    assert "::error title=rtp verify::not in agreement" in done.stdout
     differences = [json.loads(line) for line in (tmp_path / "differences.ndjson").read_text().splitlines()]
-    assert {line["class"] for line in differences} == {"missing", "changed"}
+    assert {line["kind"] for line in differences} == {"missing", "changed"}
     assert "Changedname" not in done.stdout + done.stderr + (tmp_path / "summary.md").read_text()
 
 

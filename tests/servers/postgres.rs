@@ -26,7 +26,9 @@ use rtp::servers::postgres::ledger::PostgresLedger;
 use rtp::servers::postgres::monitor::PostgresStoreMonitor;
 use rtp::servers::postgres::table_reader::PostgresTable;
 
-use crate::common::{Mock, Place, Ran, complete, eventually, figures_are_right, user, users};
+use crate::common::{
+    Mock, Place, Ran, complete, eventually, figures_are_right, user, users, users_without_history,
+};
 use crate::keeps;
 use crate::stack::{Access, Server, own_server, server};
 
@@ -292,13 +294,19 @@ fn figures_equal_an_independent_count_and_a_day_computed_again_is_unchanged() {
     // The figures of a day do not depend on the time zone of a session.
     let zone = "ALTER DATABASE aggregates SET timezone = 'Pacific/Kiritimati'";
     database.psql(zone).unwrap();
-    figures_are_right(&database.place(), &["--batch-store", &database.url]);
+    let place = Place::new();
+    place.write("u.toml", users_without_history());
+    let dataset = ["--dataset", "u.toml"];
+    let made = database.rtp(&place, &[&["init"], &dataset[..]].concat(), b"");
+    assert_eq!(made.status, 0, "{}", made.stderr);
+    let store = ["--batch-store", &database.url];
+    figures_are_right(&place, &[dataset, store].concat());
     // An infinite time has no group among the others.
     database
         .psql("UPDATE batch_users SET dob = 'infinity'")
         .unwrap();
     let args = ["aggregate", "--date", "2026-03-01"];
-    let ran = database.rtp(&database.place(), &args, b"");
+    let ran = database.rtp(&place, &[&args[..], &dataset].concat(), b"");
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     let ages =
         "SELECT string_agg(DISTINCT value, ',') FROM rtp_aggregates WHERE aggregate = 'age_band'";

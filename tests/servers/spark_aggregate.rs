@@ -245,7 +245,7 @@ fn the_figures_of_the_spark_job_are_those_of_rtp() {
 
     // Both prefer the history.
     database
-        .psql("CREATE TABLE kinds_history AS SELECT *, '2026-03-01'::date AS as_of FROM kinds WHERE id < 0")
+        .psql("CREATE TABLE kinds_history AS SELECT *, '2026-03-01'::date AS as_of FROM kinds WHERE id < 0; DELETE FROM kinds WHERE id >= 0")
         .unwrap();
     let day = ["--date", DAY, "--replace"];
     let fewer = rtp(

@@ -438,12 +438,15 @@ async fn a_history_has_the_rows_of_a_former_day(harness: &dyn Harness) -> Verdic
     equal("table and rows", (done.table, done.rows), (table, 2))?;
     let former = [("titles", Some("a"), 1), ("titles", Some("b"), 1)];
     counter.has("from the history", DAY, &former).await?;
-    // The history has no rows of this day, as it may have been switched on later.
-    let done = counter
-        .compute(date(2026, 3, 2), Fewer::Keep, "run")
-        .await?;
-    let table = counter.dataset.batch.table.clone();
-    equal("table and rows", (done.table, done.rows), (table, 2))
+    // A history that was switched on later has no rows of a day, or not all.
+    let more = titles(&[(3, NOON, "e"), (4, NOON, "f"), (5, NOON, "g")]);
+    counter.load(Mode::Insert, &more).await?;
+    for (day, rows) in [(date(2026, 3, 2), 2), (DAY, 3)] {
+        let done = counter.compute(day, Fewer::Keep, "run").await?;
+        let table = counter.dataset.batch.table.clone();
+        equal("table and rows", (done.table, done.rows), (table, rows))?;
+    }
+    Ok(())
 }
 
 async fn the_last_day_with_figures_is_known(harness: &dyn Harness) -> Verdict {

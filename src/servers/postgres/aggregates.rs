@@ -180,15 +180,15 @@ impl Task {
         let history = history_of(&self.dataset);
         let there = "SELECT to_regclass($1) IS NOT NULL";
         let there: bool = on.query_one(there, &[&quoted(&history)])?.try_get(0)?;
-        let batch = self.dataset.batch.table.clone();
         let mut counted = Computed::default();
-        for table in there.then_some(history).into_iter().chain([batch]) {
+        let batch = self.dataset.batch.table.clone();
+        for table in [Some(batch), there.then_some(history)]
+            .into_iter()
+            .flatten()
+        {
             let count = format!("SELECT count(*) {}", self.of_day(&table));
-            counted.rows = unsigned(on.query_one(&count, &[])?.try_get(0)?);
-            counted.table = table;
-            if counted.rows > 0 {
-                break;
-            }
+            let rows = unsigned(on.query_one(&count, &[])?.try_get(0)?);
+            counted.consider(table, rows);
         }
         Ok(counted)
     }

@@ -120,15 +120,12 @@ impl SqliteAggregates {
             .db
             .query_row(there, [rows_of(&history)], |_| Ok(()))
             .optional()?;
-        let batch = self.dataset.batch.table.clone();
         let mut counted = Computed::default();
-        for table in there.map(|()| history).into_iter().chain([batch]) {
+        let batch = self.dataset.batch.table.clone();
+        for table in [Some(batch), there.map(|()| history)].into_iter().flatten() {
             let count = format!("SELECT count(*) {}", self.of_day(&table));
-            counted.rows = self.db.query_row(&count, bounds(day), |row| row.get(0))?;
-            counted.table = table;
-            if counted.rows > 0 {
-                break;
-            }
+            let rows = self.db.query_row(&count, bounds(day), |row| row.get(0))?;
+            counted.consider(table, rows);
         }
         Ok(counted)
     }

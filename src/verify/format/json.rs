@@ -1,5 +1,5 @@
 //! A verdict as one JSON object on one line, whose members stand in the order of the fields below;
-//! docs/verify-output.md describes them.
+//! docs/verify.md describes them.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
