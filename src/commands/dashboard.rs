@@ -1,7 +1,7 @@
 //! `rtp dashboard`: a page that shows whether both layers are right, and the merged view over HTTP.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::ports::sample_store::SampleStore;
 use crate::run::Run;
-use crate::run::files::Files;
+use crate::run::files::{Files, is_same_file};
 use crate::serve::token::Token;
 use crate::serve::{Site, Views, listen, router};
 use crate::servers;
@@ -58,13 +58,26 @@ impl Args {
             files.read("--token-file", path);
         }
         self.servers.log.read_by(&mut files);
-        // It is a database of its own: the next run goes on with it, and nothing in it is overwritten.
+        // It is added to, not overwritten.
         files.read("--history", &self.history);
         files
     }
 
     /// The history, in memory if the file cannot be written.
-    fn samples(&self, run: &Run) -> Result<Box<dyn SampleStore>> {
+    fn samples(&self, sources: &Sources, run: &Run) -> Result<Box<dyn SampleStore>> {
+        let others = [
+            sources.event_log.file(),
+            sources.realtime.file(),
+            sources.batch.file(),
+        ];
+        let is_history = |other: &Path| is_same_file(other, &self.history);
+        if others.iter().any(|other| other.is_some_and(is_history)) {
+            let shown = self.history.display();
+            let same = format!(
+                "--history {shown} is the event log or a store, which nothing else is written to"
+            );
+            return Err(Error::invalid(same).hint("name a file of its own"));
+        }
         match servers::samples(Some(&self.history)) {
             Ok(samples) => Ok(samples),
             Err(error) => {
@@ -96,7 +109,8 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         classes: Class::ALL.map(shown).to_vec(),
     };
     let (realtime, batch) = (Arc::clone(&sources.realtime), Arc::clone(&sources.batch));
-    let board = Board::new(sources, args.samples(run)?);
+    let samples = args.samples(&sources, run)?;
+    let board = Board::new(sources, samples);
     let router = router(Site {
         views: Views::new(Arc::clone(&dataset), realtime, batch),
         board: Arc::clone(&board),

@@ -88,22 +88,15 @@ fn bad(seen: &Seen, now: i64) -> Option<(Level, String)> {
     if verdict.agrees {
         return None;
     }
-    let keys: u64 = verdict.classes.values().sum();
-    let classes: Vec<String> = verdict
-        .classes
-        .iter()
-        .filter(|(_, count)| **count > 0)
-        .map(|(class, count)| format!("{} {}", number(*count), class.replace('_', " ")))
-        .collect();
+    let (keys, classes) = differences(verdict);
     let rows = if keys == 1 {
         "row differs"
     } else {
         "rows differ"
     };
     let text = format!(
-        "{} {rows} ({}), found {}; {}.",
+        "{} {rows} ({classes}), found {}; {}.",
         number(keys),
-        classes.join(", "),
         ago(now - verdict.ended_at),
         lag(seen)
     );
@@ -134,10 +127,22 @@ fn fine(seen: &Seen, now: i64) -> (Level, String) {
 
 fn agreed(verdict: &Verdict, now: i64) -> String {
     let rows = number(verdict.rows[1]);
-    format!(
-        "Both layers agree: {rows} rows, checked {}",
-        ago(now - verdict.ended_at)
-    )
+    let explained = match differences(verdict) {
+        (0, _) => String::new(),
+        (1, classes) => format!(" and 1 explained difference ({classes})"),
+        (keys, classes) => format!(" and {} explained differences ({classes})", number(keys)),
+    };
+    let ago = ago(now - verdict.ended_at);
+    format!("Both layers agree: {rows} rows{explained}, checked {ago}")
+}
+
+/// How many keys differ, and of which classes they are.
+fn differences(verdict: &Verdict) -> (u64, String) {
+    let known = verdict.classes.iter().filter(|(_, count)| **count > 0);
+    let named =
+        known.map(|(class, count)| format!("{} {}", number(*count), class.replace('_', " ")));
+    let named: Vec<String> = named.collect();
+    (verdict.classes.values().sum(), named.join(", "))
 }
 
 fn lag(seen: &Seen) -> String {
@@ -244,7 +249,8 @@ mod tests {
 
     #[test]
     fn the_sentence_says_what_matters_most() {
-        let agree = Some((true, &[("in_flight", 2)][..]));
+        let agree = Some((true, &[][..]));
+        let explained = Some((true, &[("in_flight", 2)][..]));
         let differ = Some((false, &[("in_flight", 2), ("lost", 1), ("older", 0)][..]));
         for (seen, level, text) in [
             (
@@ -256,6 +262,11 @@ mod tests {
                 seen(0, None, agree),
                 Level::Ok,
                 "Both layers agree: 1,000,000 rows, checked 2 minutes ago; the stream is up to date.",
+            ),
+            (
+                seen(0, None, explained),
+                Level::Ok,
+                "Both layers agree: 1,000,000 rows and 2 explained differences (2 in flight), checked 2 minutes ago; the stream is up to date.",
             ),
             (
                 seen(9, Some(NOW - 400_000), agree),

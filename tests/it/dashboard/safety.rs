@@ -174,6 +174,10 @@ fn what_is_not_safe_is_refused_at_the_start() {
             &["--token-file", "none"],
             "--token-file: cannot read the secret in none",
         ),
+        (
+            &["--history", ".rtp/batch.db"],
+            "is the event log or a store",
+        ),
         (&["--host", "0.0.0.0"], "can be reached from other machines"),
         (&["--host", "localhost"], "invalid value"),
     ] {
