@@ -64,6 +64,14 @@ test("a patch removes what is null, and replaces lists as a whole", () =>
     assert.deepEqual(await texts(page, "#pipeline .group:last-child li"), ["Lag too late"]);
   }));
 
+test("a verdict with explained differences only is content", () =>
+  withPage({}, async ({ page, server }) => {
+    server.patch({ layers: { verdict: { classes: { in_flight: 2, not_loaded: 3 } } } });
+    await until(page, "#layers .judged strong", "Both layers agree; 5 differences explained");
+    assert.equal(await page.locator("#layers .classes .fails").count(), 0);
+    assert.equal(await page.locator("#layers .classes li").count(), 2);
+  }));
+
 test("a state without anything in it is no error", () =>
   withPage({}, async ({ page, server }) => {
     const nulls = Object.fromEntries(Object.keys(server.state).map((key) => [key, null]));

@@ -91,7 +91,7 @@ export function known(now) {
     zone: "UTC",
     now,
     started: now - 5 * HOUR,
-    sentence: { level: "ok", text: "Both layers agree: 1\u202f000\u202f000 rows, checked 2 minutes ago; the stream is 0.4 s behind." },
+    sentence: { level: "ok", text: "Both layers agree: 1,000,000 rows, checked 2 minutes ago; the stream is 0.4 s behind." },
     headline: {
       events_per_second: 1_004.2,
       lag_seconds: 0.4,

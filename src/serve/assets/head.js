@@ -35,7 +35,7 @@ function sentence(state) {
 	}
 	const said = state?.sentence;
 	if (!said?.text) return { level: "none", text: state ? "No verdict yet." : "Connecting…" };
-	return { level: said.level in KINDS ? said.level : "busy", text: said.text.replace(/(\d) (?=(s|min|h|d)\b)/g, "$1\u00a0") };
+	return { level: said.level in KINDS ? said.level : "busy", text: said.text.replace(/(\d) (?=(s|min|h|d)\b)/g, "$1\u00a0").replace(/(\d),(?=\d{3})/g, "$1\u202f") };
 }
 
 function headline(state) {

@@ -46,7 +46,7 @@ function verdict(layers) {
 	const last = layers.verdict;
 	if (!last) return h("div", { class: "verdict" }, nothing("No verdict yet: rtp verify compares the two.", "batch_store"));
 	const differ = total(last);
-	const text = last.agrees ? (differ ? `Both layers agree; ${plural(differ, "key")} on the way` : "Both layers agree") : differences(last, layers.classes ?? []);
+	const text = last.agrees ? (differ ? `Both layers agree; ${plural(differ, "difference")} explained` : "Both layers agree") : differences(last, layers.classes ?? []);
 	const [left, right] = last.rows ?? [];
 	const took = duration((last.ended_at - last.started_at) / 1000);
 	return h(
