@@ -87,6 +87,14 @@ impl SqliteBatchStore {
     }
 
     fn load(&mut self, mode: Mode, info: &LoadInfo) -> Result<Merged> {
+        let loaded = self.load_once(mode, info);
+        // Not before: what is committed is in the file that was there then, or nobody will find it. If another file has
+        // taken its place, that is also what an error means.
+        self.file.check("the batch store")?;
+        loaded
+    }
+
+    fn load_once(&mut self, mode: Mode, info: &LoadInfo) -> Result<Merged> {
         sqlite::rollback_open(&self.db).map_err(|e| sqlite::error(&e))?;
         self.db
             .execute_batch("BEGIN IMMEDIATE")
@@ -98,8 +106,6 @@ impl SqliteBatchStore {
                     .execute_batch("COMMIT")
                     .and_then(|()| sqlite::clear_stage(&self.db))
                     .map_err(|e| sqlite::error(&e))?;
-                // Not before: what is committed is in the file that was there then, or nobody will find it.
-                self.file.check("the batch store")?;
                 Ok(merged)
             }
             Err(e) => {
