@@ -445,7 +445,7 @@ mod tests {
     #[test]
     fn no_field_is_named_like_a_trailer() {
         for (old, new) in [
-            ("name = \"gender\"", "name = \"_rtp\""),
+            ("name = \"gender\"\ntype", "name = \"_rtp\"\ntype"),
             ("aliases = [\"registered\"]", "aliases = [\"_rtp\"]"),
         ] {
             let error = with(old, new).unwrap_err().to_string();
