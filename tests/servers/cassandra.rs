@@ -406,7 +406,7 @@ async fn a_series_that_does_not_fit_its_table_is_told() {
     lines.sort_unstable();
     let line = |class, key, column, realtime, batch| {
         format!(
-            r#"{{"class":"{class}","key":"{key}","store":"{series}","column":"{column}","realtime":{realtime},"batch":{batch}}}"#
+            r#"{{"class":"unexplained","kind":"{class}","key":"{key}","store":"{series}","column":"{column}","realtime":{realtime},"batch":{batch},"evidence":""}}"#
         )
     };
     let null = || "null".to_string();
