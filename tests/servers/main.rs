@@ -7,6 +7,7 @@ mod cassandra;
 mod common;
 mod joins;
 mod kafka;
+mod live;
 mod pipeline;
 mod postgres;
 mod spark;

@@ -36,8 +36,9 @@ pub(super) fn select(table: &str, query: &PageQuery<'_>) -> (String, Vec<String>
         let field = &dataset.fields[filter.field];
         add(&quoted(&field.name), "=", field.kind, &filter.value);
     }
+    // Without a name of its own, the text would take the key's place in the order.
     let select = format!(
-        "SELECT {}::text FROM {} WHERE {} ORDER BY {key} LIMIT {}",
+        "SELECT {}::text AS rtp_key FROM {} WHERE {} ORDER BY {key} LIMIT {}",
         quoted(&dataset.key().name),
         quoted(table),
         conditions.join(" AND "),
