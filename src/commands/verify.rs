@@ -294,6 +294,10 @@ impl Verification<'_> {
                 let done = compare_landing(comparison, tables, names, files, retry, report);
                 done.await?.map(|(compared, landing)| {
                     bad_records = landing.rejected;
+                    let (records, files) = (landing.records, files.len());
+                    self.run.info(format!(
+                        "looked up {records} records of {files} landing files in both stores"
+                    ));
                     if let Some(bad) = landing.first_bad {
                         self.run
                             .warn(format!("{bad_records} records are bad; {bad}"));

@@ -111,15 +111,23 @@ impl Load<'_> {
 
     /// What the store keeps about the load, as far as it is known before the input is read.
     fn info(&self) -> Result<LoadInfo> {
-        let is_stdin = |path: &&PathBuf| STDIN.iter().any(|name| path.as_os_str() == *name);
-        let inputs = self.options.files.iter().filter(|path| !is_stdin(path));
+        let is_stdin = |path: &Path| STDIN.iter().any(|name| path.as_os_str() == *name);
+        let files = &self.options.files;
+        let inputs = match files.iter().all(|path| is_stdin(path)) {
+            true => &[],
+            false => files.as_slice(),
+        };
+        let input = |path: &PathBuf| match is_stdin(path) {
+            true => Ok("-".into()),
+            false => absolute(path),
+        };
         let rejects = self.options.rejects.iter();
         let mut rejects = rejects.filter(|path| !is_standard_stream(path));
         Ok(LoadInfo {
             run_id: self.retry.run.id.to_string(),
             started_at: self.started_at,
             newest: None,
-            inputs: inputs.map(|path| absolute(path)).collect::<Result<_>>()?,
+            inputs: inputs.iter().map(input).collect::<Result<_>>()?,
             rejects: rejects.next().map(|path| absolute(path)).transpose()?,
         })
     }

@@ -30,7 +30,7 @@ pub struct LoadInfo {
     pub started_at: i64,
     /// The newest event time among the records that were staged, in milliseconds since 1970 UTC; none without records.
     pub newest: Option<i64>,
-    /// The input files, as absolute paths, in order; none for standard input.
+    /// The input files, as absolute paths, in order, with `-` for standard input among them; none if it is the only input.
     pub inputs: Vec<String>,
     /// The reject file, as an absolute path, if one was named.
     pub rejects: Option<String>,

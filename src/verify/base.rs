@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::ledger::LoadRecord;
 
-/// How many loads are looked at.
-const LOADS: u32 = 100;
+/// How many loads are looked at; what was loaded by an earlier one is not known.
+pub(super) const LOADS: u32 = 10_000;
 
 /// How long each witness may take to answer. A difference without its evidence is unexplained, which is said.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -28,6 +28,8 @@ pub(super) struct Base {
 /// Where the log and the group stood.
 #[derive(Clone, Debug)]
 pub(super) struct LogBase {
+    /// Whether the group has committed anything. If not, the stream has another group.
+    pub(super) has_committed: bool,
     /// Where the group continues: what it has committed, the oldest event in a partition without a commit.
     pub(super) committed: Offsets,
     /// Where the partitions begin and end.
@@ -57,12 +59,14 @@ impl Base {
             let mut log = witnesses.event_log.reader(&dataset.event.topic).await?;
             let mut committed = log.committed(&witnesses.group).await?;
             let bounds = log.bounds().await?;
+            let has_committed = !committed.is_empty();
             committed.set_missing(&bounds.from);
             let after_load = match begun {
                 i64::MAX => bounds.from.clone(),
                 begun => log.at_time(begun).await?,
             };
             Ok(LogBase {
+                has_committed,
                 committed,
                 bounds,
                 after_load,

@@ -22,16 +22,17 @@ pub(super) enum Judged {
     Known(Class, String),
     /// Whether the log or its dead letters have this version.
     AskLog(Version),
-    /// Whether a file that was loaded has the key. If none has, it is of this class.
-    AskLanding(Class),
+    /// Whether a file that was loaded has the version. If none has, it is of this class, for this reason, if there is one
+    /// besides that.
+    AskLanding(Class, Option<String>),
 }
 
 impl Judged {
-    /// Whether the batch store lacks a version that the real-time store has.
-    pub(super) fn lacks_a_load(&self) -> bool {
+    /// Whether the batch store lacks a version that the real-time store has, and that no load can have read.
+    pub(super) fn was_not_loaded(&self) -> bool {
         matches!(
             self,
-            Judged::AskLanding(_) | Judged::Known(Class::NotLoadedYet | Class::OlderVersion, _)
+            Judged::Known(Class::NotLoadedYet | Class::OlderVersion, _)
         )
     }
 }
@@ -145,59 +146,67 @@ fn not_in_batch(base: &Base, version: Version, origin: Option<Origin>, class: Cl
             format!("event time {time} is after {boundary}, the newest that was loaded"),
         );
     }
-    let Some(origin) = origin else {
-        return Judged::AskLanding(class);
-    };
-    match &base.log {
-        Ok(log)
-            if log
-                .after_load
-                .get(origin.partition)
-                .is_some_and(|first| origin.offset >= first) =>
-        {
-            Judged::Known(
-                class,
+    let came_later = match (origin, &base.log) {
+        (Some(origin), Ok(log)) => {
+            let first = log.after_load.get(origin.partition);
+            first.is_some_and(|first| origin.offset >= first).then(|| {
                 format!(
                     "its event, partition {} offset {}, was produced after load {} had begun",
                     origin.partition, origin.offset, load.info.run_id
-                ),
-            )
+                )
+            })
         }
-        _ => Judged::AskLanding(class),
-    }
+        _ => None,
+    };
+    // A file may be loaded before it is produced.
+    Judged::AskLanding(class, came_later)
 }
 
-/// The verdict on a version that the batch store lacks, once the landing files were read: where the key is in one that was
-/// loaded, or whether all of them could be read.
+/// The verdict on a version that the batch store lacks, once the landing and reject files were read: where it is in a file
+/// that was loaded, why a load rejected it, and why not every file could be read.
 pub(super) fn by_landing(
     base: &Base,
-    class: Class,
+    (class, came_later): (Class, Option<String>),
     place: Option<&str>,
+    rejected: Option<&str>,
     unread: Option<&str>,
 ) -> (Class, String) {
     let run = base
         .last_load()
         .map_or("", |load: &LoadRecord| &load.info.run_id);
-    match (place, unread, &base.log) {
-        (Some(place), ..) => (Class::Lost, format!("{place} was loaded, and has the key")),
-        (None, None, _) => (class, "no file that was loaded has the key".into()),
-        (None, Some(unread), Ok(_)) => (
-            Class::Lost,
-            format!(
-                "its event was produced before load {run} began; whether it was loaded is not known: {unread}"
+    match (place, rejected, unread) {
+        (Some(place), ..) => (Class::Lost, format!("{place} was loaded, and has it")),
+        (None, Some(why), _) => (Class::Rejected, why.into()),
+        (None, None, None) => {
+            let none_has = "no file that was loaded has it";
+            let came_later = came_later.map(|why| format!("{why}; {none_has}"));
+            (class, came_later.unwrap_or(none_has.into()))
+        }
+        (None, None, Some(unread)) => match (came_later, &base.log) {
+            (Some(why), _) => (class, format!("{why}; {unread}")),
+            (None, Ok(_)) => (
+                Class::Lost,
+                format!(
+                    "its event was produced before load {run} began; whether it was loaded is not known: {unread}"
+                ),
             ),
-        ),
-        (None, Some(unread), Err(why)) => (
-            Class::Unexplained,
-            format!(
-                "whether it was loaded is not known: {unread}; the log does not tell when its event was produced: {why}"
+            (None, Err(why)) => (
+                Class::Unexplained,
+                format!(
+                    "whether it was loaded is not known: {unread}; the log does not tell when its event was produced: {why}"
+                ),
             ),
-        ),
+        },
     }
 }
 
 /// The verdict on a version that the real-time store lacks, once the log was read.
-pub(super) fn by_log(dataset: &Dataset, base: &Base, seen: &Sighting) -> (Class, String) {
+pub(super) fn by_log(
+    dataset: &Dataset,
+    base: &Base,
+    version: Version,
+    seen: &Sighting,
+) -> (Class, String) {
     let log = match &base.log {
         Ok(log) => log,
         Err(why) => {
@@ -208,12 +217,21 @@ pub(super) fn by_log(dataset: &Dataset, base: &Base, seen: &Sighting) -> (Class,
         }
     };
     let topic = &dataset.event.topic;
-    let letter_of = |source: Option<(i32, i64)>| {
-        let is_of = |letter: &&DeadLetter| {
-            letter.source == *topic && letter.partition.zip(letter.offset) == source
-        };
+    let letter_of = |(partition, offset): (i32, i64)| {
+        let mut letters = seen.letters.iter().map(|(letter, _)| letter);
+        letters.find(|letter| {
+            letter.source == *topic
+                && (letter.partition, letter.offset) == (Some(partition), Some(offset))
+        })
+    };
+    // A letter of another version of the key explains nothing.
+    let letter_of_version = || {
         let mut letters = seen.letters.iter();
-        letters.find(|letter| source.is_none() || is_of(letter))
+        let is_of = |(letter, time): &&(DeadLetter, Option<i64>)| match time {
+            Some(time) => *time == version.0,
+            None => letter.written_at >= version.0,
+        };
+        letters.find(is_of).map(|(letter, _)| letter)
     };
     let in_letters = |letter: &DeadLetter| {
         let letters = dataset.event.dead_letter_topic();
@@ -230,6 +248,11 @@ pub(super) fn by_log(dataset: &Dataset, base: &Base, seen: &Sighting) -> (Class,
         Some((partition, offset)) => {
             let event = format!("{topic}, partition {partition} offset {offset}");
             let committed = log.committed.get(partition).unwrap_or(0);
+            if !log.has_committed {
+                let why =
+                    "but the group has never committed anything; --group names that of the stream";
+                return (Class::Unexplained, format!("{event}, {why}"));
+            }
             if offset >= committed {
                 let ahead = offset - committed;
                 return (
@@ -237,7 +260,7 @@ pub(super) fn by_log(dataset: &Dataset, base: &Base, seen: &Sighting) -> (Class,
                     format!("{event}: {ahead} events after what the group has committed"),
                 );
             }
-            match letter_of(seen.at) {
+            match letter_of((partition, offset)) {
                 Some(letter) => in_letters(letter),
                 None => (
                     Class::Lost,
@@ -245,7 +268,7 @@ pub(super) fn by_log(dataset: &Dataset, base: &Base, seen: &Sighting) -> (Class,
                 ),
             }
         }
-        None => match (letter_of(None), &seen.trouble) {
+        None => match (letter_of_version(), &seen.trouble) {
             (Some(letter), _) => in_letters(letter),
             (None, Some(why)) => (
                 Class::Unexplained,

@@ -38,6 +38,8 @@ pub struct Compared {
     pub columns: BTreeMap<String, u64>,
     /// Some keys of each class.
     pub samples: BTreeMap<Class, Vec<String>>,
+    /// Whether only some keys were compared: that one store has none of them says nothing about the store.
+    pub is_partial: bool,
     /// Some differences of each class.
     pub(super) documents: Vec<SampleDocument>,
 }
@@ -50,7 +52,7 @@ impl Compared {
 
     /// Whether both layers agree: every difference is explained, and neither layer is empty while the other is not.
     pub fn agrees(&self) -> bool {
-        let is_one_empty = self.rows != [0, 0] && self.rows.contains(&0);
+        let is_one_empty = !self.is_partial && self.rows != [0, 0] && self.rows.contains(&0);
         !is_one_empty && !self.classes.keys().any(|class| class.fails())
     }
 

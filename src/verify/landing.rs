@@ -29,7 +29,10 @@ pub async fn compare_landing(
     report: &mut Report<'_>,
 ) -> Result<Option<(Compared, Landing)>> {
     let mut tables = tables.map(Table::new);
-    let mut compared = Compared::default();
+    let mut compared = Compared {
+        is_partial: true,
+        ..Compared::default()
+    };
     let mut landing = Landing::default();
     let mut chunks = records(comparison, files, retry);
     let shown: Vec<String> = files
@@ -42,6 +45,7 @@ pub async fn compare_landing(
         landing.first_bad = landing.first_bad.take().or(chunk.first_bad);
         landing.records += chunk.good.len() as u64;
         let newest = chunk.good.newest_by_key(comparison.whole.event.key);
+        let (lacked_by_batch, lacked_by_realtime) = (compared.missing, compared.extra);
         for side in Side::BOTH {
             let in_tables = match side {
                 Side::Realtime => [&*names[0], &*landing_name],
@@ -54,6 +58,14 @@ pub async fn compare_landing(
                 settle.add_records(side, records).await?;
             }
             settle.finish().await?;
+        }
+        let records = newest.len() as u64;
+        let lacked = [
+            compared.extra - lacked_by_realtime,
+            compared.missing - lacked_by_batch,
+        ];
+        for (rows, lacked) in compared.rows.iter_mut().zip(lacked) {
+            *rows += records.saturating_sub(lacked);
         }
         if comparison.stop.requested().is_some() {
             return Ok(None);

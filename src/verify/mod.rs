@@ -38,6 +38,7 @@ use self::buckets::{Keys, Sums, Suspects, differing_keys, groups, sketch_differe
 pub use self::class::{Class, Kind};
 pub use self::compared::Compared;
 pub use self::landing::{Landing, compare_landing};
+use self::recheck::{KEYS_AT_ONCE, rows_now};
 pub use self::repair::Repair;
 pub use self::report::{Content, Difference, Report, Sample};
 pub use self::rerun::listed_keys;
@@ -190,14 +191,22 @@ pub async fn compare_keys(
     report: &mut Report<'_>,
 ) -> Result<Option<Compared>> {
     let mut tables = tables.map(Table::new);
-    let mut compared = Compared::default();
-    let keys_read = keys.len() as u64;
+    let mut compared = Compared {
+        is_partial: true,
+        ..Compared::default()
+    };
+    for keys in keys.chunks(KEYS_AT_ONCE) {
+        let now = rows_now(comparison, &mut tables, keys, retry).await?;
+        for side in Side::BOTH {
+            let rows = now.iter().filter(|rows| rows[side as usize].is_some());
+            compared.rows[side as usize] += rows.count() as u64;
+        }
+    }
     let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
     for key in keys {
         settle.add_value(key).await?;
     }
     settle.finish().await?;
-    compared.rows = [keys_read - compared.extra, keys_read - compared.missing];
     Ok(comparison.stop.requested().is_none().then_some(compared))
 }
 

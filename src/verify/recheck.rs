@@ -99,6 +99,21 @@ pub(super) async fn differences(
     Ok(all)
 }
 
+/// The first row of each of these keys in both stores as it is now.
+pub(super) async fn rows_now(
+    comparison: &Comparison,
+    [realtime, batch]: &mut [Table; 2],
+    keys: &[Value<'static>],
+    retry: &Retry,
+) -> Result<Vec<[Option<OwnedRow>; 2]>> {
+    let (mut realtime, mut batch) = tokio::try_join!(
+        read_again(comparison, realtime.get()?, keys, retry),
+        read_again(comparison, batch.get()?, keys, retry),
+    )?;
+    let both = |key| [realtime.take(key), batch.take(key)];
+    Ok(keys.iter().map(both).collect())
+}
+
 /// The rows of these keys as they are now.
 pub(super) async fn read_again<'c>(
     comparison: &'c Comparison,
@@ -126,7 +141,7 @@ struct FoundRows {
 }
 
 /// A row that was read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct OwnedRow {
     pub(super) values: Vec<Value<'static>>,
     pub(super) foreign: Vec<Foreign>,

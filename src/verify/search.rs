@@ -7,9 +7,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::ops::ControlFlow;
 
 use super::Witnesses;
-use super::base::{Base, LogBase};
+use super::base::{Base, LOADS, LogBase};
 use super::classify::Version;
-use crate::dataset::{Dataset, FieldType};
+use crate::dataset::{Dataset, FieldType, Nulls};
 use crate::error::Result;
 use crate::intake::dead_letter::{DeadLetter, DeadLetters};
 use crate::ports::event_log::{Offsets, Span};
@@ -31,8 +31,8 @@ const LETTERS: usize = 8;
 pub(super) struct Sighting {
     /// Partition and offset of its event: of the last one, if it was produced more than once.
     pub(super) at: Option<(i32, i64)>,
-    /// Dead letters of its key.
-    pub(super) letters: Vec<DeadLetter>,
+    /// Dead letters of its key, with the event time of their record, if it has one.
+    pub(super) letters: Vec<(DeadLetter, Option<i64>)>,
     /// Why not everything was read.
     pub(super) trouble: Option<String>,
 }
@@ -188,12 +188,15 @@ impl EventVisitor for Letters<'_, '_> {
         let Some(letter) = search.letters.read(&event) else {
             return ControlFlow::Continue(());
         };
+        let time = event
+            .value
+            .and_then(|record| time_of(search.dataset, record));
         let key = letter.key.as_ref().map(log_key);
         let wanted = key.and_then(|key| search.wanted.get(&key));
         for &i in wanted.into_iter().flatten() {
             let letters = &mut search.seen[i].letters;
             letters.truncate(LETTERS - 1);
-            letters.insert(0, letter.clone());
+            letters.insert(0, (letter.clone(), time));
         }
         ControlFlow::Continue(())
     }
@@ -204,8 +207,14 @@ impl EventVisitor for Letters<'_, '_> {
 pub(super) struct Places {
     /// Each key that was found.
     pub(super) found: HashMap<Vec<u8>, Place>,
-    /// Why not every file was read.
-    pub(super) unread: Option<String>,
+    /// Why not every file was read: of the newest load of which that is so, by its index, the newest being 0.
+    pub(super) unread: Option<(usize, String)>,
+}
+
+impl Places {
+    fn unread(&mut self, load: usize, why: String) {
+        self.unread.get_or_insert((load, why));
+    }
 }
 
 /// Where a key is in a file.
@@ -215,6 +224,8 @@ pub(super) struct Place {
     pub(super) text: String,
     /// The event time of the record, if it has one, in milliseconds since 1970 UTC.
     pub(super) time: Option<i64>,
+    /// The index of the load, the newest being 0.
+    pub(super) load: usize,
 }
 
 /// Looks for versions of keys in the files that were loaded, or newer ones.
@@ -223,73 +234,98 @@ pub(super) fn in_landing(
     loads: &[LoadRecord],
     wanted: &HashMap<Vec<u8>, Version>,
 ) -> Places {
+    // Where absent fields leave values alone, the row is a mixture, whose digest is that of no record.
+    let is_loaded = |version: Version, wanted: Version| match dataset.nulls {
+        Nulls::Write => version >= wanted,
+        Nulls::Unset => version.0 >= wanted.0,
+    };
     let mut transform = Transform::new(dataset, i64::MAX);
     let mut rows = Rows::new(dataset.fields.len());
     let keys = KeyFinder::new(dataset);
     let mut places = Places::default();
-    for load in loads {
+    for (at, load) in loads.iter().enumerate() {
         if load.info.inputs.is_empty() {
             let run = &load.info.run_id;
-            places.unread = Some(format!("load {run} did not read files"));
+            places.unread(at, format!("load {run} did not read files"));
         }
         for path in &load.info.inputs {
             let found = &mut places.found;
-            let read = each_line(path, |line, text| {
+            let (mut records, mut lines) = (false, false);
+            let read = each_line(path, load.info.started_at, |line, text| {
+                lines |= !text.is_empty();
                 // Most records are told by their key not to be wanted, without being read.
                 if keys
                     .plain(text)
                     .is_some_and(|key| !wanted.contains_key(key))
                 {
+                    records = true;
                     return;
                 }
                 rows.clear();
                 if transform.event(text, Origin::default(), &mut rows).is_err() {
                     return;
                 }
+                records = true;
                 let key = log_key(&rows.value(0, dataset.event.key));
                 let version = rows.meta(0).version();
-                if wanted.get(&key).is_some_and(|wanted| version >= *wanted) {
+                if wanted
+                    .get(&key)
+                    .is_some_and(|wanted| is_loaded(version, *wanted))
+                {
                     let text = format!("{path}, line {line},");
-                    found.entry(key).or_insert(Place { text, time: None });
+                    found.entry(key).or_insert(Place {
+                        text,
+                        time: None,
+                        load: at,
+                    });
                 }
             });
             match read {
-                Ok(()) if path.ends_with(".csv") => {
-                    places.unread = Some(format!("{path} is CSV, which is not searched"));
-                }
-                Ok(()) => {}
-                Err(why) => places.unread = Some(format!("cannot read {path}: {why}")),
+                Ok(()) if records || !lines => {}
+                Ok(()) => places.unread(at, format!("{path} is not NDJSON")),
+                Err(why) => places.unread(at, format!("cannot read {path}: {why}")),
             }
         }
+    }
+    if loads.len() >= LOADS as usize {
+        places.unread(
+            loads.len(),
+            format!("only the last {LOADS} loads are looked at"),
+        );
     }
     places
 }
 
 /// Finds the key in the text of a record.
 struct KeyFinder {
-    /// What comes before the key in a record as rtp writes it; none if the key may have another name.
-    before: Option<memchr::memmem::Finder<'static>>,
+    /// The name of the key as rtp writes it, in quotes; none if the key may have another name.
+    name: Option<memchr::memmem::Finder<'static>>,
 }
 
 impl KeyFinder {
     fn new(dataset: &Dataset) -> Self {
         let field = dataset.key();
-        let before = format!("\"{}\":\"", field.name);
+        let name = format!("\"{}\"", field.name);
         let is_plain = field.aliases.is_empty() && field.kind == FieldType::Uuid;
-        let finder = || memchr::memmem::Finder::new(&before).into_owned();
+        let finder = || memchr::memmem::Finder::new(&name).into_owned();
         KeyFinder {
-            before: is_plain.then(finder),
+            name: is_plain.then(finder),
         }
     }
 
-    /// The key of a record that has it once, in the form that the log keeps; none if the record has to be read for it.
+    /// The key of a record, in the form that the log keeps; none if the record has to be read for it, because the name is
+    /// there more than once, or may be there in another form.
     fn plain<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
-        let before = self.before.as_ref()?;
-        let at = before.find(text)? + before.needle().len();
-        let key = text.get(at..at + 36)?;
+        let name = self.name.as_ref()?;
+        let at = name.find(text)? + name.needle().len();
+        let key = text[at..].strip_prefix(b":\"")?;
+        let (key, rest) = key.split_at_checked(36)?;
         let is_canonical = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-');
-        let is_only = before.find(&text[at..]).is_none();
-        (text.get(at + 36) == Some(&b'"') && is_only && key.iter().all(is_canonical)).then_some(key)
+        let is_plain = rest.first() == Some(&b'"')
+            && key.iter().all(is_canonical)
+            && name.find(rest).is_none()
+            && memchr::memchr(b'\\', text).is_none();
+        is_plain.then_some(key)
     }
 }
 
@@ -297,13 +333,14 @@ impl KeyFinder {
 pub(super) fn in_rejects(dataset: &Dataset, loads: &[LoadRecord]) -> Places {
     let letters = DeadLetters::of(dataset);
     let mut places = Places::default();
-    let files: std::collections::BTreeSet<&String> = loads
-        .iter()
-        .filter_map(|load| load.info.rejects.as_ref())
-        .collect();
-    for path in files {
+    let mut seen = std::collections::BTreeSet::new();
+    for (at, load) in loads.iter().enumerate() {
+        // A later load to the same file has replaced what an earlier one rejected.
+        let Some(path) = load.info.rejects.as_ref().filter(|path| seen.insert(*path)) else {
+            continue;
+        };
         let found = &mut places.found;
-        let read = each_line(path, |_, text| {
+        let read = each_line(path, i64::MAX, |_, text| {
             let Ok(reject) = serde_json::from_slice::<Rejected<'_>>(text) else {
                 return;
             };
@@ -313,11 +350,15 @@ pub(super) fn in_rejects(dataset: &Dataset, loads: &[LoadRecord]) -> Places {
                     "{path}: line {line} of the input, {rule}: {}",
                     reject.reason
                 );
-                found.insert(key, Place { text, time });
+                found.entry(key).or_insert(Place {
+                    text,
+                    time,
+                    load: at,
+                });
             }
         });
         if let Err(why) = read {
-            places.unread = Some(format!("cannot read {path}: {why}"));
+            places.unread(at, format!("cannot read {path}: {why}"));
         }
     }
     places
@@ -342,24 +383,43 @@ impl Rejected<'_> {
     ) -> Option<(Vec<u8>, Option<i64>)> {
         let raw = self.raw.as_ref()?;
         let key = letters.key_in(raw.as_bytes())?;
-        let record: serde_json::Value = serde_json::from_str(raw).ok()?;
-        let field = dataset.time();
-        let text = match record.get(&field.name) {
-            Some(serde_json::Value::String(text)) => Some(text.clone()),
-            Some(serde_json::Value::Number(number)) => Some(number.to_string()),
-            _ => None,
-        };
-        let time = text.and_then(|text| Value::from_text(field, text.into()).ok());
-        let time = match time {
-            Some(Value::Timestamp(time)) => Some(time),
-            _ => None,
-        };
-        Some((log_key(&key), time))
+        Some((log_key(&key), time_of(dataset, raw.as_bytes())))
     }
 }
 
-/// Calls `take` with the number and text of each line of a file.
-fn each_line(path: &str, mut take: impl FnMut(u64, &[u8])) -> std::io::Result<()> {
+/// The event time of a record that may be bad otherwise.
+fn time_of(dataset: &Dataset, record: &[u8]) -> Option<i64> {
+    let record: serde_json::Value = serde_json::from_slice(record).ok()?;
+    let field = dataset.time();
+    let text = match record.get(&field.name)? {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    match Value::from_text(field, text.into()).ok()? {
+        Value::Timestamp(time) => Some(time),
+        _ => None,
+    }
+}
+
+/// Calls `take` with the number and text of each line of a regular file that was not written to after this time, in
+/// milliseconds since 1970 UTC.
+fn each_line(
+    path: &str,
+    unchanged_since: i64,
+    mut take: impl FnMut(u64, &[u8]),
+) -> std::io::Result<()> {
+    let found = std::fs::metadata(path)?;
+    if !found.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    let written = found.modified()?.duration_since(std::time::UNIX_EPOCH);
+    let written = written.map_or(0, |since| since.as_millis());
+    if i128::from(unchanged_since) < i128::try_from(written).unwrap_or(i128::MAX) {
+        return Err(std::io::Error::other(
+            "it was written to after that load began",
+        ));
+    }
     let mut file = BufReader::with_capacity(1 << 18, File::open(path)?);
     let mut line = Vec::new();
     for number in 1.. {
@@ -395,6 +455,7 @@ mod tests {
         let load = |inputs: Vec<String>| LoadRecord {
             info: LoadInfo {
                 inputs,
+                started_at: i64::MAX,
                 ..LoadInfo::default()
             },
             mode: String::new(),
@@ -421,7 +482,7 @@ mod tests {
             (vec![format!("{path}.gone")], "cannot read"),
         ] {
             let places = in_landing(&dataset, &[load(inputs)], &wanted);
-            assert!(places.unread.unwrap().contains(why));
+            assert!(places.unread.unwrap().1.contains(why));
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::base::Base;
 use super::classify::{self, Judged, Version};
 use super::landing::lacking;
-use super::recheck::{Found, KEYS_AT_ONCE, OwnedRow, content, differences};
+use super::recheck::{Found, KEYS_AT_ONCE, OwnedRow, content, differences, rows_now};
 use super::search::{self, Place, Places, log_key};
 use super::{Class, Compared, Comparison, Content, Difference, Kind, Report, Side, Table};
 use crate::error::{Error, Result};
@@ -19,6 +19,9 @@ use crate::run::retry::Retry;
 
 /// Differences that wait for one search of the log or of the landing files.
 const ASKED: usize = 4_096;
+
+/// How often rows are read that are written again and again.
+const ROUNDS: u32 = 5;
 
 /// Settles keys that perhaps differ.
 pub(super) struct Settle<'a, 'r> {
@@ -42,7 +45,7 @@ pub(super) struct Settle<'a, 'r> {
 /// What a difference waits for.
 enum Ask {
     Log(Version),
-    Landing(Class),
+    Landing(Class, Option<String>),
 }
 
 impl<'a, 'r> Settle<'a, 'r> {
@@ -172,9 +175,25 @@ impl<'a, 'r> Settle<'a, 'r> {
         }
     }
 
-    async fn judge(&mut self, found: Vec<Found>) -> Result<()> {
+    async fn judge(&mut self, mut found: Vec<Found>) -> Result<()> {
+        for round in 1..=ROUNDS {
+            let outside = self.judge_once(found).await?;
+            found = self.confirm(outside, round == ROUNDS).await?;
+            if found.is_empty() {
+                break;
+            }
+        }
+        match self.asked.len() < ASKED {
+            true => Ok(()),
+            false => self.answer().await,
+        }
+    }
+
+    /// Judges differences by what the stores keep; returns those whose rows do not seem to be what rtp wrote.
+    async fn judge_once(&mut self, found: Vec<Found>) -> Result<Vec<(Found, String)>> {
+        let mut outside = Vec::new();
         if found.is_empty() {
-            return Ok(());
+            return Ok(outside);
         }
         let kept = self.provenance(&found).await?;
         for found in found {
@@ -187,12 +206,15 @@ impl<'a, 'r> Settle<'a, 'r> {
             let kept = [Side::Realtime, Side::Batch]
                 .map(|side| of(side).filter(|_| found.record != Some(side)));
             let judged = classify::by_stores(dataset, base, &found, kept);
-            let is_outside = matches!(judged, Judged::Known(Class::ChangedOutside, _));
-            if !is_outside && found.is_newer_than_record(dataset) {
+            if let Judged::Known(Class::ChangedOutside, why) = judged {
+                outside.push((found, why));
                 continue;
             }
-            if judged.lacks_a_load()
-                && let Some(why) = self.rejected(&found)?
+            if found.is_newer_than_record(dataset) {
+                continue;
+            }
+            if judged.was_not_loaded()
+                && let Some((why, _)) = self.rejected(&found)?
             {
                 self.tell(&found, Class::Rejected, &why)?;
                 continue;
@@ -200,17 +222,65 @@ impl<'a, 'r> Settle<'a, 'r> {
             match judged {
                 Judged::Known(class, evidence) => self.tell(&found, class, &evidence)?,
                 Judged::AskLog(version) => self.asked.push((found, Ask::Log(version))),
-                Judged::AskLanding(class) => self.asked.push((found, Ask::Landing(class))),
+                Judged::AskLanding(class, why) => {
+                    self.asked.push((found, Ask::Landing(class, why)));
+                }
             }
         }
-        match self.asked.len() < ASKED {
-            true => Ok(()),
-            false => self.answer().await,
-        }
+        Ok(outside)
     }
 
-    /// Why a load rejected the record that the batch store lacks, if one did.
-    fn rejected(&mut self, found: &Found) -> Result<Option<String>> {
+    /// Reports rows that are not what rtp wrote, if they are still the ones that were read: a row and what is kept with it
+    /// are read one after the other, and a load or the stream may have written it in between. Returns the differences that
+    /// are left of the other rows.
+    async fn confirm(
+        &mut self,
+        outside: Vec<(Found, String)>,
+        is_last: bool,
+    ) -> Result<Vec<Found>> {
+        if outside.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<Value<'static>> =
+            outside.iter().map(|(found, _)| found.key.clone()).collect();
+        let now = rows_now(self.comparison, self.tables, &keys, self.retry).await?;
+        let (mut moved, mut left) = (Vec::new(), Vec::new());
+        for ((found, why), now) in outside.into_iter().zip(now) {
+            let is_same = |side: Side| {
+                found.record == Some(side) || found.rows[side as usize] == now[side as usize]
+            };
+            let is_same = is_same(Side::Realtime) && is_same(Side::Batch);
+            match (is_same, found.record) {
+                (true, _) => self.tell(&found, Class::ChangedOutside, &why)?,
+                (false, _) if is_last => {
+                    let why = "its rows were written again whenever they were read";
+                    self.tell(&found, Class::Unexplained, why)?;
+                }
+                (false, None) => moved.push(found.key),
+                (false, Some(Side::Batch)) => {
+                    let [_, record] = found.rows;
+                    left.extend(
+                        self.lacking(Side::Realtime, record.into_iter().collect())
+                            .await?,
+                    );
+                }
+                (false, Some(Side::Realtime)) => {
+                    let [record, _] = found.rows;
+                    left.extend(
+                        self.lacking(Side::Batch, record.into_iter().collect())
+                            .await?,
+                    );
+                }
+            }
+        }
+        if !moved.is_empty() {
+            left.extend(self.read(moved).await?);
+        }
+        Ok(left)
+    }
+
+    /// Why a load rejected the record that the batch store lacks, if one did, and its index.
+    fn rejected(&mut self, found: &Found) -> Result<Option<(String, usize)>> {
         let dataset = &self.comparison.whole;
         let Ok(loads) = &known(self.base.as_ref())?.loads else {
             return Ok(None);
@@ -224,7 +294,9 @@ impl<'a, 'r> Settle<'a, 'r> {
         // An older record may have been rejected, and this one not.
         let is_it =
             |place: &&Place| place.time.is_none() || place.time == time.map(|(time, _)| time);
-        Ok(place.filter(is_it).map(|place| place.text.clone()))
+        Ok(place
+            .filter(is_it)
+            .map(|place| (place.text.clone(), place.load)))
     }
 
     /// What the stores keep with these rows.
@@ -250,7 +322,7 @@ impl<'a, 'r> Settle<'a, 'r> {
         let dataset = &self.comparison.whole;
         let of_log = asked.iter().filter_map(|(found, ask)| match ask {
             Ask::Log(version) => Some((found.key.clone(), *version)),
-            Ask::Landing(_) => None,
+            Ask::Landing(..) => None,
         });
         let wanted: Vec<_> = of_log.collect();
         let mut sightings = match wanted.is_empty() {
@@ -262,14 +334,24 @@ impl<'a, 'r> Settle<'a, 'r> {
         let landing = self.landing(&asked, &loads);
         for (found, ask) in asked {
             let (class, evidence) = match ask {
-                Ask::Log(_) => {
+                Ask::Log(version) => {
                     let seen = sightings.next().unwrap_or_default();
-                    classify::by_log(dataset, &base, &seen)
+                    classify::by_log(dataset, &base, version, &seen)
                 }
-                Ask::Landing(class) => {
+                Ask::Landing(class, came_later) => {
                     let place = landing.found.get(&log_key(&found.key));
-                    let place = place.map(|place| &*place.text);
-                    classify::by_landing(&base, class, place, landing.unread.as_deref())
+                    let unread = landing.unread.as_ref();
+                    // It counts if every later load is known not to have read the record.
+                    let rejected = self
+                        .rejected(&found)?
+                        .filter(|(_, load)| unread.is_none_or(|(unread, _)| unread >= load));
+                    classify::by_landing(
+                        &base,
+                        (class, came_later),
+                        place.map(|place| &*place.text),
+                        rejected.as_ref().map(|(why, _)| &**why),
+                        unread.map(|(_, why)| &**why),
+                    )
                 }
             };
             self.tell(&found, class, &evidence)?;
@@ -283,7 +365,7 @@ impl<'a, 'r> Settle<'a, 'r> {
         let waits = asked
             .iter()
             .filter_map(|(found, ask)| match (ask, &found.rows) {
-                (Ask::Landing(_), [Some(row), _]) => {
+                (Ask::Landing(..), [Some(row), _]) => {
                     Some((log_key(&found.key), classify::version(dataset, row)?))
                 }
                 _ => None,

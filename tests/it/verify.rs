@@ -606,3 +606,133 @@ fn every_difference_has_its_class_and_its_evidence() {
         assert!(told.contains(evidence), "{line}");
     }
 }
+
+/// The class of the only key that differs, and its evidence.
+fn only_class(place: &Place, more: &[&str], status: i32) -> (String, String) {
+    let args = [&["--output", "only.ndjson"], more].concat();
+    let ran = verify(place, &args);
+    assert_eq!(ran.status, status, "{}", ran.stderr);
+    let list = std::fs::read_to_string(place.path("only.ndjson")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(list.lines().next().unwrap()).unwrap();
+    let text = |name: &str| line[name].as_str().unwrap().to_string();
+    (text("class"), text("evidence"))
+}
+
+/// A place with stores that `init` has made, and a file with some items.
+fn with_items(items: &str) -> Place {
+    let place = Place::new();
+    place.write("items.toml", ITEMS);
+    place.write("day.ndjson", items);
+    done(&place, &["init"], 0);
+    place
+}
+
+fn done(place: &Place, args: &[&str], status: i32) {
+    let ran = place.rtp(&[&["--dataset", "items.toml"], args].concat(), b"");
+    assert_eq!(ran.status, status, "{args:?}: {}", ran.stderr);
+}
+
+const THEN: u64 = 1_764_000_000_000;
+
+#[test]
+fn a_row_that_was_loaded_before_its_event_was_produced_is_lost_if_it_goes() {
+    let place = with_items(&items(5));
+    done(&place, &["load-batch", "day.ndjson"], 0);
+    done(&place, &["produce", "day.ndjson"], 0);
+    done(&place, &["stream", "--until-end"], 0);
+    edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 3");
+    let (class, why) = only_class(&place, &[], 1);
+    assert!(
+        class == "lost" && why.contains("line 4, was loaded"),
+        "{class}: {why}"
+    );
+    // What the file was is not known once it is another one.
+    place.write("day.ndjson", items(2));
+    let (class, why) = only_class(&place, &[], 0);
+    assert!(
+        class == "not_loaded_yet" && why.contains("was written to after"),
+        "{class}: {why}"
+    );
+}
+
+#[test]
+fn a_reject_or_dead_letter_of_another_version_explains_nothing() {
+    let place = with_items(&(item(1, "a", THEN) + &item(2, "b", THEN)));
+    let bad = item(1, "a", THEN).replace("\"a\"", "7");
+    place.write("bad.ndjson", bad.clone() + &item(2, "b", THEN));
+    done(
+        &place,
+        &["load-batch", "--rejects", "r.ndjson", "bad.ndjson"],
+        1,
+    );
+    done(&place, &["produce", "bad.ndjson"], 1);
+    done(&place, &["produce", "day.ndjson"], 0);
+    done(&place, &["stream", "--until-end"], 0);
+    done(&place, &["load-batch", "day.ndjson"], 0);
+    assert_eq!(verify(&place, &[]).status, 0);
+    edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1");
+    assert_eq!(only_class(&place, &[], 1).0, "lost");
+    done(&place, &["load-batch", "day.ndjson"], 0);
+    // A newer version that was never produced.
+    place.write("newer.ndjson", item(1, "c", THEN + 1));
+    done(&place, &["load-batch", "newer.ndjson"], 0);
+    assert_eq!(only_class(&place, &[], 1).0, "unexplained");
+}
+
+#[test]
+fn a_group_that_has_never_committed_is_not_waited_for() {
+    let place = with_items(&items(3));
+    done(&place, &["produce", "day.ndjson"], 0);
+    done(&place, &["stream", "--until-end", "--group", "mine"], 0);
+    done(&place, &["load-batch", "day.ndjson"], 0);
+    edit(&place, REALTIME, "DELETE FROM items_rows WHERE id = 1");
+    let (class, why) = only_class(&place, &[], 1);
+    assert!(
+        class == "unexplained" && why.contains("never committed"),
+        "{class}: {why}"
+    );
+    assert_eq!(only_class(&place, &["--group", "mine"], 1).0, "lost");
+}
+
+#[test]
+fn a_list_and_a_landing_file_are_compared_and_the_lack_is_repaired() {
+    let place = with_items(&items(5));
+    for args in [
+        &["produce", "day.ndjson"][..],
+        &["stream", "--until-end"],
+        &["load-batch", "day.ndjson"],
+    ] {
+        done(&place, args, 0);
+    }
+    done(&place, &["verify", "--against", "day.ndjson"], 0);
+    edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1");
+    edit(&place, REALTIME, "DELETE FROM items_rows WHERE id = 2");
+    done(&place, &["verify", "--against", "day.ndjson"], 1);
+    done(
+        &place,
+        &[
+            "verify",
+            "--output",
+            "l.ndjson",
+            "--repair",
+            "repair.ndjson",
+        ],
+        1,
+    );
+    let repair = std::fs::read_to_string(place.path("repair.ndjson")).unwrap();
+    assert_eq!(repair.lines().count(), 2, "{repair}");
+    done(&place, &["verify", "--rerun", "l.ndjson"], 1);
+    for args in [
+        &["load-batch", "repair.ndjson"][..],
+        &["produce", "repair.ndjson"],
+        &["stream", "--until-end"],
+    ] {
+        done(&place, args, 0);
+    }
+    done(&place, &["verify", "--rerun", "l.ndjson"], 0);
+    done(&place, &["verify", "--against", "day.ndjson"], 0);
+    done(&place, &["verify"], 0);
+    let shown = verify(&place, &["--history", "--format", "json"]);
+    assert_eq!(shown.status, 0, "{}", shown.stderr);
+    assert!(shown.stdout.contains("lost"), "{}", shown.stdout);
+}

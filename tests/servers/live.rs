@@ -127,7 +127,7 @@ async fn plant(live: &Live, cassandra: &Server, postgres: &Database) {
     live.rtp(&["produce"], &some(&[30_003, 30_005, 30_006], 0), 0);
     live.rtp(&["produce"], &some(&[10, 11], 60), 0);
     live.rtp(&["stream", "--until-end"], "", 0);
-    let bad = |n| user(n, 0, "b@example.com").replace("12345", "{}");
+    let bad = |n| user(n, 0, "b@example.com").replace("\"b@example.com\"", "7");
     live.load(
         "rejected.ndjson",
         &(bad(30_003) + "\n" + &some(&[30_001, 30_002, 30_004], 0)),
