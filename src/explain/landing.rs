@@ -10,6 +10,7 @@ use crate::dataset::Dataset;
 use crate::error::{Context, Error, Result};
 use crate::intake::chunk::{Chunk, FileFormat};
 use crate::intake::csv::Columns;
+use crate::intake::dead_letter::RejectLine;
 use crate::intake::input::Input;
 use crate::ports::ledger::LoadRecord;
 use crate::record::transform::Transform;
@@ -138,16 +139,6 @@ impl<'a> Lines<'a> {
         }
         found
     }
-}
-
-/// A line of a reject file, as `load-batch` writes it.
-#[derive(serde::Deserialize)]
-struct RejectLine {
-    line: Option<u64>,
-    field: Option<String>,
-    rule: String,
-    reason: String,
-    raw: Option<String>,
 }
 
 /// Searches the reject files of the loads that are still there.

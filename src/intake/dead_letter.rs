@@ -40,6 +40,21 @@ pub struct DeadLetter {
     pub key: Option<Value<'static>>,
 }
 
+/// A line of a reject file, as [`push_line`](super::rejects::push_line) has written it.
+#[derive(Debug, serde::Deserialize)]
+pub struct RejectLine {
+    /// The 1-based line of the input.
+    pub line: Option<u64>,
+    /// The field that is to blame, if it is a single one.
+    pub field: Option<String>,
+    /// The rule that the record broke, by its name.
+    pub rule: String,
+    /// What was expected, for people.
+    pub reason: String,
+    /// The record, if it is text.
+    pub raw: Option<String>,
+}
+
 /// Reads the dead letters of a dataset.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {

@@ -11,7 +11,7 @@ use super::base::{Base, LOADS, LogBase};
 use super::classify::Version;
 use crate::dataset::{Dataset, FieldType, Nulls};
 use crate::error::Result;
-use crate::intake::dead_letter::{DeadLetter, DeadLetters};
+use crate::intake::dead_letter::{DeadLetter, DeadLetters, RejectLine};
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::ledger::LoadRecord;
 use crate::ports::log_reader::EventVisitor;
@@ -341,18 +341,21 @@ pub(super) fn in_rejects(dataset: &Dataset, loads: &[LoadRecord]) -> Places {
         };
         let found = &mut places.found;
         let read = each_line(path, i64::MAX, |_, text| {
-            let Ok(reject) = serde_json::from_slice::<Rejected<'_>>(text) else {
+            let Ok(reject) = serde_json::from_slice::<RejectLine>(text) else {
                 return;
             };
-            if let Some((key, time)) = reject.key_and_time(dataset, &letters) {
+            // A record that broke a rule may still have its key and event time.
+            let raw = reject.raw.as_deref().map(str::as_bytes);
+            let key = raw.and_then(|raw| letters.key_in(raw));
+            if let Some((raw, key)) = raw.zip(key) {
                 let (line, rule) = (reject.line.unwrap_or_default(), &reject.rule);
                 let text = format!(
                     "{path}: line {line} of the input, {rule}: {}",
                     reject.reason
                 );
-                found.entry(key).or_insert(Place {
+                found.entry(log_key(&key)).or_insert(Place {
                     text,
-                    time,
+                    time: time_of(dataset, raw),
                     load: at,
                 });
             }
@@ -362,29 +365,6 @@ pub(super) fn in_rejects(dataset: &Dataset, loads: &[LoadRecord]) -> Places {
         }
     }
     places
-}
-
-/// A line of a reject file.
-#[derive(serde::Deserialize)]
-struct Rejected<'a> {
-    line: Option<u64>,
-    rule: String,
-    reason: String,
-    #[serde(borrow)]
-    raw: Option<std::borrow::Cow<'a, str>>,
-}
-
-impl Rejected<'_> {
-    /// The key and event time of the record, which broke a rule, but may still have them.
-    fn key_and_time(
-        &self,
-        dataset: &Dataset,
-        letters: &DeadLetters,
-    ) -> Option<(Vec<u8>, Option<i64>)> {
-        let raw = self.raw.as_ref()?;
-        let key = letters.key_in(raw.as_bytes())?;
-        Some((log_key(&key), time_of(dataset, raw.as_bytes())))
-    }
 }
 
 /// The event time of a record that may be bad otherwise.
