@@ -6,6 +6,7 @@
 //! before it is reported.
 
 mod compared;
+pub(super) mod open;
 mod recheck;
 
 use std::collections::HashMap;

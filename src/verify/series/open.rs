@@ -1,15 +1,16 @@
-//! What `rtp verify --series` compares besides the stores.
+//! Opens the tables for reads by time that are to be compared, and compares them one after the other.
 
+use super::{ComparedSeries, compare_series};
 use crate::dataset::{Dataset, Series};
 use crate::error::{Error, Result};
 use crate::ports::realtime_store::RealtimeStores;
 use crate::ports::series_reader::SeriesReader;
 use crate::ports::table_reader::TableReader;
 use crate::run::retry::Retry;
-use crate::verify::{ComparedSeries, Comparison, Report, compare_series};
+use crate::verify::{Comparison, Report};
 
 /// A series that is open for reading, with its name and its table.
-pub(super) struct OpenSeries<'d> {
+pub(in crate::verify) struct OpenSeries<'d> {
     series: &'d Series,
     name: String,
     reader: Box<dyn SeriesReader>,
@@ -17,7 +18,7 @@ pub(super) struct OpenSeries<'d> {
 }
 
 /// Opens the tables for reads by time that have rows of their own, or says that they are not compared.
-pub(super) async fn open<'d>(
+pub(in crate::verify) async fn open<'d>(
     store: &dyn RealtimeStores,
     dataset: &'d Dataset,
     is_asked_for: bool,
@@ -57,7 +58,7 @@ pub(super) async fn open<'d>(
 }
 
 /// Compares all series. Their names and results; some or none of them after a stop.
-pub(super) async fn compare_all(
+pub(in crate::verify) async fn compare_all(
     comparison: &Comparison,
     opened: Vec<OpenSeries<'_>>,
     rows: u64,
