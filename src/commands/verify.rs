@@ -29,8 +29,8 @@ const DEFAULT_SAMPLE: u64 = 20;
 /// they are reported, after --grace if records keep coming. What still differs gets a class, with its evidence:
 ///
 /// in_flight: its event waits in the log; dead_letter: it is among them; rejected: a load rejected it; not_loaded_yet:
-/// it came after the last load; older_version: the batch store has one, and the newer one is not loaded yet. These are
-/// explained, and the layers agree.
+/// it came after the last load; older_version: the batch store has one, and the newer one is not loaded yet; expired: the
+/// real-time store has dropped it by its ttl. These are explained, and the layers agree.
 ///
 /// lost: it was read or loaded, but the store does not have it; changed_outside: a row is not what rtp wrote; duplicate;
 /// unexplained: nothing that is kept tells why. With these, the layers do not agree. Neither do they if only one of them

@@ -279,12 +279,16 @@ pub(super) fn by_log(
     }
 }
 
-fn not_in_log(topic: &str, base: &Base) -> String {
-    let deleted = base.log.as_ref().is_ok_and(|log| {
+/// Whether the oldest events were deleted from the log.
+pub(super) fn is_cut(base: &Base) -> bool {
+    base.log.as_ref().is_ok_and(|log| {
         let mut first = log.bounds.from.iter();
         first.any(|(_, offset)| offset > 0)
-    });
-    match deleted {
+    })
+}
+
+fn not_in_log(topic: &str, base: &Base) -> String {
+    match is_cut(base) {
         true => format!("no event of {topic} has this version; older events were deleted from it"),
         false => format!("no event of {topic} has this version: it was never produced"),
     }

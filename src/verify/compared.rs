@@ -50,10 +50,15 @@ impl Compared {
         self.classes.is_empty()
     }
 
-    /// Whether both layers agree: every difference is explained, and neither layer is empty while the other is not.
+    /// Whether both layers agree: every difference is explained, and neither layer is empty while the other is not,
+    /// unless all of its rows have expired.
     pub fn agrees(&self) -> bool {
+        !self.is_one_empty() && !self.classes.keys().any(|class| class.fails())
+    }
+
+    fn is_one_empty(&self) -> bool {
         let is_one_empty = !self.is_partial && self.rows != [0, 0] && self.rows.contains(&0);
-        !is_one_empty && !self.classes.keys().any(|class| class.fails())
+        is_one_empty && !self.classes.keys().eq([&Class::Expired])
     }
 
     /// Adds a difference.

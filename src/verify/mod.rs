@@ -15,6 +15,7 @@ mod buckets;
 mod class;
 mod classify;
 mod compared;
+mod expiry;
 pub mod format;
 mod kept;
 mod landing;
@@ -94,6 +95,8 @@ pub struct Comparison {
     pub tolerances: Tolerances,
     /// How long a key that differs may still become equal.
     pub grace: Duration,
+    /// How long a row of the real-time store lives after it was written, if rows expire there.
+    pub ttl: Option<Duration>,
     /// Who is asked why a key differs; if nobody is, its class is found by the tables alone.
     pub witnesses: Option<Witnesses>,
     stop: Stop,
@@ -121,6 +124,7 @@ impl Comparison {
             whole,
             tolerances,
             grace: Duration::ZERO,
+            ttl: None,
             witnesses: None,
             stop,
         }

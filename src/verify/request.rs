@@ -107,11 +107,15 @@ impl<'a> Request<'a> {
     /// Compares what was asked for. None after a stop.
     pub async fn compare(
         &self,
-        opened: Opened<'_>,
+        mut opened: Opened<'_>,
         retry: &Retry,
         report: &mut Report<'_>,
     ) -> Result<Option<Outcome>> {
-        let comparison = Arc::new(self.comparison(retry));
+        let [realtime, _] = &mut opened.tables;
+        let ask = async || realtime.time_to_live().await;
+        let mut comparison = self.comparison(retry);
+        comparison.ttl = retry.through_outage(ask).await?;
+        let comparison = Arc::new(comparison);
         let (tables, names) = (opened.tables, self.names());
         let mut landing = None;
         let compared = match &self.scope {

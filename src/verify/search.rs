@@ -31,6 +31,8 @@ const LETTERS: usize = 8;
 pub(super) struct Sighting {
     /// Partition and offset of its event: of the last one, if it was produced more than once.
     pub(super) at: Option<(i32, i64)>,
+    /// When it was produced, the last time if that happened more than once, in milliseconds since 1970 UTC.
+    pub(super) produced_at: Option<i64>,
     /// Dead letters of its key, with the event time of their record, if it has one.
     pub(super) letters: Vec<(DeadLetter, Option<i64>)>,
     /// Why not everything was read.
@@ -174,6 +176,7 @@ impl EventVisitor for Events<'_, '_> {
                 search.open -= usize::from(seen.at.is_none());
                 // What was not committed is read first, and counts.
                 seen.at.get_or_insert((event.partition, event.offset));
+                seen.produced_at = seen.produced_at.max(Some(event.timestamp));
             }
         }
         ControlFlow::Continue(())

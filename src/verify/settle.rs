@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::base::Base;
 use super::classify::{self, Judged, Version};
+use super::expiry::Expiry;
 use super::landing::lacking;
 use super::recheck::{Found, KEYS_AT_ONCE, OwnedRow, content, differences, rows_now};
 use super::search::{self, Place, Places, log_key};
@@ -16,6 +17,7 @@ use crate::ports::ledger::LoadRecord;
 use crate::ports::table_reader::Provenance;
 use crate::record::value::Value;
 use crate::run::retry::Retry;
+use crate::time::now_ms;
 
 /// Differences that wait for one search of the log or of the landing files.
 const ASKED: usize = 4_096;
@@ -330,13 +332,19 @@ impl<'a, 'r> Settle<'a, 'r> {
             false => search::in_log(witnesses, dataset, &base, &wanted).await,
         }
         .into_iter();
+        let ttl = self.comparison.ttl;
+        let expiry = ttl.map(|ttl| Expiry { ttl, now: now_ms() });
         let loads = base.loads.clone().unwrap_or_default();
         let landing = self.landing(&asked, &loads);
         for (found, ask) in asked {
             let (class, evidence) = match ask {
                 Ask::Log(version) => {
                     let seen = sightings.next().unwrap_or_default();
-                    classify::by_log(dataset, &base, version, &seen)
+                    let judged = classify::by_log(dataset, &base, version, &seen);
+                    match expiry {
+                        None => judged,
+                        Some(expiry) => expiry.or(judged, found.kind, version.0, &seen, &base),
+                    }
                 }
                 Ask::Landing(class, came_later) => {
                     let place = landing.found.get(&log_key(&found.key));
