@@ -145,7 +145,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     report.finish()?;
     outcome.count(run);
     outcome.tell(run);
-    let verdict = verdict(&outcome.compared, outcome.layers_agree(), started_at, run);
+    let verdict = verdict(&outcome, started_at, run);
     let loads = match outcome.is_whole() {
         true => keep(&*request.witnesses.batch_store, dataset, &verdict, run).await,
         false => Vec::new(),
@@ -157,8 +157,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
             boundary: loads.iter().filter_map(|load| load.info.newest).max(),
             grace: args.grace,
         };
-        let sentence = outcome.sentence();
-        let document = document(&verdict, &outcome.compared, sentence, &about);
+        let document = document(verdict, &outcome, &about);
         let mut text = Vec::new();
         let written = format.write(&document, &mut text);
         written.map_err(Error::internal)?;

@@ -104,17 +104,13 @@ impl Compared {
         add(&counts.bytes, self.bytes);
     }
 
-    /// The result in a sentence, for the tables of these names, the real-time store's first. Equal means equal within
+    /// The result of whole tables of these names in a sentence, the real-time store's first. Equal means equal within
     /// these tolerances.
-    pub fn sentence(&self, [realtime, batch]: &[String; 2], tolerances: &Tolerances) -> String {
-        let within = match tolerances.are_strict() {
-            true => "",
-            false => ", within the tolerances",
-        };
+    pub(super) fn sentence(&self, names: &[String; 2], tolerances: &Tolerances) -> String {
+        let [realtime, batch] = names;
+        let within = tolerances.within();
         let [a, b] = self.rows;
         let rows = format!("{a} rows in {realtime}, {b} in {batch}");
-        let failing = self.of_classes(|class| class.fails());
-        let explained = self.of_classes(|class| !class.fails());
         match (self.agrees(), self.is_equal(), self.rows) {
             (true, true, [0, 0]) => format!("{realtime} and {batch} are both empty"),
             (true, true, [a, b]) if a == b => {
@@ -123,36 +119,40 @@ impl Compared {
             (true, true, _) => {
                 format!("equal: {rows}{within}; rows were written during the comparison")
             }
-            (true, false, _) => format!("in agreement: {rows}{within}; explained: {explained}"),
+            (true, false, _) => {
+                let explained = self.of_classes(|class| !class.fails());
+                format!("in agreement: {rows}{within}; explained: {explained}")
+            }
             (false, ..) => {
-                let found = [failing, explained]
-                    .into_iter()
-                    .filter(|text| !text.is_empty());
-                let found: Vec<String> = found.collect();
+                let empty = match (self.is_one_empty(), a) {
+                    (false, _) => String::new(),
+                    (true, 0) => format!("; {realtime} is empty"),
+                    (true, _) => format!("; {batch} is empty"),
+                };
+                let found = self.found();
                 format!(
-                    "not equal: {} missing in {batch}, {} extra in {batch}, {} changed, {} duplicate ({}); {rows}",
-                    self.missing,
-                    self.extra,
-                    self.changed,
-                    self.duplicates,
-                    found.join("; ")
+                    "not equal: {} missing in {batch}, {} extra in {batch}, {} changed, {} duplicate{found}; {rows}{empty}",
+                    self.missing, self.extra, self.changed, self.duplicates,
                 )
             }
         }
     }
 
-    fn of_classes(&self, which: impl Fn(Class) -> bool) -> String {
+    /// The classes in parentheses, those that fail first.
+    pub(super) fn found(&self) -> String {
+        let failing = self.of_classes(|class| class.fails());
+        let explained = self.of_classes(|class| !class.fails());
+        let found = [failing, explained];
+        let found: Vec<&str> = found.iter().map(String::as_str).collect();
+        match found.concat().is_empty() {
+            true => String::new(),
+            false => format!(" ({})", found.join("; ").trim_matches([';', ' '])),
+        }
+    }
+
+    pub(super) fn of_classes(&self, which: impl Fn(Class) -> bool) -> String {
         let classes = self.classes.iter().filter(|(class, _)| which(**class));
         let shown = classes.map(|(class, n)| format!("{n} {}", class.name().replace('_', " ")));
         shown.collect::<Vec<_>>().join(", ")
-    }
-
-    /// Reports the sentence.
-    pub fn tell(&self, names: &[String; 2], tolerances: &Tolerances, run: &Run) {
-        let sentence = self.sentence(names, tolerances);
-        match self.agrees() && self.rows != [0, 0] {
-            true => run.info(sentence),
-            false => run.warn(sentence),
-        }
     }
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::series::open::{OpenSeries, compare_all, open};
+use super::series::open::{OpenSeries, Wanted, compare_all, open};
 use super::{
-    Comparison, Outcome, Report, Tolerances, Witnesses, compare, compare_keys, compare_landing,
-    listed_keys,
+    Comparison, Listed, Outcome, Report, Tolerances, Witnesses, compare, compare_keys,
+    compare_landing, listed,
 };
 use crate::dataset::{Dataset, Nulls};
 use crate::error::Result;
@@ -53,6 +53,7 @@ pub struct Request<'a> {
 pub struct Opened<'a> {
     tables: [Box<dyn TableReader>; 2],
     series: Vec<OpenSeries<'a>>,
+    listed: Listed,
 }
 
 impl fmt::Debug for Opened<'_> {
@@ -83,6 +84,10 @@ impl<'a> Request<'a> {
     /// Opens all that is compared: what is not there is told before anything is read, which may take long.
     pub async fn open(&self, retry: &Retry) -> Result<Opened<'a>> {
         let (dataset, store) = (self.dataset, &*self.realtime_store);
+        let listed = match &self.scope {
+            Scope::Listed(list) => listed(list, dataset)?,
+            Scope::Whole { .. } | Scope::Landing(_) => Listed::default(),
+        };
         let batch = &self.witnesses.batch_store;
         let realtime = retry.through_outage(async || store.table(dataset).await);
         let realtime = realtime.await?;
@@ -94,13 +99,15 @@ impl<'a> Request<'a> {
                 "the dataset has null = \"unset\", so a value in {realtime} counts as equal to a null in {batch}"
             ));
         }
-        let series = match self.scope {
-            Scope::Whole { series } => open(store, dataset, series, retry).await?,
-            Scope::Listed(_) | Scope::Landing(_) => Vec::new(),
+        let wanted = match self.scope {
+            Scope::Whole { series: true } => Wanted::All,
+            Scope::Whole { series: false } => Wanted::None,
+            Scope::Listed(_) | Scope::Landing(_) => Wanted::Listed(&listed.series),
         };
         Ok(Opened {
             tables: [realtime, batch],
-            series,
+            series: open(store, dataset, wanted, retry).await?,
+            listed,
         })
     }
 
@@ -117,12 +124,11 @@ impl<'a> Request<'a> {
         comparison.ttl = retry.through_outage(ask).await?;
         let comparison = Arc::new(comparison);
         let (tables, names) = (opened.tables, self.names());
-        let mut landing = None;
+        let (mut landing, listed) = (None, opened.listed.len());
         let compared = match &self.scope {
             Scope::Whole { .. } => compare(&comparison, tables, retry, report).await?,
-            Scope::Listed(list) => {
-                let keys = listed_keys(list, self.dataset)?;
-                compare_keys(&comparison, tables, keys, retry, report).await?
+            Scope::Listed(_) => {
+                compare_keys(&comparison, tables, opened.listed, retry, report).await?
             }
             Scope::Landing(files) => {
                 let done = compare_landing(&comparison, tables, &names, files, retry, report);
@@ -141,6 +147,7 @@ impl<'a> Request<'a> {
             compared,
             series,
             landing,
+            listed,
             names,
             scope: self.scope.clone(),
             tolerances: self.tolerances.clone(),

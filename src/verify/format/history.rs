@@ -20,6 +20,7 @@ pub fn history_table(verdicts: &[Verdict], out: &mut dyn Write) -> io::Result<()
         "real-time rows",
         "batch rows",
         "differing keys by class",
+        "options",
     ];
     let mut rows = vec![headings.map(String::from)];
     rows.extend(verdicts.iter().map(|verdict| {
@@ -29,10 +30,11 @@ pub fn history_table(verdicts: &[Verdict], out: &mut dyn Write) -> io::Result<()
             grouped(verdict.rows[0]),
             grouped(verdict.rows[1]),
             classes(verdict),
+            verdict.options.join(" "),
         ]
     }));
     let (left, right) = (Align::Left, Align::Right);
-    align([left, left, right, right, left], &rows, out)
+    align([left, left, right, right, left, left], &rows, out)
 }
 
 /// The classes with a difference.
@@ -58,11 +60,12 @@ struct Past<'a> {
     classes: &'a BTreeMap<String, u64>,
     columns: &'a BTreeMap<String, u64>,
     samples: &'a BTreeMap<String, Vec<String>>,
+    options: &'a [String],
 }
 
 /// Writes them as one object on one line, in the order given: `{"verdicts": [...]}`, each with `agrees`, `run_id`,
-/// `started_at`, `ended_at` (RFC 3339), `realtime_rows`, `batch_rows`, and as in the ledger `classes`, `columns` and
-/// `samples`, which are keys by class.
+/// `started_at`, `ended_at` (RFC 3339), `realtime_rows`, `batch_rows`, and as in the ledger `classes`, `columns`,
+/// `samples`, which are keys by class, and `options`.
 pub fn history_json(verdicts: &[Verdict], out: &mut dyn Write) -> io::Result<()> {
     let verdicts = verdicts.iter().map(|verdict| Past {
         agrees: verdict.agrees,
@@ -74,6 +77,7 @@ pub fn history_json(verdicts: &[Verdict], out: &mut dyn Write) -> io::Result<()>
         classes: &verdict.classes,
         columns: &verdict.columns,
         samples: &verdict.samples,
+        options: &verdict.options,
     });
     let verdicts: Vec<Past<'_>> = verdicts.collect();
     json::line(&BTreeMap::from([("verdicts", verdicts)]), out)

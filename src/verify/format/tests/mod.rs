@@ -42,7 +42,12 @@ fn document() -> VerdictDocument {
             classes: counts(&[("in_flight", 1_234), ("lost", 2)]),
             columns: counts(&[("email", 3)]),
             samples: BTreeMap::new(),
+            options: vec!["--tolerance price=0.01".into()],
         },
+        problems: Vec::new(),
+        scope: ScopeDocument::default(),
+        series: Vec::new(),
+        landing: None,
         sentence: "2 rows of realtime.users are lost".into(),
         dataset: "users".into(),
         stores: [
