@@ -167,15 +167,14 @@ pub async fn compare(
             report_foreign_keys(table, comparison, side, None, report, &mut compared).await?;
         }
     }
-    let suspects = match has_unique_keys {
+    let mut suspects = match has_unique_keys {
         true => Suspects::Differing(sketch_difference(&mut sums)),
         false => Suspects::All,
     };
     let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
-    for key in suspects.keys() {
-        settle.add(key).await?;
+    for key in suspects.take_keys() {
+        settle.add(&key).await?;
     }
-    settle.finish().await?;
     let mut keys = Side::BOTH.map(|side| Keys::new(comparison, side));
     for group in groups([&sums[0], &sums[1]], &suspects) {
         if comparison.stop.requested().is_some() {
@@ -183,13 +182,13 @@ pub async fn compare(
         }
         let group = Arc::new(group);
         let restart = |keys: &mut Keys| keys.restart(&group);
-        keys = scanner.scan(&mut tables, keys, restart).await?;
-        let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
+        keys = scanner.scan(settle.tables, keys, restart).await?;
         for key in differing_keys([&keys[0], &keys[1]]) {
             settle.add(key).await?;
         }
-        settle.finish().await?;
     }
+    drop((sums, keys)); // what follows needs memory, too
+    settle.finish().await?;
     Ok(comparison.stop.requested().is_none().then_some(compared))
 }
 
@@ -215,8 +214,11 @@ pub async fn compare_keys(
         }
     }
     let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
+    let mut encoding = Vec::new();
     for key in keys {
-        settle.add_value(key).await?;
+        encoding.clear();
+        key.encode(&mut encoding);
+        settle.add(&encoding).await?;
     }
     settle.finish().await?;
     for (side, table) in Side::BOTH.into_iter().zip(&mut tables) {

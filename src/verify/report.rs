@@ -130,8 +130,8 @@ impl<'r> Report<'r> {
     }
 
     /// From now on, the rows that are compared are in the tables or files of these names.
-    pub(super) fn turn_to_tables(&mut self, tables: [&str; 2]) {
-        self.tables = tables.map(str::to_string);
+    pub(super) fn turn_to_tables(&mut self, tables: &[String; 2]) {
+        self.tables.clone_from(tables);
     }
 
     /// Adds what puts a difference right.

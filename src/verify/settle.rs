@@ -1,4 +1,6 @@
 //! Keys that perhaps differ: read again, after some time if asked for; what still differs gets its class and is reported.
+//!
+//! There is one of it for a comparison, so that a grace is waited for once, and log and ledger are asked once.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,22 +27,31 @@ const ASKED: usize = 4_096;
 /// How often rows are read that are written again and again.
 const ROUNDS: u32 = 5;
 
+/// Maximum bytes of keys that wait for the end of a grace, some 200,000 UUIDs; with more, what is there is settled first.
+const WAITING_BYTES: usize = 4 << 20;
+
+/// Maximum records of a landing file that wait for the end of a grace.
+const WAITING_RECORDS: usize = 4_096;
+
 /// Settles keys that perhaps differ.
 pub(super) struct Settle<'a, 'r> {
     comparison: &'a Comparison,
-    tables: &'a mut [Table; 2],
+    /// Scans may use them between two keys.
+    pub(super) tables: &'a mut [Table; 2],
     retry: &'a Retry,
     report: &'a mut Report<'r>,
     compared: &'a mut Compared,
-    /// What was known before the first of them was read.
+    /// The names of the tables or files that are compared for each side, if those of records of landing files are.
+    names: Option<[[String; 2]; 2]>,
+    /// What was known before the first of the rows was read that is judged.
     base: Option<Base>,
-    keys: Vec<Value<'static>>,
-    /// Those that differed when they were read again before the grace was over.
-    perhaps: Vec<Value<'static>>,
-    /// Records of a landing file that a store lacked by then.
+    keys: KeyList,
+    /// Records of a landing file that a store lacked before the grace was over.
     records: Vec<(Side, OwnedRow)>,
     asked: Vec<(Found, Ask)>,
     rejects: Option<Places>,
+    begun: Instant,
+    /// When the last key was added: whatever makes it differ came before.
     since: Instant,
 }
 
@@ -64,29 +75,34 @@ impl<'a, 'r> Settle<'a, 'r> {
             retry,
             report,
             compared,
+            names: None,
             base: None,
-            keys: Vec::with_capacity(KEYS_AT_ONCE),
-            perhaps: Vec::new(),
+            keys: KeyList::default(),
             records: Vec::new(),
             asked: Vec::new(),
             rejects: None,
+            begun: Instant::now(),
             since: Instant::now(),
         }
     }
 
-    /// Adds the encoding of a key.
-    pub(super) async fn add(&mut self, key: &[u8]) -> Result<()> {
-        let key = Value::decode_key(key)
-            .ok_or_else(|| Error::internal("a key is not a valid encoding"))?;
-        self.add_value(key).await
+    /// From now on, what is reported of a landing file's records is about the tables or files of these names: of those
+    /// that are looked for in the real-time store, and in the batch store.
+    pub(super) fn name_tables(&mut self, names: [[String; 2]; 2]) {
+        self.names = Some(names);
     }
 
-    /// Adds a key.
-    pub(super) async fn add_value(&mut self, key: Value<'static>) -> Result<()> {
-        self.keys.push(key);
-        match self.keys.len() < KEYS_AT_ONCE {
-            true => Ok(()),
-            false => self.look().await,
+    /// Adds the encoding of a key.
+    pub(super) async fn add(&mut self, key: &[u8]) -> Result<()> {
+        self.since = Instant::now();
+        self.keys.add(key);
+        let is_full = match self.has_grace() {
+            true => self.keys.bytes.len() >= WAITING_BYTES,
+            false => self.keys.count >= KEYS_AT_ONCE,
+        };
+        match is_full {
+            true => self.settle_keys().await,
+            false => Ok(()),
         }
     }
 
@@ -95,8 +111,13 @@ impl<'a, 'r> Settle<'a, 'r> {
         if self.is_stopped() {
             return Ok(());
         }
+        // The records were there before the comparison began.
+        let is_over = Instant::now() >= self.begun + self.comparison.grace;
+        if is_over {
+            self.ask().await;
+        }
         let found = self.lacking(side, records).await?;
-        if self.comparison.grace == Duration::ZERO {
+        if is_over {
             return self.judge(found).await;
         }
         for found in found {
@@ -107,64 +128,69 @@ impl<'a, 'r> Settle<'a, 'r> {
             };
             self.records.extend(record.map(|record| (side, record)));
         }
-        Ok(())
-    }
-
-    async fn lacking(&mut self, side: Side, records: Vec<OwnedRow>) -> Result<Vec<Found>> {
-        self.ask().await;
-        let table = self.tables[side as usize].get()?;
-        lacking(self.comparison, side, table, records, self.retry).await
+        match self.records.len() < WAITING_RECORDS {
+            true => Ok(()),
+            false => self.settle_records().await,
+        }
     }
 
     /// Settles the rest; nothing after a stop.
     pub(super) async fn finish(mut self) -> Result<()> {
-        self.look().await?;
-        let perhaps = std::mem::take(&mut self.perhaps);
-        let mut records = std::mem::take(&mut self.records);
-        if !perhaps.is_empty() || !records.is_empty() {
-            self.comparison.wait(self.since).await;
-            self.base = None;
-        }
-        for keys in perhaps.chunks(KEYS_AT_ONCE) {
-            if self.is_stopped() {
-                return Ok(());
-            }
-            let found = self.read(keys.to_vec()).await?;
-            self.judge(found).await?;
-        }
-        while let Some(side) = records.last().map(|(side, _)| *side)
-            && !self.is_stopped()
-        {
-            let rest = records.split_off(records.len().saturating_sub(KEYS_AT_ONCE));
-            let found = self.lacking(side, rest.into_iter().map(|(_, row)| row).collect());
-            let found = found.await?;
-            self.judge(found).await?;
-        }
+        self.settle_keys().await?;
+        self.settle_records().await?;
         self.answer().await
+    }
+
+    fn has_grace(&self) -> bool {
+        self.comparison.grace > Duration::ZERO
     }
 
     fn is_stopped(&self) -> bool {
         self.comparison.stop.requested().is_some()
     }
 
-    /// Reads the collected keys again.
-    async fn look(&mut self) -> Result<()> {
+    /// Settles the keys that were added, once the grace is over.
+    async fn settle_keys(&mut self) -> Result<()> {
         let keys = std::mem::take(&mut self.keys);
-        if keys.is_empty() || self.is_stopped() {
-            return Ok(());
+        if keys.count > 0 {
+            self.comparison.wait(self.since).await;
         }
-        let found = self.read(keys).await?;
-        if self.comparison.grace == Duration::ZERO {
-            return self.judge(found).await;
+        let mut keys = keys.iter().peekable();
+        while keys.peek().is_some() && !self.is_stopped() {
+            let some: Result<Vec<Value<'static>>> = keys.by_ref().take(KEYS_AT_ONCE).collect();
+            self.ask().await;
+            let found = self.read(some?).await?;
+            self.judge(found).await?;
         }
-        self.perhaps
-            .extend(found.into_iter().map(|found| found.key));
-        self.perhaps.dedup();
         Ok(())
     }
 
+    /// Settles the records that were added, once the grace is over.
+    async fn settle_records(&mut self) -> Result<()> {
+        let mut records = std::mem::take(&mut self.records);
+        if !records.is_empty() {
+            self.comparison.wait(self.begun).await;
+        }
+        while let Some(side) = records.last().map(|(side, _)| *side)
+            && !self.is_stopped()
+        {
+            let of_side = records.iter().rev().take(KEYS_AT_ONCE);
+            let some = of_side.take_while(|(of, _)| *of == side).count();
+            let some = records.split_off(records.len() - some);
+            self.ask().await;
+            let some = some.into_iter().map(|(_, row)| row).collect();
+            let found = self.lacking(side, some).await?;
+            self.judge(found).await?;
+        }
+        Ok(())
+    }
+
+    async fn lacking(&mut self, side: Side, records: Vec<OwnedRow>) -> Result<Vec<Found>> {
+        let table = self.tables[side as usize].get()?;
+        lacking(self.comparison, side, table, records, self.retry).await
+    }
+
     async fn read(&mut self, keys: Vec<Value<'static>>) -> Result<Vec<Found>> {
-        self.ask().await;
         differences(self.comparison, self.tables, keys, self.retry).await
     }
 
@@ -387,6 +413,13 @@ impl<'a, 'r> Settle<'a, 'r> {
 
     fn tell(&mut self, found: &Found, class: Class, evidence: &str) -> Result<()> {
         let dataset = &self.comparison.whole;
+        if let Some((names, record)) = self.names.as_ref().zip(found.record) {
+            let side = match record {
+                Side::Realtime => Side::Batch,
+                Side::Batch => Side::Realtime,
+            };
+            self.report.turn_to_tables(&names[side as usize]);
+        }
         self.compared.add(found, class, dataset);
         self.report.repair(dataset, found, class)?;
         let side = match (found.kind, found.counts) {
@@ -427,3 +460,33 @@ impl<'a, 'r> Settle<'a, 'r> {
 fn known(base: Option<&Base>) -> Result<&Base> {
     base.ok_or_else(|| Error::internal("rows were judged before anything was asked"))
 }
+
+/// Encodings of keys, one after the other, because many may wait.
+#[derive(Default)]
+struct KeyList {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl KeyList {
+    fn add(&mut self, key: &[u8]) {
+        let len = key.len() as u32; // a key has at most 65,535 bytes
+        self.bytes.extend_from_slice(&len.to_le_bytes());
+        self.bytes.extend_from_slice(key);
+        self.count += 1;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Result<Value<'static>>> {
+        let mut rest = &self.bytes[..];
+        std::iter::from_fn(move || {
+            let (len, after) = rest.split_first_chunk()?;
+            let (key, after) = after.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+            rest = after;
+            let key = Value::decode_key(key);
+            Some(key.ok_or_else(|| Error::internal("a key is not a valid encoding")))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
