@@ -16,7 +16,7 @@ use crate::time::{now_ms, parse_duration};
 use crate::verify::format::Format;
 use crate::verify::{
     self, Compare, Repair, Report, Request, Sample, Scope, Tolerances, Witnesses, document, keep,
-    verdict,
+    newest_loaded, verdict,
 };
 
 /// How many differences are shown.
@@ -70,7 +70,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["series", "history"])]
     against: Vec<PathBuf>,
     /// Show the last verdicts, the newest first, as --format table or json; nothing is compared
-    #[arg(long)]
+    #[arg(
+        long,
+        conflicts_with_all = ["rerun", "series", "tolerance", "grace", "sample", "output", "repair"]
+    )]
     history: bool,
     /// Write the verdict to standard output, with its classes and some differences of each: table, json, csv, markdown,
     /// html or junit
@@ -88,7 +91,7 @@ pub struct Args {
     /// Write the records that a store lacks to this file, as NDJSON for `rtp produce` and `rtp load-batch`
     #[arg(long, value_name = "FILE")]
     repair: Option<PathBuf>,
-    /// End with status 1 if both tables are empty
+    /// End with status 1 if there is nothing to compare: both tables are empty, or the list or landing file is
     #[arg(long)]
     require_records: bool,
     #[command(flatten)]
@@ -138,6 +141,11 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let started_at = now_ms();
     let request = args.request(dataset)?;
     let opened = request.open(&retry).await?;
+    let batch_store = &*request.witnesses.batch_store;
+    let boundary = match args.format {
+        Some(_) => newest_loaded(batch_store, dataset, run).await,
+        None => None,
+    };
     let mut report = args.report(&request.names(), run)?;
     let Some(outcome) = request.compare(opened, &retry, &mut report).await? else {
         return interrupted(run);
@@ -146,15 +154,14 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     outcome.count(run);
     outcome.tell(run);
     let verdict = verdict(&outcome, started_at, run);
-    let loads = match outcome.is_whole() {
-        true => keep(&*request.witnesses.batch_store, dataset, &verdict, run).await,
-        false => Vec::new(),
-    };
+    if outcome.is_whole() {
+        keep(batch_store, dataset, &verdict, run).await;
+    }
     if let Some(format) = args.format {
         let about = Compare {
             dataset: &dataset.name,
             stores: request.stores(),
-            boundary: loads.iter().filter_map(|load| load.info.newest).max(),
+            boundary,
             grace: args.grace,
         };
         let document = document(verdict, &outcome, &about);

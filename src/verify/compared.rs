@@ -38,6 +38,8 @@ pub struct Compared {
     pub columns: BTreeMap<String, u64>,
     /// Some keys of each class.
     pub samples: BTreeMap<Class, Vec<String>>,
+    /// Keys that were looked up, and are in neither store.
+    pub absent: u64,
     /// Whether only some keys were compared: that one store has none of them says nothing about the store.
     pub is_partial: bool,
     /// Some differences of each class.

@@ -1,35 +1,40 @@
 //! The verdicts that the batch store keeps.
 
+use super::base::LOADS;
 use super::format::{Format, history_json, history_table};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::ports::batch_store::BatchStores;
-use crate::ports::ledger::{LoadRecord, Verdict};
+use crate::ports::ledger::Verdict;
 use crate::run::retry::Retry;
 use crate::run::{Run, add};
 
 /// How many verdicts a history shows.
 const HISTORY: u32 = 50;
 
-/// How many loads are asked for the newest event time that was loaded.
-const LOADS: u32 = 100;
-
-/// Keeps the verdict, and returns the last loads. That it could not be kept is told; the verdict counts all the same.
-pub async fn keep(
-    store: &dyn BatchStores,
-    dataset: &Dataset,
-    verdict: &Verdict,
-    run: &Run,
-) -> Vec<LoadRecord> {
+/// Keeps the verdict. That it could not be kept is told; it counts all the same.
+pub async fn keep(store: &dyn BatchStores, dataset: &Dataset, verdict: &Verdict, run: &Run) {
     let kept = async {
         let mut ledger = store.ledger(dataset).await?;
-        ledger.add_verdict(verdict).await?;
+        ledger.add_verdict(verdict).await
+    };
+    if let Err(e) = kept.await {
+        run.warn(format!("the verdict was not kept for --history: {e}"));
+    }
+}
+
+/// The newest event time that was loaded so far, in milliseconds since 1970 UTC; none if nothing was, or if the store does
+/// not say, which is told.
+pub async fn newest_loaded(store: &dyn BatchStores, dataset: &Dataset, run: &Run) -> Option<i64> {
+    let loads = async {
+        let mut ledger = store.ledger(dataset).await?;
         ledger.loads(LOADS).await
     };
-    kept.await.unwrap_or_else(|e| {
-        run.warn(format!("the verdict was not kept for --history: {e}"));
+    let loads = loads.await.unwrap_or_else(|e| {
+        run.warn(format!("the newest loaded record is not known: {e}"));
         Vec::new()
-    })
+    });
+    loads.iter().filter_map(|load| load.info.newest).max()
 }
 
 /// The last verdicts as text, and whether there are any.

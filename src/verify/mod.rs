@@ -42,7 +42,7 @@ use tokio::time::{Instant, sleep_until};
 use self::buckets::{Keys, Sums, Suspects, differing_keys, groups, sketch_difference};
 pub use self::class::{Class, Kind};
 pub use self::compared::Compared;
-pub use self::kept::{history, keep};
+pub use self::kept::{history, keep, newest_loaded};
 pub use self::landing::{Landing, compare_landing};
 pub use self::outcome::Outcome;
 use self::recheck::{KEYS_AT_ONCE, rows_now};
@@ -208,6 +208,8 @@ pub async fn compare_keys(
     };
     for keys in keys.chunks(KEYS_AT_ONCE) {
         let now = rows_now(comparison, &mut tables, keys, retry).await?;
+        let absent = now.iter().filter(|rows| **rows == [None, None]);
+        compared.absent += absent.count() as u64;
         for side in Side::BOTH {
             let rows = now.iter().filter(|rows| rows[side as usize].is_some());
             compared.rows[side as usize] += rows.count() as u64;

@@ -96,7 +96,11 @@ impl Outcome {
             1 => "1 key".to_string(),
             n => format!("{n} keys"),
         };
-        let rows = format!("of {keys} in {list}, {realtime} has {a} and {batch} {b}");
+        let neither = match compared.absent {
+            0 => String::new(),
+            n => format!(", and neither has {n}"),
+        };
+        let rows = format!("of {keys} in {list}, {realtime} has {a} and {batch} {b}{neither}");
         match (self.listed, compared.agrees(), compared.is_equal()) {
             (0, ..) if self.series.is_empty() => {
                 format!("nothing was compared, because {list} lists no difference")

@@ -19,6 +19,8 @@ pub struct Repair {
     counts: [u64; 3],
     /// Differences of tables for reads by time.
     of_series: u64,
+    /// Differences that are explained.
+    explained: u64,
 }
 
 impl Repair {
@@ -29,6 +31,7 @@ impl Repair {
             name: path.display().to_string(),
             counts: [0; 3],
             of_series: 0,
+            explained: 0,
         })
     }
 
@@ -36,6 +39,7 @@ impl Repair {
     /// shows none: which of the two values is right is not for us to guess.
     pub(super) fn add(&mut self, dataset: &Dataset, found: &Found, class: Class) -> Result<()> {
         if !class.fails() {
+            self.explained += 1;
             return Ok(());
         }
         let [realtime, batch] = &found.rows;
@@ -87,6 +91,12 @@ impl Repair {
             run.warn(format!(
                 "{} differences of tables for reads by time are not repaired by {name}, because it has only records that a main table lacks",
                 self.of_series
+            ));
+        }
+        if self.explained > 0 {
+            run.info(format!(
+                "{} differences are left out of {name}, because they are explained: their records are on their way, refused or expired",
+                self.explained
             ));
         }
         if self.counts == [0; 3] && self.of_series == 0 {

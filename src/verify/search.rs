@@ -80,6 +80,11 @@ struct Search<'d> {
     seen: Vec<Sighting>,
     /// How many have no event yet.
     open: usize,
+    keys: KeyFinder,
+    /// Whether an event's key may be another one than its record's.
+    is_unsure: bool,
+    /// Whether events are told by the keys of their records, which takes longer.
+    reads_records: bool,
 }
 
 impl<'d> Search<'d> {
@@ -98,6 +103,9 @@ impl<'d> Search<'d> {
             wanted: by_key,
             seen: vec![Sighting::default(); wanted.len()],
             open: wanted.len(),
+            keys: KeyFinder::new(dataset),
+            is_unsure: false,
+            reads_records: false,
         }
     }
 
@@ -114,20 +122,34 @@ impl<'d> Search<'d> {
             .await?;
         let all = letters.bounds().await?;
         letters.read(&all, &mut Letters(self)).await?;
+        let committed = span(&base.bounds.from, &base.committed);
         if self.open > 0 {
-            let committed = span(&base.bounds.from, &base.committed);
+            log.read(&committed, &mut Events(self)).await?;
+        }
+        if self.open > 0 && self.is_unsure {
+            self.reads_records = true;
+            log.read(&waiting, &mut Events(self)).await?;
             log.read(&committed, &mut Events(self)).await?;
         }
         Ok(())
     }
 
-    /// The versions that are wanted of an event's key. An event without a key has that of its record.
-    fn wanted(&self, event: &Event<'_>) -> Option<&Vec<usize>> {
+    /// The versions that are wanted of the key of an event's record, by which the stream writes it. Another producer may
+    /// have given the event another key, or none.
+    fn wanted(&mut self, event: &Event<'_>) -> Option<Vec<usize>> {
+        let record = event.value?;
+        if let Some(key) = self.keys.plain(record) {
+            return self.wanted.get(key).cloned();
+        }
         match event.key {
-            Some(key) => self.wanted.get(key),
-            None => self
-                .wanted
-                .get(&key_of(self.dataset, &self.transform, event.value?)?),
+            Some(key) if !self.reads_records => {
+                self.is_unsure = true;
+                self.wanted.get(key).cloned()
+            }
+            _ => {
+                let key = key_of(self.dataset, &self.transform, record)?;
+                self.wanted.get(&key).cloned()
+            }
         }
     }
 }
@@ -159,7 +181,7 @@ struct Events<'a, 'd>(&'a mut Search<'d>);
 impl EventVisitor for Events<'_, '_> {
     fn event(&mut self, event: Event<'_>) -> ControlFlow<()> {
         let search = &mut *self.0;
-        let Some((wanted, value)) = search.wanted(&event).cloned().zip(event.value) else {
+        let Some((wanted, value)) = search.wanted(&event).zip(event.value) else {
             return ControlFlow::Continue(());
         };
         search.rows.clear();
