@@ -102,7 +102,9 @@ impl Args {
     /// The files that it reads and writes.
     pub fn files(&self) -> Files {
         let mut files = Files::default();
-        files.read_inputs(&self.against);
+        for path in &self.against {
+            files.read("--against", path);
+        }
         if let Some(path) = &self.rerun {
             files.read("--rerun", path);
         }

@@ -92,12 +92,12 @@ impl Compared {
         }
     }
 
-    /// Counts the rows of both stores.
-    pub fn count(&self, run: &Run) {
+    /// Counts the rows of both stores, and this many that were looked for and are not there.
+    pub(super) fn count(&self, lacked: u64, run: &Run) {
         let counts = &run.counts;
         let differing = self.differing_rows + self.explained_rows + self.surplus_rows;
         // Rows written during the comparison can make more rows differ than the first scan saw.
-        let read = (self.rows[0] + self.rows[1]).max(differing);
+        let read = (self.rows[0] + self.rows[1] + lacked).max(differing);
         add(&counts.read, read);
         add(&counts.written, read - differing);
         add(&counts.rejected, self.differing_rows);

@@ -161,7 +161,11 @@ impl Outcome {
         let bad = landing.map(|landing| {
             let first = landing.first_bad.iter();
             let first: String = first.map(|why| format!(", the first: {why}")).collect();
-            format!("{} bad records{first}", landing.rejected)
+            let records = match landing.rejected {
+                1 => "1 bad record".to_string(),
+                n => format!("{n} bad records"),
+            };
+            format!("{records}{first}")
         });
         let nothing = (self.require_records && !self.has_records())
             .then(|| "--require-records was given, and there is no row to compare".to_string());
@@ -188,7 +192,13 @@ impl Outcome {
 
     /// Counts what was compared.
     pub fn count(&self, run: &Run) {
-        self.compared.count(run);
+        let compared = &self.compared;
+        // Each record of a landing file is looked for in both stores.
+        let lacked = match self.scope {
+            Scope::Landing(_) => compared.missing + compared.extra,
+            Scope::Whole { .. } | Scope::Listed(_) => 0,
+        };
+        compared.count(lacked, run);
         add(&run.counts.read, self.bad_records());
         add(&run.counts.rejected, self.bad_records());
     }

@@ -218,16 +218,16 @@ fn bad_records_of_a_landing_file_are_in_the_verdict() {
     assert_eq!(bad["scope"], "against");
     let sentence = bad["sentence"].as_str().unwrap();
     assert!(
-        sentence.starts_with("1 bad records, the first: day.ndjson")
+        sentence.starts_with("1 bad record, the first: day.ndjson")
             && sentence.ends_with(
                 "; equal: shop.items and batch_items have all 3 records of day.ndjson, or newer ones"
             ),
         "{sentence}"
     );
-    assert!(ran.stderr.contains("1 bad records"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("1 bad record"), "{}", ran.stderr);
     let junit = verify(&place, &["--against", "day.ndjson", "--format", "junit"]).stdout;
     assert!(
-        junit.contains("failures=\"1\"") && junit.contains("1 bad records"),
+        junit.contains("failures=\"1\"") && junit.contains("1 bad record"),
         "{junit}"
     );
     place.write("day.ndjson", "");
@@ -237,7 +237,8 @@ fn bad_records_of_a_landing_file_are_in_the_verdict() {
     document(&place, &["--against", "day.ndjson", "--require-records"], 1);
     place.write("day.ndjson", items(5));
     let output = ["--against", "day.ndjson", "--output", "lacks.ndjson"];
-    verify(&place, &output);
+    let ran = verify(&place, &output);
+    assert_eq!(ran.counts(), [10, 6, 4, 0, 0], "{}", ran.stderr);
     let text = std::fs::read_to_string(place.path("lacks.ndjson")).unwrap();
     let mut stores: Vec<Value> = text
         .lines()

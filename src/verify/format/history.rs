@@ -20,7 +20,6 @@ pub fn history_table(verdicts: &[Verdict], out: &mut dyn Write) -> io::Result<()
         "real-time rows",
         "batch rows",
         "differing keys by class",
-        "options",
     ];
     let mut rows = vec![headings.map(String::from)];
     rows.extend(verdicts.iter().map(|verdict| {
@@ -30,22 +29,25 @@ pub fn history_table(verdicts: &[Verdict], out: &mut dyn Write) -> io::Result<()
             grouped(verdict.rows[0]),
             grouped(verdict.rows[1]),
             classes(verdict),
-            verdict.options.join(" "),
         ]
     }));
     let (left, right) = (Align::Left, Align::Right);
-    align([left, left, right, right, left, left], &rows, out)
+    align([left, left, right, right, left], &rows, out)
 }
 
-/// The classes with a difference.
+/// The classes with a difference, and what the comparison was other than one of everything.
 fn classes(verdict: &Verdict) -> String {
     let found = verdict.classes.iter().filter(|(_, count)| **count > 0);
     let found: Vec<String> = found
         .map(|(name, count)| format!("{name} {}", grouped(*count)))
         .collect();
-    match found.is_empty() {
+    let found = match found.is_empty() {
         true => "none".into(),
         false => found.join(", "),
+    };
+    match verdict.options.is_empty() {
+        true => found,
+        false => format!("{found}; compared with {}", verdict.options.join(" ")),
     }
 }
 
