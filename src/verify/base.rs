@@ -12,7 +12,7 @@ use crate::ports::event_log::{Offsets, Span};
 use crate::ports::ledger::LoadRecord;
 
 /// How many loads are looked at; what was loaded by an earlier one is not known.
-const LOADS: u32 = 4_096;
+pub(super) const LOADS: u32 = 4_096;
 
 /// Bytes of the names of their files that are kept, at most.
 const NAME_BYTES: usize = 1 << 20;
@@ -26,6 +26,8 @@ pub(super) struct Base {
     pub(super) log: Result<LogBase, String>,
     /// The last loads, the newest first.
     pub(super) loads: Result<Vec<LoadRecord>, String>,
+    /// The newest event time that was loaded, in milliseconds since 1970 UTC.
+    pub(super) newest: Option<i64>,
     /// Whether there were earlier loads, which are not looked at.
     pub(super) has_earlier: bool,
 }
@@ -51,6 +53,7 @@ impl Base {
             return Base {
                 log: Err(nobody.clone()),
                 loads: Err(nobody),
+                newest: None,
                 has_earlier: false,
             };
         };
@@ -59,6 +62,7 @@ impl Base {
             ledger.loads(LOADS).await
         });
         let mut loads: Result<Vec<LoadRecord>, String> = loads.await;
+        let newest = loads.as_deref().ok().and_then(newest);
         let has_earlier = loads.as_mut().is_ok_and(keep_last);
         let begun = loads.as_ref().ok().and_then(|loads| loads.first());
         let begun = begun.map_or(i64::MAX, |load| load.info.started_at);
@@ -82,6 +86,7 @@ impl Base {
         Base {
             log: log.await,
             loads,
+            newest,
             has_earlier,
         }
     }
@@ -90,12 +95,11 @@ impl Base {
     pub(super) fn last_load(&self) -> Option<&LoadRecord> {
         self.loads.as_ref().ok()?.first()
     }
+}
 
-    /// The newest event time that was loaded, in milliseconds since 1970 UTC.
-    pub(super) fn boundary(&self) -> Option<i64> {
-        let loads = self.loads.as_ref().ok()?;
-        loads.iter().filter_map(|load| load.info.newest).max()
-    }
+/// The newest event time in loads, in milliseconds since 1970 UTC.
+pub(super) fn newest(loads: &[LoadRecord]) -> Option<i64> {
+    loads.iter().filter_map(|load| load.info.newest).max()
 }
 
 /// Keeps the newest loads, within bounded memory. Whether there are earlier ones.

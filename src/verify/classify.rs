@@ -138,7 +138,7 @@ fn not_in_batch(base: &Base, version: Version, origin: Option<Origin>, class: Cl
         (_, Some(load)) => load,
     };
     let time = format_ms(version.0);
-    if let Some(boundary) = base.boundary().filter(|boundary| version.0 > *boundary) {
+    if let Some(boundary) = base.newest.filter(|boundary| version.0 > *boundary) {
         let boundary = format_ms(boundary);
         return Judged::Known(
             class,
@@ -203,7 +203,7 @@ pub(super) fn by_landing(
 pub(super) fn by_log(
     dataset: &Dataset,
     base: &Base,
-    seen: Option<&Seen>,
+    seen: &Seen,
     trouble: Option<&str>,
 ) -> (Class, String) {
     let log = match &base.log {
@@ -216,17 +216,16 @@ pub(super) fn by_log(
         }
     };
     let topic = &dataset.event.topic;
-    let in_letters = seen.and_then(|seen| {
-        let letter = seen.letter.as_ref()?;
+    let in_letters = seen.letter.as_ref().map(|letter| {
         let (topic, (partition, offset)) = (dataset.event.dead_letter_topic(), letter.at);
         let why = match letter.reason.is_empty() {
             true => String::new(),
             false => format!(": {}", letter.reason),
         };
         let place = format!("{topic}, partition {partition} offset {offset}{why}");
-        Some((Class::DeadLetter, place))
+        (Class::DeadLetter, place)
     });
-    let Some((partition, offset)) = seen.and_then(|seen| seen.at) else {
+    let Some((partition, offset)) = seen.at else {
         return match (in_letters, trouble) {
             (Some(letter), _) => letter,
             (None, Some(why)) => (
@@ -260,12 +259,16 @@ pub(super) fn by_log(
     }
 }
 
-fn not_in_log(topic: &str, base: &Base) -> String {
-    let deleted = base.log.as_ref().is_ok_and(|log| {
+/// Whether the oldest events were deleted from the log.
+pub(super) fn is_cut(base: &Base) -> bool {
+    base.log.as_ref().is_ok_and(|log| {
         let mut first = log.bounds.from.iter();
         first.any(|(_, offset)| offset > 0)
-    });
-    match deleted {
+    })
+}
+
+fn not_in_log(topic: &str, base: &Base) -> String {
+    match is_cut(base) {
         true => format!("no event of {topic} has this version; older events were deleted from it"),
         false => format!("no event of {topic} has this version: it was never produced"),
     }

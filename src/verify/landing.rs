@@ -138,9 +138,20 @@ pub(super) async fn lacking(
         // Another version of the same time may be a row that was changed.
         let is_there =
             there > wanted && there.map(|(time, _)| time) != wanted.map(|(time, _)| time);
-        (!is_there && there != wanted).then(|| found(comparison, side, key, record, row))
+        let is_tolerated = row
+            .as_ref()
+            .is_some_and(|row| is_tolerated(comparison, side, row, &record));
+        let is_there = is_there || is_tolerated || there == wanted;
+        (!is_there).then(|| found(comparison, side, key, record, row))
     });
     Ok(lacking.collect())
+}
+
+/// Whether a row has all that a record has, as far as something is tolerated.
+fn is_tolerated(comparison: &Comparison, side: Side, row: &OwnedRow, record: &OwnedRow) -> bool {
+    // Only a real-time store may leave absent fields alone.
+    let is_lax = !comparison.tolerances.are_strict() || side == Side::Realtime;
+    is_lax && differing(comparison, row, record).is_empty()
 }
 
 /// A record of a landing file in place of the other store's row.

@@ -142,6 +142,13 @@ impl<'r> Report<'r> {
         }
     }
 
+    /// Counts a difference that nothing puts right.
+    pub(super) fn leave_unrepaired(&mut self) {
+        if let Some(repair) = &mut self.repair {
+            repair.leave();
+        }
+    }
+
     /// From now on, the differences are those of a series from the table of the real-time store.
     pub fn turn_to(&mut self, series: String) {
         self.tables[1].clone_from(&series);
@@ -151,6 +158,9 @@ impl<'r> Report<'r> {
     /// Adds one difference.
     pub fn add(&mut self, difference: &Difference<'_>) -> Result<()> {
         self.total += 1;
+        if let (Some(_), Some(repair)) = (&self.series, &mut self.repair) {
+            repair.leave_series();
+        }
         if self.shown < self.sample.most {
             self.shown += 1;
             self.run.info(self.for_people(difference));

@@ -353,11 +353,15 @@ impl<'a, 'r> Settle<'a, 'r> {
         }
         self.compared.add(found, class, dataset);
         self.report.repair(dataset, found, class)?;
-        let side = match (found.kind, found.counts) {
-            (Kind::Changed, _) => None,
-            (Kind::Duplicate, [_, 0 | 1]) => Some(Side::Realtime),
-            (Kind::Duplicate, [0 | 1, _]) | (Kind::Missing | Kind::Extra, _) => Some(Side::Batch),
-            (Kind::Duplicate, _) => None,
+        let side = match (found.record, found.kind, found.counts) {
+            (Some(Side::Realtime), ..) => Some(Side::Batch),
+            (Some(Side::Batch), ..) => Some(Side::Realtime),
+            (_, Kind::Changed, _) => None,
+            (_, Kind::Duplicate, [_, 0 | 1]) => Some(Side::Realtime),
+            (_, Kind::Duplicate, [0 | 1, _]) | (_, Kind::Missing | Kind::Extra, _) => {
+                Some(Side::Batch)
+            }
+            (_, Kind::Duplicate, _) => None,
         };
         let difference = Difference {
             kind: found.kind,

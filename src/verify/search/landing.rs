@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use super::keys::KeyFinder;
 use super::{ByKey, Wanted, check_unchanged, hash_of, key_hash};
-use crate::dataset::{Dataset, FieldType, Nulls};
+use crate::dataset::{Dataset, Nulls};
 use crate::error::Result;
 use crate::intake::chunk::{FileFormat, Line};
 use crate::intake::csv::Columns;
@@ -147,7 +148,10 @@ impl Seeker for LoadedFile<'_> {
     fn record(&mut self, record: Line<'_>, format: FileFormat) -> Result<ControlFlow<()>> {
         self.has_lines = true;
         // Most records are told by their key not to be looked for, without being read.
-        let plain = self.keys.plain(record.bytes, format).map(key_hash);
+        let plain = match format {
+            FileFormat::Ndjson => self.keys.plain(record.bytes).map(key_hash),
+            FileFormat::Csv => None,
+        };
         if plain.is_some_and(|key| self.wanted.get(key).is_none()) {
             self.has_records = true;
         } else if self.read(record.bytes, format) {
@@ -160,42 +164,6 @@ impl Seeker for LoadedFile<'_> {
             }
         }
         Ok(ControlFlow::Continue(()))
-    }
-}
-
-/// Finds the key in the text of a record.
-struct KeyFinder {
-    /// The name of the key as rtp writes it, in quotes; none if the key may have another name.
-    name: Option<memchr::memmem::Finder<'static>>,
-}
-
-impl KeyFinder {
-    fn new(dataset: &Dataset) -> Self {
-        let field = dataset.key();
-        let name = format!("\"{}\"", field.name);
-        let is_plain = field.aliases.is_empty() && field.kind == FieldType::Uuid;
-        let finder = || memchr::memmem::Finder::new(&name).into_owned();
-        KeyFinder {
-            name: is_plain.then(finder),
-        }
-    }
-
-    /// The key of a JSON record, in the form that the log keeps; none if the record has to be read for it, because the
-    /// name is there more than once, or may be there in another form.
-    fn plain<'t>(&self, text: &'t [u8], format: FileFormat) -> Option<&'t [u8]> {
-        let name = self
-            .name
-            .as_ref()
-            .filter(|_| format == FileFormat::Ndjson)?;
-        let at = name.find(text)? + name.needle().len();
-        let key = text[at..].strip_prefix(b":\"")?;
-        let (key, rest) = key.split_at_checked(36)?;
-        let is_canonical = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-');
-        let is_plain = rest.first() == Some(&b'"')
-            && key.iter().all(is_canonical)
-            && name.find(rest).is_none()
-            && memchr::memchr(b'\\', text).is_none();
-        is_plain.then_some(key)
     }
 }
 

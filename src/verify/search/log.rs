@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use super::keys::KeyFinder;
 use super::{ByKey, Wanted, hash_of, key_hash};
 use crate::dataset::Dataset;
 use crate::error::Result;
@@ -23,6 +24,8 @@ const REASON_BYTES: usize = 1 << 20;
 pub(in crate::verify) struct Seen {
     /// Partition and offset of its event: of the first one that the group has not committed, else of the first one.
     pub(in crate::verify) at: Option<(i32, i64)>,
+    /// When it was produced, the last time if that happened more than once, in milliseconds since 1970 UTC.
+    pub(in crate::verify) produced_at: Option<i64>,
     /// The dead letter of that event; without an event, the last one of the version.
     pub(in crate::verify) letter: Option<SeenLetter>,
 }
@@ -54,6 +57,9 @@ pub(in crate::verify) async fn in_log(
         wanted,
         seen: ByKey::default(),
         reason_bytes: 0,
+        keys: KeyFinder::new(dataset),
+        is_unsure: false,
+        reads_records: false,
         stop,
     };
     let trouble = match (log, witnesses) {
@@ -75,6 +81,11 @@ struct Search<'d> {
     wanted: &'d Wanted,
     seen: ByKey<Seen>,
     reason_bytes: usize,
+    keys: KeyFinder,
+    /// Whether an event's key may be another one than its record's.
+    is_unsure: bool,
+    /// Whether events are told by the keys of their records, which takes longer.
+    reads_records: bool,
     stop: &'d Stop,
 }
 
@@ -86,8 +97,13 @@ impl Search<'_> {
         let end = log.bounds().await?.to;
         let waiting = span(&base.committed, &end);
         log.read(&waiting, &mut Events(self)).await?;
-        if self.seen.len() < self.wanted.len() {
-            let committed = span(&base.bounds.from, &base.committed);
+        let committed = span(&base.bounds.from, &base.committed);
+        if self.is_open() {
+            log.read(&committed, &mut Events(self)).await?;
+        }
+        if self.is_open() && self.is_unsure {
+            self.reads_records = true;
+            log.read(&waiting, &mut Events(self)).await?;
             log.read(&committed, &mut Events(self)).await?;
         }
         let topic = event.dead_letter_topic();
@@ -96,11 +112,22 @@ impl Search<'_> {
         letters.read(&all, &mut Letters(self)).await
     }
 
-    /// The hash of an event's key, if it is looked for. An event without a key has that of its record.
-    fn wanted(&self, event: &Event<'_>) -> Option<u64> {
-        let key = match event.key {
-            Some(key) => key_hash(key),
-            None => key_of(self.dataset, &self.transform, event.value?)?,
+    /// Whether a version has no event yet.
+    fn is_open(&self) -> bool {
+        self.seen.len() < self.wanted.len() && self.stop.requested().is_none()
+    }
+
+    /// The hash of the key of an event's record, by which the stream writes it, if it is looked for. Another producer may
+    /// have given the event another key, or none.
+    fn wanted(&mut self, event: &Event<'_>) -> Option<u64> {
+        let record = event.value?;
+        let key = match (self.keys.plain(record), event.key) {
+            (Some(key), _) => key_hash(key),
+            (None, Some(key)) if !self.reads_records => {
+                self.is_unsure = true;
+                key_hash(key)
+            }
+            _ => key_of(self.dataset, &self.transform, record)?,
         };
         self.wanted.get(key).map(|_| key)
     }
@@ -151,6 +178,7 @@ impl EventVisitor for Events<'_, '_> {
             // What was not committed is read first, and counts.
             let seen = search.seen.entry(key).or_default();
             seen.at.get_or_insert((event.partition, event.offset));
+            seen.produced_at = seen.produced_at.max(Some(event.timestamp));
         }
         search.goes_on()
     }

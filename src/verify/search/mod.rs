@@ -1,6 +1,7 @@
 //! Looks for versions of many keys at once: in the log and its dead letters, in the files that were loaded, and in those
 //! that have what loads rejected. Memory grows with the keys that are looked for, up to a bound, not with what is read.
 
+mod keys;
 mod landing;
 mod log;
 mod rejects;

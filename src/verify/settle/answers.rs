@@ -5,10 +5,12 @@ use tokio::task::block_in_place;
 use super::waiting::{ASKED, Answers, Asked, Waiting, Witness};
 use super::{ROUNDS, Settle, known};
 use crate::error::Result;
+use crate::time::now_ms;
 use crate::verify::Class;
 use crate::verify::classify::{self, Judged, Version};
+use crate::verify::expiry::Expiry;
 use crate::verify::recheck::Found;
-use crate::verify::search::{Landed, hash_of, in_landing, in_log, in_rejects};
+use crate::verify::search::{Landed, Seen, hash_of, in_landing, in_log, in_rejects};
 
 impl Settle<'_, '_> {
     /// Searches for what differences wait for, if they are too many to wait for more.
@@ -100,9 +102,17 @@ impl Settle<'_, '_> {
         let unread = rejects.and_then(|rejects| rejects.unread.as_deref());
         Ok(match (judged, answers) {
             (Judged::AskLog(_), Some(answers)) => {
-                let seen = answers.seen.get(&hash_of(&found.key));
+                let nothing = Seen::default();
+                let seen = answers.seen.get(&hash_of(&found.key)).unwrap_or(&nothing);
                 let trouble = answers.trouble.as_deref();
-                Some(classify::by_log(dataset, base, seen, trouble))
+                let judged = classify::by_log(dataset, base, seen, trouble);
+                Some(match self.comparison.ttl {
+                    None => judged,
+                    Some(ttl) => {
+                        let expiry = Expiry { ttl, now: now_ms() };
+                        expiry.or(judged, found.kind, version.0, seen, trouble, base)
+                    }
+                })
             }
             (Judged::AskLanding(class, came_later), Some(answers)) => {
                 let not_read = answers.landed.unread.as_ref();
