@@ -268,7 +268,7 @@ fn a_store_of_an_older_version_is_changed_by_init_and_goes_on() {
     let load = || database.rtp(&place, &["load-batch"], users(3).as_bytes());
     load();
     database
-        .psql("ALTER TABLE rtp_loads DROP COLUMN started_at, DROP COLUMN newest, DROP COLUMN inputs, DROP COLUMN rejects; DROP TABLE rtp_verdicts")
+        .psql("ALTER TABLE rtp_loads DROP COLUMN started_at, DROP COLUMN newest, DROP COLUMN inputs, DROP COLUMN rejects; ALTER TABLE rtp_verdicts DROP COLUMN options")
         .unwrap();
     let ran = load();
     assert_eq!(ran.status, 2, "{}", ran.stderr);
@@ -284,6 +284,8 @@ fn a_store_of_an_older_version_is_changed_by_init_and_goes_on() {
     let counts =
         "SELECT count(*) || ',' || count(started_at) || ',' || count(newest) FROM rtp_loads";
     assert_eq!(database.psql(counts).unwrap(), "2,1,1");
+    let options = "SELECT count(options) FROM rtp_verdicts";
+    assert_eq!(database.psql(options).unwrap(), "0");
 }
 
 #[test]
