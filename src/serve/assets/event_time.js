@@ -65,4 +65,4 @@ function lateness(data) {
 	return figure(name, `half within ${duration(data.lateness.p50)}`, columns({ hue: "stream", label, bars, marks, ticks }), numbers("lateness", "Lateness", ["Lateness", "Events"], rows));
 }
 
-const waiting = () => h("div", { class: "columns waiting" }, nothing("No event yet.", "event_log"));
+const waiting = () => h("div", { class: "columns waiting" }, nothing("No event with a time yet.", "event_log"));

@@ -1,7 +1,7 @@
 // Starts the page: connects the server's states with the panels, and the viewer's clicks and keys with both.
 
 import { $, fill } from "./dom.js";
-import { drawClock, drawHead } from "./head.js";
+import { drawClock, drawHead, drawTitle } from "./head.js";
 import { openExplain } from "./explain.js";
 import { listen, openKeys } from "./keys.js";
 import { away, chooseRange, model, now, rangeNamed } from "./model.js";
@@ -17,6 +17,7 @@ import { panel as pipeline } from "./pipeline.js";
 const PANELS = [ingestion, eventTime, layers, profiles, pipeline];
 let latest = null; // the newest state, which a pause does not show
 let due = false;
+let missed = false; // states, while the page was hidden
 
 function draw() {
 	due = false;
@@ -60,16 +61,21 @@ function pause() {
 follow({
 	onState(state) {
 		if (typeof state.now === "number") model.ahead = state.now - Date.now();
-		const back = model.lost !== null || latest === null;
+		const back = model.lost !== null || latest === null || missed;
 		model.lost = null;
+		missed = false;
 		latest = state;
 		if (model.paused === null || !model.state) show(state);
 		else drawSoon();
 		refresh(drawSoon, back);
 	},
-	onLost(time) {
-		model.lost = time + model.ahead;
+	onLost({ since, seen, refused }) {
+		model.lost = { since: since + model.ahead, seen: seen && seen + model.ahead, refused };
 		drawSoon();
+	},
+	onHidden() {
+		missed ||= document.hidden;
+		drawTitle();
 	},
 });
 
