@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Serves the dashboard's page with known states instead of a pipeline, with the same headers as `rtp dashboard`:
-//   node tests/browser/fixture_server.mjs [--port 8601] [--state known|empty|away|differs|hostile] [--still]
+//   node tests/browser/fixture_server.mjs [--port 8601] [--state known|empty|away|differs|hostile|largest] [--still]
 // Without --still its numbers move, as those of a running pipeline do. Tests import `serve`.
 
 import { createServer } from "node:http";

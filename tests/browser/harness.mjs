@@ -83,7 +83,7 @@ export const text = async (page, selector) => plain(await page.locator(selector)
 export const texts = async (page, selector) => (await page.locator(selector).allInnerTexts()).map(plain);
 
 /** Waits until the selected text is, or contains, what is expected. */
-export async function until(page, selector, expected, timeout = 2000) {
+export async function until(page, selector, expected, timeout = 10_000) {
   const seen = () => page.locator(selector).first().innerText({ timeout: 500 }).then(plain, () => null);
   const end = Date.now() + timeout;
   let last;

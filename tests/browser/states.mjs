@@ -220,6 +220,48 @@ export function hostile(now) {
   return state;
 }
 
+/** As much of everything as a server sends, and more, with a long hostile text wherever there is a text. */
+export function largest(now) {
+  const long = (index) => `${index} ${HOSTILE} ${"wide_as_a_key_without_any_blank".repeat(80)}`;
+  const times = (number, each) => Array.from({ length: number }, (_, index) => each(index));
+  const state = hostile(now);
+  const counts = (number) => ({ edges: times(number + 1, (index) => now - HOUR + (index * HOUR) / number), counts: times(number, (index) => (index * 37) % 101) });
+  const by = (name, kind, values) => ({ name: long(name), kind, total: 10 ** 9, distinct: 10_000, values });
+  const servers = Object.keys(state.servers).map((name, index) => [name, { address: long(index), up: index < 2, since: now - HOUR, message: long(index) }]);
+  return {
+    ...state,
+    sentence: { level: "bad", text: long("sentence") },
+    servers: Object.fromEntries(servers),
+    ingestion: { rates: { produce: 1e12, stream: 1e12, load: 1e12 }, lag: { records: 1e15, seconds: 1e9, partitions: times(1_000, (index) => [index, 1e12]) }, dead_letters: times(20, (index) => letter(now - index * 1000, 1e12 + index, { rule: long(index), field: long(index), message: long(index), key: long(index) })) },
+    event_time: { since: now - HOUR, histogram: counts(200), lateness: { edges: [...times(200, (index) => index ** 3), null], counts: times(200, (index) => index), p50: 27, p99: 5e6 } },
+    layers: {
+      ...state.layers,
+      classes: times(12, (index) => ({ name: long(index), meaning: long(index), fails: index % 2 === 0 })),
+      verdict: {
+        ...verdict(now - 40_000),
+        agrees: false,
+        run_id: long("run"),
+        classes: Object.fromEntries(times(12, (index) => [long(index), 10 ** index])),
+        columns: Object.fromEntries(times(200, (index) => [long(index), index])),
+        samples: Object.fromEntries(times(12, (index) => [long(index), times(20, long)])),
+      },
+    },
+    profiles: {
+      day: "2026-11-27",
+      aggregates: [
+        ...times(20, (name) => by(`value ${name}`, "value", times(60, (index) => [long(index), 1_000 - index]))),
+        by("month", "month", times(1_200, (index) => [`${1926 + Math.floor(index / 12)}-${String((index % 12) + 1).padStart(2, "0")}`, index])),
+        by("band", "band", times(200, (index) => [`${index}-${index}`, index])),
+      ],
+    },
+    pipeline: {
+      stages: state.pipeline.stages.map((stage) => ({ ...stage, name: long(stage.name), note: long("note"), seconds: 1e9 })),
+      heartbeat: times(20, (index) => ({ check: long(index), ok: index % 2 === 0, message: long(index) })),
+    },
+    next: ["ingestion", "event_time", "layers", "pipeline"].flatMap((panel) => times(4, (index) => ({ panel, command: long(index), why: long(index) }))),
+  };
+}
+
 const STEPS = { "15m": [15 * MINUTE, 5], "1h": [HOUR, 15], "24h": [DAY, 300], "7d": [7 * DAY, 1800], all: [30 * DAY, 7200] };
 
 /** Series that end in the state's numbers. */

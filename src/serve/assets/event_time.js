@@ -6,7 +6,7 @@ import { columns, position } from "./bars.js";
 import { emptyState, nothing, numbers } from "./parts.js";
 import { zone } from "./model.js";
 
-export const panel = { id: "event_time", servers: ["event_log"], render };
+export const panel = { id: "event_time", servers: ["event_log"], reads: (state) => [state?.event_time], render };
 
 function render(state) {
 	const data = state?.event_time;

@@ -5,7 +5,7 @@ import { count, duration, exact, moment, plural, words, DASH } from "./format.js
 import { answers, emptyState, hue, icon, keyButton, nothing, numbers, timeAgo, timeAt } from "./parts.js";
 import { away, model, zone } from "./model.js";
 
-export const panel = { id: "layers", servers: ["realtime_store", "batch_store"], render };
+export const panel = { id: "layers", servers: ["realtime_store", "batch_store"], reads: (state) => [state?.layers, model.series], render };
 
 const TREND = 48;
 const SAMPLES = 4;

@@ -4,7 +4,8 @@ import { $, fill } from "./dom.js";
 import { drawClock, drawHead, drawTitle } from "./head.js";
 import { openExplain } from "./explain.js";
 import { listen, openKeys } from "./keys.js";
-import { away, chooseRange, model, now, rangeNamed } from "./model.js";
+import { day } from "./format.js";
+import { away, chooseRange, model, now, rangeNamed, zone } from "./model.js";
 import { awayNotes, tick } from "./parts.js";
 import { extend, refresh } from "./series.js";
 import { follow } from "./stream.js";
@@ -26,10 +27,23 @@ function draw() {
 	for (const panel of PANELS) {
 		const place = document.getElementById(panel.id);
 		place.classList.toggle("stale", model.lost !== null || away(panel.servers).length > 0);
+		if (!isNews(panel, place, state)) continue;
 		fill($(":scope > header > .note", place), awayNotes(panel.servers), panel.note?.(state));
 		fill($(":scope > .body", place), panel.render(state));
 	}
 	document.documentElement.classList.toggle("ready", state !== null);
+}
+
+const drawn = new Map();
+
+/** Whether something has changed that a panel shows, besides times, which go on by themselves. A patch leaves what it
+ * does not name as it is, so a large panel costs nothing while others change. */
+function isNews({ id, reads }, place, state) {
+	const open = [...place.querySelectorAll("details[open]")].map((details) => details.id).join();
+	const shown = reads && [...reads(state), state?.servers, state?.next, state === null, open, day(now(), zone())];
+	const before = drawn.get(id);
+	drawn.set(id, shown);
+	return !shown || !before || shown.some((value, index) => value !== before[index]);
 }
 
 /** Draws before the next frame, once for everything that happened until then. */

@@ -5,7 +5,7 @@ import { duration, words } from "./format.js";
 import { emptyState, icon, nothing, timeAgo, timeAt } from "./parts.js";
 import { SERVERS } from "./model.js";
 
-export const panel = { id: "pipeline", servers: [], render };
+export const panel = { id: "pipeline", servers: [], reads: (state) => [state?.pipeline], render };
 
 const HUES = { fetch: "fetch", produce: "produce", stream: "stream", "load-batch": "load", verify: "verify", aggregate: "aggregate" };
 const STATUS = { done: ["ok", "done"], running: ["busy", "running"], failed: ["bad", "failed"], never: ["empty", "never run"], unknown: ["empty", "not known yet"] };

@@ -5,7 +5,7 @@ import { exact, percent, plural, words } from "./format.js";
 import { columns, shares } from "./bars.js";
 import { emptyState, nothing, numbers } from "./parts.js";
 
-export const panel = { id: "profiles", servers: ["batch_store"], render, note };
+export const panel = { id: "profiles", servers: ["batch_store"], reads: (state) => [state?.profiles], render, note };
 
 const LISTED = 6;
 const IN_ORDER = new Set(["band", "month", "hour", "lateness"]);
