@@ -66,12 +66,12 @@ const ASSETS: &[Asset] = &[
         JS,
         include_bytes!("assets/uPlot.iife.min.js"),
     ),
-    (
-        "/assets/uPlot.min.css",
-        CSS,
-        include_bytes!("assets/uPlot.min.css"),
-    ),
 ];
+
+/// Whether the path is that of a file of the page, which is the same for everybody.
+pub(super) fn has(path: &str) -> bool {
+    ASSETS.iter().any(|(known, ..)| *known == path)
+}
 
 /// Adds the files.
 pub(super) fn routes(mut router: Router<Arc<Site>>) -> Router<Arc<Site>> {

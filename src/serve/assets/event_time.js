@@ -6,7 +6,7 @@ import { columns, position } from "./bars.js";
 import { emptyState, nothing, numbers } from "./parts.js";
 import { zone } from "./model.js";
 
-export const panel = { id: "event_time", servers: ["event_log"], render };
+export const panel = { id: "event_time", servers: ["event_log"], reads: (state) => [state?.event_time], render };
 
 function render(state) {
 	const data = state?.event_time;
@@ -65,4 +65,4 @@ function lateness(data) {
 	return figure(name, `half within ${duration(data.lateness.p50)}`, columns({ hue: "stream", label, bars, marks, ticks }), numbers("lateness", "Lateness", ["Lateness", "Events"], rows));
 }
 
-const waiting = () => h("div", { class: "columns waiting" }, nothing("No event yet.", "event_log"));
+const waiting = () => h("div", { class: "columns waiting" }, nothing("No event with a time yet.", "event_log"));

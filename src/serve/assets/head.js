@@ -5,7 +5,7 @@ import { clock, count, duration, exact, moment, short, since, plural, DASH } fro
 import { icon } from "./parts.js";
 import { away, model, now, RANGES, zone } from "./model.js";
 
-const KINDS = { ok: "In order", busy: "At work", bad: "Look here", empty: "Empty", away: "Away" };
+const KINDS = { ok: "In order", busy: "At work", bad: "Look here", empty: "Empty", away: "Away", locked: "Locked" };
 
 export function drawHead(state) {
 	$("#dataset").textContent = state?.dataset ?? "";
@@ -24,18 +24,34 @@ function drawSentence(state) {
 	fill($("#kind"), level !== "none" && [icon(level), KINDS[level]]);
 	const words = $("#words");
 	if (words.textContent !== text) words.textContent = text;
-	document.title = `${level === "ok" || level === "none" ? "" : `${KINDS[level]}: `}${state?.dataset ? `${state.dataset} · ` : ""}rtp dashboard`;
+	drawTitle();
+}
+
+/** The name of the tab. A hidden page hears of nothing, so it must not look as if all were in order. */
+export function drawTitle() {
+	const { level } = sentence(model.state);
+	const kind = document.hidden ? "Paused while hidden: " : level === "ok" || level === "none" ? "" : `${KINDS[level]}: `;
+	const dataset = model.state?.dataset;
+	document.title = `${kind}${dataset ? `${dataset} · ` : ""}rtp dashboard`;
 }
 
 function sentence(state) {
-	if (model.lost !== null) {
-		const time = since(model.lost, now(), zone());
-		const rest = state ? "The numbers are from then; this page comes back by itself." : "This page tries again by itself.";
-		return { level: "away", text: `The dashboard's server has not answered since ${time}. ${rest}` };
-	}
+	if (model.lost !== null) return lost(model.lost);
 	const said = state?.sentence;
-	if (!said?.text) return { level: "none", text: state ? "No verdict yet." : "Connecting…" };
-	return { level: said.level in KINDS ? said.level : "busy", text: said.text.replace(/(\d) (?=(s|min|h|d)\b)/g, "$1\u00a0").replace(/(\d),(?=\d{3})/g, "$1\u202f") };
+	if (!said?.text) return { level: "none", text: state ? "The server says nothing about the pipeline." : "Connecting…" };
+	// A level of a newer server is not guessed.
+	return { level: Object.hasOwn(KINDS, said.level) ? said.level : "none", text: said.text.replace(/(\d) (?=(s|min|h|d)\b)/g, "$1\u00a0").replace(/(\d),(?=\d{3})/g, "$1\u202f") };
+}
+
+/** Why there is no state, and what to do. */
+function lost({ since: from, seen, refused }) {
+	const time = (at) => since(at, now(), zone());
+	const old = seen === null ? "" : `The numbers are from ${time(seen) === time(from) && !refused ? "then" : time(seen)}; `;
+	if (refused) {
+		const why = seen === null ? "needs its token" : "needs its token again, because it is no longer the one that this browser has shown";
+		return { level: "locked", text: `The dashboard ${why}: open ${location.origin}/?token=TOKEN once, with the token in place of TOKEN. ${old || "Then "}this page goes on by itself.` };
+	}
+	return { level: "away", text: `The dashboard's server has not answered since ${time(from)}. ${old ? `${old}this page comes back by itself.` : "This page tries again by itself."}` };
 }
 
 function headline(state) {

@@ -9,7 +9,7 @@ import { build } from "./strips.js";
 
 const rate = (value) => (typeof value === "number" ? `${short(value)}\u202f/s` : DASH);
 const MEASURES = [
-	...["fetch", "produce", "stream", "load"].map((name) => {
+	...["produce", "stream", "load"].map((name) => {
 		const of = (it) => it.rates?.[name];
 		return { text: name, hue: name, how: rate, live: of, of };
 	}),
@@ -125,7 +125,7 @@ function table() {
 	return h(
 		"div",
 		{ class: "tables" },
-		numbers("rates", "Rates and lag over time", [`Time (${zone()})`, "Fetch /s", "Produce /s", "Stream /s", "Load /s", "Lag, records", "Lag, s"], rows),
+		numbers("rates", "Rates and lag over time", [`Time (${zone()})`, "Produce /s", "Stream /s", "Load /s", "Lag, records", "Lag, s"], rows),
 		numbers("letters", "Dead letters", ["Time", "Place", "Rule", "Field", "Reason", "Key"], letters),
 		numbers("partitions", "Lag by partition", ["Partition", "Records"], partitions),
 	);

@@ -1,11 +1,11 @@
 // Batch against real time: both layers side by side, the last verdict, how the verdicts went, and what differs.
 
 import { h } from "./dom.js";
-import { count, duration, exact, moment, plural, words } from "./format.js";
-import { emptyState, hue, icon, keyButton, nothing, numbers, timeAgo, timeAt } from "./parts.js";
+import { count, duration, exact, moment, plural, words, DASH } from "./format.js";
+import { answers, emptyState, hue, icon, keyButton, nothing, numbers, timeAgo, timeAt } from "./parts.js";
 import { away, model, zone } from "./model.js";
 
-export const panel = { id: "layers", servers: ["realtime_store", "batch_store"], render };
+export const panel = { id: "layers", servers: ["realtime_store", "batch_store"], reads: (state) => [state?.layers, model.series], render };
 
 const TREND = 48;
 const SAMPLES = 4;
@@ -33,7 +33,7 @@ function sides({ realtime, batch }) {
 			row("newest event", timeAgo(realtime?.newest), timeAgo(batch?.newest)),
 			row("last write", timeAgo(realtime?.last_write), timeAgo(batch?.last_write)),
 			row("complete up to", h("span", { class: "none" }, "always open"), timeAt(batch?.boundary)),
-			row("last load", h("span", { class: "none" }, "streams"), load ? loaded(load) : h("span", { class: "none" }, "none yet")),
+			row("last load", h("span", { class: "none" }, "streams"), load ? loaded(load) : h("span", { class: "none" }, answers("batch_store") ? "none yet" : DASH)),
 		),
 	);
 }
@@ -123,7 +123,8 @@ function trend(layers) {
 	const all = verdicts(layers);
 	const most = Math.log2(2 + Math.max(0, ...all.map(total)));
 	const bad = all.filter((each) => !each.agrees).length;
-	const label = `${plural(all.length, "verdict")}, ${bad ? `${exact(bad)} of them with differences` : "all agree"}`;
+	const known = answers("batch_store") && model.series !== null;
+	const label = all.length ? `${plural(all.length, "verdict")}, ${bad ? `${exact(bad)} of them with differences` : "all agree"}` : known ? "none in this range" : "not known yet";
 	return h(
 		"div",
 		{ class: "trend" },
@@ -136,7 +137,7 @@ function trend(layers) {
 				return h("i", { class: each.agrees ? "agrees" : "differs", title, css: { "--v": `${(Math.log2(1 + total(each)) / most) * 100}%` } });
 			}),
 		),
-		h("span", { class: "note" }, all.length ? label : "none in this range"),
+		h("span", { class: "note" }, all.length || known ? label : "\u00a0"),
 	);
 }
 

@@ -15,7 +15,7 @@ export const model = {
 	state: null,
 	series: null,
 	range: rangeOfAddress(),
-	/** When the dashboard's own server was last heard of, if it does not answer. */
+	/** If there are no states any more, in server time: {since, seen: of the last one or null, refused: for want of a token}. */
 	lost: null,
 	/** The time of what is shown, if not now. */
 	paused: null,

@@ -10,6 +10,7 @@ const ICONS = {
 	bad: "M8 2.4 14.3 13.4H1.7zM8 6.6v3M8 11.4v.1",
 	empty: "M4 8h8",
 	away: "M4.2 4.2l7.6 7.6M11.8 4.2l-7.6 7.6",
+	locked: "M3.8 7.4h8.4v5.8H3.8zM5.8 7.2V5.4a2.2 2.2 0 0 1 4.4 0v1.8",
 };
 
 /** A shape for each level, so that colour is never alone. */
@@ -60,8 +61,11 @@ export function emptyState(panel) {
 
 const sentence = (text) => `${String(text ?? "").replace(/^./u, (first) => first.toUpperCase())}.`.replace(/([.!?])\.$/, "$1");
 
+/** Whether a server answers, so that what it does not have is not there. */
+export const answers = (server) => model.state?.servers?.[server]?.up === true;
+
 /** Says that there is nothing, if the server that would have it answers. */
-export const nothing = (text, server) => h("p", { class: "nothing" }, model.state?.servers?.[server]?.up ? text : "\u00a0");
+export const nothing = (text, server) => h("p", { class: "nothing" }, answers(server) ? text : "\u00a0");
 
 /** A line for each server of the panel that does not answer. */
 export function awayNotes(names) {

@@ -5,10 +5,10 @@ import { duration, words } from "./format.js";
 import { emptyState, icon, nothing, timeAgo, timeAt } from "./parts.js";
 import { SERVERS } from "./model.js";
 
-export const panel = { id: "pipeline", servers: [], render };
+export const panel = { id: "pipeline", servers: [], reads: (state) => [state?.pipeline], render };
 
 const HUES = { fetch: "fetch", produce: "produce", stream: "stream", "load-batch": "load", verify: "verify", aggregate: "aggregate" };
-const STATUS = { done: ["ok", "done"], running: ["busy", "running"], failed: ["bad", "failed"], never: ["empty", "never run"] };
+const STATUS = { done: ["ok", "done"], running: ["busy", "running"], failed: ["bad", "failed"], never: ["empty", "never run"], unknown: ["empty", "not known yet"] };
 
 function render(state) {
 	const stages = state?.pipeline?.stages ?? Object.keys(HUES).map((name) => ({ name, status: "never" }));
@@ -27,7 +27,7 @@ function stage(each, state) {
 		{ class: `stage ${HUES[each.name] ?? "lag"}` },
 		h("span", { class: "name" }, each.name),
 		h("span", { class: `status ${level}` }, state && icon(level), text),
-		h("span", { class: "ran" }, ran ? [timeAgo(each.at), typeof each.seconds === "number" && ` · ${duration(each.seconds)}`] : "\u00a0"),
+		(ran || !each.note) && h("span", { class: "ran" }, ran ? [timeAgo(each.at), typeof each.seconds === "number" && ` · ${duration(each.seconds)}`] : "\u00a0"),
 		each.note && h("span", { class: "note", title: each.note }, each.note),
 	);
 }
@@ -64,7 +64,7 @@ function heartbeat(state) {
 		h("h3", {}, "Heartbeat"),
 		checks.length
 			? h("ul", { class: "list" }, checks.map(one))
-			: nothing("No check yet: rtp heartbeat --once runs one.", "event_log"),
+			: nothing("Nothing has been checked yet.", "event_log"),
 	);
 }
 
