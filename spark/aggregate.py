@@ -127,6 +127,7 @@ class Dataset:
             with open(path, "rb") as file:
                 declared = tomllib.load(file)
             self.name, self.table, self.time = declared["name"], declared["batch"]["table"], declared["event"]["time"]
+            self.history = f"{self.table}_history" if declared["batch"].get("history") else None
             self.types = {field["name"]: field["type"] for field in declared["field"]}
             self.aggregates = declared.get("aggregate", [])
             wrong = [one["name"] for one in self.aggregates if self.types[one["field"]] not in TYPES[one.get("by", "value")]]
@@ -288,16 +289,14 @@ class Day:
         return dict(self.store.execute(self.STORED, *self.key(aggregate["name"])))
 
     def source(self):
-        """The table that has the rows of the day, and how many: the history, if it has no fewer than the batch table."""
-        batch = self.dataset.table
+        """The table that has the rows of the day, and how many: the history, if there is one and it has no fewer than the batch table."""
         rows = {}
-        for table in (batch, f"{batch}_history"):
-            if self.store.one("SELECT to_regclass(?) IS NOT NULL", quoted(table)):
-                rows[table] = self.store.one(f"SELECT count(*) FROM {quoted(table)} WHERE {self.where}")
-        if batch not in rows:
-            raise Failure(USAGE, f"there is no table {batch} in {self.store.postgres.address}; {INIT}")
-        history, of_history = f"{batch}_history", rows.get(f"{batch}_history", 0)
-        return (history, of_history) if of_history and of_history >= rows[batch] else (batch, rows[batch])
+        for table in filter(None, (self.dataset.table, self.dataset.history)):
+            if not self.store.one("SELECT to_regclass(?) IS NOT NULL", quoted(table)):
+                raise Failure(USAGE, f"there is no table {table} in {self.store.postgres.address}; {INIT}")
+            rows[table] = self.store.one(f"SELECT count(*) FROM {quoted(table)} WHERE {self.where}")
+        of_batch, of_history = rows[self.dataset.table], rows.get(self.dataset.history, 0)
+        return (self.dataset.history, of_history) if of_history and of_history >= of_batch else (self.dataset.table, of_batch)
 
     def count(self, table):
         """The number of rows by dimension and value, in one pass over the rows."""

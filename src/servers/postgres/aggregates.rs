@@ -11,7 +11,7 @@ use crate::dataset::ddl::quoted;
 use crate::dataset::{Aggregate, By, Dataset, Field, FieldType, LATENESS, UNBORN, VERY_LATE};
 use crate::error::{Context, Error, Result};
 use crate::ports::aggregates::{
-    Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, history_of, names, number, too_many,
+    Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, names, number, too_many,
 };
 use crate::servers::address::Address;
 use crate::servers::postgres::{Session, Target, open_tables};
@@ -67,7 +67,9 @@ impl PostgresAggregates {
         let session = match self.session.take() {
             Some(session) if session.is_open() => session,
             _ => {
-                let tables = [&*self.dataset.batch.table, "rtp_aggregates"];
+                let history = self.dataset.history().map(|history| history.batch.table);
+                let mut tables = vec![&*self.dataset.batch.table, "rtp_aggregates"];
+                tables.extend(history.as_deref());
                 open_tables(&self.target, &tables).await?
             }
         };
@@ -177,12 +179,9 @@ impl Task {
 
     /// The table that has the rows of the day, and how many.
     fn rows(&self, on: &mut Transaction<'_>) -> Result<Computed, ::postgres::Error> {
-        let history = history_of(&self.dataset);
-        let there = "SELECT to_regclass($1) IS NOT NULL";
-        let there: bool = on.query_one(there, &[&quoted(&history)])?.try_get(0)?;
+        let history = self.dataset.history().map(|history| history.batch.table);
         let mut counted = Computed::default();
-        let batch = self.dataset.batch.table.clone();
-        for table in [Some(batch), there.then_some(history)]
+        for table in [Some(self.dataset.batch.table.clone()), history]
             .into_iter()
             .flatten()
         {

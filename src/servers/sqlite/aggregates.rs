@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use jiff::civil::Date;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use crate::dataset::ddl::quoted;
 use crate::dataset::{Aggregate, By, Dataset, Field, FieldType, LATENESS, UNBORN, VERY_LATE};
 use crate::error::{Context, Error, Result};
 use crate::ports::aggregates::{
-    Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, bounds, history_of, names, number,
-    too_many,
+    Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, bounds, names, number, too_many,
 };
 use crate::servers::sqlite;
 use crate::servers::sqlite::ddl::rows_of;
@@ -65,7 +64,12 @@ impl SqliteAggregates {
     /// Opens a file that must have the tables.
     pub fn open(path: &Path, dataset: &Dataset) -> Result<Self> {
         let rows = rows_of(&dataset.batch.table);
-        let db = sqlite::open_tables(path, &[&rows, "rtp_aggregates"], CACHE_KIB)?;
+        let history = dataset
+            .history()
+            .map(|history| rows_of(&history.batch.table));
+        let mut tables = vec![&*rows, "rtp_aggregates"];
+        tables.extend(history.as_deref());
+        let db = sqlite::open_tables(path, &tables, CACHE_KIB)?;
         sqlite::fail(db.execute_batch(COUNTED), "count the rows of", path)?;
         Ok(SqliteAggregates {
             db,
@@ -114,15 +118,12 @@ impl SqliteAggregates {
 
     /// The table that has the rows of a day, and how many.
     fn rows(&self, day: Date) -> rusqlite::Result<Computed> {
-        let history = history_of(&self.dataset);
-        let there = "SELECT 1 FROM sqlite_schema WHERE name = ?1 AND type = 'table'";
-        let there = self
-            .db
-            .query_row(there, [rows_of(&history)], |_| Ok(()))
-            .optional()?;
+        let history = self.dataset.history().map(|history| history.batch.table);
         let mut counted = Computed::default();
-        let batch = self.dataset.batch.table.clone();
-        for table in [Some(batch), there.map(|()| history)].into_iter().flatten() {
+        for table in [Some(self.dataset.batch.table.clone()), history]
+            .into_iter()
+            .flatten()
+        {
             let count = format!("SELECT count(*) {}", self.of_day(&table));
             let rows = self.db.query_row(&count, bounds(day), |row| row.get(0))?;
             counted.consider(table, rows);

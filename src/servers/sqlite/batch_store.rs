@@ -122,7 +122,8 @@ impl SqliteBatchStore {
         };
         mode.check_written(merged.written, &self.dataset.batch.table)?;
         if let Some(history) = &self.history {
-            history.record(&self.db).map_err(|e| sqlite::error(&e))?;
+            let recorded = history.record(&self.db, mode);
+            recorded.map_err(|e| sqlite::error(&e))?;
         }
         ledger::record(&self.db, &self.dataset, mode, info, merged.written)?;
         Ok(merged)
