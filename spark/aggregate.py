@@ -22,8 +22,8 @@ from stream import DEPENDENCY, DONE, INIT, NO, USAGE, Failure, Server
 
 #: Like rtp: a dimension with more values on a day is an error.
 MAX_VALUES = 10_000
-#: Stands for a time that is infinite, which the dataset's types have no value for.
-INFINITE = -(2**63)
+#: Stands for a time that is infinite or of another year than the dataset's types have.
+UNDATED = -(2**63)
 INVALID, UNBORN, VERY_LATE = "(invalid)", "under 0", "1d or more"
 LATENESS = {0: "early", 1_000: "under 1s", 60_000: "under 1m", 600_000: "under 10m", 3_600_000: "under 1h", 86_400_000: "under 1d"}
 #: Types of fields that each kind of dimension can look at, as in docs/datasets.md.
@@ -92,6 +92,8 @@ def failure(error, postgres):
     text = str(error)
     if 'relation "rtp_aggregates" does not exist' in text:
         return Failure(USAGE, f"there is no table rtp_aggregates in {postgres.address}; {INIT}")
+    if lacking := re.search(r'column "([^"]*)" does not exist', text):
+        return Failure(USAGE, f"a table of the dataset in {postgres.address} has no column {lacking[1]}; `rtp init` says what differs")
     lines = [line.strip() for line in text.splitlines() if "Exception" in line or "Error" in line]
     message = (lines or [type(error).__name__])[-1][:500].removeprefix("Caused by: ")
     return Failure(DEPENDENCY, f"{postgres.address}: {message}")
@@ -327,20 +329,20 @@ class Day:
         moment = functions.timestamp_millis(column) if kind == "timestamp" else day
         by = aggregate.get("by", "value")
         if by == "value":
-            return finite(column, functions.date_format(day, "yyyy-MM-dd")) if kind == "date" else column
+            return dated(column, functions.date_format(day, "yyyy-MM-dd")) if kind == "date" else column
         if by == "domain":
             domain = functions.substring_index(column, "@", -1)
             upper = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
             return functions.when(functions.instr(column, "@") > 0, functions.translate(domain, upper, upper.lower()))
         if by == "band":
-            return finite(column, self.band(moment, aggregate["width"]))
+            return dated(column, self.band(moment, aggregate["width"]))
         if by == "lateness":
             late = column - functions.col(f"`{self.dataset.time}`")
             bucket = functions.lit(VERY_LATE)
             for below, name in sorted(LATENESS.items(), reverse=True):
                 bucket = functions.when(late < below, name).otherwise(bucket)
-            return finite(column, bucket)
-        return finite(column, functions.date_format(moment, {"month": "yyyy-MM", "hour": "HH"}[by]))
+            return dated(column, bucket)
+        return dated(column, functions.date_format(moment, {"month": "yyyy-MM", "hour": "HH"}[by]))
 
     def band(self, moment, width):
         number = functions.year(moment) * 10_000 + functions.month(moment) * 100 + functions.dayofmonth(moment)
@@ -359,11 +361,14 @@ def as_plain(name, kind):
     """A column as a number, a text or a boolean: Spark's own times can represent neither all of PostgreSQL's nor each one exactly."""
     column = quoted(name)
     number = {"timestamp": f"floor(extract(epoch FROM {column}) * 1000)::bigint", "date": f"({column} - '1970-01-01'::date)::bigint"}.get(kind)
-    return f"CASE WHEN isfinite({column}) THEN {number} WHEN {column} IS NOT NULL THEN {INFINITE} END" if number else column
+    if not number:
+        return column
+    years = [f"'{day}'::date" if kind == "date" else f"'{day} 00:00:00+00'::timestamp with time zone" for day in ("0001-01-01", "10000-01-01")]
+    return f"CASE WHEN {column} >= {years[0]} AND {column} < {years[1]} THEN {number} WHEN {column} IS NOT NULL THEN {UNDATED} END"
 
 
-def finite(column, expression):
-    return functions.when(column == INFINITE, INVALID).when(column.isNotNull(), expression)
+def dated(column, expression):
+    return functions.when(column == UNDATED, INVALID).when(column.isNotNull(), expression)
 
 
 class Log:

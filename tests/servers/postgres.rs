@@ -285,9 +285,15 @@ fn figures_equal_an_independent_count_and_a_day_computed_again_is_unchanged() {
     let store = ["--batch-store", &database.url];
     figures_are_right(&place, rtp::dataset::BUILT_IN, &store);
     let dataset = ["--dataset", "users.toml"];
-    // An infinite time has no group among the others.
+    // A time that is infinite, or of no year that the dataset's types have, has no group among the others.
     database
-        .psql("UPDATE batch_users_history SET dob = 'infinity'")
+        .psql(
+            "UPDATE batch_users_history SET dob = 'infinity';
+             UPDATE batch_users_history SET dob = '0044-03-15 00:00:00+00 BC' WHERE gender = 'male'
+               AND nationality IN (SELECT min(nationality) FROM batch_users);
+             UPDATE batch_users_history SET dob = '10000-01-01 00:00:00+00' WHERE gender = 'female'
+               AND nationality IN (SELECT max(nationality) FROM batch_users)",
+        )
         .unwrap();
     let args = ["aggregate", "--date", "2026-03-01"];
     let ran = database.rtp(&place, &[&args[..], &dataset].concat(), b"");

@@ -179,7 +179,10 @@ fn the_figures_of_the_spark_job_are_those_of_rtp() {
     assert_eq!(loaded.status, 0, "{}", loaded.stderr);
     // A time that no value of the dataset's types can be.
     database
-        .psql("UPDATE kinds SET time = 'infinity', date = '-infinity' WHERE id = -9")
+        .psql(
+            "UPDATE kinds SET time = 'infinity', date = '-infinity' WHERE id = -9;
+             UPDATE kinds SET time = '0044-03-15 00:00:00+00 BC', date = '10000-01-01' WHERE id = -8",
+        )
         .unwrap();
     let all = ["--date", "2026-02-28", "--to", "2026-03-03"];
     // 20,000 texts are too many values to count by.

@@ -8,7 +8,7 @@ use crate::error::{Kind, Result};
 use crate::ports::aggregates::{Aggregates, Computed, Fewer, Figure, MAX_VALUES};
 use crate::ports::batch_store::{BatchStore, Mode};
 use crate::ports::conformance::{
-    Abilities, Checked, Verdict, cases, dataset, equal, fine, fresh, holds, load_of, rows,
+    Abilities, Checked, Verdict, cases, dataset, equal, fine, fresh, holds, load_of, rows, smaller,
 };
 
 /// A store to check.
@@ -37,6 +37,7 @@ cases! {
     other_days_datasets_and_dimensions_are_left_alone,
     a_history_has_the_rows_of_a_former_day,
     a_history_that_is_not_declared_does_not_count,
+    a_table_that_lacks_a_column_is_told,
     the_last_day_with_figures_is_known,
 }
 
@@ -484,6 +485,33 @@ async fn a_history_that_is_not_declared_does_not_count(harness: &dyn Harness) ->
         opened.map_err(|e| e.kind()),
         Err(Kind::Invalid),
     )
+}
+
+/// A column that is not there must not be counted as if it were, whatever the store makes of its name.
+async fn a_table_that_lacks_a_column_is_told(harness: &dyn Harness) -> Verdict {
+    for keeps_history in [false, true] {
+        let mut dataset = dataset("id")?;
+        dataset.batch.history = keeps_history;
+        let without = smaller(&dataset);
+        fine("creating tables", harness.create(&without).await)?;
+        let field = dataset.field_index("title").ok_or("no such field")?;
+        dataset.aggregates.push(Aggregate {
+            name: "titles".into(),
+            field,
+            by: By::Value,
+        });
+        let told = match harness.aggregates(&dataset).await {
+            Ok(mut figures) => figures.compute(DAY, Fewer::Keep, "run").await.map(|_| ()),
+            Err(e) => Err(e),
+        };
+        let Err(e) = told else {
+            return Err("a column that the table lacks is counted".into());
+        };
+        equal(format_args!("kind of {e}"), e.kind(), Kind::Invalid)?;
+        let names = e.to_string().contains("title");
+        holds(format_args!("`{e}` names title"), names)?;
+    }
+    Ok(())
 }
 
 async fn the_last_day_with_figures_is_known(harness: &dyn Harness) -> Verdict {

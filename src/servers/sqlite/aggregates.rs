@@ -13,8 +13,8 @@ use crate::error::{Context, Error, Result};
 use crate::ports::aggregates::{
     Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, bounds, names, number, too_many,
 };
-use crate::servers::sqlite;
 use crate::servers::sqlite::ddl::rows_of;
+use crate::servers::sqlite::{self, batch_store};
 
 /// Page cache: each dimension reads the table once.
 const CACHE_KIB: u32 = 16_384;
@@ -70,6 +70,7 @@ impl SqliteAggregates {
         let mut tables = vec![&*rows, "rtp_aggregates"];
         tables.extend(history.as_deref());
         let db = sqlite::open_tables(path, &tables, CACHE_KIB)?;
+        batch_store::check(&db, path, dataset)?;
         sqlite::fail(db.execute_batch(COUNTED), "count the rows of", path)?;
         Ok(SqliteAggregates {
             db,
@@ -229,7 +230,7 @@ fn expression(dataset: &Dataset, aggregate: &Aggregate, day: Date) -> String {
                 _ => format!("printf('%d-%d', {low}, {low} + {})", width - 1),
             };
             let band = format!("CASE WHEN {born} > {day} THEN '{UNBORN}' ELSE {band} END");
-            fitting(&column, "integer", &band)
+            dated(field, &band)
         }
         // Without the characters other than @ at its end, the text ends with its last @.
         By::Domain => {
@@ -239,14 +240,14 @@ fn expression(dataset: &Dataset, aggregate: &Aggregate, day: Date) -> String {
             );
             fitting(&column, "text", &domain)
         }
-        By::Month => fitting(&column, "integer", &of_time(field, &column, "%Y-%m")),
-        By::Hour => fitting(&column, "integer", &of_time(field, &column, "%H")),
+        By::Month => dated(field, &of_time(field, &column, "%Y-%m")),
+        By::Hour => dated(field, &of_time(field, &column, "%H")),
         By::Lateness => {
             let late = format!("{column} - {}", quoted(&dataset.time().name));
             let buckets =
                 LATENESS.map(|(below, name)| format!("WHEN {late} < {below} THEN '{name}'"));
             let bucket = format!("CASE {} ELSE '{VERY_LATE}' END", buckets.join(" "));
-            fitting(&column, "integer", &bucket)
+            dated(field, &bucket)
         }
     }
 }
@@ -259,7 +260,7 @@ fn value(field: &Field, column: &str) -> String {
             );
             fitting(column, "integer", &words)
         }
-        FieldType::Date => fitting(column, "integer", &of_time(field, column, "%Y-%m-%d")),
+        FieldType::Date => dated(field, &of_time(field, column, "%Y-%m-%d")),
         FieldType::Text => fitting(column, "text", column),
         _ => fitting(column, "integer", &format!("CAST({column} AS TEXT)")),
     }
@@ -272,6 +273,19 @@ fn of_time(field: &Field, column: &str, format: &str) -> String {
         _ => format!("({column} - ({column} % 1000 + 1000) % 1000) / 1000"),
     };
     format!("strftime('{format}', {seconds}, 'unixepoch')")
+}
+
+/// The expression, for times and dates of the years that the dataset's types have.
+fn dated(field: &Field, expression: &str) -> String {
+    let column = quoted(&field.name);
+    let [first, last] = match field.kind {
+        FieldType::Date => [-719_162, 2_932_896],
+        _ => [-62_135_596_800_000_i64, 253_402_300_799_999],
+    };
+    let dated = format!(
+        "CASE WHEN {column} BETWEEN {first} AND {last} THEN {expression} ELSE '{INVALID}' END"
+    );
+    fitting(&column, "integer", &dated)
 }
 
 /// The expression, for values of this type: a column of SQLite can hold any.

@@ -31,6 +31,7 @@ enum Break {
     RemovesOtherDays,
     IgnoresTheHistory,
     TakesAnyHistory,
+    TakesAnyTable,
     KnowsNoLastDay,
 }
 
@@ -61,6 +62,7 @@ const BREAKERS: &[(Break, &str)] = &[
         Break::TakesAnyHistory,
         "a_history_that_is_not_declared_does_not_count",
     ),
+    (Break::TakesAnyTable, "a_table_that_lacks_a_column_is_told"),
     (Break::KnowsNoLastDay, "the_last_day_with_figures_is_known"),
 ];
 
@@ -99,6 +101,11 @@ impl Harness for Embedded {
             Break::IgnoresTheHistory => dataset.batch.history = false,
             Break::TakesAnyHistory => dataset.batch.history = true,
             _ => {}
+        }
+        if self.is == Break::TakesAnyTable {
+            let table = &dataset.batch.table;
+            let add = format!("ALTER TABLE {table}_rows ADD COLUMN title TEXT");
+            run(&self.path(), &add)?;
         }
         let intact = SqliteAggregates::open(&self.path(), &dataset)?;
         Ok(match self.is {
