@@ -5,20 +5,15 @@ transaction that the snapshot belongs to. They are those of `rtp aggregate`, and
 touched by the other. docs/aggregates.md explains when to use it, and how to run it on a cluster.
 """
 
-import argparse
 import contextlib
 import datetime
-import json
 import os
 import re
-import sys
-import time
 import tomllib
-import uuid
 
-from pyspark.sql import SparkSession, functions
+from pyspark.sql import functions
 
-from stream import DEPENDENCY, DONE, INIT, NO, USAGE, Failure, Server
+from job import DEPENDENCY, DONE, INIT, NO, USAGE, Failure, Report, Server, main, options, spark
 
 #: Like rtp: a dimension with more values on a day is an error.
 MAX_VALUES = 10_000
@@ -37,29 +32,15 @@ TYPES = {
 }
 
 
-def main():
-    args = arguments()
-    log = Log(args.log_format)
-    try:
-        status = aggregate(args, log)
-    except Failure as failure:
-        status, message = failure.args
-        log.log("error", message)
-    log.summary(status)
-    os._exit(status)  # Spark's threads may be waiting for a JVM that is gone
-
-
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, built_in = parser.add_argument, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "schema/users.toml")
-    add("--dataset", default=os.environ.get("RTP_DATASET", built_in), metavar="FILE", help="dataset file [default: schema/users.toml]")
+    parser = options(__doc__)
+    add = parser.add_argument
     add("--batch-store", default=os.environ.get("RTP_BATCH_STORE"), metavar="URL", help="postgres://[USER@]HOST:PORT/DATABASE")
     add("--date", required=True, metavar="DAY", help="the day, in UTC: 2026-11-24, yesterday or today")
     add("--to", metavar="DAY", help="the last day, if there are several")
     add("--replace", action="store_true", help="replace the figures even of a day that has fewer rows now")
     add("--require-records", action="store_true", help="end with status 1 if one of the days has no rows")
     add("--task-pages", type=int, default=8_192, metavar="N", help="pages of the table that a task reads at least [default: 8192, that is 64 MB]")
-    add("--log-format", choices=["text", "json"], default="text")
     return parser.parse_args()
 
 
@@ -67,9 +48,7 @@ def aggregate(args, log):
     """Computes the days in order; returns the exit status."""
     first, last = days(args)
     dataset, postgres = Dataset(args.dataset), Postgres(args.batch_store)
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    session = SparkSession.builder.appName("rtp aggregate").config("spark.ui.showConsoleProgress", "false").getOrCreate()
-    session.sparkContext.setLogLevel("ERROR")
+    session = spark("rtp aggregate")
     session.conf.set("spark.sql.session.timeZone", "UTC")
     has_all = True
     try:
@@ -147,8 +126,6 @@ class Dataset:
 
 class Postgres(Server):
     """The address of the batch store: `postgres://[USER@]HOST[:PORT]/DATABASE[?sslmode=MODE][&sslrootcert=FILE]`."""
-
-    PARAMETERS = {"postgres": ("sslmode", "sslrootcert")}
 
     def __init__(self, text):
         address, _, query = (text or "").partition("?")
@@ -277,7 +254,7 @@ class Day:
                 changed += stored[name].get(value) != count
         self.store.connection.commit()
         figures = sum(map(len, counted.values()))
-        self.log.add(read=figures, written=changed, skipped=figures - changed)
+        self.log.add({"read": figures, "written": changed, "skipped": figures - changed})
         if rows == 0:
             self.log.log("warn", f"{self.day}: {table} has no rows of this day")
         else:
@@ -371,29 +348,7 @@ def dated(column, expression):
     return functions.when(column == UNDATED, INVALID).when(column.isNotNull(), expression)
 
 
-class Log:
-    """The run's id, counts and messages, as rtp's."""
-
-    def __init__(self, form):
-        self.id, self.form, self.started = os.environ.get("RTP_RUN_ID") or str(uuid.uuid4()), form, time.monotonic()
-        self.counts = dict.fromkeys(("read", "written", "rejected", "deduplicated", "skipped", "bytes"), 0)
-
-    def add(self, **counts):
-        for name, count in counts.items():
-            self.counts[name] += count
-
-    def say(self, text, **fields):
-        line = json.dumps({"command": "aggregate", "run_id": self.id, **fields}) if self.form == "json" else f"rtp aggregate: {text}"
-        print(line, file=sys.stderr)
-
-    def log(self, level, message):
-        self.say(f"{level}: {message}", time=datetime.datetime.now(datetime.UTC).isoformat(), level=level, message=message)
-
-    def summary(self, status):
-        seconds = round(time.monotonic() - self.started, 3)
-        moved = ", ".join(f"{count} {name}" for name, count in self.counts.items() if name != "bytes")
-        self.say(f"{moved} in {seconds:.2f} s; exit {status}", **self.counts, seconds=seconds, exit=status)
-
-
 if __name__ == "__main__":
-    main()
+    args = arguments()
+    log = Report("aggregate", args.log_format)
+    main(log, lambda: aggregate(args, log))
