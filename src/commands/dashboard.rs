@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use crate::commands::args::ServerArgs;
-use crate::dashboard::{self, Board, Sources};
+use crate::dashboard::{self, Board, Options, Sources};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -63,6 +63,13 @@ impl Args {
         files
     }
 
+    /// What commands need to mean the same dataset and servers.
+    fn options(&self, dataset: &Dataset) -> Options {
+        let file = dataset.file.as_ref().map(|file| file.display().to_string());
+        let [log, realtime, batch] = self.servers.not_default();
+        Options::new([file, log, realtime, batch])
+    }
+
     /// The history, in memory if the file cannot be written.
     fn samples(&self, sources: &Sources, run: &Run) -> Result<Box<dyn SampleStore>> {
         let others = [
@@ -78,13 +85,14 @@ impl Args {
             );
             return Err(Error::invalid(same).hint("name a file of its own"));
         }
-        match servers::samples(Some(&self.history)) {
+        let scope = sources.scope();
+        match servers::samples(Some(&self.history), &scope) {
             Ok(samples) => Ok(samples),
             Err(error) => {
                 run.warn(format!(
                     "{error}; the history is kept in memory, until this run ends"
                 ));
-                servers::samples(None)
+                servers::samples(None, &scope)
             }
         }
     }
@@ -106,6 +114,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         realtime: Arc::clone(&args.servers.realtime.realtime_store),
         batch: Arc::clone(&args.servers.batch.batch_store),
         group: args.group.clone(),
+        options: args.options(&dataset),
         classes: Class::ALL.map(shown).to_vec(),
     };
     let (realtime, batch) = (Arc::clone(&sources.realtime), Arc::clone(&sources.batch));

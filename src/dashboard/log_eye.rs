@@ -6,11 +6,13 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 
 use super::Sources;
+use super::lag::{Lag, is_beyond};
 use super::times::Times;
 use crate::error::Result;
 use crate::intake::dead_letter::{DeadLetter, DeadLetters};
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::log_reader::{EventVisitor, LogReader};
+use crate::ports::monitor::OutOfRange;
 use crate::record::event::Event;
 use crate::record::transform::Transform;
 use crate::record::value::Value;
@@ -35,10 +37,10 @@ pub(crate) struct LogSeen {
     pub(crate) committed: i64,
     /// Whether it has ever committed.
     pub(crate) has_committed: bool,
-    /// Events that are still in the topic.
-    pub(crate) kept: i64,
     /// Events not committed, by partition.
     pub(crate) lag: Vec<(i32, i64)>,
+    /// Committed offsets that are not in the topic: events were deleted before they were read, or it is another topic.
+    pub(crate) out_of_range: Vec<OutOfRange>,
     /// When the oldest of them was produced.
     pub(crate) oldest: Option<i64>,
     /// When the newest event was produced.
@@ -98,6 +100,8 @@ impl From<DeadLetter> for Letter {
 pub(crate) struct LogEye {
     reader: Box<dyn LogReader>,
     dead: Box<dyn LogReader>,
+    /// Where the partitions began when they were first looked at.
+    base: Offsets,
     /// Up to where the events were read.
     read: Option<Offsets>,
     times: Times,
@@ -113,6 +117,7 @@ impl LogEye {
         Ok(LogEye {
             reader: sources.event_log.reader(&event.topic).await?,
             dead: sources.event_log.reader(&event.dead_letter_topic()).await?,
+            base: Offsets::default(),
             read: None,
             times: Times::default(),
             newest: None,
@@ -123,27 +128,25 @@ impl LogEye {
 
     /// Looks once.
     pub(crate) async fn look(&mut self, sources: &Sources) -> Result<LogSeen> {
-        let bounds = self.reader.bounds().await?;
+        let mut bounds = self.reader.bounds().await?;
         let committed = self.reader.committed(&sources.group).await?;
+        if is_beyond(&committed, &bounds.to) {
+            // Perhaps of events that were appended in between. The beginnings stay those from before: what has been
+            // deleted since was perhaps committed in between.
+            bounds.to = self.reader.bounds().await?.to;
+        }
+        self.base.set_missing(&bounds.from);
+        let lag = Lag::of(&bounds, &committed, &self.base);
         let mut seen = LogSeen {
             at: crate::time::now_ms(),
+            produced: lag.produced,
+            committed: lag.committed,
             has_committed: committed.iter().next().is_some(),
+            lag: lag.partitions,
+            out_of_range: lag.out_of_range,
             ..LogSeen::default()
         };
-        let mut waiting = Span::default();
-        for (partition, end) in bounds.to.iter() {
-            let low = bounds.from.get(partition).unwrap_or(0);
-            let at = committed.get(partition).unwrap_or(low).clamp(low, end);
-            seen.produced += end;
-            seen.committed += at;
-            seen.kept += end - low;
-            seen.lag.push((partition, end - at));
-            if at < end {
-                waiting.from.set(partition, at);
-                waiting.to.set(partition, at + 1);
-            }
-        }
-        seen.oldest = self.oldest(&waiting).await?;
+        seen.oldest = self.oldest(&lag.first).await?;
         self.read_new(sources, &bounds).await?;
         self.read_letters(sources, &mut seen).await?;
         (seen.times, seen.newest) = (self.times.clone(), self.newest);
