@@ -2,11 +2,14 @@
 //! and the dead letters. Nothing is written, no member joins a group, and each look reads a bounded number of events.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use super::Sources;
 use super::lag::{Lag, is_beyond};
+use super::live::Live;
 use super::times::Times;
 use crate::error::Result;
 use crate::intake::dead_letter::{DeadLetter, DeadLetters};
@@ -45,8 +48,10 @@ pub(crate) struct LogSeen {
     pub(crate) oldest: Option<i64>,
     /// When the newest event was produced.
     pub(crate) newest: Option<i64>,
-    /// The newest events.
+    /// The newest events, by their times.
     pub(crate) times: Times,
+    /// What is in them; none if there are none, or nothing to count by.
+    pub(crate) live: Option<Arc<Json>>,
     /// Number of dead letters in their topic.
     pub(crate) dead_letters: i64,
     /// The newest of them, the newest first.
@@ -105,6 +110,7 @@ pub(crate) struct LogEye {
     /// Up to where the events were read.
     read: Option<Offsets>,
     times: Times,
+    live: Live,
     newest: Option<i64>,
     letters: Vec<Letter>,
     dead_end: Option<Offsets>,
@@ -120,6 +126,7 @@ impl LogEye {
             base: Offsets::default(),
             read: None,
             times: Times::default(),
+            live: Live::default(),
             newest: None,
             letters: Vec::new(),
             dead_end: None,
@@ -149,6 +156,7 @@ impl LogEye {
         seen.oldest = self.oldest(&lag.first).await?;
         self.read_new(sources, &bounds).await?;
         self.read_letters(sources, &mut seen).await?;
+        seen.live = self.live.json(&sources.dataset);
         (seen.times, seen.newest) = (self.times.clone(), self.newest);
         seen.letters.clone_from(&self.letters);
         Ok(seen)
@@ -176,7 +184,7 @@ impl LogEye {
         let span = newest(bounds, self.read.as_ref(), most);
         let dataset = &*sources.dataset;
         let transform = Transform::new(dataset, crate::time::now_ms());
-        let (times, newest) = (&mut self.times, &mut self.newest);
+        let (times, live, newest) = (&mut self.times, &mut self.live, &mut self.newest);
         let mut visitor = Each(|event: Event<'_>| {
             *newest = Some(newest.map_or(event.timestamp, |t| t.max(event.timestamp)));
             let mut values = Vec::new();
@@ -186,6 +194,7 @@ impl LogEye {
                 && let Value::Timestamp(time) = values[dataset.event.time]
             {
                 times.add(event.timestamp, time);
+                live.add(dataset, event.timestamp, &values);
             }
         });
         if let Some(span) = span {

@@ -3,11 +3,12 @@
 //!
 //! `log_eye` and `store_eyes` look; `known` keeps the last numbers of a server that is away; `state` composes what is
 //! shown, with the sentence at its top from `sentence`, the stages from `pipeline` and the commands from `advice`; `lag`,
-//! `rates`, `profiles` and `times` are its figures, and `patch` the changes.
+//! `rates`, `profiles`, `live` and `times` are its figures, and `patch` the changes.
 
 mod advice;
 mod known;
 mod lag;
+mod live;
 mod log_eye;
 mod patch;
 mod pipeline;

@@ -105,14 +105,14 @@ impl ProfileEye {
     }
 }
 
-fn most(by: By) -> u32 {
+pub(super) fn most(by: By) -> u32 {
     match by {
         By::Value | By::Domain => MOST,
         By::Band { .. } | By::Month | By::Hour | By::Lateness => MOST_IN_A_ROW,
     }
 }
 
-fn kind(by: By) -> &'static str {
+pub(super) fn kind(by: By) -> &'static str {
     match by {
         By::Value => "value",
         By::Band { .. } => "band",

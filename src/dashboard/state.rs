@@ -135,7 +135,21 @@ fn layers(sources: &Sources, seen: &Seen) -> Value {
     })
 }
 
+/// The stored figures, and those of the newest events.
 fn profiles(seen: &Seen) -> Option<Value> {
-    let profiles = seen.batch.seen.as_ref()?.profiles.as_ref()?;
-    Some(profiles.json())
+    let stored = seen
+        .batch
+        .seen
+        .as_ref()
+        .and_then(|batch| batch.profiles.as_ref());
+    let live = seen.log.seen.as_ref().and_then(|log| log.live.as_ref());
+    if stored.is_none() && live.is_none() {
+        return None;
+    }
+    let mut profiles = match stored {
+        Some(stored) => stored.json(),
+        None => json!({"day": null, "aggregates": null}),
+    };
+    profiles["live"] = json!(live.map(|live| Value::clone(live)));
+    Some(profiles)
 }

@@ -378,3 +378,35 @@ fn the_history_of_another_group_is_not_shown() {
     assert!(!known(&dashboard, 0), "of the group rtp");
     dashboard.stop();
 }
+
+#[test]
+fn what_is_in_the_newest_events_is_counted_as_the_store_counts_it() {
+    let place = Place::ready();
+    let genders = ["null", r#""f""#, r#""m""#];
+    let user = |n: u64| {
+        format!(
+            r#"{{"id":"00000000-0000-4000-8000-{n:012}","fetched_at":"2026-11-01T{:02}:00:00Z","email":"u{n}@d{}.example","dob":"{}-11-0{}T00:00:00Z","gender":{},"nationality":"n{}","registered_date":"2020-{:02}-28T12:00:00Z"}}"#,
+            n % 24,
+            n % 7,
+            1940 + n % 80,
+            1 + n % 3, // the day itself, and those after it
+            genders[n as usize % 3],
+            n % 5,
+            1 + n % 12
+        ) + "\n"
+    };
+    let users: String = (0..300).map(user).collect();
+    load(&place, &users);
+    let ran = place.rtp(&["aggregate", "--date", "2026-11-01"], b"");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(place.rtp(&["produce"], users.as_bytes()).status, 0);
+    let dashboard = Dashboard::start(&place, &[]);
+    let state = dashboard.until("both", |state| {
+        let profiles = &state["profiles"];
+        profiles["day"] == "2026-11-01" && profiles["live"]["events"] == 300
+    });
+    let (stored, live) = (&state["profiles"], &state["profiles"]["live"]);
+    assert_eq!(stored["aggregates"].as_array().unwrap().len(), 6);
+    assert_eq!(stored["aggregates"], live["aggregates"]);
+    dashboard.stop();
+}
