@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::commands::args::ServerArgs;
 use crate::dashboard::{self, Board, Options, Sources};
@@ -13,15 +12,10 @@ use crate::exit::Exit;
 use crate::ports::sample_store::SampleStore;
 use crate::run::Run;
 use crate::run::files::{Files, is_same_file};
-use crate::serve::files::{self, Places};
-use crate::serve::listen::Limits;
 use crate::serve::token::Token;
-use crate::serve::{Site, Views, listen, router};
+use crate::serve::{Site, Views, files, listen, router};
 use crate::servers;
 use crate::verify::Class;
-
-/// How long a client may take nothing of what waits for it, until it is disconnected.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Serve a page that shows the pipeline live, and the merged view as an API
 ///
@@ -133,7 +127,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     })?;
     let wanted = SocketAddr::from((args.host, args.port));
     let refused = |e| Error::refused(format!("cannot listen on {wanted}: {e}"));
-    let limits = limits(run);
+    let limits = files::limits(run);
     let listener =
         listen::bind(wanted).map_err(|e| refused(e).hint("--port 0 picks a free port"))?;
     let address = listener.local_addr().map_err(refused)?;
@@ -141,20 +135,6 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     tokio::select! {
         () = listen::serve(listener, router, &run.stop, limits) => Ok(Exit::Done),
         failed = board.collect(run) => failed.map(|()| Exit::Done),
-    }
-}
-
-/// What connections may take. Fewer than usual are told.
-fn limits(run: &Run) -> Limits {
-    let Places { connections, files } = files::places();
-    if let Some(files) = files {
-        run.warn(format!(
-            "at most {connections} connections at a time, because this process may have only {files} open files"
-        ));
-    }
-    Limits {
-        connections,
-        patience: PATIENCE,
     }
 }
 

@@ -1,6 +1,11 @@
 //! How many connections there may be: each one is an open file, and the log and the stores need some, too.
 
+use std::time::Duration;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::listen::Limits;
+use crate::run::Run;
 
 /// Connections at once, if there may be enough open files.
 const MOST: u64 = 1_024;
@@ -9,15 +14,32 @@ const MOST: u64 = 1_024;
 /// each broker.
 const ROOM: u64 = 256;
 
+/// How long a client may take nothing of what waits for it, until it is disconnected.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What connections may take. Fewer than usual are told.
+pub(crate) fn limits(run: &Run) -> Limits {
+    let Places { connections, files } = places();
+    if let Some(files) = files {
+        run.warn(format!(
+            "at most {connections} connections at a time, because this process may have only {files} open files"
+        ));
+    }
+    Limits {
+        connections,
+        patience: PATIENCE,
+    }
+}
+
 /// Connections that there may be at once, and the limit of open files if that is why there may not be [`MOST`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Places {
-    pub(crate) connections: usize,
-    pub(crate) files: Option<u64>,
+struct Places {
+    connections: usize,
+    files: Option<u64>,
 }
 
 /// Raises the limit of open files if it is too low and may be raised, and divides them.
-pub(crate) fn places() -> Places {
+fn places() -> Places {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = MOST + ROOM;
     let possible = maximum.map_or(wanted, |maximum| wanted.min(maximum));
