@@ -32,6 +32,35 @@ pub trait Aggregates: Send {
 
     /// The last day that has figures.
     async fn last_day(&mut self) -> Result<Option<Date>>;
+
+    /// The largest figures of one dimension on a day, at most this many: the largest first, and of equal ones in the order
+    /// of their values, null first.
+    async fn top(&mut self, day: Date, aggregate: &str, most: u32) -> Result<Top>;
+
+    /// What tells whether the stored figures of a day have changed.
+    async fn summary(&mut self, day: Date) -> Result<Summary>;
+}
+
+/// The largest figures of a dimension on a day.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Top {
+    /// Values and numbers of rows.
+    pub values: Vec<(Option<String>, u64)>,
+    /// Number of values, with those that are left out.
+    pub distinct: u64,
+    /// Number of rows with any of them.
+    pub rows: u64,
+}
+
+/// The stored figures of a day, all dimensions together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Number of figures.
+    pub figures: u64,
+    /// Sum of the figures.
+    pub rows: u64,
+    /// When the newest of them was stored, in milliseconds since 1970 UTC.
+    pub computed_at: Option<i64>,
 }
 
 /// The group of the values that do not fit their column's type, which only a store without strict types can have.

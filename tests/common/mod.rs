@@ -135,7 +135,19 @@ impl Place {
 
     /// Starts rtp with `--log-format json` and an open standard input.
     pub fn start(&self, args: &[&str]) -> Running {
-        let child = Command::new(env!("CARGO_BIN_EXE_rtp"))
+        self.start_by(Command::new(env!("CARGO_BIN_EXE_rtp")), args)
+    }
+
+    /// The same, for a process that may have only so many open files.
+    pub fn start_with_files(&self, files: u32, args: &[&str]) -> Running {
+        let mut shell = Command::new("/bin/sh");
+        let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_rtp")]);
+        self.start_by(shell, args)
+    }
+
+    fn start_by(&self, mut rtp: Command, args: &[&str]) -> Running {
+        let child = rtp
             .args(["--log-format", "json"])
             .args(args)
             .current_dir(self.root())

@@ -5,7 +5,7 @@ use jiff::civil::{Date, date};
 
 use crate::dataset::{Aggregate, By, Dataset};
 use crate::error::{Kind, Result};
-use crate::ports::aggregates::{Aggregates, Computed, Fewer, Figure, MAX_VALUES};
+use crate::ports::aggregates::{Aggregates, Computed, Fewer, Figure, MAX_VALUES, Summary, Top};
 use crate::ports::batch_store::{BatchStore, Mode};
 use crate::ports::conformance::{
     Abilities, Checked, Verdict, cases, dataset, equal, fine, fresh, holds, load_of, rows, smaller,
@@ -39,6 +39,8 @@ cases! {
     a_history_that_is_not_declared_does_not_count,
     a_table_that_lacks_a_column_is_told,
     the_last_day_with_figures_is_known,
+    the_largest_figures_come_with_the_sum_of_all,
+    a_summary_tells_whether_figures_changed,
 }
 
 const DAY: Date = date(2026, 3, 1);
@@ -526,4 +528,68 @@ async fn the_last_day_with_figures_is_known(harness: &dyn Harness) -> Verdict {
     }
     let last = fine("asking", counter.figures.last_day().await)?;
     equal("last day", last, Some(date(2026, 3, 2)))
+}
+
+async fn the_largest_figures_come_with_the_sum_of_all(harness: &dyn Harness) -> Verdict {
+    let by = [("titles", "title", By::Value), ("hours", "at", By::Hour)];
+    let mut counter = Counter::new(harness, &by).await?;
+    let top = counter.figures.top(DAY, "titles", 3).await;
+    equal("without figures", fine("reading", top)?, Top::default())?;
+    let mut events = titles(&[
+        (1, NOON, "b"),
+        (2, NOON, "b"),
+        (3, NOON, "c"),
+        (4, NOON, "a"),
+    ]);
+    events.push(format!(r#"{{"id":5,"at":"{NOON}"}}"#));
+    events.push(titled(6, NEXT, "other day"));
+    counter.load(Mode::Insert, &events).await?;
+    for day in [DAY, date(2026, 3, 2)] {
+        counter.compute(day, Fewer::Keep, "run").await?;
+    }
+    let value = |text: &str, count| (Some(text.to_string()), count);
+    let all = [value("b", 2), (None, 1), value("a", 1), value("c", 1)];
+    for most in [1, 3, 4, 100] {
+        let top = counter.figures.top(DAY, "titles", most).await;
+        let expected = Top {
+            values: all.iter().take(most as usize).cloned().collect(),
+            distinct: 4,
+            rows: 5,
+        };
+        let what = format_args!("the {most} largest figures");
+        equal(what, fine("reading", top)?, expected)?;
+    }
+    Ok(())
+}
+
+async fn a_summary_tells_whether_figures_changed(harness: &dyn Harness) -> Verdict {
+    let mut counter = Counter::new(harness, BY_TITLE).await?;
+    let none = fine("reading", counter.figures.summary(DAY).await)?;
+    equal("without figures", none, Summary::default())?;
+    counter
+        .load(Mode::Insert, &titles(&[(1, NOON, "a"), (2, NOON, "b")]))
+        .await?;
+    counter.compute(DAY, Fewer::Keep, "first").await?;
+    let first = fine("reading", counter.figures.summary(DAY).await)?;
+    let newest = counter
+        .stored(DAY)
+        .await?
+        .iter()
+        .map(|f| f.computed_at)
+        .max();
+    let expected = Summary {
+        figures: 2,
+        rows: 2,
+        computed_at: newest,
+    };
+    equal("after the first run", first, expected)?;
+    counter.compute(DAY, Fewer::Keep, "again").await?;
+    let again = fine("reading", counter.figures.summary(DAY).await)?;
+    equal("after a run that changed nothing", again, first)?;
+    counter
+        .load(Mode::Upsert, &titles(&[(2, NOON, "a")]))
+        .await?;
+    counter.compute(DAY, Fewer::Keep, "changed").await?;
+    let changed = fine("reading", counter.figures.summary(DAY).await)?;
+    holds("another summary of changed figures", changed != first)
 }

@@ -11,7 +11,7 @@ use crate::dataset::ddl::quoted;
 use crate::dataset::{Aggregate, By, Dataset, Field, FieldType, LATENESS, UNBORN, VERY_LATE};
 use crate::error::{Context, Error, Result};
 use crate::ports::aggregates::{
-    Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, names, number, too_many,
+    Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, Summary, Top, names, number, too_many,
 };
 use crate::servers::address::Address;
 use crate::servers::postgres::{Session, Target, open_tables, schema};
@@ -39,6 +39,15 @@ const READ: &str =
     "SELECT aggregate, value, count, run_id, (extract(epoch FROM computed_at) * 1000)::bigint
   FROM rtp_aggregates WHERE dataset = $1 AND day = $2::text::date
   ORDER BY aggregate COLLATE \"C\", value COLLATE \"C\" NULLS FIRST";
+
+const TOP: &str =
+    "SELECT value, count, count(*) OVER (), (sum(count) OVER ())::bigint FROM rtp_aggregates
+  WHERE dataset = $1 AND day = $2::text::date AND aggregate = $3
+  ORDER BY count DESC, value COLLATE \"C\" NULLS FIRST LIMIT $4";
+
+const SUMMARY: &str =
+    "SELECT count(*), coalesce(sum(count), 0)::bigint, (extract(epoch FROM max(computed_at)) * 1000)::bigint
+  FROM rtp_aggregates WHERE dataset = $1 AND day = $2::text::date";
 
 const LAST_DAY: &str =
     "SELECT to_char(max(day), 'YYYY-MM-DD') FROM rtp_aggregates WHERE dataset = $1";
@@ -130,6 +139,46 @@ impl Aggregates for PostgresAggregates {
         ))?;
         let parsed = day.map(|day| day.parse()).transpose();
         parsed.map_err(|e| Error::internal(format!("a figure's day: {e}")))
+    }
+
+    async fn top(&mut self, day: Date, aggregate: &str, most: u32) -> Result<Top> {
+        let (name, day, aggregate) = (
+            self.dataset.name.clone(),
+            day.to_string(),
+            aggregate.to_string(),
+        );
+        let work = move |client: &mut Client| {
+            let mut top = Top::default();
+            for row in client.query(TOP, &[&name, &day, &aggregate, &i64::from(most)])? {
+                let counts: [i64; 3] = [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?];
+                let [count, distinct, rows] = counts.map(unsigned);
+                top.values.push((row.try_get(0)?, count));
+                (top.distinct, top.rows) = (distinct, rows);
+            }
+            Ok(top)
+        };
+        let read = self.session().await?.run(work).await;
+        read.context(format_args!(
+            "cannot read the figures in {}",
+            self.target.address()
+        ))
+    }
+
+    async fn summary(&mut self, day: Date) -> Result<Summary> {
+        let (name, day) = (self.dataset.name.clone(), day.to_string());
+        let work = move |client: &mut Client| {
+            let row = client.query_one(SUMMARY, &[&name, &day])?;
+            Ok(Summary {
+                figures: unsigned(row.try_get(0)?),
+                rows: unsigned(row.try_get(1)?),
+                computed_at: row.try_get(2)?,
+            })
+        };
+        let read = self.session().await?.run(work).await;
+        read.context(format_args!(
+            "cannot read the figures in {}",
+            self.target.address()
+        ))
     }
 }
 

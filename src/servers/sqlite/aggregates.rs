@@ -11,7 +11,8 @@ use crate::dataset::ddl::quoted;
 use crate::dataset::{Aggregate, By, Dataset, Field, FieldType, LATENESS, UNBORN, VERY_LATE};
 use crate::error::{Context, Error, Result};
 use crate::ports::aggregates::{
-    Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, bounds, names, number, too_many,
+    Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, Summary, Top, bounds, names, number,
+    too_many,
 };
 use crate::servers::sqlite::ddl::rows_of;
 use crate::servers::sqlite::{self, batch_store};
@@ -49,6 +50,12 @@ const WRITE: &str =
 
 const READ: &str = "SELECT aggregate, value, count, run_id, computed_at FROM rtp_aggregates
   WHERE dataset = ?1 AND day = ?2 ORDER BY aggregate, value";
+
+const TOP: &str = "SELECT value, count, count(*) OVER (), sum(count) OVER () FROM rtp_aggregates
+  WHERE dataset = ?1 AND day = ?2 AND aggregate = ?3 ORDER BY count DESC, value LIMIT ?4";
+
+const SUMMARY: &str = "SELECT count(*), ifnull(sum(count), 0), max(computed_at) FROM rtp_aggregates
+  WHERE dataset = ?1 AND day = ?2";
 
 const LAST_DAY: &str = "SELECT max(day) FROM rtp_aggregates WHERE dataset = ?1";
 
@@ -174,6 +181,29 @@ impl SqliteAggregates {
         Ok((removed as u64, written as u64))
     }
 
+    fn read_top(&self, day: Date, aggregate: &str, most: u32) -> rusqlite::Result<Top> {
+        let mut select = self.db.prepare_cached(TOP)?;
+        let of = params![self.dataset.name, day.to_string(), aggregate, most];
+        let mut rows = select.query(of)?;
+        let mut top = Top::default();
+        while let Some(row) = rows.next()? {
+            top.values.push((row.get(0)?, row.get(1)?));
+            (top.distinct, top.rows) = (row.get(2)?, row.get(3)?);
+        }
+        Ok(top)
+    }
+
+    fn read_summary(&self, day: Date) -> rusqlite::Result<Summary> {
+        let mut select = self.db.prepare_cached(SUMMARY)?;
+        select.query_row(params![self.dataset.name, day.to_string()], |row| {
+            Ok(Summary {
+                figures: row.get(0)?,
+                rows: row.get(1)?,
+                computed_at: row.get(2)?,
+            })
+        })
+    }
+
     fn read_day(&self, day: Date) -> rusqlite::Result<Vec<Figure>> {
         let mut select = self.db.prepare_cached(READ)?;
         let of = params![self.dataset.name, day.to_string()];
@@ -211,6 +241,16 @@ impl Aggregates for SqliteAggregates {
         let day = sqlite::fail(day, "read the figures in", &self.path)?;
         let parsed = day.map(|day| day.parse()).transpose();
         parsed.map_err(|e| Error::internal(format!("a figure's day: {e}")))
+    }
+
+    async fn top(&mut self, day: Date, aggregate: &str, most: u32) -> Result<Top> {
+        let read = tokio::task::block_in_place(|| self.read_top(day, aggregate, most));
+        sqlite::fail(read, "read the figures in", &self.path)
+    }
+
+    async fn summary(&mut self, day: Date) -> Result<Summary> {
+        let read = tokio::task::block_in_place(|| self.read_summary(day));
+        sqlite::fail(read, "read the figures in", &self.path)
     }
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use jiff::civil::Date;
 use rtp::dataset::Dataset;
 use rtp::error::{Error, Kind, Result};
-use rtp::ports::aggregates::{Aggregates, Computed, Fewer, Figure};
+use rtp::ports::aggregates::{Aggregates, Computed, Fewer, Figure, Summary, Top};
 use rtp::ports::batch_store::BatchStore;
 use rtp::ports::conformance::Abilities;
 use rtp::ports::conformance::aggregates::{CASES, Harness};
@@ -33,6 +33,8 @@ enum Break {
     TakesAnyHistory,
     TakesAnyTable,
     KnowsNoLastDay,
+    SumsOnlyTheLargest,
+    SumsUpNothing,
 }
 
 const BREAKERS: &[(Break, &str)] = &[
@@ -64,6 +66,14 @@ const BREAKERS: &[(Break, &str)] = &[
     ),
     (Break::TakesAnyTable, "a_table_that_lacks_a_column_is_told"),
     (Break::KnowsNoLastDay, "the_last_day_with_figures_is_known"),
+    (
+        Break::SumsOnlyTheLargest,
+        "the_largest_figures_come_with_the_sum_of_all",
+    ),
+    (
+        Break::SumsUpNothing,
+        "a_summary_tells_whether_figures_changed",
+    ),
 ];
 
 /// The embedded store in a folder of its own.
@@ -186,6 +196,21 @@ impl Aggregates for Broken {
         match self.is {
             Break::KnowsNoLastDay => Ok(None),
             _ => self.intact.last_day().await,
+        }
+    }
+
+    async fn top(&mut self, day: Date, aggregate: &str, most: u32) -> Result<Top> {
+        let mut top = self.intact.top(day, aggregate, most).await?;
+        if self.is == Break::SumsOnlyTheLargest {
+            top.rows = top.values.iter().map(|(_, count)| count).sum();
+        }
+        Ok(top)
+    }
+
+    async fn summary(&mut self, day: Date) -> Result<Summary> {
+        match self.is {
+            Break::SumsUpNothing => Ok(Summary::default()),
+            _ => self.intact.summary(day).await,
         }
     }
 }
