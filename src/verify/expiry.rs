@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::base::Base;
-use super::search::Sighting;
+use super::search::Seen;
 use super::{Class, Kind, classify};
 use crate::time::format_ms;
 
@@ -17,23 +17,23 @@ pub(super) struct Expiry {
 }
 
 impl Expiry {
-    /// The judgement on a version of this event time that the real-time store lacks, which is another one if its row may
-    /// have expired: a row is not written before its event is produced, so it cannot have expired sooner than the ttl
-    /// after that.
+    /// The judgement on a version of this event time that the real-time store lacks, once all of the log was searched for
+    /// it, which is another one if its row may have expired: a row is not written before its event is produced, so it
+    /// cannot have expired sooner than the ttl after that.
     pub(super) fn or(
         &self,
         (class, evidence): (Class, String),
         kind: Kind,
         event_time: i64,
-        seen: &Sighting,
+        seen: Option<&Seen>,
         base: &Base,
     ) -> (Class, String) {
         // Where the store has an older version, the newer one was never written: it would hide that one even after it has
         // expired.
         let is_gone = kind == Kind::Extra;
-        let is_unseen = seen.at.is_none() && seen.trouble.is_none();
+        let is_unseen = seen.is_none_or(|seen| seen.at.is_none());
         let (since, what) = match class {
-            Class::Lost if is_gone => match seen.produced_at {
+            Class::Lost if is_gone => match seen.and_then(|seen| seen.produced_at) {
                 Some(at) => (at, "was produced at"),
                 None => return (class, evidence),
             },
@@ -96,15 +96,16 @@ mod tests {
                 after_load: at(50),
             }),
             loads: Ok(Vec::new()),
+            has_earlier: false,
         }
     }
 
-    fn produced(at: Option<i64>) -> Sighting {
-        Sighting {
-            at: at.map(|_| (0, 7)),
-            produced_at: at,
-            ..Sighting::default()
-        }
+    fn produced(at: i64) -> Option<Seen> {
+        Some(Seen {
+            at: Some((0, 7)),
+            produced_at: Some(at),
+            letter: None,
+        })
     }
 
     #[test]
@@ -114,33 +115,27 @@ mod tests {
             ttl: Duration::from_hours(1),
             now: 10 * HOUR,
         };
-        let searched = produced(None);
-        let unread = Sighting {
-            trouble: Some("away".into()),
-            ..Sighting::default()
-        };
         use Class::{DeadLetter, Expired, InFlight, Lost, Unexplained};
         use Kind::{Changed, Extra, Missing};
         // What was judged, the event time, what was seen in a log from that offset on, and what it is then.
         let table = [
-            (Lost, Extra, 0, produced(Some(9 * HOUR)), 0, Expired),
-            (Lost, Extra, 0, produced(Some(9 * HOUR + 1)), 0, Lost),
-            (Lost, Changed, 0, produced(Some(0)), 0, Lost),
-            (Lost, Missing, 0, produced(Some(0)), 0, Lost),
+            (Lost, Extra, 0, produced(9 * HOUR), 0, Expired),
+            (Lost, Extra, 0, produced(9 * HOUR + 1), 0, Lost),
+            (Lost, Changed, 0, produced(0), 0, Lost),
+            (Lost, Missing, 0, produced(0), 0, Lost),
             // It was produced, but by another group or not committed.
-            (Unexplained, Extra, 0, produced(Some(0)), 9, Unexplained),
-            (InFlight, Extra, 0, produced(Some(0)), 0, InFlight),
-            (DeadLetter, Extra, 0, produced(Some(0)), 0, DeadLetter),
-            // Never produced; its event was perhaps deleted from the log; nobody knows.
-            (Unexplained, Extra, 0, searched.clone(), 0, Unexplained),
-            (Unexplained, Extra, 9 * HOUR, searched.clone(), 9, Expired),
-            (Unexplained, Extra, 9 * HOUR + 1, searched, 9, Unexplained),
-            (Unexplained, Extra, 0, unread, 9, Unexplained),
+            (Unexplained, Extra, 0, produced(0), 9, Unexplained),
+            (InFlight, Extra, 0, produced(0), 0, InFlight),
+            (DeadLetter, Extra, 0, produced(0), 0, DeadLetter),
+            // Never produced; its event was perhaps deleted from the log.
+            (Unexplained, Extra, 0, None, 0, Unexplained),
+            (Unexplained, Extra, 9 * HOUR, None, 9, Expired),
+            (Unexplained, Extra, 9 * HOUR + 1, None, 9, Unexplained),
         ];
         for (judged, kind, time, seen, oldest, expected) in table {
             let base = base(oldest);
             let given = (judged, "why".to_string());
-            let (class, evidence) = expiry.or(given, kind, time, &seen, &base);
+            let (class, evidence) = expiry.or(given, kind, time, seen.as_ref(), &base);
             assert_eq!(class, expected, "{judged:?} {kind:?} {time} {seen:?}");
             assert!(evidence.starts_with("why"), "{evidence}");
         }
@@ -154,9 +149,8 @@ mod tests {
         };
         let lost = || (Class::Lost, "event 7 was read".to_string());
         let of = |at| {
-            expiry
-                .or(lost(), Kind::Extra, 0, &produced(Some(at)), &base(0))
-                .1
+            let seen = produced(at);
+            expiry.or(lost(), Kind::Extra, 0, seen.as_ref(), &base(0)).1
         };
         assert_eq!(
             of(1_763_800_000_000),

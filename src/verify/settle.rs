@@ -2,27 +2,24 @@
 //!
 //! There is one of it for a comparison, so that a grace is waited for once, and log and ledger are asked once.
 
-use std::collections::HashMap;
+mod answers;
+mod waiting;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::waiting::{Answers, KeyList, Waiting, Witness, record};
 use super::base::Base;
-use super::classify::{self, Judged, Version};
-use super::expiry::Expiry;
+use super::classify::{self, Judged};
 use super::landing::lacking;
 use super::recheck::{Found, KEYS_AT_ONCE, OwnedRow, content, differences, rows_now};
-use super::search::{self, Place, Places, log_key};
+use super::search::Rejects;
 use super::{Class, Compared, Comparison, Content, Difference, Kind, Report, Side, Table};
 use crate::error::{Error, Result};
-use crate::ports::ledger::LoadRecord;
 use crate::ports::table_reader::Provenance;
 use crate::record::value::Value;
 use crate::run::retry::Retry;
-use crate::time::now_ms;
-
-/// Differences that wait for one search of the log or of the landing files.
-const ASKED: usize = 4_096;
 
 /// How often rows are read that are written again and again.
 const ROUNDS: u32 = 5;
@@ -48,17 +45,18 @@ pub(super) struct Settle<'a, 'r> {
     keys: KeyList,
     /// Records of a landing file that a store lacked before the grace was over.
     records: Vec<(Side, OwnedRow)>,
-    asked: Vec<(Found, Ask)>,
-    rejects: Option<Places>,
+    /// What a search has to find out.
+    waiting: Waiting,
+    /// What the last search found, while the rows that waited for it are judged.
+    answers: Option<Answers>,
+    /// Whether what would have to be asked now is not asked any more.
+    is_last_round: bool,
+    rejects: Option<Rejects>,
+    /// Searches that could not wait for the end.
+    searches: u64,
     begun: Instant,
     /// When the last key was added: whatever makes it differ came before.
     since: Instant,
-}
-
-/// What a difference waits for.
-enum Ask {
-    Log(Version),
-    Landing(Class, Option<String>),
 }
 
 impl<'a, 'r> Settle<'a, 'r> {
@@ -79,8 +77,11 @@ impl<'a, 'r> Settle<'a, 'r> {
             base: None,
             keys: KeyList::default(),
             records: Vec::new(),
-            asked: Vec::new(),
+            waiting: Waiting::default(),
+            answers: None,
+            is_last_round: false,
             rejects: None,
+            searches: 0,
             begun: Instant::now(),
             since: Instant::now(),
         }
@@ -97,8 +98,8 @@ impl<'a, 'r> Settle<'a, 'r> {
         self.since = Instant::now();
         self.keys.add(key);
         let is_full = match self.has_grace() {
-            true => self.keys.bytes.len() >= WAITING_BYTES,
-            false => self.keys.count >= KEYS_AT_ONCE,
+            true => self.keys.bytes() >= WAITING_BYTES,
+            false => self.keys.count() >= KEYS_AT_ONCE,
         };
         match is_full {
             true => self.settle_keys().await,
@@ -118,16 +119,10 @@ impl<'a, 'r> Settle<'a, 'r> {
         }
         let found = self.lacking(side, records).await?;
         if is_over {
-            return self.judge(found).await;
+            self.judge(found).await?;
+            return self.answer_if_many().await;
         }
-        for found in found {
-            let [realtime, batch] = found.rows;
-            let record = match side {
-                Side::Realtime => batch,
-                Side::Batch => realtime,
-            };
-            self.records.extend(record.map(|record| (side, record)));
-        }
+        self.records.extend(found.into_iter().filter_map(record));
         match self.records.len() < WAITING_RECORDS {
             true => Ok(()),
             false => self.settle_records().await,
@@ -138,7 +133,9 @@ impl<'a, 'r> Settle<'a, 'r> {
     pub(super) async fn finish(mut self) -> Result<()> {
         self.settle_keys().await?;
         self.settle_records().await?;
-        self.answer().await
+        self.answer().await?;
+        self.tell_searches();
+        Ok(())
     }
 
     fn has_grace(&self) -> bool {
@@ -152,25 +149,36 @@ impl<'a, 'r> Settle<'a, 'r> {
     /// Settles the keys that were added, once the grace is over.
     async fn settle_keys(&mut self) -> Result<()> {
         let keys = std::mem::take(&mut self.keys);
-        if keys.count > 0 {
+        if keys.count() > 0 {
             self.comparison.wait(self.since).await;
+            self.judge_keys(&keys).await?;
         }
+        Ok(())
+    }
+
+    async fn judge_keys(&mut self, keys: &KeyList) -> Result<()> {
         let mut keys = keys.iter().peekable();
         while keys.peek().is_some() && !self.is_stopped() {
             let some: Result<Vec<Value<'static>>> = keys.by_ref().take(KEYS_AT_ONCE).collect();
             self.ask().await;
             let found = self.read(some?).await?;
             self.judge(found).await?;
+            self.answer_if_many().await?;
         }
         Ok(())
     }
 
     /// Settles the records that were added, once the grace is over.
     async fn settle_records(&mut self) -> Result<()> {
-        let mut records = std::mem::take(&mut self.records);
+        let records = std::mem::take(&mut self.records);
         if !records.is_empty() {
             self.comparison.wait(self.begun).await;
+            self.judge_records(records).await?;
         }
+        Ok(())
+    }
+
+    async fn judge_records(&mut self, mut records: Vec<(Side, OwnedRow)>) -> Result<()> {
         while let Some(side) = records.last().map(|(side, _)| *side)
             && !self.is_stopped()
         {
@@ -181,6 +189,7 @@ impl<'a, 'r> Settle<'a, 'r> {
             let some = some.into_iter().map(|(_, row)| row).collect();
             let found = self.lacking(side, some).await?;
             self.judge(found).await?;
+            self.answer_if_many().await?;
         }
         Ok(())
     }
@@ -211,10 +220,7 @@ impl<'a, 'r> Settle<'a, 'r> {
                 break;
             }
         }
-        match self.asked.len() < ASKED {
-            true => Ok(()),
-            false => self.answer().await,
-        }
+        Ok(())
     }
 
     /// Judges differences by what the stores keep; returns those whose rows do not seem to be what rtp wrote.
@@ -241,19 +247,7 @@ impl<'a, 'r> Settle<'a, 'r> {
             if found.is_newer_than_record(dataset) {
                 continue;
             }
-            if judged.was_not_loaded()
-                && let Some((why, _)) = self.rejected(&found)?
-            {
-                self.tell(&found, Class::Rejected, &why)?;
-                continue;
-            }
-            match judged {
-                Judged::Known(class, evidence) => self.tell(&found, class, &evidence)?,
-                Judged::AskLog(version) => self.asked.push((found, Ask::Log(version))),
-                Judged::AskLanding(class, why) => {
-                    self.asked.push((found, Ask::Landing(class, why)));
-                }
-            }
+            self.settle_one(found, judged)?;
         }
         Ok(outside)
     }
@@ -307,24 +301,33 @@ impl<'a, 'r> Settle<'a, 'r> {
         Ok(left)
     }
 
-    /// Why a load rejected the record that the batch store lacks, if one did, and its index.
-    fn rejected(&mut self, found: &Found) -> Result<Option<(String, usize)>> {
+    /// Reports a difference, or asks for what tells its class.
+    fn settle_one(&mut self, found: Found, judged: Judged) -> Result<()> {
         let dataset = &self.comparison.whole;
-        let Ok(loads) = &known(self.base.as_ref())?.loads else {
-            return Ok(None);
+        let realtime = found.rows[Side::Realtime as usize].as_ref();
+        let newer = realtime.and_then(|row| classify::version(dataset, row));
+        let (witness, version) = match (&judged, newer) {
+            (Judged::AskLog(version), _) => (Witness::Log, *version),
+            (Judged::AskLanding(..), Some(version)) => (Witness::Landing, version),
+            (Judged::Known(..), Some(version)) if judged.was_not_loaded() => {
+                (Witness::Rejects, version)
+            }
+            (Judged::Known(class, evidence), _) => return self.tell(&found, *class, evidence),
+            (Judged::AskLanding(..), None) => {
+                return Err(Error::internal("a version without a row"));
+            }
         };
-        let rejects = self.rejects.get_or_insert_with(|| {
-            tokio::task::block_in_place(|| search::in_rejects(dataset, loads))
-        });
-        let row = found.rows[Side::Realtime as usize].as_ref();
-        let time = row.and_then(|row| classify::version(dataset, row));
-        let place = rejects.found.get(&log_key(&found.key));
-        // An older record may have been rejected, and this one not.
-        let is_it =
-            |place: &&Place| place.time.is_none() || place.time == time.map(|(time, _)| time);
-        Ok(place
-            .filter(is_it)
-            .map(|place| (place.text.clone(), place.load)))
+        match self.verdict(&found, judged, witness, version)? {
+            Some((class, evidence)) => self.tell(&found, class, &evidence),
+            None if self.is_last_round => {
+                let why = "its rows were written again whenever they were read";
+                self.tell(&found, Class::Unexplained, why)
+            }
+            None => {
+                self.waiting.add(found, witness, version);
+                Ok(())
+            }
+        }
     }
 
     /// What the stores keep with these rows.
@@ -337,78 +340,6 @@ impl<'a, 'r> Settle<'a, 'r> {
             *kept = self.retry.through_outage(ask).await?;
         }
         Ok(both)
-    }
-
-    /// Searches for what the differences wait for, and reports them.
-    async fn answer(&mut self) -> Result<()> {
-        let asked = std::mem::take(&mut self.asked);
-        if asked.is_empty() || self.is_stopped() {
-            return Ok(());
-        }
-        let base = known(self.base.as_ref())?.clone();
-        let witnesses = self.comparison.witnesses.as_ref();
-        let dataset = &self.comparison.whole;
-        let of_log = asked.iter().filter_map(|(found, ask)| match ask {
-            Ask::Log(version) => Some((found.key.clone(), *version)),
-            Ask::Landing(..) => None,
-        });
-        let wanted: Vec<_> = of_log.collect();
-        let mut sightings = match wanted.is_empty() {
-            true => Vec::new(),
-            false => search::in_log(witnesses, dataset, &base, &wanted).await,
-        }
-        .into_iter();
-        let ttl = self.comparison.ttl;
-        let expiry = ttl.map(|ttl| Expiry { ttl, now: now_ms() });
-        let loads = base.loads.clone().unwrap_or_default();
-        let landing = self.landing(&asked, &loads);
-        for (found, ask) in asked {
-            let (class, evidence) = match ask {
-                Ask::Log(version) => {
-                    let seen = sightings.next().unwrap_or_default();
-                    let judged = classify::by_log(dataset, &base, version, &seen);
-                    match expiry {
-                        None => judged,
-                        Some(expiry) => expiry.or(judged, found.kind, version.0, &seen, &base),
-                    }
-                }
-                Ask::Landing(class, came_later) => {
-                    let place = landing.found.get(&log_key(&found.key));
-                    let unread = landing.unread.as_ref();
-                    // It counts if every later load is known not to have read the record.
-                    let rejected = self
-                        .rejected(&found)?
-                        .filter(|(_, load)| unread.is_none_or(|(unread, _)| unread >= load));
-                    classify::by_landing(
-                        &base,
-                        (class, came_later),
-                        place.map(|place| &*place.text),
-                        rejected.as_ref().map(|(why, _)| &**why),
-                        unread.map(|(_, why)| &**why),
-                    )
-                }
-            };
-            self.tell(&found, class, &evidence)?;
-        }
-        Ok(())
-    }
-
-    /// Where the versions that the batch store lacks are in files that were loaded.
-    fn landing(&self, asked: &[(Found, Ask)], loads: &[LoadRecord]) -> Places {
-        let dataset = &self.comparison.whole;
-        let waits = asked
-            .iter()
-            .filter_map(|(found, ask)| match (ask, &found.rows) {
-                (Ask::Landing(..), [Some(row), _]) => {
-                    Some((log_key(&found.key), classify::version(dataset, row)?))
-                }
-                _ => None,
-            });
-        let wanted: HashMap<Vec<u8>, Version> = waits.collect();
-        match wanted.is_empty() {
-            true => Places::default(),
-            false => tokio::task::block_in_place(|| search::in_landing(dataset, loads, &wanted)),
-        }
     }
 
     fn tell(&mut self, found: &Found, class: Class, evidence: &str) -> Result<()> {
@@ -463,33 +394,6 @@ impl<'a, 'r> Settle<'a, 'r> {
 
 fn known(base: Option<&Base>) -> Result<&Base> {
     base.ok_or_else(|| Error::internal("rows were judged before anything was asked"))
-}
-
-/// Encodings of keys, one after the other, because many may wait.
-#[derive(Default)]
-struct KeyList {
-    bytes: Vec<u8>,
-    count: usize,
-}
-
-impl KeyList {
-    fn add(&mut self, key: &[u8]) {
-        let len = key.len() as u32; // a key has at most 65,535 bytes
-        self.bytes.extend_from_slice(&len.to_le_bytes());
-        self.bytes.extend_from_slice(key);
-        self.count += 1;
-    }
-
-    fn iter(&self) -> impl Iterator<Item = Result<Value<'static>>> {
-        let mut rest = &self.bytes[..];
-        std::iter::from_fn(move || {
-            let (len, after) = rest.split_first_chunk()?;
-            let (key, after) = after.split_at_checked(u32::from_le_bytes(*len) as usize)?;
-            rest = after;
-            let key = Value::decode_key(key);
-            Some(key.ok_or_else(|| Error::internal("a key is not a valid encoding")))
-        })
-    }
 }
 
 #[cfg(test)]

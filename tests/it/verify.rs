@@ -737,3 +737,87 @@ fn a_list_and_a_landing_file_are_compared_and_the_lack_is_repaired() {
     assert_eq!(shown.status, 0, "{}", shown.stderr);
     assert!(shown.stdout.contains("lost"), "{}", shown.stdout);
 }
+
+#[test]
+fn a_csv_file_that_was_loaded_is_evidence_and_so_is_what_was_rejected_of_it() {
+    let place = with_items(&items(5));
+    let csv =
+        "seen,name,id,sold\n1764000000000,\"item\n0\",0,false\n1764000000000,item 1,1,false\n";
+    place.write("day.csv", csv.to_string() + "1764000000000,b,2,maybe\n");
+    done(&place, &["produce", "day.ndjson"], 0);
+    done(&place, &["stream", "--until-end"], 0);
+    done(&place, &["load-batch", "day.ndjson"], 0);
+    done(
+        &place,
+        &[
+            "load-batch",
+            "--mode",
+            "replace",
+            "day.csv",
+            "--rejects",
+            "r.ndjson",
+        ],
+        1,
+    );
+    // The loads of both files are known; only the last one is left, without what it did not have.
+    edit(
+        &place,
+        BATCH,
+        "DELETE FROM rtp_loads WHERE mode <> 'replace'",
+    );
+    let list = verify(&place, &["--output", "-"]).stdout;
+    let class = |key: u64| {
+        let lines = list.lines().map(|line| serde_json::from_str(line).unwrap());
+        let mut lines = lines.filter(|line: &serde_json::Value| line["key"] == key);
+        let line = lines.next()?;
+        Some((line["class"].clone(), line["evidence"].to_string()))
+    };
+    assert_eq!(class(3).unwrap().0, "not_loaded_yet", "{list}");
+    let (rejected, why) = class(2).unwrap();
+    assert!(
+        rejected == "rejected" && why.contains("line 5 of the input"),
+        "{list}"
+    );
+    edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1");
+    let list = verify(&place, &["--output", "-"]).stdout;
+    let lost: Vec<&str> = list
+        .lines()
+        .filter(|line| line.contains("\"lost\""))
+        .collect();
+    assert!(
+        lost.len() == 1 && lost[0].contains("day.csv, line 4, was loaded"),
+        "{list}"
+    );
+}
+
+#[test]
+fn late_rows_by_the_ten_thousand_are_told_from_those_that_were_loaded() {
+    let place = with_items(&items(60_000));
+    place.write("new.ndjson", item(99_999, "new", THEN + 1));
+    done(&place, &["produce", "day.ndjson"], 0);
+    done(&place, &["stream", "--until-end"], 0);
+    place.write("half.ndjson", items(30_000));
+    done(&place, &["load-batch", "half.ndjson", "new.ndjson"], 0);
+    done(&place, &["produce", "new.ndjson"], 0);
+    done(&place, &["stream", "--until-end"], 0);
+    edit(
+        &place,
+        BATCH,
+        "DELETE FROM batch_items_rows WHERE id < 29000",
+    );
+    let ran = verify(&place, &["--sample", "0", "--format", "json"]);
+    let shown: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let classes = shown["classes"].as_array().unwrap();
+    let count = |name: &str| {
+        let class = classes.iter().find(|class| class["name"] == name).unwrap();
+        class["count"].as_u64().unwrap()
+    };
+    assert_eq!(
+        (count("lost"), count("not_loaded_yet")),
+        (29_000, 30_000),
+        "{}",
+        ran.stderr
+    );
+    let passes = "searched 2 times, because the class of more than 57344 keys";
+    assert!(ran.stderr.contains(passes), "{}", ran.stderr);
+}

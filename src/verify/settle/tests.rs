@@ -10,7 +10,7 @@ use super::*;
 use crate::dataset::{Dataset, FieldType};
 use crate::ports::batch_store::{BatchStore, BatchStores};
 use crate::ports::event_log::{Consumer, EventLog, Producer, Topic};
-use crate::ports::ledger::{Ledger, LoadInfo, Verdict};
+use crate::ports::ledger::{Ledger, LoadInfo, LoadRecord, Verdict};
 use crate::ports::log_reader::LogReader;
 use crate::ports::monitor::{LogMonitor, StoreMonitor};
 use crate::ports::table_reader::{StoredRow, TableReader, Visitor};
