@@ -88,7 +88,9 @@ impl Settle<'_, '_> {
         witness: Witness,
         version: Version,
     ) -> Result<Option<(Class, String)>> {
-        self.read_rejects()?;
+        if witness != Witness::Log {
+            self.read_rejects()?;
+        }
         let dataset = &self.comparison.whole;
         let base = known(self.base.as_ref())?;
         let all = self.rejects.as_ref();
@@ -98,6 +100,7 @@ impl Settle<'_, '_> {
             Some(all) => Some(all),
             None => answers.and_then(|answers| answers.rejects.as_ref()),
         };
+        let rejects = rejects.filter(|_| witness != Witness::Log);
         let rejected = rejects.and_then(|r| r.of(dataset, &found.key, version.0));
         let unread = rejects.and_then(|rejects| rejects.unread.as_deref());
         Ok(match (judged, answers) {
