@@ -77,7 +77,6 @@ impl Recheck<'_> {
                 }
             }
         }
-        drop(table);
         self.judge(unfit, report, compared).await
     }
 
@@ -102,7 +101,6 @@ impl Recheck<'_> {
                 None => Unfit::Missing(key, newest, at.map(|at| at.time)),
             });
         }
-        drop(table);
         self.judge(unfit, report, compared).await
     }
 
