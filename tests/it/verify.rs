@@ -818,6 +818,37 @@ fn late_rows_by_the_ten_thousand_are_told_from_those_that_were_loaded() {
         "{}",
         ran.stderr
     );
-    let passes = "searched 2 times, because the class of more than 57344 keys";
+    let passes = "log and files were searched 2 times";
     assert!(ran.stderr.contains(passes), "{}", ran.stderr);
+}
+
+#[test]
+fn a_key_that_is_lacked_and_there_twice_is_told_once_as_each() {
+    let place = with_items(&items(5));
+    for args in [
+        &["load-batch", "day.ndjson"][..],
+        &["produce", "day.ndjson"],
+        &["stream", "--until-end"],
+    ] {
+        done(&place, args, 0);
+    }
+    edit(&place, REALTIME, "DELETE FROM items_rows WHERE id = 2");
+    edit(
+        &place,
+        BATCH,
+        "DROP INDEX batch_items_key;
+         INSERT INTO batch_items_rows SELECT * FROM batch_items_rows WHERE id = 2",
+    );
+    let ran = verify(&place, &["--output", "-"]);
+    let mut kinds: Vec<String> = ran
+        .stdout
+        .lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            format!("{} {} {}", line["key"], line["kind"], line["class"])
+        })
+        .collect();
+    kinds.sort();
+    let expected = ["2 \"duplicate\" \"duplicate\"", "2 \"extra\" \"lost\""];
+    assert_eq!(kinds, expected, "{}", ran.stderr);
 }
