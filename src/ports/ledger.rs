@@ -14,6 +14,11 @@ pub trait Ledger: Send {
     /// The last loads of the dataset's table that were committed, the newest first, at most this many.
     async fn loads(&mut self, most: u32) -> Result<Vec<LoadRecord>>;
 
+    /// The newest event time among the records of all loads of the dataset's table, in milliseconds since 1970 UTC; none
+    /// without records, or if only older versions of rtp have loaded any. Not that of the last load: a later one may bring
+    /// older records.
+    async fn newest(&mut self) -> Result<Option<i64>>;
+
     /// Keeps a verdict.
     async fn add_verdict(&mut self, verdict: &Verdict) -> Result<()>;
 

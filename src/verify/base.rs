@@ -59,10 +59,12 @@ impl Base {
         };
         let loads = in_time(async {
             let mut ledger = witnesses.batch_store.ledger(dataset).await?;
-            ledger.loads(LOADS).await
+            Ok((ledger.newest().await?, ledger.loads(LOADS).await?))
         });
-        let mut loads: Result<Vec<LoadRecord>, String> = loads.await;
-        let newest = loads.as_deref().ok().and_then(newest);
+        let (newest, mut loads) = match loads.await {
+            Ok((newest, loads)) => (newest, Ok(loads)),
+            Err(why) => (None, Err(why)),
+        };
         let has_earlier = loads.as_mut().is_ok_and(keep_last);
         let begun = loads.as_ref().ok().and_then(|loads| loads.first());
         let begun = begun.map_or(i64::MAX, |load| load.info.started_at);
@@ -95,11 +97,6 @@ impl Base {
     pub(super) fn last_load(&self) -> Option<&LoadRecord> {
         self.loads.as_ref().ok()?.first()
     }
-}
-
-/// The newest event time in loads, in milliseconds since 1970 UTC.
-pub(super) fn newest(loads: &[LoadRecord]) -> Option<i64> {
-    loads.iter().filter_map(|load| load.info.newest).max()
 }
 
 /// Keeps the newest loads, within bounded memory. Whether there are earlier ones.

@@ -82,7 +82,7 @@ pub(super) fn by_stores(
 }
 
 /// Why a row is not what rtp wrote.
-fn changed_outside(
+pub(super) fn changed_outside(
     dataset: &Dataset,
     side: Side,
     row: &OwnedRow,

@@ -1,6 +1,5 @@
 //! The verdicts that the batch store keeps.
 
-use super::base::{self, LOADS};
 use super::format::{Format, history_json, history_table};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -26,15 +25,11 @@ pub async fn keep(store: &dyn BatchStores, dataset: &Dataset, verdict: &Verdict,
 /// The newest event time that was loaded so far, in milliseconds since 1970 UTC; none if nothing was, or if the store does
 /// not say, which is told.
 pub async fn newest_loaded(store: &dyn BatchStores, dataset: &Dataset, run: &Run) -> Option<i64> {
-    let loads = async {
-        let mut ledger = store.ledger(dataset).await?;
-        ledger.loads(LOADS).await
-    };
-    let loads = loads.await.unwrap_or_else(|e| {
+    let newest = async { store.ledger(dataset).await?.newest().await };
+    newest.await.unwrap_or_else(|e| {
         run.warn(format!("the newest loaded record is not known: {e}"));
-        Vec::new()
-    });
-    base::newest(&loads)
+        None
+    })
 }
 
 /// The last verdicts as text, and whether there are any.

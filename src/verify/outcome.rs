@@ -151,7 +151,7 @@ impl Outcome {
 
     fn series_parts(&self) -> impl Iterator<Item = Part> {
         self.series.iter().map(|(name, series)| Part {
-            is_yes: series.is_equal(),
+            is_yes: series.agrees(),
             text: series.sentence(name, &self.names[0], &self.tolerances),
         })
     }

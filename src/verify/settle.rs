@@ -52,8 +52,9 @@ pub(super) struct Settle<'a, 'r> {
     /// Whether what would have to be asked now is not asked any more.
     is_last_round: bool,
     rejects: Option<Rejects>,
-    /// Searches that could not wait for the end.
     searches: u64,
+    /// Whether a search could not wait for the end.
+    was_full: bool,
     begun: Instant,
     /// When the last key was added: whatever makes it differ came before.
     since: Instant,
@@ -82,6 +83,7 @@ impl<'a, 'r> Settle<'a, 'r> {
             is_last_round: false,
             rejects: None,
             searches: 0,
+            was_full: false,
             begun: Instant::now(),
             since: Instant::now(),
         }
@@ -161,7 +163,10 @@ impl<'a, 'r> Settle<'a, 'r> {
         while keys.peek().is_some() && !self.is_stopped() {
             let some: Result<Vec<Value<'static>>> = keys.by_ref().take(KEYS_AT_ONCE).collect();
             self.ask().await;
-            let found = self.read(some?).await?;
+            let found = match self.answers {
+                None => self.read(some?).await?,
+                Some(_) => self.read_again(some?).await?,
+            };
             self.judge(found).await?;
             self.answer_if_many().await?;
         }
@@ -201,6 +206,13 @@ impl<'a, 'r> Settle<'a, 'r> {
 
     async fn read(&mut self, keys: Vec<Value<'static>>) -> Result<Vec<Found>> {
         differences(self.comparison, self.tables, keys, self.retry).await
+    }
+
+    /// Like `read`, for keys that were read before: that they are there more than once is reported then.
+    async fn read_again(&mut self, keys: Vec<Value<'static>>) -> Result<Vec<Found>> {
+        let mut found = self.read(keys).await?;
+        found.retain(|found| found.kind != Kind::Duplicate);
+        Ok(found)
     }
 
     /// Asks where the log and the loads are. Before rows are read: whatever moves on in between only brings more rows.
@@ -296,7 +308,7 @@ impl<'a, 'r> Settle<'a, 'r> {
             }
         }
         if !moved.is_empty() {
-            left.extend(self.read(moved).await?);
+            left.extend(self.read_again(moved).await?);
         }
         Ok(left)
     }

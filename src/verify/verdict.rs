@@ -95,7 +95,7 @@ fn scope(outcome: &Outcome) -> ScopeDocument {
 fn of_series((table, compared): &(String, ComparedSeries)) -> SeriesDocument {
     SeriesDocument {
         table: table.clone(),
-        agrees: compared.is_equal(),
+        agrees: compared.agrees(),
         keys: compared.keys,
         rows: compared.rows,
         differences: [compared.missing, compared.extra, compared.changed],

@@ -69,6 +69,8 @@ const LAST_LOADS: &str = "SELECT run_id, mode, (extract(epoch FROM loaded_at) * 
     coalesce(inputs, '{}'), rejects
   FROM rtp_loads WHERE target = $1 ORDER BY id DESC LIMIT $2";
 
+const NEWEST: &str = "SELECT (extract(epoch FROM max(newest)) * 1000)::bigint FROM rtp_loads WHERE target = $1 LIMIT $2";
+
 const LAST_VERDICTS: &str = "SELECT run_id, (extract(epoch FROM started_at) * 1000)::bigint,
     (extract(epoch FROM ended_at) * 1000)::bigint, agrees, realtime_rows, batch_rows, classes, columns, samples,
     options
@@ -212,6 +214,12 @@ impl Ledger for PostgresLedger {
         let rows = self.last(LAST_LOADS, self.table.clone(), most).await?;
         let read: Result<_, ::postgres::Error> = rows.iter().map(load).collect();
         read.map_err(|e| super::error(&e)).context(self.unread())
+    }
+
+    async fn newest(&mut self) -> Result<Option<i64>> {
+        let rows = self.last(NEWEST, self.table.clone(), 1).await?;
+        let newest = rows.first().map_or(Ok(None), |row| row.try_get(0));
+        newest.map_err(|e| super::error(&e)).context(self.unread())
     }
 
     async fn add_verdict(&mut self, verdict: &Verdict) -> Result<()> {

@@ -205,6 +205,12 @@ impl Ledger for SqliteLedger {
         self.last(select, &self.table, most, load)
     }
 
+    async fn newest(&mut self) -> Result<Option<i64>> {
+        let select = "SELECT max(newest) FROM rtp_loads WHERE target = ?1 LIMIT ?2";
+        let newest = self.last(select, &self.table, 1, |row| row.get(0).map(Ok));
+        Ok(newest?.into_iter().next().flatten())
+    }
+
     async fn add_verdict(&mut self, verdict: &Verdict) -> Result<()> {
         self.add(verdict)
     }

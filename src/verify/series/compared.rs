@@ -15,6 +15,8 @@ pub struct ComparedSeries {
     pub extra: u64,
     /// Newest rows with other values than in the table.
     pub changed: u64,
+    /// How many of these are explained.
+    pub explained: u64,
     /// Rows in their place of keys that the table lacks, where rows expire: the table's may have expired before them,
     /// because an older version that arrives later begins no new life there.
     pub outlived: u64,
@@ -26,6 +28,11 @@ impl ComparedSeries {
     /// Whether everything was compared and nothing differs.
     pub fn is_equal(&self) -> bool {
         self.differences() == 0 && !self.is_cut
+    }
+
+    /// Whether everything was compared and every difference is explained.
+    pub fn agrees(&self) -> bool {
+        self.differences() == self.explained && !self.is_cut
     }
 
     /// How many rows differ.
@@ -40,6 +47,7 @@ impl ComparedSeries {
         self.missing += pass.missing;
         self.extra += pass.extra;
         self.changed += pass.changed;
+        self.explained += pass.explained;
         self.outlived += pass.outlived;
         self.is_cut |= pass.is_cut;
     }
@@ -66,14 +74,19 @@ impl ComparedSeries {
         }
         let (verdict, cut) = match (self.differences(), self.is_cut) {
             (0, _) => ("not compared to the end", ""),
+            (_, false) if self.agrees() => ("in agreement", ""),
             (_, true) => (
                 "not equal",
                 "; more was not compared, so each number may be higher",
             ),
             (_, false) => ("not equal", ""),
         };
+        let explained = match self.explained {
+            0 => String::new(),
+            n => format!(" ({n} of these explained)"),
+        };
         format!(
-            "{verdict}: {} missing in {series}, {} extra in {series}, {} changed; {keys} keys in {table}, {rows} rows in {series}{outlived}{cut}",
+            "{verdict}: {} missing in {series}, {} extra in {series}, {} changed{explained}; {keys} keys in {table}, {rows} rows in {series}{outlived}{cut}",
             self.missing, self.extra, self.changed
         )
     }

@@ -3,9 +3,10 @@
 //!
 //! The table is scanned into the event time and digest of each key, for a bounded number of keys, and the rows of the
 //! series are compared with these; a larger table takes several passes. What does not fit is read again from both
-//! before it is reported.
+//! before it is reported, after a grace if one is asked for, and gets a class.
 
 mod compared;
+mod evidence;
 pub(super) mod open;
 mod recheck;
 
@@ -13,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
 use std::ops::ControlFlow;
 
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::compared::ComparedSeries;
@@ -70,6 +72,8 @@ pub async fn compare_series(
         reader: &mut *reader,
         table: &mut *table,
         retry,
+        base: None,
+        extra: Vec::new(),
     };
     let passes = rows / PASS_KEYS + 1;
     let mut left: Vec<Pass> = (0..passes).rev().map(|n| (n, passes)).collect();
@@ -121,12 +125,18 @@ async fn compare_pass(
         };
         retry.through_outage(scan).await?;
     }
+    let scanned = Instant::now();
     let mut compared = ComparedSeries {
         keys: keys.newest.len() as u64,
         rows: keys.rows,
         is_cut: keys.are_too_many(),
         ..ComparedSeries::default()
     };
+    keys.newest = HashMap::default(); // what follows needs memory, too
+    if !keys.versions.is_empty() || !keys.lacking.is_empty() {
+        comparison.wait(scanned).await;
+        recheck.ask().await;
+    }
     let goes_on = || comparison.stop.requested().is_none();
     for places in keys.versions.chunks(AT_ONCE).take_while(|_| goes_on()) {
         recheck.versions(places, report, &mut compared).await?;
@@ -134,6 +144,7 @@ async fn compare_pass(
     for lacking in keys.lacking.chunks(AT_ONCE).take_while(|_| goes_on()) {
         recheck.newest(lacking, report, &mut compared).await?;
     }
+    recheck.finish(report, &mut compared).await?;
     Ok(compared)
 }
 

@@ -2,7 +2,7 @@
 
 use tokio::task::block_in_place;
 
-use super::waiting::{ASKED, Answers, Asked, Waiting, Witness};
+use super::waiting::{ASKED, ASKED_RECORDS, Answers, Asked, Waiting, Witness};
 use super::{ROUNDS, Settle, known};
 use crate::error::Result;
 use crate::time::now_ms;
@@ -18,7 +18,7 @@ impl Settle<'_, '_> {
         match self.waiting.is_full() && self.answers.is_none() {
             // A search judges what waits for it, in this very way.
             true => {
-                self.searches += 1;
+                self.was_full = true;
                 Box::pin(self.answer()).await
             }
             false => Ok(()),
@@ -38,6 +38,7 @@ impl Settle<'_, '_> {
                 records,
                 asked,
             } = waiting;
+            self.searches += 1;
             self.answers = Some(self.search(asked).await?);
             self.is_last_round = round == ROUNDS;
             self.judge_keys(&keys).await?;
@@ -88,7 +89,9 @@ impl Settle<'_, '_> {
         witness: Witness,
         version: Version,
     ) -> Result<Option<(Class, String)>> {
-        self.read_rejects()?;
+        if witness != Witness::Log {
+            self.read_rejects()?;
+        }
         let dataset = &self.comparison.whole;
         let base = known(self.base.as_ref())?;
         let all = self.rejects.as_ref();
@@ -98,6 +101,7 @@ impl Settle<'_, '_> {
             Some(all) => Some(all),
             None => answers.and_then(|answers| answers.rejects.as_ref()),
         };
+        let rejects = rejects.filter(|_| witness != Witness::Log);
         let rejected = rejects.and_then(|r| r.of(dataset, &found.key, version.0));
         let unread = rejects.and_then(|rejects| rejects.unread.as_deref());
         Ok(match (judged, answers) {
@@ -152,10 +156,10 @@ impl Settle<'_, '_> {
 
     /// Tells why there was more than one search, if there was.
     pub(super) fn tell_searches(&self) {
-        if self.searches > 0 {
-            let searches = self.searches + 1;
+        let searches = self.searches;
+        if self.was_full && searches > 1 {
             self.retry.run.info(format!(
-                "the log and the files of the loads were searched {searches} times, because the class of more than {ASKED} keys depends on them, and a search is for at most so many"
+                "log and files were searched {searches} times for what tells the classes, because one search is for at most {ASKED} keys or {ASKED_RECORDS} records of landing files"
             ));
         }
     }

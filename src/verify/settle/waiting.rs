@@ -14,7 +14,7 @@ pub(super) const ASKED: usize = (1 << 16) / 8 * 7;
 const ASKED_BYTES: usize = 4 << 20;
 
 /// Maximum records of landing files that wait for one search.
-const ASKED_RECORDS: usize = 4_096;
+pub(super) const ASKED_RECORDS: usize = 4_096;
 
 /// Encodings of keys, one after the other, because many may wait.
 #[derive(Default)]
