@@ -386,3 +386,6 @@ impl EncodedVisitor for ForeignKeys<'_, '_> {
         }
     }
 }
+
+#[cfg(test)]
+mod fakes;

@@ -199,6 +199,20 @@ mod tests {
     use crate::record::row::{Origin, RowMeta};
     use crate::verify::base::LogBase;
 
+    fn base(committed: &[(i32, i64)]) -> Base {
+        Base {
+            log: Ok(LogBase {
+                has_committed: !committed.is_empty(),
+                committed: committed.iter().copied().collect(),
+                bounds: Span::default(),
+                after_load: Offsets::default(),
+            }),
+            loads: Ok(Vec::new()),
+            newest: None,
+            has_earlier: false,
+        }
+    }
+
     #[test]
     fn what_the_table_keeps_tells_why_the_series_lacks_its_row() {
         let dataset = Dataset::load(None).unwrap();
@@ -227,17 +241,6 @@ mod tests {
                 digest: None,
                 write_timestamps: Some([at, at]),
             }
-        };
-        let base = |committed: &[(i32, i64)]| Base {
-            log: Ok(LogBase {
-                has_committed: !committed.is_empty(),
-                committed: committed.iter().copied().collect(),
-                bounds: Span::default(),
-                after_load: Offsets::default(),
-            }),
-            loads: Ok(Vec::new()),
-            newest: None,
-            has_earlier: false,
         };
         use Class::{ChangedOutside, InFlight, Lost, Unexplained};
         let at_10 = &[(1, 10)][..];

@@ -1,38 +1,16 @@
 //! How often, and when, rows are read and witnesses asked.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::*;
 use crate::dataset::{Dataset, FieldType};
-use crate::ports::batch_store::{BatchStore, BatchStores};
-use crate::ports::event_log::{Consumer, EventLog, Producer, Topic};
-use crate::ports::ledger::{Ledger, LoadInfo, LoadRecord, Verdict};
-use crate::ports::log_reader::LogReader;
-use crate::ports::monitor::{LogMonitor, StoreMonitor};
 use crate::ports::table_reader::{StoredRow, TableReader, Visitor};
 use crate::run::{LogFormat, Run, Stop};
-use crate::verify::{Sample, Tolerances, Witnesses, compare, compare_landing};
-
-/// What was done, in order.
-#[derive(Clone, Debug, Default)]
-struct Diary(Arc<Mutex<Vec<&'static str>>>);
-
-impl Diary {
-    fn add(&self, what: &'static str) {
-        self.0.lock().unwrap().push(what);
-    }
-
-    /// What was done, each once if it was done several times in a row.
-    fn entries(&self) -> Vec<&'static str> {
-        let mut entries = self.0.lock().unwrap().clone();
-        entries.dedup();
-        entries
-    }
-}
+use crate::verify::fakes::{Diary, witnesses};
+use crate::verify::{Sample, Tolerances, compare, compare_landing};
 
 type Row = Vec<Value<'static>>;
 
@@ -83,108 +61,6 @@ impl TableReader for Memory {
     }
 }
 
-/// A log and a batch store that only count how often they are asked.
-#[derive(Debug)]
-struct Witness(Diary);
-
-impl fmt::Display for Witness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("witness")
-    }
-}
-
-fn nothing<T>() -> Result<T> {
-    Err(Error::internal("not in this test"))
-}
-
-#[async_trait]
-impl EventLog for Witness {
-    async fn create(&self, _: &[Topic]) -> Result<Vec<String>> {
-        nothing()
-    }
-
-    fn statements(&self, _: &[Topic]) -> Vec<String> {
-        Vec::new()
-    }
-
-    async fn producer(&self, _: &str) -> Result<Box<dyn Producer>> {
-        nothing()
-    }
-
-    async fn consumer(&self, _: &str, _: &str) -> Result<Box<dyn Consumer>> {
-        nothing()
-    }
-
-    async fn monitor(&self, _: &str, _: std::time::Instant) -> Result<Box<dyn LogMonitor>> {
-        nothing()
-    }
-
-    async fn reader(&self, _: &str) -> Result<Box<dyn LogReader>> {
-        self.0.add("log");
-        Err(Error::refused("it is silent"))
-    }
-}
-
-#[async_trait]
-impl BatchStores for Witness {
-    async fn create(&self, _: &Dataset) -> Result<()> {
-        nothing()
-    }
-
-    fn statements(&self, _: &Dataset) -> Vec<String> {
-        Vec::new()
-    }
-
-    async fn open(&self, _: &Dataset) -> Result<Box<dyn BatchStore>> {
-        nothing()
-    }
-
-    async fn table(&self, _: &Dataset) -> Result<Box<dyn TableReader>> {
-        nothing()
-    }
-
-    async fn ledger(&self, _: &Dataset) -> Result<Box<dyn Ledger>> {
-        self.0.add("ledger");
-        Ok(Box::new(OneLoad))
-    }
-
-    async fn monitor(&self, _: &Dataset) -> Result<Box<dyn StoreMonitor>> {
-        nothing()
-    }
-}
-
-/// A ledger with one load, of nothing newer than 1970.
-struct OneLoad;
-
-#[async_trait]
-impl Ledger for OneLoad {
-    async fn loads(&mut self, _: u32) -> Result<Vec<LoadRecord>> {
-        let info = LoadInfo {
-            run_id: "r1".into(),
-            newest: Some(0),
-            ..LoadInfo::default()
-        };
-        Ok(vec![LoadRecord {
-            info,
-            mode: "update-if-newer".into(),
-            loaded_at: 1,
-            written: 0,
-        }])
-    }
-
-    async fn newest(&mut self) -> Result<Option<i64>> {
-        Ok(Some(0))
-    }
-
-    async fn add_verdict(&mut self, _: &Verdict) -> Result<()> {
-        nothing()
-    }
-
-    async fn verdicts(&mut self, _: u32) -> Result<Vec<Verdict>> {
-        nothing()
-    }
-}
-
 /// A comparison of users whose keys are texts.
 struct Setting {
     dataset: Dataset,
@@ -204,11 +80,7 @@ impl Setting {
         let mut comparison = Comparison::new(&dataset, tolerances, stop.clone());
         let diary = Diary::default();
         comparison.grace = grace;
-        comparison.witnesses = Some(Witnesses {
-            event_log: Arc::new(Witness(diary.clone())),
-            batch_store: Arc::new(Witness(diary.clone())),
-            group: "rtp".into(),
-        });
+        comparison.witnesses = Some(witnesses(&diary, None));
         let run = Run::new("verify", "1".into(), stop, LogFormat::Text, true);
         let max_outage = Duration::ZERO;
         Setting {
@@ -266,13 +138,7 @@ async fn log_and_ledger_are_asked_once_for_all_groups_of_buckets() {
         let entries = diary.entries();
         let asked = entries.iter().filter(|entry| **entry == "ledger");
         assert_eq!(asked.count(), 1, "{entries:?}");
-        let scans = diary
-            .0
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|e| **e == "scan")
-            .count();
+        let scans = diary.all().iter().filter(|e| **e == "scan").count();
         assert!(scans > 4, "several groups: {scans}");
         if grace > Duration::ZERO {
             // The grace is over before log and ledger are asked, so no key waited for another one.
