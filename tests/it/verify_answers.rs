@@ -217,7 +217,7 @@ fn bad_records_of_a_landing_file_are_in_the_verdict() {
     assert!(
         sentence.starts_with("1 bad record, the first: day.ndjson")
             && sentence.ends_with(
-                "; equal: shop.items and batch_items have all 3 records of day.ndjson, or newer ones"
+                "; equal: shop.items and batch_items have 3 records of day.ndjson, or newer ones"
             ),
         "{sentence}"
     );

@@ -17,6 +17,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 pub use history::{history_json, history_table};
+pub(super) use text::counted;
 
 use crate::ports::ledger::Verdict;
 
