@@ -303,7 +303,7 @@ fn the_figures_of_the_spark_job_are_those_of_rtp() {
 }
 
 #[test]
-fn the_spark_job_tells_what_rtp_tells() {
+fn the_users_figures_and_the_messages_of_the_spark_job_are_those_of_rtp() {
     let Some(database) = ready("spark_aggregate_says") else {
         return;
     };
