@@ -3,7 +3,8 @@
 
 use std::process::Stdio;
 
-use crate::common::{Place, Ran, figures_are_right, users_without_history};
+use crate::common::figures::figures_are_right;
+use crate::common::{Place, Ran, users_without_history};
 use crate::postgres::Database;
 use crate::spark::{ALONE, run, spark};
 use crate::stack::does_not_run;
