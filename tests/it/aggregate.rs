@@ -1,6 +1,7 @@
 //! `rtp aggregate` on the embedded store.
 
-use crate::common::{Place, Ran, figures_are_right, user, users_without_history};
+use crate::common::figures::figures_are_right;
+use crate::common::{Place, Ran, user, users_without_history};
 
 const STORE: &str = ".rtp/batch.db";
 

@@ -25,7 +25,8 @@ use rtp::servers::postgres::ledger::PostgresLedger;
 use rtp::servers::postgres::monitor::PostgresStoreMonitor;
 use rtp::servers::postgres::table_reader::PostgresTable;
 
-use crate::common::{Mock, Place, Ran, complete, eventually, figures_are_right, user, users};
+use crate::common::figures::figures_are_right;
+use crate::common::{Mock, Place, Ran, complete, eventually, user, users};
 use crate::keeps;
 use crate::stack::{Access, Server, own_server, server};
 

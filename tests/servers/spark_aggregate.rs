@@ -3,7 +3,8 @@
 
 use std::process::Stdio;
 
-use crate::common::{Place, Ran, figures_are_right, users_without_history};
+use crate::common::figures::figures_are_right;
+use crate::common::{Place, Ran, users_without_history};
 use crate::postgres::Database;
 use crate::spark::{ALONE, run, spark};
 use crate::stack::does_not_run;
@@ -303,7 +304,7 @@ fn the_figures_of_the_spark_job_are_those_of_rtp() {
 }
 
 #[test]
-fn the_spark_job_tells_what_rtp_tells() {
+fn the_users_figures_and_the_messages_of_the_spark_job_are_those_of_rtp() {
     let Some(database) = ready("spark_aggregate_says") else {
         return;
     };

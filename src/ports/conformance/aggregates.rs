@@ -1,4 +1,5 @@
-//! What every store of figures must do: one case for each guarantee of the port.
+//! What every store of figures must do: one case for each guarantee of the port. The file is long because it is one list,
+//! of cases that can each be read on their own.
 
 use async_trait::async_trait;
 use jiff::civil::{Date, date};
