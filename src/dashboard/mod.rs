@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -41,11 +41,17 @@ use self::profiles::ProfileEye;
 use self::rates::Recent;
 use self::store_eyes::{BatchEye, BatchSeen, RealtimeEye, RealtimeSeen};
 
-/// The pace of the looks at the log, and of the state.
+/// The pace of the looks at the log.
 const LOG_PACE: Duration = Duration::from_secs(1);
 
 /// The pace of the looks at the stores.
-const STORE_PACE: Duration = Duration::from_secs(2);
+const STORE_PACE: Duration = Duration::from_millis(1_500);
+
+/// A state is made after a look, but not sooner after the one before than this, so that several looks make one.
+const STATE_GAP: Duration = Duration::from_millis(250);
+
+/// And at least this often, because times pass.
+const STATE_PACE: Duration = Duration::from_secs(1);
 
 /// The pace of the samples.
 const SAMPLE_PACE: Duration = Duration::from_secs(5);
@@ -54,7 +60,7 @@ const SAMPLE_PACE: Duration = Duration::from_secs(5);
 const LOOK_TIME: Duration = Duration::from_secs(10);
 
 /// Changes that wait for a slow reader. One that is further behind is dropped, and gets the whole state when it is back.
-const WAITING: usize = 16;
+const WAITING: usize = 32;
 
 /// What is looked at.
 #[derive(Clone, Debug)]
@@ -122,6 +128,8 @@ pub(crate) struct Board {
     samples: tokio::sync::Mutex<Box<dyn SampleStore>>,
     current: Mutex<(Value, News)>,
     news: broadcast::Sender<News>,
+    /// That something was looked at.
+    looked: Notify,
 }
 
 impl std::fmt::Debug for Board {
@@ -146,6 +154,7 @@ impl Board {
             samples: tokio::sync::Mutex::new(samples),
             current: Mutex::default(),
             news: broadcast::channel(WAITING).0,
+            looked: Notify::new(),
         };
         board.compose();
         Arc::new(board)
@@ -195,6 +204,7 @@ impl Board {
                 }
                 seen.log.look(outcome, crate::time::now_ms());
             }
+            self.looked.notify_one();
             tokio::time::sleep(LOG_PACE).await;
         }
     }
@@ -216,6 +226,7 @@ impl Board {
             lock(&self.seen)
                 .realtime
                 .look(outcome, crate::time::now_ms());
+            self.looked.notify_one();
             tokio::time::sleep(STORE_PACE).await;
         }
     }
@@ -235,15 +246,17 @@ impl Board {
             };
             let outcome = in_time(look, &self.sources.batch).await;
             lock(&self.seen).batch.look(outcome, crate::time::now_ms());
+            self.looked.notify_one();
             tokio::time::sleep(STORE_PACE).await;
         }
     }
 
-    /// Makes a state at a fixed pace.
+    /// Makes a state after each look.
     async fn publish(&self) -> Result<()> {
-        let mut pace = tokio::time::interval(LOG_PACE);
         loop {
-            pace.tick().await;
+            tokio::time::sleep(STATE_GAP).await;
+            let looked = tokio::time::timeout(STATE_PACE - STATE_GAP, self.looked.notified());
+            looked.await.unwrap_or(()); // times pass also without a look
             self.compose();
         }
     }

@@ -1,4 +1,4 @@
-//! The state as it changes: server-sent events. Each reader gets the state, and then a merge patch a second, which were
+//! The state as it changes: server-sent events. Each reader gets the state, and then merge patches, which were
 //! made once for all of them. A reader that does not keep up is dropped; its browser connects again, and gets the state.
 
 use std::sync::Arc;

@@ -139,7 +139,7 @@ fn nothing_is_written_by_looking() {
 fn an_event_stream_begins_with_the_state_and_goes_on_with_its_changes() {
     let place = Place::ready();
     let dashboard = Dashboard::start(&place, &[]);
-    dashboard.until("looked at", |state| state["headline"]["lag_records"] == 0);
+    dashboard.until("looked at", |state| state["sentence"]["level"] == "empty");
     let mut events = dashboard.events();
     let (name, mut id, mut state) = events.next();
     assert_eq!(name, "state");
@@ -255,7 +255,7 @@ fn events_that_were_deleted_before_the_stream_read_them_are_told() {
     let produced = place.rtp(&["produce"], lines(3..9, 10, "a@x").as_bytes());
     assert_eq!(produced.status, 0);
     let log = ".rtp/log.db";
-    let topic = place.query(log, "SELECT id FROM topics WHERE name = 'users'");
+    let topic = place.query(log, "SELECT id FROM topics WHERE name = 'user_events'");
     let table = format!("events_{topic}_0");
     // The first 3 are committed; 2 of the others expire.
     place.query(
