@@ -190,7 +190,7 @@ test("an empty pipeline: each panel says what fills it, with the command to copy
     assert.deepEqual(await commands("profiles"), ["rtp aggregate --date 2026-11-27"]);
     assert.deepEqual(await commands("pipeline"), ["just run-dag"]);
     assert.equal(await text(page, "#ingestion .advice p"), "No event has arrived yet.");
-    assert.deepEqual(await texts(page, "#headline .figure"), ["0", "–", "0", "0", "0"]);
+    assert.deepEqual(await texts(page, "#headline .figure"), ["0", "0 s", "0", "0", "0"]);
     await page.click("#ingestion .copy[data-copy^=rtp]");
     assert.equal(await page.evaluate(() => navigator.clipboard.readText()), "rtp fetch --count 1000 | rtp produce");
   }));

@@ -54,4 +54,3 @@ export function position(value, edges) {
 	}
 	return 1;
 }
-

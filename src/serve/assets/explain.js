@@ -3,6 +3,7 @@
 import { $, fill, h } from "./dom.js";
 import { exact, moment, words, DASH } from "./format.js";
 import { zone } from "./model.js";
+import { none } from "./parts.js";
 
 const dialog = $("#explain");
 const input = h("input", { type: "search", id: "explain-key", name: "key", autocomplete: "off", spellcheck: "false", placeholder: "a key" });
@@ -81,7 +82,7 @@ const TIME = /(^|_)(at|time|since|newest|until|boundary|modified)$/;
 
 /** Any JSON value, readable. */
 function shown(name, value) {
-	if (value == null || value === "") return h("span", { class: "none" }, DASH);
+	if (value == null || value === "") return none(DASH);
 	if (value === true) return "yes";
 	if (value === false) return "no";
 	if (typeof value === "number") return TIME.test(name) && value > 1e11 ? h("span", { title: value }, moment(value, zone())) : exact(value);
@@ -91,7 +92,7 @@ function shown(name, value) {
 }
 
 function list(name, values) {
-	if (!values.length) return h("span", { class: "none" }, "none");
+	if (!values.length) return none("none");
 	if (values.every((value) => !isObject(value) && !Array.isArray(value))) return values.map((value, index) => [index > 0 && ", ", shown(name, value)]);
 	return h("ol", { class: "cards" }, values.map((value) => h("li", {}, shown(name, value))));
 }

@@ -58,9 +58,10 @@ function headline(state) {
 	const numbers = state?.headline ?? {};
 	const rows = numbers.rows ?? {};
 	const records = numbers.lag_records;
+	const behind = numbers.lag_seconds ?? (records === 0 ? 0 : null);
 	return [
 		number("ingestion", "Events a second", [["event_log", numbers.events_per_second, short]], "into the event log"),
-		number("ingestion", "Behind", [["event_log", numbers.lag_seconds, duration, duration]], typeof records === "number" && `${plural(records, "record")} to go`),
+		number("ingestion", "Behind", [["event_log", behind, duration, duration]], typeof records === "number" && `${plural(records, "record")} to go`),
 		number("layers", "Rows", [
 			["realtime_store", rows.realtime?.count, () => count(rows.realtime, large), exact, "real time", "stream"],
 			["batch_store", rows.batch?.count, () => count(rows.batch, large), exact, "batch", "load"],

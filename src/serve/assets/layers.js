@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { count, duration, exact, moment, plural, words, DASH } from "./format.js";
-import { answers, emptyState, hue, icon, keyButton, nothing, numbers, timeAgo, timeAt } from "./parts.js";
+import { answers, emptyState, hue, icon, keyButton, none, nothing, numbers, timeAgo, timeAt } from "./parts.js";
 import { away, model, zone } from "./model.js";
 
 export const panel = { id: "layers", servers: ["realtime_store", "batch_store"], reads: (state) => [state?.layers, model.series], render };
@@ -32,8 +32,8 @@ function sides({ realtime, batch }) {
 			row("rows", h("strong", { title: estimate(realtime) }, count(realtime)), h("strong", { title: estimate(batch) }, count(batch))),
 			row("newest event", timeAgo(realtime?.newest), timeAgo(batch?.newest)),
 			row("last write", timeAgo(realtime?.last_write), timeAgo(batch?.last_write)),
-			row("complete up to", h("span", { class: "none" }, "always open"), timeAt(batch?.boundary)),
-			row("last load", h("span", { class: "none" }, "streams"), load ? loaded(load) : h("span", { class: "none" }, answers("batch_store") ? "none yet" : DASH)),
+			row("complete up to", none("always open"), timeAt(batch?.boundary)),
+			row("last load", none("streams"), load ? loaded(load) : none(answers("batch_store") ? "none yet" : DASH)),
 		),
 	);
 }
@@ -139,7 +139,7 @@ function trend(layers) {
 
 function tables(layers) {
 	const found = (each) => Object.entries(each.classes ?? {}).filter(([, number]) => number).map(([name, number]) => `${name} ${number}`);
-	const row = (each) => [moment(each.ended_at, zone()), each.agrees ? "agree" : "differ", each.rows?.[0], each.rows?.[1], found(each).join(", ") || "none"];
+	const row = (each) => [moment(each.ended_at, zone()), each.agrees ? "agree" : "differ", ...(each.rows ?? [null, null]), found(each).join(", ") || "none"];
 	const rows = () => verdicts(layers).reverse().map(row);
 	const samples = () => Object.entries(layers.verdict?.samples ?? {}).flatMap(([name, keys]) => keys.map((key) => [key, words(name)]));
 	return h(

@@ -36,8 +36,8 @@ function draw() {
 
 const drawn = new Map();
 
-/** Whether something has changed that a panel shows, besides times, which go on by themselves. A patch leaves what it
- * does not name as it is, so a large panel costs nothing while others change. */
+/** Whether something has changed that a panel shows, besides times, which go on by themselves. A patch keeps what it does
+ * not name, so a large panel costs nothing while others change. */
 function isNews({ id, reads }, place, state) {
 	const open = [...place.querySelectorAll("details[open]")].map((details) => details.id).join();
 	const shown = reads && [...reads(state), state?.servers, state?.next, state === null, open, day(now(), zone())];

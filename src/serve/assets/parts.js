@@ -18,15 +18,18 @@ export function icon(level) {
 	return h("svg", { viewBox: "0 0 16 16", class: `icon ${level}`, "aria-hidden": "true" }, h("path", { d: ICONS[level] ?? ICONS.empty }));
 }
 
+/** What stands where there is no value. */
+export const none = (text) => h("span", { class: "none" }, text);
+
 /** A time as "2 minutes ago", which goes on counting; exact on hover. */
 export function timeAgo(time) {
-	if (typeof time !== "number") return h("span", { class: "none" }, DASH);
+	if (typeof time !== "number") return none(DASH);
 	return h("span", { title: moment(time, zone()), "data-ago": time }, ago(time, now()));
 }
 
 /** A point in time, exact on hover. */
 export function timeAt(time) {
-	if (typeof time !== "number") return h("span", { class: "none" }, DASH);
+	if (typeof time !== "number") return none(DASH);
 	return h("span", { title: moment(time, zone()) }, since(time, now(), zone()));
 }
 

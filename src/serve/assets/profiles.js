@@ -79,4 +79,3 @@ function overTime(title, rows) {
 	const ticks = ends.map((index) => ({ at: rows.length > 1 ? index / (rows.length - 1) : 0.5, text: rows[index].name }));
 	return columns({ hue: "load", label: `${title}: ${plural(rows.length, "column")}, from ${rows[0].name} to ${rows.at(-1).name}`, bars, ticks });
 }
-

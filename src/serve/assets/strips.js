@@ -109,7 +109,7 @@ function axis() {
 	return {
 		size: 26,
 		gap: 4,
-		font: '11px Inter, system-ui, "Segoe UI", sans-serif',
+		font: '11px Inter, system-ui, sans-serif',
 		stroke: () => colour("--ink-2"),
 		grid: { show: false },
 		ticks: { show: true, size: 4, width: 1, stroke: () => colour("--line") },
