@@ -25,7 +25,7 @@ function trimmed({ edges, counts }) {
 }
 
 function figure(name, note, chart, table) {
-	return h("figure", {}, h("figcaption", {}, h("h3", {}, name), h("span", { class: "note" }, note)), chart, table);
+	return h("figure", {}, h("figcaption", {}, h("h3", {}, name), h("span.note", {}, note)), chart, table);
 }
 
 function times(data, advice) {
@@ -65,4 +65,4 @@ function lateness(data) {
 	return figure(name, `half within ${duration(data.lateness.p50)}`, columns({ hue: "stream", label, bars, marks, ticks }), numbers("lateness", "Lateness", ["Lateness", "Events"], rows));
 }
 
-const waiting = () => h("div", { class: "columns waiting" }, nothing("No event with a time yet.", "event_log"));
+const waiting = () => h("div.columns.waiting", {}, nothing("No event with a time yet.", "event_log"));
