@@ -181,7 +181,7 @@ test("a state without anything in it is no error", () =>
   withPage({}, async ({ page, server }) => {
     const nulls = Object.fromEntries(Object.keys(server.state).map((key) => [key, null]));
     server.patch({ ...nulls, version: 1 });
-    await until(page, "#words", "The server says nothing about the pipeline.");
+    await until(page, "#words", "No word about the pipeline.");
     assert.deepEqual(await texts(page, "#headline .figure"), ["–", "–", "–", "–", "–"]);
   }));
 

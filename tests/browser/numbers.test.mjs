@@ -92,26 +92,34 @@ test("layers: differences by class, those that fail first, with keys that open t
     assert.deepEqual((await texts(page, "#explain .cards li:first-child")).slice(0, 2), ["File .rtp/landing/2026-11-27.ndjson Line 4 211", "Topic user_events Partition 1 Offset 33 871 Produced at 28 Nov 2026, 13:02:05 UTC Event time 28 Nov 2026, 13:02:04 UTC Run id day-2026-11-27 Committed yes"]);
   }));
 
-test("profiles: shares of the batch layer, in the right order", () =>
+test("profiles: shares of the batch layer and of the newest events, in the right order", () =>
   withPage({ now: NOW }, async ({ page }) => {
-    assert.deepEqual(await texts(page, "#profiles > header .legend"), ["batch, 2026-11-27"]);
+    assert.deepEqual(await texts(page, "#profiles > header .legend"), ["batch, 2026-11-27", "live, the last 5 000 events"]);
     assert.deepEqual(await texts(page, "#profiles h3"), ["Nationality", "Age band", "Gender", "Email domain", "Registrations by month", "Events by hour"]);
     assert.deepEqual(await texts(page, "#profiles figure:nth-child(1) .name"), ["US", "GB", "FR", "DE", "BR", "CA", "15 others"]);
     assert.match(await text(page, "#profiles figure:nth-child(1) li"), /^US 8\.1 %/);
     assert.deepEqual(await texts(page, "#profiles figure:nth-child(2) .name"), ["20-29", "30-39", "40-49", "50-59", "60-69", "70-79", "not given"]);
     assert.equal(await page.locator("#profiles figure:nth-child(5) .plot i").count(), 179);
     await page.click("#profile-gender-numbers summary");
-    await until(page, "#profile-gender-numbers tbody tr", "female 506 100 51 %");
+    await until(page, "#profile-gender-numbers tbody tr", "female 506 100 51 % 52 %");
   }));
 
 test("profiles: shares are of all rows, not of the values that were sent; hours without rows are there", () =>
   withPage({ now: NOW }, async ({ page, server }) => {
     const values = Array.from({ length: 10 }, (_, index) => [`N${index}`, 10]);
     const aggregates = [{ name: "nationality", kind: "value", total: 1_000, distinct: 400, values }, { name: "by_hour", kind: "hour", values: [["07", 5]] }];
-    server.patch({ profiles: { aggregates } });
-    await until(page, "#profiles figure:nth-child(1) li:last-child", "394 others 94 %");
+    server.patch({ profiles: { aggregates, live: { aggregates: [{ name: "nationality", kind: "value", total: 50, distinct: 1, values: [["new here", 50]] }] } } });
+    await until(page, "#profiles figure:nth-child(1) li:last-child", "394 others 94 % ; live 100 %");
     assert.equal(await text(page, "#profiles figure:nth-child(1) .note"), "400 values");
-    assert.equal(await text(page, "#profiles figure:nth-child(1) li"), "N0 1.0 %");
+    assert.equal(await text(page, "#profiles figure:nth-child(1) li"), "N0 1.0 % ; live 0.0 %");
+    // A value that is not among those that were sent is not known to have no rows.
+    await page.click("#profile-nationality-numbers summary");
+    await until(page, "#profile-nationality-numbers tbody tr:last-child", "new here – – 100 %");
+    server.patch({ profiles: { day: null, aggregates: null }, next: [{ panel: "profiles", command: "rtp aggregate --date today", why: "no figures were computed yet" }] });
+    await until(page, "#profiles .command code", "rtp aggregate --date today");
+    assert.deepEqual(await texts(page, "#profiles figure li"), ["new here 100 %"]);
+    server.patch({ profiles: { aggregates, live: null }, next: [] });
+    await until(page, "#profiles figure:nth-child(1) li:last-child", "394 others 94 %");
     assert.equal(await page.locator("#profiles figure:nth-child(2) .plot i").count(), 24);
   }));
 
@@ -190,7 +198,7 @@ test("an empty pipeline: each panel says what fills it, with the command to copy
     assert.deepEqual(await commands("profiles"), ["rtp aggregate --date 2026-11-27"]);
     assert.deepEqual(await commands("pipeline"), ["just run-dag"]);
     assert.equal(await text(page, "#ingestion .advice p"), "No event has arrived yet.");
-    assert.deepEqual(await texts(page, "#headline .figure"), ["0", "–", "0", "0", "0"]);
+    assert.deepEqual(await texts(page, "#headline .figure"), ["0", "0 s", "0", "0", "0"]);
     await page.click("#ingestion .copy[data-copy^=rtp]");
     assert.equal(await page.evaluate(() => navigator.clipboard.readText()), "rtp fetch --count 1000 | rtp produce");
   }));

@@ -56,11 +56,11 @@ function months(total) {
 const shares = (total, all) => all.map(([name, share]) => [name, Math.round(total * share)]);
 const NATIONS = [["US", 0.081], ["GB", 0.0675], ["FR", 0.064], ["DE", 0.0615], ["BR", 0.059], ["CA", 0.057], ["AU", 0.0555], ["ES", 0.054], ["NL", 0.0525], ["TR", 0.0505], ["IN", 0.049], ["MX", 0.0475], ["IE", 0.046], ["NZ", 0.0445], ["CH", 0.043], ["FI", 0.0415], ["DK", 0.04], ["NO", 0.038], ["UA", 0.031], ["RS", 0.0145], [null, 0.0025]];
 
-function aggregates(total) {
+function aggregates(total, tilt = 0) {
   return [
-    { name: "nationality", kind: "value", values: shares(total, NATIONS) },
-    { name: "age_band", kind: "band", values: shares(total, [["20-29", 0.14], ["30-39", 0.192], ["40-49", 0.196], ["50-59", 0.188], ["60-69", 0.172], ["70-79", 0.109], [null, 0.003]]) },
-    { name: "gender", kind: "value", values: shares(total, [["female", 0.5061], ["male", 0.4939]]) },
+    { name: "nationality", kind: "value", values: shares(total, NATIONS.map(([name, share], index) => [name, share * (1 + tilt * Math.sin(index * 2.1))])) },
+    { name: "age_band", kind: "band", values: shares(total, [["20-29", 0.14 - tilt / 20], ["30-39", 0.192], ["40-49", 0.196 + tilt / 15], ["50-59", 0.188], ["60-69", 0.172], ["70-79", 0.109], [null, 0.003]]) },
+    { name: "gender", kind: "value", values: shares(total, [["female", 0.5061 + tilt / 10], ["male", 0.4939 - tilt / 10]]) },
     { name: "email_domain", kind: "domain", values: shares(total, [["example.com", 0.9981], ["example.org", 0.0015], ["example.net", 0.0004]]) },
     { name: "registrations_by_month", kind: "month", values: months(total) },
     { name: "events_by_hour", kind: "hour", values: Array.from({ length: 24 }, (_, hour) => [String(hour).padStart(2, "0"), Math.round((total / 24) * (1 + 0.55 * Math.sin(((hour - 8) / 24) * 2 * Math.PI)))]) },
@@ -116,7 +116,7 @@ export function known(now) {
       verdict: verdict(now - 2 * MINUTE),
       classes: CLASSES,
     },
-    profiles: { day: "2026-11-27", aggregates: aggregates(1_000_000) },
+    profiles: { day: "2026-11-27", aggregates: aggregates(1_000_000), live: { since: now - 5_000, events: 5_000, aggregates: aggregates(5_000, 0.16) } },
     pipeline: {
       stages: [
         { name: "fetch", status: "done", at: null, seconds: null, note: "known by its records only" },

@@ -17,24 +17,30 @@ export function columns({ hue, label, bars, marks = [], ticks = [] }) {
 			bars.map((bar) => h("i", { title: `${bar.label}: ${exact(bar.value)}`, css: { "--v": share(bar.value, most) } })),
 			marks.map((mark) => h("b", { class: mark.at > 0.7 ? "mark left" : "mark", css: { "--x": `${(mark.at * 100).toFixed(2)}%`, "--row": String(mark.row ?? 0) } }, h("span", {}, mark.text))),
 		),
-		h("div", { class: "ticks" }, ticks.map((tick) => h("span", { class: tick.at < 0.04 ? "first" : tick.at > 0.96 ? "last" : null, css: { "--x": `${(tick.at * 100).toFixed(2)}%` } }, tick.text))),
+		h("div.ticks", {}, ticks.map((tick) => h("span", { class: tick.at < 0.04 ? "first" : tick.at > 0.96 ? "last" : null, css: { "--x": `${(tick.at * 100).toFixed(2)}%` } }, tick.text))),
 	);
 }
 
-/** What is in it, as shares. `rows`: [{name, known, count, share, rest}] */
+/** Shares: a bar of the batch layer, a dot of the newest events. `rows`: [{name, known, count, share, live, rest}] */
 export function shares({ label, rows }) {
-	// Several values together are no bar: beside single ones it would only look like the largest of them.
-	const most = Math.max(0.0001, ...rows.map((row) => (row.rest ? 0 : (row.share ?? 0))));
+	// Several values together would only look like the largest of them.
+	const most = Math.max(0.0001, ...rows.map((row) => (row.rest ? 0 : Math.max(row.share, row.live))));
 	return h(
 		"ul",
 		{ class: "shares", "aria-label": label },
 		rows.map((row) =>
 			h(
 				"li",
-				{ title: row.rest ? null : `${row.name}: ${exact(row.count)} (${percent(row.share)})` },
+				{ title: row.rest ? null : `${row.name}: ${exact(row.count)}, batch ${percent(row.share)}, live ${percent(row.live)}` },
 				h("span", { class: row.known ? "name" : "name unknown" }, row.name),
-				h("span", { class: "track", "aria-hidden": "true" }, !row.rest && h("i", { css: { "--v": share(row.share, most) } })),
-				h("span", { class: "share" }, percent(row.share)),
+				h(
+					"span",
+					{ class: "track", "aria-hidden": "true" },
+					!row.rest && row.share !== null && h("i", { css: { "--v": share(row.share, most) } }),
+					!row.rest && row.live !== null && h("b", { css: { "--v": share(row.live, most) } }),
+				),
+				h("span.share", {}, percent(row.share ?? row.live)),
+				row.share !== null && row.live !== null && h("span.sr", {}, `; live ${percent(row.live)}`),
 			),
 		),
 	);
@@ -54,4 +60,3 @@ export function position(value, edges) {
 	}
 	return 1;
 }
-

@@ -38,7 +38,7 @@ export function drawTitle() {
 function sentence(state) {
 	if (model.lost !== null) return lost(model.lost);
 	const said = state?.sentence;
-	if (!said?.text) return { level: "none", text: state ? "The server says nothing about the pipeline." : "Connecting…" };
+	if (!said?.text) return { level: "none", text: state ? "No word about the pipeline." : "Connecting…" };
 	// A level of a newer server is not guessed.
 	return { level: Object.hasOwn(KINDS, said.level) ? said.level : "none", text: said.text.replace(/(\d) (?=(s|min|h|d)\b)/g, "$1\u00a0").replace(/(\d),(?=\d{3})/g, "$1\u202f") };
 }
@@ -58,9 +58,10 @@ function headline(state) {
 	const numbers = state?.headline ?? {};
 	const rows = numbers.rows ?? {};
 	const records = numbers.lag_records;
+	const behind = numbers.lag_seconds ?? (records === 0 ? 0 : null);
 	return [
 		number("ingestion", "Events a second", [["event_log", numbers.events_per_second, short]], "into the event log"),
-		number("ingestion", "Behind", [["event_log", numbers.lag_seconds, duration, duration]], typeof records === "number" && `${plural(records, "record")} to go`),
+		number("ingestion", "Behind", [["event_log", behind, duration, duration]], typeof records === "number" && `${plural(records, "record")} to go`),
 		number("layers", "Rows", [
 			["realtime_store", rows.realtime?.count, () => count(rows.realtime, large), exact, "real time", "stream"],
 			["batch_store", rows.batch?.count, () => count(rows.batch, large), exact, "batch", "load"],
@@ -80,10 +81,10 @@ function number(panel, label, values, under) {
 		h(
 			"a",
 			{ href: `#${panel}` },
-			h("span", { class: "label" }, label),
+			h("span.label", {}, label),
 			h(
-				"span",
-				{ class: "values" },
+				"span.values",
+				{},
 				values.map(([server, value, how, whole = exact, name, hue]) => {
 					const gone = model.lost !== null || away([server]).length > 0;
 					const [text, full] = [how(value), whole(value)];
@@ -92,12 +93,12 @@ function number(panel, label, values, under) {
 						"span",
 						{ class: gone ? "value stale" : "value" },
 						h("span", { class: "figure", "data-tip": hidden ? full : null }, text),
-						hidden && h("span", { class: "sr" }, ` (${full})`),
+						hidden && h("span.sr", {}, ` (${full})`),
 						name && h("span", { class: `hue ${hue}` }, name),
 					);
 				}),
 			),
-			under && h("span", { class: "under" }, under),
+			under && h("span.under", {}, under),
 		),
 	);
 }
@@ -129,7 +130,7 @@ export function drawClock() {
 		$("#clock"),
 		paused && h("strong", {}, "paused "),
 		h("span", { title: moment(now(), zone()) }, time),
-		h("span", { class: "zone" }, ` ${model.state ? zone() : ""}`),
+		h("span.zone", {}, ` ${model.state ? zone() : ""}`),
 	);
 }
 

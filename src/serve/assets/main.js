@@ -1,4 +1,4 @@
-// Starts the page: connects the server's states with the panels, and the viewer's clicks and keys with both.
+// Connects the server's states with the panels, and the viewer's clicks and keys with both.
 
 import { $, fill } from "./dom.js";
 import { drawClock, drawHead, drawTitle } from "./head.js";
@@ -36,8 +36,7 @@ function draw() {
 
 const drawn = new Map();
 
-/** Whether something has changed that a panel shows, besides times, which go on by themselves. A patch leaves what it
- * does not name as it is, so a large panel costs nothing while others change. */
+/** Whether what a panel shows has changed, besides times, which go on by themselves. A patch keeps what it does not name. */
 function isNews({ id, reads }, place, state) {
 	const open = [...place.querySelectorAll("details[open]")].map((details) => details.id).join();
 	const shown = reads && [...reads(state), state?.servers, state?.next, state === null, open, day(now(), zone())];
@@ -145,7 +144,7 @@ document.addEventListener("toggle", drawSoon, true);
 listen({ range, pause, look: () => openExplain() });
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => ingestion.redraw());
-// Paper is white, whatever the screen is, and a canvas does not know how wide the style sheet makes it there.
+// Paper is white, and a canvas does not know how wide the style sheet makes it there.
 const PAPER = 488;
 let screen = null;
 addEventListener("beforeprint", () => {

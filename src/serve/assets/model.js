@@ -1,4 +1,4 @@
-// What the page knows: the server's state, the series of the chosen range, and what the viewer chose.
+// The server's state, the series of the chosen range, and what the viewer chose.
 
 export const RANGES = [
 	{ name: "15m", text: "15 min", words: "The last 15 minutes", ms: 900_000 },

@@ -18,15 +18,18 @@ export function icon(level) {
 	return h("svg", { viewBox: "0 0 16 16", class: `icon ${level}`, "aria-hidden": "true" }, h("path", { d: ICONS[level] ?? ICONS.empty }));
 }
 
+/** What stands where there is no value. */
+export const none = (text) => h("span.none", {}, text);
+
 /** A time as "2 minutes ago", which goes on counting; exact on hover. */
 export function timeAgo(time) {
-	if (typeof time !== "number") return h("span", { class: "none" }, DASH);
+	if (typeof time !== "number") return none(DASH);
 	return h("span", { title: moment(time, zone()), "data-ago": time }, ago(time, now()));
 }
 
 /** A point in time, exact on hover. */
 export function timeAt(time) {
-	if (typeof time !== "number") return h("span", { class: "none" }, DASH);
+	if (typeof time !== "number") return none(DASH);
 	return h("span", { title: moment(time, zone()) }, since(time, now(), zone()));
 }
 
@@ -45,7 +48,7 @@ export function keyButton(key) {
 
 /** A command with a button that copies it. */
 export function command(text) {
-	return h("div", { class: "command" }, h("code", {}, text), h("button", { type: "button", class: "copy", "data-copy": text, "aria-label": `Copy: ${text}` }, "Copy"));
+	return h("div.command", {}, h("code", {}, text), h("button", { type: "button", class: "copy", "data-copy": text, "aria-label": `Copy: ${text}` }, "Copy"));
 }
 
 /** What fills the panel, with the commands; null if nothing is missing. */
@@ -53,8 +56,8 @@ export function emptyState(panel) {
 	const steps = advice(panel);
 	if (!steps.length) return null;
 	return h(
-		"div",
-		{ class: "advice" },
+		"div.advice",
+		{},
 		steps.map((step) => h("div", {}, h("p", {}, sentence(step.why)), command(step.command))),
 	);
 }
@@ -65,7 +68,7 @@ const sentence = (text) => `${String(text ?? "").replace(/^./u, (first) => first
 export const answers = (server) => model.state?.servers?.[server]?.up === true;
 
 /** Says that there is nothing, if the server that would have it answers. */
-export const nothing = (text, server) => h("p", { class: "nothing" }, answers(server) ? text : "\u00a0");
+export const nothing = (text, server) => h("p.nothing", {}, answers(server) ? text : "\u00a0");
 
 /** A line for each server of the panel that does not answer. */
 export function awayNotes(names) {
@@ -82,7 +85,7 @@ export function numbers(id, name, columns, rows) {
 	return h(
 		"details",
 		{ class: "numbers", id: `${id}-numbers` },
-		h("summary", {}, "Numbers", h("span", { class: "sr" }, `: ${name.replace(/^./u, (first) => first.toLowerCase())}`)),
+		h("summary", {}, "Numbers", h("span.sr", {}, `: ${name.replace(/^./u, (first) => first.toLowerCase())}`)),
 		// It scrolls, so the keyboard must reach it.
 		h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, isOpen(id) && table(name, columns, rows())),
 	);

@@ -1,4 +1,4 @@
-// Profiles: what is in the data, by the figures of `rtp aggregate`.
+// Profiles: what is in the data. Bars are the figures of `rtp aggregate`, dots those of the newest events.
 
 import { h } from "./dom.js";
 import { exact, percent, plural, words } from "./format.js";
@@ -14,32 +14,37 @@ const NONE = "not given";
 const HOURS = Array.from({ length: 24 }, (_, hour) => String(hour).padStart(2, "0"));
 
 function note(state) {
-	const day = state?.profiles?.day;
-	return day && [h("span", { class: "legend load" }, `batch, ${day}`)];
+	const { day, live } = state?.profiles ?? {};
+	return [day && h("span.legend.load", {}, `batch, ${day}`), live?.events > 0 && h("span.legend.stream.dots", {}, `live, the last ${plural(live.events, "event")}`)];
 }
 
 function render(state) {
-	const empty = emptyState("profiles");
-	if (empty) return [empty];
-	const aggregates = state?.profiles?.aggregates ?? [];
-	if (!aggregates.length) return [nothing("No figures yet.", "batch_store")];
-	const shown = aggregates.map(profile);
+	const { aggregates, live } = state?.profiles ?? {};
+	const [batch, fast] = [aggregates, live?.aggregates].map((all) => new Map((all ?? []).map((each) => [each.name, each])));
+	const names = [...new Set([...batch.keys(), ...fast.keys()])];
+	const advice = emptyState("profiles");
+	if (!names.length) return [advice ?? nothing("No figures yet.", "batch_store")];
+	const shown = names.map((name) => profile(name, batch.get(name), fast.get(name)));
 	const order = (each) => (each.wide ? 1 : 0);
-	return [h("div", { class: "profiles" }, shown.sort((a, b) => order(a) - order(b)).map((each) => each.element))];
+	return [advice, h("div.profiles", {}, shown.sort((a, b) => order(a) - order(b)).map((each) => each.element))];
 }
 
-/** The values with their counts and their shares of all rows, of which not all values may have been sent. */
-function rowsOf({ kind, total, values }) {
+/** The counts of one side, and their shares of all its rows. Not all values may have been sent; those are not known. */
+function side({ values = [], total, distinct } = {}) {
 	const counts = new Map(values);
 	const all = total ?? values.reduce((sum, [, count]) => sum + count, 0);
-	let texts = [...counts.keys()];
+	const count = (text) => counts.get(text) ?? (distinct > values.length ? null : 0);
+	return { texts: [...counts.keys()], count, share: (text) => (all && count(text) !== null ? count(text) / all : null) };
+}
+
+/** The values of both sides. */
+function rowsOf(kind, batch, live) {
+	const [slow, fast] = [side(batch), side(live)];
+	let texts = [...new Set([...slow.texts, ...fast.texts])];
 	if (kind === "month") texts = withGaps(texts);
 	else if (kind === "hour") texts = [...new Set([...HOURS, ...texts])];
-	else if (!IN_ORDER.has(kind)) texts.sort((a, b) => counts.get(b) - counts.get(a));
-	return texts.map((text) => {
-		const count = counts.get(text) ?? 0;
-		return { name: text ?? NONE, known: text !== null, count, share: all ? count / all : null };
-	});
+	else if (!IN_ORDER.has(kind)) texts.sort((a, b) => slow.count(b) - slow.count(a) || fast.count(b) - fast.count(a));
+	return texts.map((text) => ({ name: text ?? NONE, known: text !== null, count: (batch ? slow : fast).count(text), share: slow.share(text), live: fast.share(text) }));
 }
 
 /** Every month from the first to the last one, so that a gap is a gap. */
@@ -53,30 +58,29 @@ function withGaps(texts) {
 	return [...every, ...texts.filter((text) => !months.includes(text))];
 }
 
-function profile({ name, kind, total, distinct, values }) {
-	const rows = rowsOf({ kind, total, values: values ?? [] });
+function profile(name, batch, live) {
+	const { kind, distinct } = batch ?? live;
+	const rows = rowsOf(kind, batch, live);
 	const title = words(name);
 	const wide = AS_COLUMNS.has(kind);
-	const chart = !rows.length ? nothing("No rows.", "batch_store") : wide ? overTime(title, rows) : ranking(title, rows, kind, distinct ?? rows.length);
-	const table = numbers(`profile-${name}`, title, [title, "Rows", "Share"], () => rows.map((row) => [row.name, row.count, percent(row.share)]));
-	const different = distinct ?? rows.filter((row) => row.known).length;
-	const note = kind === "band" || wide ? "" : plural(different, "value");
-	const caption = h("figcaption", {}, h("h3", {}, title), h("span", { class: "note" }, note));
+	const chart = !rows.length ? nothing("No rows.", "batch_store") : wide ? overTime(title, rows, batch ? "load" : "stream") : ranking(title, rows, kind, distinct ?? rows.length);
+	const table = numbers(`profile-${name}`, title, [title, batch ? "Rows" : "Events", "Batch", "Live"], () => rows.map((row) => [row.name, row.count, percent(row.share), percent(row.live)]));
+	const note = kind === "band" || wide ? "" : plural(distinct ?? rows.filter((row) => row.known).length, "value");
+	const caption = h("figcaption", {}, h("h3", {}, title), h("span.note", {}, note));
 	return { wide, element: h("figure", { class: wide ? "profile wide" : "profile", "data-id": name }, caption, chart, table) };
 }
 
 function ranking(title, rows, kind, distinct) {
 	const listed = kind === "band" || rows.length <= LISTED + 1 ? rows.slice(0, 12) : rows.slice(0, LISTED);
 	const rest = distinct - listed.length;
-	const left = Math.max(0, 1 - listed.reduce((sum, row) => sum + row.share, 0));
-	const others = rest > 0 ? [{ name: plural(rest, "other"), rest: true, share: left }] : [];
+	const left = (part) => (rows.every((row) => row[part] === null) ? null : Math.max(0, 1 - listed.reduce((sum, row) => sum + row[part], 0)));
+	const others = rest > 0 ? [{ name: plural(rest, "other"), rest: true, share: left("share"), live: left("live") }] : [];
 	return shares({ label: title, rows: [...listed, ...others] });
 }
 
-function overTime(title, rows) {
+function overTime(title, rows, hue) {
 	const bars = rows.map((row) => ({ label: row.name, value: row.count }));
 	const ends = rows.length > 2 ? [0, Math.floor((rows.length - 1) / 2), rows.length - 1] : rows.map((_, index) => index);
 	const ticks = ends.map((index) => ({ at: rows.length > 1 ? index / (rows.length - 1) : 0.5, text: rows[index].name }));
-	return columns({ hue: "load", label: `${title}: ${plural(rows.length, "column")}, from ${rows[0].name} to ${rows.at(-1).name}`, bars, ticks });
+	return columns({ hue, label: `${title}: ${plural(rows.length, "column")}, from ${rows[0].name} to ${rows.at(-1).name}`, bars, ticks });
 }
-

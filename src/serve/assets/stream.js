@@ -8,8 +8,7 @@ const SILENCE = 30_000; // patches come each second: this connection is dead
 const RETRY = 2_000;
 const RETRY_REFUSED = 10_000; // until somebody has shown the token, in whatever tab
 
-/** Calls `onState` with each new state, and `onHidden` when the page is hidden or seen again. When there is no state any
- * more, `onLost` gets {since: when that began, seen: when the last state came or null, refused: whether a token is wanted}. */
+/** Calls `onState` with each new state, `onHidden` when the page is hidden or seen again, and `onLost` with model.js's `lost`. */
 export function follow({ onState, onLost, onHidden }) {
 	let source = null;
 	let state = null;
