@@ -99,12 +99,12 @@ impl Walk {
             return None;
         }
         let boundary = crate::time::format_ms(self.query.boundary?);
-        let missing = view
+        let lacking = view
             .finds_by()
-            .map(|table| format!(", or that are missing in {table}"));
+            .map(|table| format!(" or {table} lacks them"));
         Some(format!(
             "keys that only the real-time store has are not listed if their event time is not after {boundary}{}",
-            missing.unwrap_or_default()
+            lacking.unwrap_or_default()
         ))
     }
 

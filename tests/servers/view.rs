@@ -75,7 +75,7 @@ async fn what_a_page_leaves_out_is_said_and_can_be_asked_for() {
     assert_eq!(keys, [3, 6, 9]);
     let left_out = left_out.unwrap();
     assert!(
-        left_out.contains("or that are missing in things_by_hour"),
+        left_out.contains("or things_by_hour lacks them"),
         "{left_out}"
     );
     let whole = view.boundary(Boundary::Unasked, true).await.unwrap();
