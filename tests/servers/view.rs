@@ -119,7 +119,7 @@ async fn rows_without_a_key_are_told_and_rows_of_one_key_listed_once() {
     }
     let change = format!(
         "ALTER TABLE {table} ALTER id DROP NOT NULL;
-         INSERT INTO {table} SELECT t.* FROM {table} AS t, generate_series(1, 9) WHERE id IN (2, 3);
+         INSERT INTO {table} SELECT t.* FROM {table} AS t, generate_series(1, 40) WHERE id IN (2, 3);
          UPDATE {table} SET id = NULL WHERE id IN (5, 7)"
     );
     database.psql(&change).unwrap();
