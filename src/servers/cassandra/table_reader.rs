@@ -15,7 +15,7 @@ use scylla::statement::prepared::PreparedStatement;
 use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, Field, FieldType, Series};
 use crate::error::{Error, Result};
-use crate::ports::page_reader::{FirstKeys, PageQuery};
+use crate::ports::page_reader::{FirstKeys, Page, PageQuery};
 use crate::ports::series_reader::{Place, SeriesReader};
 use crate::ports::table_reader::{Foreign, Provenance, StoredRow, TableReader, Visitor};
 use crate::record::row::Origin;
@@ -358,13 +358,14 @@ impl TableReader for CassandraTable {
         self.read_rows(keys, visitor).await
     }
 
-    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Page> {
         let mut first = FirstKeys::new(query);
         if !self.read_recent(query, &mut first).await? {
             self.scan_rows(&mut first).await?;
         }
-        Ok(first.into_keys())
+        Ok(first.into_page())
     }
+
     async fn provenance(&mut self, keys: &[Value<'_>]) -> Result<Vec<Provenance>> {
         let select = self.prepare_provenance().await?;
         let session = &self.cluster.session;
