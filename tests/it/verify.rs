@@ -741,29 +741,18 @@ fn a_list_and_a_landing_file_are_compared_and_the_lack_is_repaired() {
 #[test]
 fn a_csv_file_that_was_loaded_is_evidence_and_so_is_what_was_rejected_of_it() {
     let place = with_items(&items(5));
-    let csv =
-        "seen,name,id,sold\n1764000000000,\"item\n0\",0,false\n1764000000000,item 1,1,false\n";
-    place.write("day.csv", csv.to_string() + "1764000000000,b,2,maybe\n");
+    let csv = |n: u64, sold: &str| {
+        format!("1764000000000,\"item {n}\",{n},{sold},{n}.5,0.25,2026-11-01\n")
+    };
+    let header = "seen,name,id,sold,price,weight,day\n".to_string();
+    let text = header + &csv(0, "false") + &csv(1, "false") + &csv(2, "maybe");
+    place.write("day.csv", text);
     done(&place, &["produce", "day.ndjson"], 0);
     done(&place, &["stream", "--until-end"], 0);
-    done(&place, &["load-batch", "day.ndjson"], 0);
     done(
         &place,
-        &[
-            "load-batch",
-            "--mode",
-            "replace",
-            "day.csv",
-            "--rejects",
-            "r.ndjson",
-        ],
+        &["load-batch", "--rejects", "r.ndjson", "day.csv"],
         1,
-    );
-    // The loads of both files are known; only the last one is left, without what it did not have.
-    edit(
-        &place,
-        BATCH,
-        "DELETE FROM rtp_loads WHERE mode <> 'replace'",
     );
     let list = verify(&place, &["--output", "-"]).stdout;
     let class = |key: u64| {
@@ -775,7 +764,7 @@ fn a_csv_file_that_was_loaded_is_evidence_and_so_is_what_was_rejected_of_it() {
     assert_eq!(class(3).unwrap().0, "not_loaded_yet", "{list}");
     let (rejected, why) = class(2).unwrap();
     assert!(
-        rejected == "rejected" && why.contains("line 5 of the input"),
+        rejected == "rejected" && why.contains("line 4 of the input"),
         "{list}"
     );
     edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1");
@@ -785,7 +774,7 @@ fn a_csv_file_that_was_loaded_is_evidence_and_so_is_what_was_rejected_of_it() {
         .filter(|line| line.contains("\"lost\""))
         .collect();
     assert!(
-        lost.len() == 1 && lost[0].contains("day.csv, line 4, was loaded"),
+        lost.len() == 1 && lost[0].contains("day.csv, line 3, was loaded"),
         "{list}"
     );
 }
