@@ -63,6 +63,11 @@ impl clap::Args for ApiArg {
     }
 }
 
+/// The addresses that are used if none is given.
+const EVENT_LOG: &str = "sqlite:.rtp/log.db";
+const REALTIME_STORE: &str = "sqlite:.rtp/realtime.db";
+const BATCH_STORE: &str = "sqlite:.rtp/batch.db";
+
 /// `--event-log`, and the settings of its client.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct EventLogArgs {
@@ -72,7 +77,7 @@ pub(super) struct EventLogArgs {
         env = "RTP_EVENT_LOG",
         hide_env_values = true,
         value_name = "URL",
-        default_value = "sqlite:.rtp/log.db",
+        default_value = EVENT_LOG,
         value_parser = servers::event_log
     )]
     event_log: Arc<dyn EventLog>,
@@ -125,7 +130,7 @@ pub(super) struct RealtimeStoreArg {
         env = "RTP_REALTIME_STORE",
         hide_env_values = true,
         value_name = "URL",
-        default_value = "sqlite:.rtp/realtime.db",
+        default_value = REALTIME_STORE,
         value_parser = servers::realtime_store
     )]
     pub(super) realtime_store: Arc<dyn RealtimeStores>,
@@ -140,7 +145,7 @@ pub(super) struct BatchStoreArg {
         env = "RTP_BATCH_STORE",
         hide_env_values = true,
         value_name = "URL",
-        default_value = "sqlite:.rtp/batch.db",
+        default_value = BATCH_STORE,
         value_parser = servers::batch_store
     )]
     pub(super) batch_store: Arc<dyn BatchStores>,
@@ -168,6 +173,18 @@ pub(super) struct ServerArgs {
     pub(super) realtime: RealtimeStoreArg,
     #[command(flatten)]
     pub(super) batch: BatchStoreArg,
+}
+
+impl ServerArgs {
+    /// The addresses of the event log, the real-time and the batch store that other commands do not use by themselves.
+    pub(super) fn not_default(&self) -> [Option<String>; 3] {
+        let given = |address: String, default| Some(address).filter(|address| address != default);
+        [
+            given(self.log.event_log.to_string(), EVENT_LOG),
+            given(self.realtime.realtime_store.to_string(), REALTIME_STORE),
+            given(self.batch.batch_store.to_string(), BATCH_STORE),
+        ]
+    }
 }
 
 /// `--max-outage`.

@@ -4,10 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
-
 use crate::commands::args::ServerArgs;
-use crate::dashboard::{self, Board, Sources};
+use crate::dashboard::{self, Board, Options, Sources};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -15,7 +13,7 @@ use crate::ports::sample_store::SampleStore;
 use crate::run::Run;
 use crate::run::files::{Files, is_same_file};
 use crate::serve::token::Token;
-use crate::serve::{Site, Views, listen, router};
+use crate::serve::{Site, Views, files, listen, router};
 use crate::servers;
 use crate::verify::Class;
 
@@ -63,6 +61,13 @@ impl Args {
         files
     }
 
+    /// What commands need to mean the same dataset and servers.
+    fn options(&self, dataset: &Dataset) -> Options {
+        let file = dataset.file.as_ref().map(|file| file.display().to_string());
+        let [log, realtime, batch] = self.servers.not_default();
+        Options::new([file, log, realtime, batch])
+    }
+
     /// The history, in memory if the file cannot be written.
     fn samples(&self, sources: &Sources, run: &Run) -> Result<Box<dyn SampleStore>> {
         let others = [
@@ -78,13 +83,14 @@ impl Args {
             );
             return Err(Error::invalid(same).hint("name a file of its own"));
         }
-        match servers::samples(Some(&self.history)) {
+        let scope = sources.scope();
+        match servers::samples(Some(&self.history), &scope) {
             Ok(samples) => Ok(samples),
             Err(error) => {
                 run.warn(format!(
                     "{error}; the history is kept in memory, until this run ends"
                 ));
-                servers::samples(None)
+                servers::samples(None, &scope)
             }
         }
     }
@@ -106,6 +112,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         realtime: Arc::clone(&args.servers.realtime.realtime_store),
         batch: Arc::clone(&args.servers.batch.batch_store),
         group: args.group.clone(),
+        options: args.options(&dataset),
         classes: Class::ALL.map(shown).to_vec(),
     };
     let (realtime, batch) = (Arc::clone(&sources.realtime), Arc::clone(&sources.batch));
@@ -120,13 +127,13 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     })?;
     let wanted = SocketAddr::from((args.host, args.port));
     let refused = |e| Error::refused(format!("cannot listen on {wanted}: {e}"));
-    let listener = TcpListener::bind(wanted)
-        .await
-        .map_err(|e| refused(e).hint("--port 0 picks a free port"))?;
+    let limits = files::limits(run);
+    let listener =
+        listen::bind(wanted).map_err(|e| refused(e).hint("--port 0 picks a free port"))?;
     let address = listener.local_addr().map_err(refused)?;
     crate::run::stdout::write(format!("http://{address}\n").as_bytes())?;
     tokio::select! {
-        () = listen::serve(listener, router, &run.stop) => Ok(Exit::Done),
+        () = listen::serve(listener, router, &run.stop, limits) => Ok(Exit::Done),
         failed = board.collect(run) => failed.map(|()| Exit::Done),
     }
 }

@@ -1,6 +1,7 @@
 //! What is known about a server: the last numbers stay while it is away.
 
 use crate::error::{Error, Result};
+use crate::ports::INIT_FIRST;
 
 /// What was seen of a server, and whether it is there.
 #[derive(Clone, Debug)]
@@ -13,6 +14,8 @@ pub(crate) struct Known<T> {
     pub(crate) since: Option<i64>,
     /// Why the last look failed.
     pub(crate) message: Option<String>,
+    /// Whether it failed because `rtp init` has not been run.
+    is_bare: bool,
 }
 
 impl<T> Default for Known<T> {
@@ -22,6 +25,7 @@ impl<T> Default for Known<T> {
             is_up: None,
             since: None,
             message: None,
+            is_bare: false,
         }
     }
 }
@@ -34,6 +38,8 @@ impl<T> Known<T> {
             self.since = Some(now);
         }
         self.is_up = Some(is_up);
+        let hint = outcome.as_ref().err().and_then(Error::hint_text);
+        self.is_bare = hint == Some(INIT_FIRST);
         match outcome {
             Ok(seen) => (self.seen, self.message) = (Some(seen), None),
             Err(error) => self.message = Some(told(&error)),
@@ -43,6 +49,11 @@ impl<T> Known<T> {
     /// Whether it was there, or has not been looked at, at the last look.
     pub(crate) fn is_away(&self) -> bool {
         self.is_up == Some(false)
+    }
+
+    /// Whether it was never seen, because it lacks what `rtp init` makes.
+    pub(crate) fn needs_init(&self) -> bool {
+        self.is_bare && self.seen.is_none()
     }
 }
 
@@ -56,6 +67,19 @@ fn told(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_never_made_is_told_apart_from_what_is_away() {
+        let mut known = Known::<i32>::default();
+        known.look(Err(Error::unavailable("gone")), 1);
+        assert!(!known.needs_init());
+        known.look(Err(Error::invalid("no table").hint(INIT_FIRST)), 2);
+        assert!(known.needs_init());
+        known.look(Ok(1), 3);
+        assert!(!known.needs_init());
+        known.look(Err(Error::invalid("no table").hint(INIT_FIRST)), 4);
+        assert!(!known.needs_init(), "its last numbers are shown");
+    }
 
     #[test]
     fn the_last_numbers_stay_while_a_server_is_away() {

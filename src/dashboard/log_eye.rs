@@ -2,15 +2,20 @@
 //! and the dead letters. Nothing is written, no member joins a group, and each look reads a bounded number of events.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use super::Sources;
+use super::lag::{Lag, is_beyond};
+use super::live::Live;
 use super::times::Times;
 use crate::error::Result;
 use crate::intake::dead_letter::{DeadLetter, DeadLetters};
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::log_reader::{EventVisitor, LogReader};
+use crate::ports::monitor::OutOfRange;
 use crate::record::event::Event;
 use crate::record::transform::Transform;
 use crate::record::value::Value;
@@ -35,16 +40,18 @@ pub(crate) struct LogSeen {
     pub(crate) committed: i64,
     /// Whether it has ever committed.
     pub(crate) has_committed: bool,
-    /// Events that are still in the topic.
-    pub(crate) kept: i64,
     /// Events not committed, by partition.
     pub(crate) lag: Vec<(i32, i64)>,
+    /// Committed offsets that are not in the topic: events were deleted before they were read, or it is another topic.
+    pub(crate) out_of_range: Vec<OutOfRange>,
     /// When the oldest of them was produced.
     pub(crate) oldest: Option<i64>,
     /// When the newest event was produced.
     pub(crate) newest: Option<i64>,
-    /// The newest events.
+    /// The newest events, by their times.
     pub(crate) times: Times,
+    /// What is in them; none if there are none, or nothing to count by.
+    pub(crate) live: Option<Arc<Json>>,
     /// Number of dead letters in their topic.
     pub(crate) dead_letters: i64,
     /// The newest of them, the newest first.
@@ -98,9 +105,12 @@ impl From<DeadLetter> for Letter {
 pub(crate) struct LogEye {
     reader: Box<dyn LogReader>,
     dead: Box<dyn LogReader>,
+    /// Where the partitions began when they were first looked at.
+    base: Offsets,
     /// Up to where the events were read.
     read: Option<Offsets>,
     times: Times,
+    live: Live,
     newest: Option<i64>,
     letters: Vec<Letter>,
     dead_end: Option<Offsets>,
@@ -113,8 +123,10 @@ impl LogEye {
         Ok(LogEye {
             reader: sources.event_log.reader(&event.topic).await?,
             dead: sources.event_log.reader(&event.dead_letter_topic()).await?,
+            base: Offsets::default(),
             read: None,
             times: Times::default(),
+            live: Live::default(),
             newest: None,
             letters: Vec::new(),
             dead_end: None,
@@ -123,29 +135,28 @@ impl LogEye {
 
     /// Looks once.
     pub(crate) async fn look(&mut self, sources: &Sources) -> Result<LogSeen> {
-        let bounds = self.reader.bounds().await?;
+        let mut bounds = self.reader.bounds().await?;
         let committed = self.reader.committed(&sources.group).await?;
+        if is_beyond(&committed, &bounds.to) {
+            // Perhaps of events that were appended in between. The beginnings stay those from before: what has been
+            // deleted since was perhaps committed in between.
+            bounds.to = self.reader.bounds().await?.to;
+        }
+        self.base.set_missing(&bounds.from);
+        let lag = Lag::of(&bounds, &committed, &self.base);
         let mut seen = LogSeen {
             at: crate::time::now_ms(),
+            produced: lag.produced,
+            committed: lag.committed,
             has_committed: committed.iter().next().is_some(),
+            lag: lag.partitions,
+            out_of_range: lag.out_of_range,
             ..LogSeen::default()
         };
-        let mut waiting = Span::default();
-        for (partition, end) in bounds.to.iter() {
-            let low = bounds.from.get(partition).unwrap_or(0);
-            let at = committed.get(partition).unwrap_or(low).clamp(low, end);
-            seen.produced += end;
-            seen.committed += at;
-            seen.kept += end - low;
-            seen.lag.push((partition, end - at));
-            if at < end {
-                waiting.from.set(partition, at);
-                waiting.to.set(partition, at + 1);
-            }
-        }
-        seen.oldest = self.oldest(&waiting).await?;
+        seen.oldest = self.oldest(&lag.first).await?;
         self.read_new(sources, &bounds).await?;
         self.read_letters(sources, &mut seen).await?;
+        seen.live = self.live.json(&sources.dataset);
         (seen.times, seen.newest) = (self.times.clone(), self.newest);
         seen.letters.clone_from(&self.letters);
         Ok(seen)
@@ -173,7 +184,7 @@ impl LogEye {
         let span = newest(bounds, self.read.as_ref(), most);
         let dataset = &*sources.dataset;
         let transform = Transform::new(dataset, crate::time::now_ms());
-        let (times, newest) = (&mut self.times, &mut self.newest);
+        let (times, live, newest) = (&mut self.times, &mut self.live, &mut self.newest);
         let mut visitor = Each(|event: Event<'_>| {
             *newest = Some(newest.map_or(event.timestamp, |t| t.max(event.timestamp)));
             let mut values = Vec::new();
@@ -183,6 +194,7 @@ impl LogEye {
                 && let Value::Timestamp(time) = values[dataset.event.time]
             {
                 times.add(event.timestamp, time);
+                live.add(dataset, event.timestamp, &values);
             }
         });
         if let Some(span) = span {

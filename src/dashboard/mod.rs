@@ -2,11 +2,16 @@
 //! the dashboard, and keeps one state of it all, with its changes.
 //!
 //! `log_eye` and `store_eyes` look; `known` keeps the last numbers of a server that is away; `state` composes what is
-//! shown, with the sentence at its top from `sentence`; `rates` and `times` are its figures, and `patch` the changes.
+//! shown, with the sentence at its top from `sentence`, the stages from `pipeline` and the commands from `advice`; `lag`,
+//! `rates`, `profiles`, `live` and `times` are its figures, and `patch` the changes.
 
+mod advice;
 mod known;
+mod lag;
+mod live;
 mod log_eye;
 mod patch;
+mod pipeline;
 mod profiles;
 mod rates;
 mod sentence;
@@ -25,12 +30,14 @@ use crate::error::{Error, Result};
 use crate::ports::batch_store::BatchStores;
 use crate::ports::event_log::EventLog;
 use crate::ports::realtime_store::RealtimeStores;
-use crate::ports::sample_store::{Sample, SampleStore};
+use crate::ports::sample_store::{Sample, SampleStore, Scope};
 use crate::run::Run;
 use crate::run::task::Task;
 
+pub(crate) use self::advice::Options;
 use self::known::Known;
 use self::log_eye::{LogEye, LogSeen};
+use self::profiles::ProfileEye;
 use self::rates::Recent;
 use self::store_eyes::{BatchEye, BatchSeen, RealtimeEye, RealtimeSeen};
 
@@ -58,8 +65,22 @@ pub(crate) struct Sources {
     pub(crate) batch: Arc<dyn BatchStores>,
     /// The consumer group whose lag is shown.
     pub(crate) group: String,
+    /// What the commands that it recommends need.
+    pub(crate) options: Options,
     /// The classes of differences that verdicts count.
     pub(crate) classes: Vec<Class>,
+}
+
+impl Sources {
+    /// What the history is about.
+    pub(crate) fn scope(&self) -> Scope {
+        Scope {
+            dataset: self.dataset.name.clone(),
+            event_log: self.event_log.to_string(),
+            topic: self.dataset.event.topic.clone(),
+            group: self.group.clone(),
+        }
+    }
 }
 
 /// A class of differences between the layers.
@@ -201,13 +222,14 @@ impl Board {
 
     async fn watch_batch(&self) -> Result<()> {
         let mut eye: Option<BatchEye> = None;
+        let mut profiles = ProfileEye::default();
         loop {
             let look = async {
                 let mut open = match eye.take() {
                     Some(eye) => eye,
                     None => BatchEye::open(&self.sources).await?,
                 };
-                let seen = open.look(&self.sources).await?;
+                let seen = open.look(&self.sources, &mut profiles).await?;
                 eye = Some(open).filter(|_| self.sources.batch.file().is_none());
                 Ok(seen)
             };
@@ -311,10 +333,9 @@ impl Board {
         let letters = log.map(|log| &log.letters[..]).unwrap_or_default();
         let letters: Vec<_> = letters.iter().filter(|letter| letter.at >= from).collect();
         let batch = seen.batch.seen.as_ref();
-        let loads = batch.map(|batch| &batch.loads[..]).unwrap_or_default();
         let verdicts = batch.map(|batch| &batch.verdicts[..]).unwrap_or_default();
         let verdicts: Vec<_> = verdicts.iter().filter(|v| v.ended_at >= from).collect();
-        let mut series = rates::series(&samples, loads, from, now, step);
+        let mut series = rates::series(&samples, batch, from, now, step);
         series["range"] = json!(name);
         series["step_s"] = json!(step / 1_000);
         series["dead_letters"] = serde_json::to_value(letters).map_err(Error::internal)?;

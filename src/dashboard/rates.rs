@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde_json::{Value, json};
 
 use super::log_eye::LogSeen;
-use crate::ports::ledger::LoadRecord;
+use super::store_eyes::BatchSeen;
 use crate::ports::sample_store::Sample;
 
 /// The time over which the present rates are taken, in milliseconds.
@@ -72,17 +72,40 @@ fn rate(before: Option<i64>, after: Option<i64>, ms: i64) -> Option<f64> {
     (ms > 0).then(|| (grown as f64 * 1e6 / ms as f64).round() / 1e3)
 }
 
-/// Rows a second that loads have written lately.
-pub(crate) fn load_rate(loads: &[LoadRecord], now: i64) -> f64 {
-    let recent = loads.iter().filter(|load| now - load.loaded_at < LOADS_MS);
+/// Rows a second that loads had written when the store was last looked at; none if not even the last one is known.
+pub(crate) fn load_rate(batch: &BatchSeen) -> Option<f64> {
+    let begin = batch.at.saturating_sub(LOADS_MS);
+    let from = begin.max(batch.loads_known_after().unwrap_or(begin));
+    let ms = batch.at.saturating_sub(from);
+    let recent = batch.loads.iter().filter(|load| load.loaded_at > from);
     let rows: u64 = recent.map(|load| load.written).sum();
-    (rows as f64 * 1e6 / LOADS_MS as f64).round() / 1e3
+    (ms > 0).then(|| (rows as f64 * 1e6 / ms as f64).round() / 1e3)
+}
+
+/// Rows a second that loads have written in each step, which begins with a time of `times`; none where that is not known:
+/// before the oldest load that is listed, and after the store was last looked at.
+fn load_rates(batch: Option<&BatchSeen>, times: &[i64], step: i64) -> Vec<Option<f64>> {
+    let Some(batch) = batch else {
+        return vec![None; times.len()];
+    };
+    let after = batch.loads_known_after().unwrap_or(i64::MIN);
+    let is_known = |begin: &i64| *begin > after && *begin <= batch.at;
+    let mut rates: Vec<_> = times.iter().map(|t| is_known(t).then_some(0.0)).collect();
+    let first = times.first().copied().unwrap_or(0);
+    for record in &batch.loads {
+        let place = record.loaded_at.saturating_sub(first).div_euclid(step);
+        let place = usize::try_from(place).ok();
+        if let Some(Some(rate)) = place.and_then(|i| rates.get_mut(i)) {
+            *rate += record.written as f64 * 1e3 / step as f64;
+        }
+    }
+    rates
 }
 
 /// Rates and lag at each of these steps, up to `now`.
 pub(crate) fn series(
     samples: &[Sample],
-    loads: &[LoadRecord],
+    batch: Option<&BatchSeen>,
     from: i64,
     now: i64,
     step: i64,
@@ -109,17 +132,12 @@ pub(crate) fn series(
         }
         before = Some(sample);
     }
-    // What was loaded is known also from before the dashboard was started.
-    let mut load = vec![0.0; steps];
-    for record in loads {
-        if let Some(i) = place(record.loaded_at) {
-            load[i] += record.written as f64 * 1e3 / step as f64;
-        }
-    }
     let times: Vec<i64> = (first..).take(steps).map(|n| n * step).collect();
+    // What was loaded is known also from before the dashboard was started.
+    let load = load_rates(batch, &times, step);
     json!({
         "t": times,
-        "rates": {"fetch": none(), "produce": produce, "stream": stream, "load": load},
+        "rates": {"produce": produce, "stream": stream, "load": load},
         "lag_records": records,
         "lag_seconds": seconds,
     })
@@ -127,8 +145,26 @@ pub(crate) fn series(
 
 #[cfg(test)]
 mod tests {
+    use super::super::store_eyes::MOST;
     use super::*;
-    use crate::ports::ledger::LoadInfo;
+    use crate::ports::ledger::{LoadInfo, LoadRecord};
+
+    fn load(loaded_at: i64, written: u64) -> LoadRecord {
+        LoadRecord {
+            info: LoadInfo::default(),
+            mode: "upsert".into(),
+            loaded_at,
+            written,
+        }
+    }
+
+    fn batch(at: i64, loads: Vec<LoadRecord>) -> BatchSeen {
+        BatchSeen {
+            at,
+            loads,
+            ..BatchSeen::default()
+        }
+    }
 
     fn seen(at: i64, produced: i64, committed: i64) -> LogSeen {
         LogSeen {
@@ -169,14 +205,9 @@ mod tests {
             sample(41_000, 170, Some(8)), // after a gap
             sample(51_000, 5, Some(5)),   // of another topic
         ];
-        let load = |loaded_at, written| LoadRecord {
-            info: LoadInfo::default(),
-            mode: "upsert".into(),
-            loaded_at,
-            written,
-        };
-        let loads = [load(12_000, 50), load(15_000, 50), load(999_000, 7)];
-        let series = series(&samples, &loads, 0, 59_000, 10_000);
+        let loads = vec![load(999_000, 7), load(15_000, 50), load(12_000, 50)];
+        let batch = batch(45_000, loads);
+        let series = series(&samples, Some(&batch), 0, 59_000, 10_000);
         assert_eq!(
             series["t"],
             json!([0, 10_000, 20_000, 30_000, 40_000, 50_000])
@@ -191,10 +222,44 @@ mod tests {
         );
         assert_eq!(
             series["rates"]["load"],
-            json!([0.0, 10.0, 0.0, 0.0, 0.0, 0.0])
+            json!([0.0, 10.0, 0.0, 0.0, 0.0, null])
         );
         assert_eq!(series["lag_records"], json!([3, 3, null, null, 3, 3]));
         assert_eq!(series["lag_seconds"][0], 1.5);
-        assert_eq!(load_rate(&loads[..2], 70_000), 1.667);
+    }
+
+    #[test]
+    fn what_is_not_known_of_loads_is_no_zero() {
+        let times: Vec<i64> = (0..6).map(|n| n * 10_000).collect();
+        assert_eq!(load_rates(None, &times, 10_000), [None; 6]);
+        // As many as are listed, one of them damaged: there may have been others before.
+        let mut loads = vec![load(35_000, 20); MOST as usize - 2];
+        loads.push(load(i64::MIN, 9));
+        loads.push(load(12_000, 1));
+        let mut batch = batch(40_000, loads);
+        let rate = Some(f64::from(MOST - 2) * 2.0);
+        let known = [None, None, Some(0.0), rate, Some(0.0), None];
+        assert_eq!(load_rates(Some(&batch), &times, 10_000), known);
+        // One fewer, so these are all.
+        batch.loads.pop();
+        let all = [Some(0.0), Some(0.0), Some(0.0), rate, Some(0.0), None];
+        assert_eq!(load_rates(Some(&batch), &times, 10_000), all);
+    }
+
+    #[test]
+    fn the_present_rate_of_loads_is_over_the_time_that_is_known() {
+        let some = batch(
+            70_000,
+            vec![load(15_000, 50), load(12_000, 50), load(10_000, 7)],
+        );
+        assert_eq!(load_rate(&some), Some(1.667));
+        let damaged = batch(70_000, vec![load(i64::MIN, 50), load(i64::MAX, 60)]);
+        assert_eq!(load_rate(&damaged), Some(1.0));
+        // One a tenth of a second: the list ends 20 s ago.
+        let many = (0..i64::from(MOST))
+            .map(|n| load(70_000 - n * 100, 10))
+            .collect();
+        let rate = load_rate(&batch(70_000, many)).unwrap();
+        assert!((rate - 100.0).abs() < 1.0, "{rate}");
     }
 }

@@ -1,7 +1,9 @@
 //! The sentence at the top: whether all is right, and whether it is now.
 
 use super::Seen;
+use super::log_eye::LogSeen;
 use crate::ports::ledger::Verdict;
+use crate::ports::monitor::{OutOfRange, Why};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -9,7 +11,7 @@ use crate::ports::ledger::Verdict;
 pub(super) enum Level {
     /// All is right.
     Ok,
-    /// Events are waiting.
+    /// Events are waiting, or the servers have not all answered yet.
     Busy,
     /// The layers differ, or data is lost.
     Bad,
@@ -25,8 +27,9 @@ const BUSY_MS: i64 = 10_000;
 /// The sentence.
 pub(super) fn sentence(seen: &Seen, now: i64) -> (Level, String) {
     away(seen)
-        .or_else(|| empty(seen))
         .or_else(|| bad(seen, now))
+        .or_else(|| first_look(seen))
+        .or_else(|| empty(seen))
         .unwrap_or_else(|| fine(seen, now))
 }
 
@@ -65,49 +68,127 @@ fn away(seen: &Seen) -> Option<(Level, String)> {
     Some((Level::Away, away.join("; ") + "."))
 }
 
-fn empty(seen: &Seen) -> Option<(Level, String)> {
-    let Some(log) = &seen.log.seen else {
-        return Some((
-            Level::Empty,
-            "The servers are being looked at for the first time.".into(),
-        ));
+/// Until all servers have answered once: nothing is known to be right, and nothing to be empty.
+fn first_look(seen: &Seen) -> Option<(Level, String)> {
+    let servers = [
+        (seen.log.seen.is_none(), "event log"),
+        (seen.realtime.seen.is_none(), "real-time store"),
+        (seen.batch.seen.is_none(), "batch store"),
+    ];
+    let unseen = servers.iter().filter(|(is_unseen, _)| *is_unseen);
+    let unseen: Vec<&str> = unseen.map(|(_, name)| *name).collect();
+    let text = match unseen[..] {
+        [] => return None,
+        [one] => format!("The {one} is being looked at for the first time."),
+        [one, other] => {
+            format!("The {one} and the {other} are being looked at for the first time.")
+        }
+        _ => "The servers are being looked at for the first time.".into(),
     };
-    let has_loads = seen
-        .batch
-        .seen
-        .as_ref()
-        .is_some_and(|batch| !batch.loads.is_empty());
-    let is_empty = log.produced == 0 && !has_loads;
+    Some((Level::Busy, text))
+}
+
+fn empty(seen: &Seen) -> Option<(Level, String)> {
+    let log = seen.log.seen.as_ref()?;
+    let batch = seen.batch.seen.as_ref()?;
+    let is_empty = log.produced == 0 && batch.loads.is_empty();
     let says = "No record has arrived yet: fetch some, and send them to the log.";
     is_empty.then(|| (Level::Empty, says.into()))
 }
 
-/// The last verdict, if it is a bad one.
+/// Data that is missing, and the last verdict, if it is a bad one.
 fn bad(seen: &Seen, now: i64) -> Option<(Level, String)> {
-    let verdict = seen.batch.seen.as_ref()?.verdicts.first()?;
-    if verdict.agrees {
-        return None;
-    }
-    let (keys, classes) = differences(verdict);
-    let rows = if keys == 1 {
-        "row differs"
-    } else {
-        "rows differ"
+    let missing = seen.log.seen.as_ref().and_then(missing);
+    let verdict = seen.batch.seen.as_ref();
+    let verdict = verdict.and_then(|batch| batch.verdicts.first());
+    let differ = verdict
+        .filter(|verdict| !verdict.agrees)
+        .map(|verdict| differ(verdict, now));
+    let says = match (missing, differ) {
+        (None, None) => return None,
+        (None, Some(differ)) => format!("{differ}; {}", lag(seen)),
+        // A lag of what is left to read would be beside the point.
+        (Some(missing), None) => missing,
+        (Some(missing), Some(differ)) => format!("{missing}; {differ}"),
     };
-    let text = format!(
-        "{} {rows} ({classes}), found {}; {}.",
-        number(keys),
-        ago(now - verdict.ended_at),
-        lag(seen)
-    );
-    Some((Level::Bad, text))
+    Some((Level::Bad, format!("{says}.")))
+}
+
+fn differ(verdict: &Verdict, now: i64) -> String {
+    let what = match differences(verdict) {
+        (0, _) => "The layers do not agree, although no row differs".to_string(),
+        (1, classes) => format!("1 row differs ({classes})"),
+        (keys, classes) => format!("{} rows differ ({classes})", number(keys)),
+    };
+    let found = ago(now.saturating_sub(verdict.ended_at));
+    format!("{what}{}, found {found}", compared_with(verdict))
+}
+
+/// Partitions that the sentence names.
+const NAMED: usize = 3;
+
+/// What the group cannot read any more.
+fn missing(log: &LogSeen) -> Option<String> {
+    let [mut deleted, mut others] = [Vec::new(), Vec::new()];
+    let mut events = 0;
+    for OutOfRange {
+        partition,
+        offset,
+        why,
+    } in &log.out_of_range
+    {
+        match why {
+            Why::Deleted { low } => {
+                events += low.saturating_sub(*offset).unsigned_abs();
+                deleted.push(format!("partition {partition}, offsets {offset} to {}", low - 1));
+            }
+            Why::Beyond { end } => others.push(format!(
+                "the stream has read up to offset {offset} of partition {partition}, but the topic ends at {end}"
+            )),
+            Why::OtherEvents => others.push(format!(
+                "partition {partition} has other events than those that the stream has read"
+            )),
+        }
+    }
+    let mut says = Vec::new();
+    if !deleted.is_empty() {
+        let was = if events == 1 {
+            "event was"
+        } else {
+            "events were"
+        };
+        says.push(format!(
+            "{} {was} deleted from the log before the stream had read {} ({})",
+            number(events),
+            if events == 1 { "it" } else { "them" },
+            shortened(deleted)
+        ));
+    }
+    if !others.is_empty() {
+        says.push(shortened(others));
+    }
+    (!says.is_empty()).then(|| format!("Data is missing: {}", says.join("; ")))
+}
+
+/// The first of them, and how many more there are.
+fn shortened(mut texts: Vec<String>) -> String {
+    let more = texts.len().saturating_sub(NAMED);
+    texts.truncate(NAMED);
+    if more > 0 {
+        texts.push(format!("and {more} more"));
+    }
+    texts.join("; ")
 }
 
 fn fine(seen: &Seen, now: i64) -> (Level, String) {
-    let lag_ms = seen.log.seen.as_ref().and_then(|log| log.lag_ms());
-    let level = match lag_ms {
-        Some(ms) if ms > BUSY_MS => Level::Busy,
-        _ => Level::Ok,
+    let keeps_up = |log: &LogSeen| match (log.lag_records(), log.lag_ms()) {
+        (0, _) => true,
+        (_, Some(ms)) => log.has_committed && ms <= BUSY_MS,
+        (_, None) => false, // nobody knows how long they have been waiting
+    };
+    let level = match seen.log.seen.as_ref().is_some_and(keeps_up) {
+        true => Level::Ok,
+        false => Level::Busy,
     };
     let verdict = seen
         .batch
@@ -132,8 +213,19 @@ fn agreed(verdict: &Verdict, now: i64) -> String {
         (1, classes) => format!(" and 1 explained difference ({classes})"),
         (keys, classes) => format!(" and {} explained differences ({classes})", number(keys)),
     };
-    let ago = ago(now - verdict.ended_at);
-    format!("Both layers agree: {rows} rows{explained}, checked {ago}")
+    let (ago, with) = (
+        ago(now.saturating_sub(verdict.ended_at)),
+        compared_with(verdict),
+    );
+    format!("Both layers agree{with}: {rows} rows{explained}, checked {ago}")
+}
+
+/// What was tolerated or compared in addition.
+fn compared_with(verdict: &Verdict) -> String {
+    match verdict.options.is_empty() {
+        true => String::new(),
+        false => format!(", compared with {}", verdict.options.join(" ")),
+    }
 }
 
 /// How many keys differ, and of which classes they are.
@@ -206,7 +298,7 @@ fn number(n: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::log_eye::LogSeen;
+    use super::super::known::Known;
     use super::super::store_eyes::{BatchSeen, RealtimeSeen};
     use super::*;
     use crate::error::Error;
@@ -238,6 +330,7 @@ mod tests {
                 .collect(),
             columns: Default::default(),
             samples: Default::default(),
+            options: Vec::new(),
         });
         let batch = BatchSeen {
             verdicts: verdicts.into_iter().collect(),
@@ -245,6 +338,27 @@ mod tests {
         };
         seen.batch.look(Ok(batch), NOW);
         seen
+    }
+
+    #[test]
+    fn what_was_tolerated_is_said() {
+        let agree = (true, &[][..]);
+        for (verdict, text) in [
+            (
+                agree,
+                "Both layers agree, compared with --tolerance a=1 --series: 1,000,000 rows, checked 2 minutes ago; the stream is up to date.",
+            ),
+            (
+                (false, &[][..]),
+                "The layers do not agree, although no row differs, compared with --tolerance a=1 --series, found 2 minutes ago; the stream is up to date.",
+            ),
+        ] {
+            let mut seen = seen(0, None, Some(verdict));
+            let mut batch = seen.batch.seen.take().unwrap();
+            batch.verdicts[0].options = vec!["--tolerance a=1".into(), "--series".into()];
+            seen.batch.look(Ok(batch), NOW);
+            assert_eq!(sentence(&seen, NOW).1, text);
+        }
     }
 
     #[test]
@@ -285,7 +399,7 @@ mod tests {
             ),
             (
                 Seen::default(),
-                Level::Empty,
+                Level::Busy,
                 "The servers are being looked at for the first time.",
             ),
         ] {
@@ -314,5 +428,74 @@ mod tests {
         let mut seen = seen(0, None, None);
         seen.log.look(Ok(LogSeen::default()), NOW);
         assert_eq!(sentence(&seen, NOW).0, Level::Empty);
+    }
+
+    #[test]
+    fn nothing_is_in_order_or_empty_before_all_servers_have_answered() {
+        let log = || seen(0, None, None).log;
+        let mut some = Seen {
+            log: log(),
+            ..Seen::default()
+        };
+        let text =
+            "The real-time store and the batch store are being looked at for the first time.";
+        assert_eq!(sentence(&some, NOW), (Level::Busy, text.into()));
+        some.realtime.look(Ok(RealtimeSeen::default()), NOW);
+        let text = "The batch store is being looked at for the first time.";
+        assert_eq!(sentence(&some, NOW), (Level::Busy, text.into()));
+        some.log.look(Ok(LogSeen::default()), NOW);
+        assert_eq!(sentence(&some, NOW).0, Level::Busy);
+        some.batch.look(Ok(BatchSeen::default()), NOW);
+        assert_eq!(sentence(&some, NOW).0, Level::Empty);
+    }
+
+    #[test]
+    fn a_failed_verdict_is_told_also_where_nothing_else_is() {
+        let mut seen = seen(0, None, Some((false, &[("lost", 1)])));
+        seen.log.look(Ok(LogSeen::default()), NOW);
+        let text = "1 row differs (1 lost), found 2 minutes ago; the stream is up to date.";
+        assert_eq!(sentence(&seen, NOW), (Level::Bad, text.into()));
+        seen.log = Known::default();
+        let text = "1 row differs (1 lost), found 2 minutes ago; the stream's lag is not known.";
+        assert_eq!(sentence(&seen, NOW), (Level::Bad, text.into()));
+    }
+
+    #[test]
+    fn missing_data_is_told() {
+        let mut seen = seen(4, Some(NOW), Some((true, &[])));
+        let deleted = |partition, offset, low| OutOfRange::find(partition, offset, low, 100);
+        let log = |out_of_range: Vec<Option<OutOfRange>>| LogSeen {
+            out_of_range: out_of_range.into_iter().flatten().collect(),
+            ..seen.log.seen.clone().unwrap()
+        };
+        let [one, many] = [
+            log(vec![deleted(0, 3, 4), deleted(1, 120, 0)]),
+            log((0..5).map(|p| deleted(p, 0, 1_000)).collect()),
+        ];
+        seen.log.look(Ok(one), NOW);
+        let text = "Data is missing: 1 event was deleted from the log before the stream had read it (partition 0, offsets 3 to 3); the stream has read up to offset 120 of partition 1, but the topic ends at 100.";
+        assert_eq!(sentence(&seen, NOW), (Level::Bad, text.into()));
+        seen.log.look(Ok(many), NOW);
+        let text = "Data is missing: 5,000 events were deleted from the log before the stream had read them (partition 0, offsets 0 to 999; partition 1, offsets 0 to 999; partition 2, offsets 0 to 999; and 2 more).";
+        assert_eq!(sentence(&seen, NOW), (Level::Bad, text.into()));
+    }
+
+    #[test]
+    fn a_stream_that_has_not_begun_is_not_in_order() {
+        let mut seen = seen(4, Some(NOW), None);
+        let mut log = seen.log.seen.clone().unwrap();
+        log.has_committed = false;
+        seen.log.look(Ok(log), NOW);
+        let text = "The stream has not begun, and 4 events wait; the layers were never compared.";
+        assert_eq!(sentence(&seen, NOW), (Level::Busy, text.into()));
+    }
+
+    #[test]
+    fn times_out_of_reach_are_told_too() {
+        let mut seen = seen(0, None, Some((true, &[])));
+        let mut batch = seen.batch.seen.clone().unwrap();
+        batch.verdicts[0].ended_at = i64::MIN;
+        seen.batch.look(Ok(batch), NOW);
+        assert_eq!(sentence(&seen, NOW).0, Level::Ok);
     }
 }

@@ -1,14 +1,16 @@
 //! What the dashboard sees of both stores. Rows are counted up to a bound, and estimated beyond it.
 
+use std::sync::Arc;
+
 use super::Sources;
-use super::profiles::Profiles;
+use super::profiles::{ProfileEye, Profiles};
 use crate::error::Result;
 use crate::ports::aggregates::Aggregates;
 use crate::ports::ledger::{Ledger, LoadRecord, Verdict};
 use crate::ports::monitor::{RowCount, StoreMonitor};
 
 /// Loads and verdicts that are shown.
-const MOST: u32 = 200;
+pub(super) const MOST: u32 = 200;
 
 /// The real-time store, as the last look found it.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +24,8 @@ pub(crate) struct RealtimeSeen {
 /// The batch store, as the last look found it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BatchSeen {
+    /// When it was looked at, in milliseconds since 1970 UTC.
+    pub(crate) at: i64,
     pub(crate) rows: Option<RowCount>,
     pub(crate) last_write: Option<i64>,
     pub(crate) remark: Option<String>,
@@ -30,13 +34,22 @@ pub(crate) struct BatchSeen {
     /// The newest first.
     pub(crate) verdicts: Vec<Verdict>,
     /// The figures of the last day that has some.
-    pub(crate) profiles: Option<Profiles>,
+    pub(crate) profiles: Option<Arc<Profiles>>,
 }
 
 impl BatchSeen {
     /// The event time of the newest record of the last load that had any.
     pub(crate) fn boundary(&self) -> Option<i64> {
         self.loads.iter().find_map(|load| load.info.newest)
+    }
+
+    /// The time after which all loads are known; none if all of them are.
+    pub(crate) fn loads_known_after(&self) -> Option<i64> {
+        let is_full = self.loads.len() >= MOST as usize;
+        let oldest = self.loads.iter().rev().map(|load| load.loaded_at);
+        // A record that somebody has damaged may have any time.
+        let oldest = oldest.filter(|at| *at > 0).min();
+        oldest.filter(|_| is_full)
     }
 }
 
@@ -74,14 +87,20 @@ impl BatchEye {
         })
     }
 
-    pub(crate) async fn look(&mut self, sources: &Sources) -> Result<BatchSeen> {
+    /// Looks once; `profiles` outlives this connection.
+    pub(crate) async fn look(
+        &mut self,
+        sources: &Sources,
+        profiles: &mut ProfileEye,
+    ) -> Result<BatchSeen> {
         Ok(BatchSeen {
+            at: crate::time::now_ms(),
             rows: self.monitor.rows().await?,
             last_write: self.monitor.last_write().await?,
             remark: self.monitor.remark().await?,
             loads: self.ledger.loads(MOST).await?,
             verdicts: self.ledger.verdicts(MOST).await?,
-            profiles: Profiles::read(&mut *self.figures, &sources.dataset).await?,
+            profiles: profiles.look(&mut *self.figures, &sources.dataset).await?,
         })
     }
 }

@@ -46,6 +46,7 @@ impl Checker<'_> {
         digest_order.sort_by(|a, b| fields[*a].name.cmp(&fields[*b].name));
         Ok(Dataset {
             name,
+            file: None,
             source: self.source(raw.source.get_ref(), &raw.source.span())?,
             secrets,
             fields,

@@ -33,6 +33,8 @@ pub const BUILT_IN: &str = include_str!("../../schema/users.toml");
 pub struct Dataset {
     /// The dataset's name.
     pub name: String,
+    /// The file that it was read from; none if it is compiled in.
+    pub file: Option<std::path::PathBuf>,
     /// Where records come from.
     pub source: SourceSpec,
     /// Places in a source record that never leave `fetch`.
@@ -157,7 +159,11 @@ impl Dataset {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|e| file_error("read the dataset", path, &e))?;
-                Dataset::parse(&text, &path.display().to_string())
+                let dataset = Dataset::parse(&text, &path.display().to_string())?;
+                Ok(Dataset {
+                    file: Some(path.into()),
+                    ..dataset
+                })
             }
         }
     }

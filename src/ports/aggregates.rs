@@ -11,9 +11,9 @@ pub const MAX_VALUES: u64 = 10_000;
 
 /// Counts the rows of a day and keeps the figures.
 ///
-/// The rows of a day are those whose event time is on that day in UTC: those of the table `<batch table>_history`, if there
-/// is one that has no fewer rows of that day, otherwise those of the batch table, which has only the newest row of each
-/// key. A dimension counts each of them once, in the group of its value; null is a group of its own, and so is a value
+/// The rows of a day are those whose event time is on that day in UTC: those of the dataset's history, if it keeps one that
+/// has no fewer rows of that day, otherwise those of the batch table, which has only the newest row of each key. A history
+/// that the dataset does not declare, or no longer, does not count. A dimension counts each of them once, in the group of its value; null is a group of its own, and so is a value
 /// that does not fit its column's type ([`INVALID`]).
 ///
 /// Guarantees: the rows are counted by the store, in one statement a dimension; the figures of a day are stored all at
@@ -32,6 +32,35 @@ pub trait Aggregates: Send {
 
     /// The last day that has figures.
     async fn last_day(&mut self) -> Result<Option<Date>>;
+
+    /// The largest figures of one dimension on a day, at most this many: the largest first, and of equal ones in the order
+    /// of their values, null first.
+    async fn top(&mut self, day: Date, aggregate: &str, most: u32) -> Result<Top>;
+
+    /// What tells whether the stored figures of a day have changed.
+    async fn summary(&mut self, day: Date) -> Result<Summary>;
+}
+
+/// The largest figures of a dimension on a day.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Top {
+    /// Values and numbers of rows.
+    pub values: Vec<(Option<String>, u64)>,
+    /// Number of values, with those that are left out.
+    pub distinct: u64,
+    /// Number of rows with any of them.
+    pub rows: u64,
+}
+
+/// The stored figures of a day, all dimensions together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Number of figures.
+    pub figures: u64,
+    /// Sum of the figures.
+    pub rows: u64,
+    /// When the newest of them was stored, in milliseconds since 1970 UTC.
+    pub computed_at: Option<i64>,
 }
 
 /// The group of the values that do not fit their column's type, which only a store without strict types can have.
@@ -88,11 +117,6 @@ pub struct Figure {
     pub run_id: String,
     /// When, in milliseconds since 1970 UTC.
     pub computed_at: i64,
-}
-
-/// The name of the table with each key's last row of each day.
-pub(crate) fn history_of(dataset: &Dataset) -> String {
-    format!("{}_history", dataset.batch.table)
 }
 
 /// The first moment of a day and of the day after it, in milliseconds since 1970 UTC.

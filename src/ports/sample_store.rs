@@ -19,10 +19,24 @@ pub struct Sample {
     pub lag_ms: Option<i64>,
 }
 
-/// Keeps samples.
+/// What samples are about. Those of another topic or group count something else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// Name of the dataset.
+    pub dataset: String,
+    /// Address of the event log.
+    pub event_log: String,
+    /// Its topic.
+    pub topic: String,
+    /// The consumer group.
+    pub group: String,
+}
+
+/// Keeps the samples of one scope.
 ///
 /// Guarantees: of the samples of a step (5 s for the last 2 hours, 1 minute for the last 8 days, 1 hour for ever) the last
-/// one is kept, so that the store does not grow beyond a bound; whatever was added survives the end of the process if
+/// one is kept, so that the store does not grow beyond a bound; samples of another scope in the same store are neither seen
+/// nor changed; whatever was added survives the end of the process if
 /// the store is a file.
 #[async_trait]
 pub trait SampleStore: Send {

@@ -1,6 +1,7 @@
 //! The reading port of both stores: the rows of one dataset's table, for comparing or showing them.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -51,6 +52,11 @@ pub trait TableReader: Send {
         let mut first = FirstKeys::new(query);
         self.scan(&mut first).await?;
         Ok(first.into_keys())
+    }
+
+    /// How long a row lives after it was written, for those that are written now; none if rows do not expire.
+    async fn time_to_live(&mut self) -> Result<Option<Duration>> {
+        Ok(None)
     }
 
     /// What the store keeps besides the values of the rows of these keys, in any order; a key that is not in the table

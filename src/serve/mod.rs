@@ -1,14 +1,17 @@
 //! What `rtp dashboard` answers over HTTP: the page, what it shows, and the merged view for other programs. Everything is
 //! read-only.
 //!
-//! A connection is accepted by `listen`; a request passes `guard` (and its `token`), and is answered by `assets`, `rows`,
+//! A connection is accepted by `listen`, as far as there are `files`, and kept as long as its client reads (`patience`); a
+//! request passes `guard` (and its `token`), and is answered by `assets`, `rows`,
 //! `events` or one of the short answers here. A request that cannot be met is answered by a `problem`.
 
 mod assets;
 mod events;
+pub(crate) mod files;
 mod guard;
 pub(crate) mod listen;
 mod openapi;
+mod patience;
 mod problem;
 mod rows;
 mod series;

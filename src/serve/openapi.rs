@@ -262,6 +262,11 @@ fn verdict() -> Value {
             "classes": counts(),
             "columns": counts(),
             "samples": {"type": "object"},
+            "options": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "How the comparison was other than one of every value of both tables and nothing else",
+            },
         },
     })
 }

@@ -14,11 +14,11 @@ use crate::error::Result;
 use crate::ports::batch_store::BatchStores;
 use crate::ports::event_log::EventLog;
 use crate::ports::realtime_store::RealtimeStores;
-use crate::ports::sample_store::SampleStore;
+use crate::ports::sample_store::{SampleStore, Scope};
 
-/// The dashboard's samples, in a file that is created if it is missing, or in memory.
-pub fn samples(path: Option<&Path>) -> Result<Box<dyn SampleStore>> {
-    Ok(Box::new(sqlite::samples::SqliteSamples::open(path)?))
+/// The dashboard's samples of one scope, in a file that is created if it is missing, or in memory.
+pub fn samples(path: Option<&Path>, scope: &Scope) -> Result<Box<dyn SampleStore>> {
+    Ok(Box::new(sqlite::samples::SqliteSamples::open(path, scope)?))
 }
 
 /// Every kind of server.

@@ -17,6 +17,10 @@ pub struct Repair {
     name: String,
     /// Records that the real-time store lacks, that the batch store lacks, and differences without a right record.
     counts: [u64; 3],
+    /// Differences of tables for reads by time.
+    of_series: u64,
+    /// Differences that are explained.
+    explained: u64,
 }
 
 impl Repair {
@@ -26,6 +30,8 @@ impl Repair {
             file: Aside::create(path)?,
             name: path.display().to_string(),
             counts: [0; 3],
+            of_series: 0,
+            explained: 0,
         })
     }
 
@@ -33,6 +39,7 @@ impl Repair {
     /// shows none: which of the two values is right is not for us to guess.
     pub(super) fn add(&mut self, dataset: &Dataset, found: &Found, class: Class) -> Result<()> {
         if !class.fails() {
+            self.explained += 1;
             return Ok(());
         }
         let [realtime, batch] = &found.rows;
@@ -54,6 +61,16 @@ impl Repair {
         Ok(())
     }
 
+    /// Counts a difference whose rows do not show which record is right.
+    pub(super) fn leave(&mut self) {
+        self.counts[2] += 1;
+    }
+
+    /// Counts a difference of a table for reads by time, which no record puts right: its events would have to be read again.
+    pub(super) fn leave_series(&mut self) {
+        self.of_series += 1;
+    }
+
     /// Publishes the file, and tells what to do with it.
     pub fn finish(self, run: &Run) -> Result<()> {
         let [realtime, batch, none] = self.counts;
@@ -70,7 +87,19 @@ impl Repair {
                 "{none} differences are not repaired by {name}, because their rows do not show which record is right; rtp explain KEY shows what is known of one"
             ));
         }
-        if self.counts == [0; 3] {
+        if self.of_series > 0 {
+            run.warn(format!(
+                "{} differences of tables for reads by time are not repaired by {name}, because it has only records that a main table lacks",
+                self.of_series
+            ));
+        }
+        if self.explained > 0 {
+            run.info(format!(
+                "{} differences are left out of {name}, because they are explained: their records are on their way, refused or expired",
+                self.explained
+            ));
+        }
+        if self.counts == [0; 3] && self.of_series == 0 {
             run.info(format!(
                 "{name} is empty, because there is nothing to repair"
             ));

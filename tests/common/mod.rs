@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)] // tests/it and tests/servers each use their part of this module
 
+pub mod merge_patch;
 pub mod merged;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -134,7 +135,19 @@ impl Place {
 
     /// Starts rtp with `--log-format json` and an open standard input.
     pub fn start(&self, args: &[&str]) -> Running {
-        let child = Command::new(env!("CARGO_BIN_EXE_rtp"))
+        self.start_by(Command::new(env!("CARGO_BIN_EXE_rtp")), args)
+    }
+
+    /// The same, for a process that may have only so many open files.
+    pub fn start_with_files(&self, files: u32, args: &[&str]) -> Running {
+        let mut shell = Command::new("/bin/sh");
+        let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_rtp")]);
+        self.start_by(shell, args)
+    }
+
+    fn start_by(&self, mut rtp: Command, args: &[&str]) -> Running {
+        let child = rtp
             .args(["--log-format", "json"])
             .args(args)
             .current_dir(self.root())
@@ -395,52 +408,108 @@ pub fn user_pages(place: &Place) {
     }
 }
 
-/// Loads the users of [`user_pages`], computes their figures with `store`, twice, and compares them with an independent
-/// count.
-pub fn figures_are_right(place: &Place, store: &[&str]) {
+/// The dimension that the users dataset cannot have, because the API does not say when a record arrived.
+const LATENESS: &str = r#"
+[[aggregate]]
+name = "lateness"
+field = "arrived"
+by = "lateness"
+
+[[field]]
+name = "arrived"
+type = "timestamp"
+from = "/arrived"
+format = "epoch-ms"
+"#;
+
+/// When the users arrived that were fetched at this time, in milliseconds since 1970: as check_aggregates.py expects it.
+fn with_arrival(events: &str, fetched: i64) -> String {
+    const LATE: [Option<i64>; 13] = [
+        Some(-1),
+        Some(0),
+        Some(999),
+        Some(1_000),
+        Some(59_999),
+        Some(60_000),
+        Some(599_999),
+        Some(600_000),
+        Some(3_599_999),
+        Some(3_600_000),
+        Some(86_399_999),
+        Some(86_400_000),
+        None,
+    ];
+    let arrived = |line: &str| {
+        let mut event: serde_json::Value = serde_json::from_str(line).unwrap();
+        let id = event["id"].as_str().unwrap();
+        let id = usize::from_str_radix(&id[..8], 16).unwrap();
+        event["arrived"] = LATE[id % LATE.len()].map(|late| fetched + late).into();
+        format!("{event}\n")
+    };
+    events.lines().map(arrived).collect()
+}
+
+/// Loads the users of [`user_pages`] into a store that it creates, computes their figures, twice, and compares them with an
+/// independent count, of this users dataset with a lateness. The file of the dataset is `users.toml`.
+pub fn figures_are_right(place: &Place, users: &str, store: &[&str]) {
+    place.write("users.toml", users.to_string() + LATENESS);
+    let with_store = |args: &[&str], input: &[u8]| {
+        let args = [args, &["--dataset", "users.toml"], store].concat();
+        let ran = place.rtp(&args, input);
+        assert_eq!(ran.status, 0, "{args:?}: {}", ran.stderr);
+        ran
+    };
+    with_store(&["init"], b"");
     user_pages(place);
     let api = format!("file://{}", place.path("pages").display());
-    let time = ["--as-of", "2026-03-01T06:30:00Z", "--out", "u.ndjson"];
-    let fetched = place.rtp(&[&["fetch", "--api", &api][..], &time].concat(), b"");
+    let fetched = place.rtp(
+        &["fetch", "--api", &api, "--as-of", "2026-03-01T06:30:00Z"],
+        b"",
+    );
     assert_eq!(fetched.status, 0, "{}", fetched.stderr);
-    let loaded = place.rtp(&[&["load-batch", "u.ndjson"], store].concat(), b"");
-    assert_eq!(loaded.status, 0, "{}", loaded.stderr);
+    let events = with_arrival(&fetched.stdout, 1_772_346_600_000);
+    let loaded = with_store(&["load-batch"], events.as_bytes());
     assert!(loaded.counts()[1] >= 1_004, "{}", loaded.stderr);
-    let compute = |output: &str| {
-        let args = ["aggregate", "--date", "2026-03-01", "--output", output];
-        let ran = place.rtp(&[&args[..], store].concat(), b"");
-        assert_eq!(ran.status, 0, "{}", ran.stderr);
-        ran.counts()
-    };
+    let day = ["aggregate", "--date", "2026-03-01"];
+    let compute =
+        |output: &str| with_store(&[&day[..], &["--output", output]].concat(), b"").counts();
     let [figures, written, ..] = compute("first.ndjson");
     assert!(figures > 50 && figures == written, "{figures} {written}");
-    let check = |figures: &str| {
+    let check = |figures: &str, dataset: &str| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check_aggregates.py");
         let out = Command::new("python3")
             .arg(script)
-            .args(["pages", figures, "2026-03-01", "06"])
+            .args(["pages", figures, "2026-03-01", "06", dataset])
             .current_dir(place.root())
             .output();
         Ran::of(out.unwrap())
     };
-    let right = check("first.ndjson");
+    let right = check("first.ndjson", "users.toml");
     assert_eq!(right.status, 0, "{}{}", right.stdout, right.stderr);
+    let told = format!(" users, {figures} figures of 7 dimensions are right");
+    assert!(right.stdout.contains(&told), "{}", right.stdout);
+    println!("{}", right.stdout.trim_end());
     assert_eq!(compute("second.ndjson"), [figures, 0, 0, 0, figures]);
     let [first, second] = ["first.ndjson", "second.ndjson"]
         .map(|name| std::fs::read_to_string(place.path(name)).unwrap());
     assert_eq!(first, second, "a day that is computed again is not touched");
-    // The check itself must be able to fail: for a missing figure and for a wrong one.
+    // The check itself must be able to fail: for a missing figure and for a wrong one, and for a dimension that the dataset
+    // does not declare, or that is not counted.
     let (line, rest) = first.split_once('\n').unwrap();
-    for spoiled in [
-        rest.into(),
-        first.replacen(line, &line.replacen("\"count\":", "\"count\":1", 1), 1),
+    place.write("missing.ndjson", rest);
+    let wrong = line.replacen("\"count\":", "\"count\":1", 1);
+    place.write("wrong.ndjson", first.replacen(line, &wrong, 1));
+    place.write("fewer.toml", users);
+    let more = LATENESS.replace("\"lateness\"\nfield", "\"more\"\nfield");
+    place.write("more.toml", users.to_string() + LATENESS + &more);
+    for (figures, dataset) in [
+        ("missing.ndjson", "users.toml"),
+        ("wrong.ndjson", "users.toml"),
+        ("first.ndjson", "fewer.toml"),
+        ("first.ndjson", "more.toml"),
     ] {
-        place.write("spoiled.ndjson", spoiled);
-        let wrong = check("spoiled.ndjson");
-        assert!(
-            wrong.status == 1 && wrong.stdout.contains("expected"),
-            "{}",
-            wrong.stdout
-        );
+        let wrong = check(figures, dataset);
+        let is_told = wrong.stdout.contains("expected");
+        assert!(wrong.status == 1 && is_told, "{dataset}: {}", wrong.stdout);
     }
 }

@@ -140,6 +140,7 @@ fn verdict(agrees: bool) -> ledger::Verdict {
         classes: counts(&[("in_flight", 3), ("lost", 9_007_199_254_740_993)]),
         columns: counts(&[("a column's \"name\"", 1), ("title", 2)]),
         samples: samples.collect(),
+        options: vec!["--tolerance price=0.01".into(), "a\"b\\c\n".into()],
     }
 }
 

@@ -57,12 +57,15 @@ function verdict(layers) {
 			{},
 			icon(last.agrees ? "ok" : "bad"),
 			h("strong", {}, text),
-			h("span.note", {}, "checked ", timeAgo(last.ended_at), ` in ${took}: ${exact(left)} against ${exact(right)} rows`),
+			h("span.note", {}, "checked ", timeAgo(last.ended_at), ` in ${took}: ${exact(left)} against ${exact(right)} rows`, comparedWith(last)),
 		),
 		classes(last, layers.classes ?? []),
 		columnsThatDiffer(last),
 	);
 }
+
+/** What was tolerated or compared in addition. */
+const comparedWith = (each) => (each.options?.length ? `, compared with ${each.options.join(" ")}` : "");
 
 /** Whether a difference of this class fails; of an unknown class, it does if the verdict says so. */
 const fails = (name, last, known) => known.find((each) => each.name === name)?.fails ?? !last.agrees;
@@ -70,6 +73,7 @@ const fails = (name, last, known) => known.find((each) => each.name === name)?.f
 function differences(last, known) {
 	const failing = Object.entries(last.classes ?? {}).reduce((sum, [name, number]) => sum + (fails(name, last, known) ? number : 0), 0);
 	const all = total(last);
+	if (!all) return "The layers do not agree, although no row differs";
 	return `${plural(all, "key")} ${all === 1 ? "differs" : "differ"}` + (failing < all ? `; ${exact(failing)} should not` : "");
 }
 
@@ -139,7 +143,7 @@ function trend(layers) {
 
 function tables(layers) {
 	const found = (each) => Object.entries(each.classes ?? {}).filter(([, number]) => number).map(([name, number]) => `${name} ${number}`);
-	const row = (each) => [moment(each.ended_at, zone()), each.agrees ? "agree" : "differ", ...(each.rows ?? [null, null]), found(each).join(", ") || "none"];
+	const row = (each) => [moment(each.ended_at, zone()), (each.agrees ? "agree" : "differ") + comparedWith(each), ...(each.rows ?? [null, null]), found(each).join(", ") || "none"];
 	const rows = () => verdicts(layers).reverse().map(row);
 	const samples = () => Object.entries(layers.verdict?.samples ?? {}).flatMap(([name, keys]) => keys.map((key) => [key, words(name)]));
 	return h(

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use crate::error::Result;
-use crate::ports::sample_store::{Sample, SampleStore};
+use crate::ports::sample_store::{Sample, SampleStore, Scope};
 use crate::servers::sqlite::{self, Missing};
 
 /// Page cache.
@@ -20,7 +20,19 @@ const TIERS: [(i64, i64); 3] = [
     (3_600_000, i64::MAX),
 ];
 
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS samples (
+/// The samples of each scope. Older versions of rtp had one table, `samples`, for whatever was looked at; nobody can tell
+/// what its figures are about.
+const TABLES: &str = "DROP TABLE IF EXISTS samples;
+CREATE TABLE IF NOT EXISTS scopes (
+  id INTEGER PRIMARY KEY,
+  dataset TEXT NOT NULL,
+  event_log TEXT NOT NULL,
+  topic TEXT NOT NULL,
+  consumer_group TEXT NOT NULL,
+  UNIQUE (dataset, event_log, topic, consumer_group)
+);
+CREATE TABLE IF NOT EXISTS scope_samples (
+  scope INTEGER NOT NULL,
   tier INTEGER NOT NULL,
   step INTEGER NOT NULL,
   at INTEGER NOT NULL,
@@ -28,7 +40,7 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS samples (
   committed INTEGER,
   lag_records INTEGER,
   lag_ms INTEGER,
-  PRIMARY KEY (tier, step)
+  PRIMARY KEY (scope, tier, step)
 ) WITHOUT ROWID";
 
 /// An open store.
@@ -36,11 +48,13 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS samples (
 pub struct SqliteSamples {
     db: Connection,
     path: PathBuf,
+    /// Number of the scope.
+    scope: i64,
 }
 
 impl SqliteSamples {
-    /// Opens a file, which is created if it is missing; none: in memory.
-    pub fn open(path: Option<&Path>) -> Result<Self> {
+    /// Opens a file for one scope, which is created if it is missing; none: in memory.
+    pub fn open(path: Option<&Path>, scope: &Scope) -> Result<Self> {
         let (db, path) = match path {
             Some(path) => (sqlite::open(path, Missing::Create, CACHE_KIB)?, path),
             None => {
@@ -48,10 +62,12 @@ impl SqliteSamples {
                 (db?, Path::new("memory"))
             }
         };
-        sqlite::fail(db.execute_batch(TABLE), "create a table in", path)?;
+        sqlite::fail(db.execute_batch(TABLES), "create a table in", path)?;
+        let scope = sqlite::fail(number(&db, scope), "write to", path)?;
         Ok(SqliteSamples {
             db,
             path: path.into(),
+            scope,
         })
     }
 
@@ -59,9 +75,10 @@ impl SqliteSamples {
         let tx = self.db.unchecked_transaction()?;
         for (tier, (width, kept)) in (0_i64..).zip(TIERS) {
             tx.prepare_cached(
-                "INSERT OR REPLACE INTO samples VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT OR REPLACE INTO scope_samples VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
+                self.scope,
                 tier,
                 s.at.div_euclid(width),
                 s.at,
@@ -71,8 +88,10 @@ impl SqliteSamples {
                 s.lag_ms
             ])?;
             let oldest = s.at.saturating_sub(kept).div_euclid(width);
-            tx.prepare_cached("DELETE FROM samples WHERE tier = ?1 AND step < ?2")?
-                .execute([tier, oldest])?;
+            tx.prepare_cached(
+                "DELETE FROM scope_samples WHERE scope = ?1 AND tier = ?2 AND step < ?3",
+            )?
+            .execute([self.scope, tier, oldest])?;
         }
         tx.commit()
     }
@@ -82,10 +101,10 @@ impl SqliteSamples {
         let tier = TIERS.iter().rposition(|(width, _)| *width <= step);
         let tier = i64::try_from(tier.unwrap_or(0)).unwrap_or(0);
         // Beside max(at), SQLite gives the other columns of the row that has it.
-        let select = "SELECT max(at), produced, committed, lag_records, lag_ms FROM samples
-            WHERE tier = ?1 AND at >= ?2 GROUP BY at / ?3 ORDER BY 1";
+        let select = "SELECT max(at), produced, committed, lag_records, lag_ms FROM scope_samples
+            WHERE scope = ?1 AND tier = ?2 AND at >= ?3 GROUP BY at / ?4 ORDER BY 1";
         let mut select = self.db.prepare_cached(select)?;
-        let rows = select.query_map([tier, from, step.max(1)], |row| {
+        let rows = select.query_map([self.scope, tier, from, step.max(1)], |row| {
             Ok(Sample {
                 at: row.get(0)?,
                 produced: row.get(1)?,
@@ -98,6 +117,15 @@ impl SqliteSamples {
     }
 }
 
+/// The number of a scope, which gets one if it has none.
+fn number(db: &Connection, scope: &Scope) -> rusqlite::Result<i64> {
+    let names = [&scope.dataset, &scope.event_log, &scope.topic, &scope.group];
+    let insert = "INSERT OR IGNORE INTO scopes (dataset, event_log, topic, consumer_group) VALUES (?1, ?2, ?3, ?4)";
+    db.execute(insert, names)?;
+    let select = "SELECT id FROM scopes WHERE dataset = ?1 AND event_log = ?2 AND topic = ?3 AND consumer_group = ?4";
+    db.query_row(select, names, |row| row.get(0))
+}
+
 #[async_trait]
 impl SampleStore for SqliteSamples {
     async fn add(&mut self, sample: &Sample) -> Result<()> {
@@ -107,8 +135,8 @@ impl SampleStore for SqliteSamples {
 
     async fn oldest(&mut self) -> Result<Option<i64>> {
         let select = || {
-            self.db
-                .query_row("SELECT min(at) FROM samples", [], |row| row.get(0))
+            let oldest = "SELECT min(at) FROM scope_samples WHERE scope = ?1";
+            self.db.query_row(oldest, [self.scope], |row| row.get(0))
         };
         sqlite::fail(tokio::task::block_in_place(select), "read", &self.path)
     }
@@ -131,9 +159,18 @@ mod tests {
         }
     }
 
+    fn scope() -> Scope {
+        Scope {
+            dataset: "users".into(),
+            event_log: "sqlite:log.db".into(),
+            topic: "users".into(),
+            group: "rtp".into(),
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn old_samples_are_thinned_and_new_ones_are_not() {
-        let mut store = SqliteSamples::open(None).unwrap();
+        let mut store = SqliteSamples::open(None, &scope()).unwrap();
         assert_eq!(store.oldest().await.unwrap(), None);
         let hours = 30;
         // One a minute; the bound would be the same for one a second.
@@ -141,9 +178,18 @@ mod tests {
             store.add(&sample(minute * 60_000)).await.unwrap();
         }
         let count = |sql: &str| -> i64 { store.db.query_row(sql, [], |r| r.get(0)).unwrap() };
-        assert_eq!(count("SELECT count(*) FROM samples WHERE tier = 0"), 121);
-        assert_eq!(count("SELECT count(*) FROM samples WHERE tier = 1"), 1_800);
-        assert_eq!(count("SELECT count(*) FROM samples WHERE tier = 2"), 30);
+        assert_eq!(
+            count("SELECT count(*) FROM scope_samples WHERE tier = 0"),
+            121
+        );
+        assert_eq!(
+            count("SELECT count(*) FROM scope_samples WHERE tier = 1"),
+            1_800
+        );
+        assert_eq!(
+            count("SELECT count(*) FROM scope_samples WHERE tier = 2"),
+            30
+        );
         assert_eq!(store.oldest().await.unwrap(), Some(0));
         let hourly = store.since(0, 3_600_000).await.unwrap();
         assert_eq!(hourly.len(), 30);
@@ -166,11 +212,52 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/dashboard.db");
         for at in [5_000, 10_000] {
-            let mut store = SqliteSamples::open(Some(&path)).unwrap();
+            let mut store = SqliteSamples::open(Some(&path), &scope()).unwrap();
             store.add(&sample(at)).await.unwrap();
         }
-        let mut store = SqliteSamples::open(Some(&path)).unwrap();
+        let mut store = SqliteSamples::open(Some(&path), &scope()).unwrap();
         let all = store.since(0, 5_000).await.unwrap();
         assert_eq!(all, [sample(5_000), sample(10_000)]);
+    }
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_samples_of_another_dataset_log_topic_or_group_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dashboard.db");
+        // As an older version left it.
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(
+            "CREATE TABLE samples (tier, step, at); INSERT INTO samples VALUES (0, 1, 5000)",
+        )
+        .unwrap();
+        let mut first = SqliteSamples::open(Some(&path), &scope()).unwrap();
+        assert_eq!(first.oldest().await.unwrap(), None);
+        first.add(&sample(5_000)).await.unwrap();
+        let others = [
+            Scope {
+                dataset: "x".into(),
+                ..scope()
+            },
+            Scope {
+                event_log: "x".into(),
+                ..scope()
+            },
+            Scope {
+                topic: "x".into(),
+                ..scope()
+            },
+            Scope {
+                group: "x".into(),
+                ..scope()
+            },
+        ];
+        // So much later that the first one would be deleted, and at the same step.
+        for (n, other) in (0..).zip(&others) {
+            let mut store = SqliteSamples::open(Some(&path), other).unwrap();
+            assert_eq!(store.oldest().await.unwrap(), None, "{other:?}");
+            store.add(&sample(5_001 + n)).await.unwrap();
+            store.add(&sample(30 * 86_400_000)).await.unwrap();
+        }
+        assert_eq!(first.since(0, 5_000).await.unwrap(), [sample(5_000)]);
+        assert_eq!(first.oldest().await.unwrap(), Some(5_000));
     }
 }

@@ -6,11 +6,13 @@ use std::io::{self, Write};
 use super::text::{grouped, markup};
 use super::{Counted, VerdictDocument};
 
-/// Writes the suite. If the layers do not agree although no class fails, a further case says so: a suite must not pass then.
+/// Writes the suite. If the layers do not agree for another reason than a class, a further case says so: a suite must not
+/// pass then.
 pub(super) fn write(document: &VerdictDocument, out: &mut dyn Write) -> io::Result<()> {
     let classes = document.counted();
     let failed = classes.iter().filter(|c| has_failed(c)).count();
-    let is_unsaid = !document.verdict.agrees && failed == 0;
+    let has_problem = !document.verdict.agrees && !document.problems.is_empty();
+    let is_unsaid = has_problem || (!document.verdict.agrees && failed == 0);
     let unsaid = usize::from(is_unsaid);
     let (tests, failures) = (classes.len() + unsaid, failed + unsaid);
     let verdict = &document.verdict;
@@ -27,8 +29,11 @@ pub(super) fn write(document: &VerdictDocument, out: &mut dyn Write) -> io::Resu
     )?;
     properties(document, out)?;
     if is_unsaid {
-        let sentence = markup(&document.sentence);
-        case(out, "verdict", Some((&document.sentence, &sentence)))?;
+        let why = match has_problem {
+            true => document.problems.join("; "),
+            false => document.sentence.clone(),
+        };
+        case(out, "verdict", Some((&why, &markup(&why))))?;
     }
     for class in &classes {
         match has_failed(class) {

@@ -1,6 +1,5 @@
 //! The result of the comparison of a series: its counts and its verdict.
 
-use crate::run::Run;
 use crate::verify::Tolerances;
 
 /// The result of the comparison of a series.
@@ -45,8 +44,13 @@ impl ComparedSeries {
         self.is_cut |= pass.is_cut;
     }
 
-    /// Reports the result for a series and its table, by their names. Equal means equal within these tolerances.
-    pub fn tell(&self, series: &str, table: &str, tolerances: &Tolerances, run: &Run) {
+    /// The result in a sentence, for a series and its table, by their names. Equal means equal within these tolerances.
+    pub(in crate::verify) fn sentence(
+        &self,
+        series: &str,
+        table: &str,
+        tolerances: &Tolerances,
+    ) -> String {
         let ComparedSeries { keys, rows, .. } = self;
         let outlived = match self.outlived {
             0 => String::new(),
@@ -55,14 +59,10 @@ impl ComparedSeries {
             ),
         };
         if self.is_equal() {
-            let within = match tolerances.are_strict() {
-                true => "",
-                false => ", within the tolerances",
-            };
-            run.info(format!(
+            let within = tolerances.within();
+            return format!(
                 "equal: {series} has the newest row of each of the {keys} keys in {table}{within}; {rows} rows{outlived}"
-            ));
-            return;
+            );
         }
         let (verdict, cut) = match (self.differences(), self.is_cut) {
             (0, _) => ("not compared to the end", ""),
@@ -72,9 +72,9 @@ impl ComparedSeries {
             ),
             (_, false) => ("not equal", ""),
         };
-        run.warn(format!(
+        format!(
             "{verdict}: {} missing in {series}, {} extra in {series}, {} changed; {keys} keys in {table}, {rows} rows in {series}{outlived}{cut}",
             self.missing, self.extra, self.changed
-        ));
+        )
     }
 }

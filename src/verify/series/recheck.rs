@@ -1,5 +1,6 @@
 //! Reads what did not fit again, from the series and from its table, and reports how it differs.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use super::ComparedSeries;
@@ -19,6 +20,8 @@ pub(super) const AT_ONCE: usize = 256;
 pub(super) struct Recheck<'a> {
     pub(super) comparison: &'a Comparison,
     pub(super) series: &'a Series,
+    /// The hashes of the only keys that are compared, if only some are.
+    pub(super) only: Option<&'a HashSet<u64>>,
     pub(super) reader: &'a mut dyn SeriesReader,
     pub(super) table: &'a mut dyn TableReader,
     pub(super) retry: &'a Retry,

@@ -108,6 +108,16 @@ async fn compared_of(
     series: Vec<Row>,
     rows: u64,
 ) -> ComparedSeries {
+    compared_part(dataset, table, series, None, rows).await
+}
+
+async fn compared_part(
+    dataset: &Dataset,
+    table: Vec<Row>,
+    series: Vec<Row>,
+    only: Option<&[Value<'static>]>,
+    rows: u64,
+) -> ComparedSeries {
     let tolerances = Tolerances::parse(dataset, &[]).unwrap();
     let comparison = Comparison::new(dataset, tolerances, Stop::channel().1);
     let run = Run::new(
@@ -129,7 +139,12 @@ async fn compared_of(
     };
     let one = &dataset.realtime.series[0];
     let [table, series] = [table, series].map(|rows| Memory::of(dataset, rows));
-    compare_series(&comparison, one, series, table, rows, &retry, &mut report)
+    let part = SeriesPart {
+        series: one,
+        only,
+        rows,
+    };
+    compare_series(&comparison, part, series, table, &retry, &mut report)
         .await
         .unwrap()
         .unwrap()
@@ -273,9 +288,38 @@ async fn suspects_are_not_read_again_after_a_stop() {
     let mut report = Report::create(&retry.run, names, sample, None).unwrap();
     let one = &dataset.realtime.series[0];
     let series = Box::new(NeverReadAgain);
-    let compared =
-        compare_series(&comparison, one, series, table, 3_000, &retry, &mut report).await;
+    let part = SeriesPart {
+        series: one,
+        only: None,
+        rows: 3_000,
+    };
+    let compared = compare_series(&comparison, part, series, table, &retry, &mut report).await;
     assert_eq!(compared.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_some_keys_only_these_are_compared() {
+    let dataset = Dataset::load(None).unwrap();
+    // The series lacks the first, has the second in a wrong place, and another value of the third.
+    let rows: Vec<[Row; 2]> = (1..=5).map(|n| version(&dataset, n, HOUR, "a")).collect();
+    let table: Vec<Row> = rows.iter().map(|[row, _]| row.clone()).collect();
+    let mut series: Vec<Row> = rows.iter().skip(1).map(|[_, row]| row.clone()).collect();
+    series[0][dataset.fields.len()] = Value::Timestamp(0);
+    series[1] = version(&dataset, 3, HOUR, "b")[1].clone();
+    let key = |n: usize| rows[n - 1][0][dataset.event.key].clone();
+    for (named, [keys, missing, extra, changed]) in [
+        (&[4, 5][..], [2, 0, 0, 0]),
+        (&[1, 4], [2, 1, 0, 0]),
+        (&[2], [1, 1, 1, 0]),
+        (&[3], [1, 0, 0, 1]),
+        (&[], [0, 0, 0, 0]),
+    ] {
+        let only: Vec<Value<'static>> = named.iter().map(|n| key(*n)).collect();
+        let (table, series) = (table.clone(), series.clone());
+        let found = compared_part(&dataset, table, series, Some(&only), 0).await;
+        let counts = [found.keys, found.missing, found.extra, found.changed];
+        assert_eq!(counts, [keys, missing, extra, changed], "{named:?}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use jiff::civil::Date;
 use rtp::dataset::Dataset;
 use rtp::error::{Error, Kind, Result};
-use rtp::ports::aggregates::{Aggregates, Computed, Fewer, Figure};
+use rtp::ports::aggregates::{Aggregates, Computed, Fewer, Figure, Summary, Top};
 use rtp::ports::batch_store::BatchStore;
 use rtp::ports::conformance::Abilities;
 use rtp::ports::conformance::aggregates::{CASES, Harness};
@@ -30,7 +30,11 @@ enum Break {
     TakesTooMany,
     RemovesOtherDays,
     IgnoresTheHistory,
+    TakesAnyHistory,
+    TakesAnyTable,
     KnowsNoLastDay,
+    SumsOnlyTheLargest,
+    SumsUpNothing,
 }
 
 const BREAKERS: &[(Break, &str)] = &[
@@ -56,7 +60,20 @@ const BREAKERS: &[(Break, &str)] = &[
         Break::IgnoresTheHistory,
         "a_history_has_the_rows_of_a_former_day",
     ),
+    (
+        Break::TakesAnyHistory,
+        "a_history_that_is_not_declared_does_not_count",
+    ),
+    (Break::TakesAnyTable, "a_table_that_lacks_a_column_is_told"),
     (Break::KnowsNoLastDay, "the_last_day_with_figures_is_known"),
+    (
+        Break::SumsOnlyTheLargest,
+        "the_largest_figures_come_with_the_sum_of_all",
+    ),
+    (
+        Break::SumsUpNothing,
+        "a_summary_tells_whether_figures_changed",
+    ),
 ];
 
 /// The embedded store in a folder of its own.
@@ -89,26 +106,27 @@ impl Harness for Embedded {
     }
 
     async fn aggregates(&self, dataset: &Dataset) -> Result<Box<dyn Aggregates>> {
-        let intact = SqliteAggregates::open(&self.path(), dataset)?;
+        let mut dataset = dataset.clone();
+        match self.is {
+            Break::IgnoresTheHistory => dataset.batch.history = false,
+            Break::TakesAnyHistory => dataset.batch.history = true,
+            _ => {}
+        }
+        if self.is == Break::TakesAnyTable {
+            let table = &dataset.batch.table;
+            let add = format!("ALTER TABLE {table}_rows ADD COLUMN title TEXT");
+            run(&self.path(), &add)?;
+        }
+        let intact = SqliteAggregates::open(&self.path(), &dataset)?;
         Ok(match self.is {
             Break::Nothing => Box::new(intact),
             is => Box::new(Broken {
                 intact,
                 is,
                 path: self.path(),
-                dataset: dataset.clone(),
+                dataset,
             }),
         })
-    }
-
-    async fn keep_history(&self, dataset: &Dataset, day: Date) -> Result<()> {
-        let table = &dataset.batch.table;
-        run(
-            &self.path(),
-            &format!(
-                "CREATE TABLE {table}_history_rows AS SELECT *, '{day}' AS as_of FROM {table}_rows"
-            ),
-        )
     }
 }
 
@@ -151,10 +169,6 @@ impl Aggregates for Broken {
             Break::RemovesOtherDays => {
                 self.run(&format!("DELETE FROM rtp_aggregates WHERE day <> '{day}'"))?;
             }
-            Break::IgnoresTheHistory => {
-                let table = &self.dataset.batch.table;
-                self.run(&format!("DROP TABLE IF EXISTS {table}_history_rows"))?;
-            }
             _ => {}
         }
         let computed = match self.intact.compute(day, fewer, run_id).await {
@@ -182,6 +196,21 @@ impl Aggregates for Broken {
         match self.is {
             Break::KnowsNoLastDay => Ok(None),
             _ => self.intact.last_day().await,
+        }
+    }
+
+    async fn top(&mut self, day: Date, aggregate: &str, most: u32) -> Result<Top> {
+        let mut top = self.intact.top(day, aggregate, most).await?;
+        if self.is == Break::SumsOnlyTheLargest {
+            top.rows = top.values.iter().map(|(_, count)| count).sum();
+        }
+        Ok(top)
+    }
+
+    async fn summary(&mut self, day: Date) -> Result<Summary> {
+        match self.is {
+            Break::SumsUpNothing => Ok(Summary::default()),
+            _ => self.intact.summary(day).await,
         }
     }
 }

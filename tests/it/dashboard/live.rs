@@ -4,24 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Dashboard, lines, load, stream};
 use crate::common::Place;
-
-/// Applies a merge patch (RFC 7396).
-fn apply(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    let map = target.as_object_mut().unwrap();
-    for (name, value) in patch {
-        match value {
-            Value::Null => drop(map.remove(name)),
-            _ => apply(map.entry(name.clone()).or_insert(Value::Null), value),
-        }
-    }
-}
+use crate::common::merge_patch::apply;
 
 #[test]
 fn it_shows_what_is_in_the_log_and_in_both_stores() {
@@ -116,7 +99,7 @@ fn it_shows_what_is_in_the_log_and_in_both_stores() {
         (series["step_s"].clone(), &series["range"]),
         (5.into(), &"15m".into())
     );
-    for name in ["produce", "stream", "load", "fetch"] {
+    for name in ["produce", "stream", "load"] {
         assert_eq!(
             series["rates"][name].as_array().unwrap().len(),
             steps,
@@ -262,5 +245,151 @@ fn many_readers_get_the_same_changes() {
     }
     assert_eq!(seen.len(), 200);
     assert!(seen.iter().all(|one| *one == seen[0]));
+    dashboard.stop();
+}
+
+#[test]
+fn events_that_were_deleted_before_the_stream_read_them_are_told() {
+    let place = Place::ready();
+    stream(&place, &lines(0..3, 10, "a@x"));
+    let produced = place.rtp(&["produce"], lines(3..9, 10, "a@x").as_bytes());
+    assert_eq!(produced.status, 0);
+    let log = ".rtp/log.db";
+    let topic = place.query(log, "SELECT id FROM topics WHERE name = 'users'");
+    let table = format!("events_{topic}_0");
+    // The first 3 are committed; 2 of the others expire.
+    place.query(
+        log,
+        &format!("DELETE FROM {table} WHERE offset < 5 RETURNING 1"),
+    );
+    let dashboard = Dashboard::start(&place, &[]);
+    let bad = dashboard.until("bad", |state| state["sentence"]["level"] == "bad");
+    let text = bad["sentence"]["text"].as_str().unwrap();
+    assert!(
+        text.starts_with("Data is missing: 2 events were deleted from the log before the stream had read them (partition 0, offsets 3 to 4)"),
+        "{text}"
+    );
+    let missing = &bad["ingestion"]["lag"]["missing"][0];
+    assert_eq!(
+        (
+            &missing["partition"],
+            &missing["offset"],
+            &missing["events"]
+        ),
+        (&0.into(), &3.into(), &2.into())
+    );
+    assert_eq!(bad["headline"]["lag_records"], 4);
+    assert_eq!(bad["pipeline"]["heartbeat"][0]["ok"], false);
+    dashboard.stop();
+}
+
+#[test]
+fn the_commands_of_an_empty_panel_are_for_its_own_dataset_and_servers() {
+    let place = Place::new();
+    let file = std::fs::read_to_string("schema/users.toml").unwrap();
+    place.write("my users.toml", file);
+    let more = [
+        "--dataset",
+        "my users.toml",
+        "--group",
+        "g",
+        "--event-log",
+        "sqlite:l.db",
+        "--batch-store",
+        "sqlite:b.db",
+    ];
+    let dashboard = Dashboard::start(&place, &more);
+    let commands = |state: &Value, panel: &str| -> Vec<String> {
+        let next = state["next"].as_array().unwrap().iter();
+        let of_panel = next.filter(|next| next["panel"] == panel);
+        of_panel
+            .map(|next| next["command"].as_str().unwrap().into())
+            .collect()
+    };
+    let is_away = |state: &Value| {
+        let is_down = |server: &str| state["servers"][server]["up"] == false;
+        is_down("event_log") && is_down("realtime_store") && is_down("batch_store")
+    };
+    let bare = dashboard.until("looked at", is_away);
+    let dataset = "--dataset 'my users.toml'";
+    let init = format!("rtp init {dataset} --event-log sqlite:l.db --batch-store sqlite:b.db");
+    let produce =
+        format!("rtp fetch {dataset} --count 1000 | rtp produce {dataset} --event-log sqlite:l.db");
+    assert_eq!(
+        commands(&bare, "ingestion"),
+        [&init, &produce].map(String::clone)
+    );
+    assert_eq!(commands(&bare, "profiles"), std::slice::from_ref(&init));
+    let ran = place.bash(&init);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let ready = dashboard.until("ready", |state| state["sentence"]["level"] == "empty");
+    assert_eq!(commands(&ready, "ingestion"), [produce]);
+    let verify =
+        format!("rtp verify {dataset} --event-log sqlite:l.db --batch-store sqlite:b.db --group g");
+    assert_eq!(commands(&ready, "layers")[1], verify);
+    assert_eq!(place.bash(&verify).status, 0, "{verify}");
+    dashboard.stop();
+}
+
+#[test]
+fn a_damaged_entry_of_the_ledger_does_no_harm() {
+    let place = Place::ready();
+    load(&place, &lines(0..5, 10, "a@x"));
+    let damage = "UPDATE rtp_loads SET loaded_at = -9223372036854775808 RETURNING 1";
+    place.query(".rtp/batch.db", damage);
+    let dashboard = Dashboard::start(&place, &[]);
+    let state = dashboard.until("looked at", |state| state["layers"]["batch"]["count"] == 5);
+    assert_eq!(state["ingestion"]["rates"]["load"], 0.0);
+    assert_eq!(dashboard.get("/api/v1/series?range=all").status, 200);
+    dashboard.stop();
+}
+
+#[test]
+fn the_history_of_another_group_is_not_shown() {
+    let place = Place::ready();
+    stream(&place, &lines(0..4, 10, "a@x"));
+    let known = |dashboard: &Dashboard, lag: u64| {
+        let series = dashboard.get("/api/v1/series?range=all").json();
+        let lags = series["lag_records"].as_array().unwrap().clone();
+        lags.iter().any(|there| *there == lag)
+    };
+    let dashboard = Dashboard::start(&place, &[]);
+    crate::common::eventually("a sample", || known(&dashboard, 0));
+    dashboard.stop();
+    let dashboard = Dashboard::start(&place, &["--group", "other"]);
+    crate::common::eventually("a sample", || known(&dashboard, 4));
+    assert!(!known(&dashboard, 0), "of the group rtp");
+    dashboard.stop();
+}
+
+#[test]
+fn what_is_in_the_newest_events_is_counted_as_the_store_counts_it() {
+    let place = Place::ready();
+    let genders = ["null", r#""f""#, r#""m""#];
+    let user = |n: u64| {
+        format!(
+            r#"{{"id":"00000000-0000-4000-8000-{n:012}","fetched_at":"2026-11-01T{:02}:00:00Z","email":"u{n}@d{}.example","dob":"{}-11-0{}T00:00:00Z","gender":{},"nationality":"n{}","registered_date":"2020-{:02}-28T12:00:00Z"}}"#,
+            n % 24,
+            n % 7,
+            1940 + n % 80,
+            1 + n % 3, // the day itself, and those after it
+            genders[n as usize % 3],
+            n % 5,
+            1 + n % 12
+        ) + "\n"
+    };
+    let users: String = (0..300).map(user).collect();
+    load(&place, &users);
+    let ran = place.rtp(&["aggregate", "--date", "2026-11-01"], b"");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(place.rtp(&["produce"], users.as_bytes()).status, 0);
+    let dashboard = Dashboard::start(&place, &[]);
+    let state = dashboard.until("both", |state| {
+        let profiles = &state["profiles"];
+        profiles["day"] == "2026-11-01" && profiles["live"]["events"] == 300
+    });
+    let (stored, live) = (&state["profiles"], &state["profiles"]["live"]);
+    assert_eq!(stored["aggregates"].as_array().unwrap().len(), 6);
+    assert_eq!(stored["aggregates"], live["aggregates"]);
     dashboard.stop();
 }

@@ -58,7 +58,11 @@ impl Answer {
 
 impl Dashboard {
     pub(super) fn start(place: &Place, more: &[&str]) -> Dashboard {
-        let mut process = place.start(&[&["dashboard", "--port", "0"], more].concat());
+        Self::of(place.start(&[&["dashboard", "--port", "0"], more].concat()))
+    }
+
+    /// One that has been started, with `--port 0`.
+    pub(super) fn of(mut process: Running) -> Dashboard {
         let line = process.read_line();
         let address = line.trim_end().strip_prefix("http://").unwrap();
         Dashboard {

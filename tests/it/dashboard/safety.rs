@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::Dashboard;
+use super::{Dashboard, lines};
 use crate::common::Place;
 
 const TOKEN: &str = "correct-horse-battery-staple";
@@ -228,4 +228,32 @@ fn what_is_not_safe_is_refused_at_the_start() {
         "{}",
         ran.stderr
     );
+}
+
+#[test]
+fn a_process_with_few_files_keeps_some_for_the_stores() {
+    let place = Place::ready();
+    let mut process = place.start_with_files(120, &["dashboard", "--port", "0"]);
+    process.until(
+        "at most 60 connections at a time, because this process may have only 120 open files",
+    );
+    let dashboard = Dashboard::of(process);
+    dashboard.until("looked at", |state| state["headline"]["lag_records"] == 0);
+    let mut readers = Vec::new();
+    // The connections of the requests before may not have been closed yet.
+    crate::common::eventually("a place", || dashboard.get("/healthz").status == 200);
+    while readers.len() < 60 {
+        readers.push(dashboard.events());
+    }
+    let refused = dashboard.get("/api/v1/state");
+    refused.is_problem(503, "too many connections", "another request");
+    assert_eq!(refused.header("retry-after"), Some("5"));
+    // The stores are still looked at, which takes files.
+    let produced = place.rtp(&["produce"], lines(0..3, 10, "a@x").as_bytes());
+    assert_eq!(produced.status, 0);
+    let reader = &mut readers[0];
+    while reader.next().2["headline"]["lag_records"] != 3 {}
+    readers.truncate(30);
+    crate::common::eventually("a place", || dashboard.get("/healthz").status == 200);
+    dashboard.stop();
 }
