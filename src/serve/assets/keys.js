@@ -1,4 +1,4 @@
-// The keyboard: what each key does, and the list of them.
+// The keyboard, and the list of its keys.
 
 import { $, fill, h } from "./dom.js";
 import { RANGES } from "./model.js";
