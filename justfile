@@ -180,6 +180,20 @@ test-browser *args: build
 screenshots:
     @./tests/browser/run --screenshots
 
+# Measure the dashboard with 10,000,000 events behind it: docs/benchmarks.md
+[group('develop')]
+[positional-arguments]
+bench-dashboard *args:
+    cargo build --release --locked
+    @RTP_BIN='{{ absolute_path(target / "release/rtp") }}' ./tests/browser/run --bench "$@"
+
+# Compare verify on live data with bare scans of the same tables on the stack: docs/benchmarks.md
+[group('develop')]
+[script]
+bench-live *args: stack-up
+    eval "$(python3 stack/stack.py env)"
+    cargo bench --locked --bench live -- {{ args }}
+
 # Check the format
 [group('develop')]
 fmt-check:

@@ -1,5 +1,5 @@
 //! `produce`, `stream` and `load-batch` against bare loops that write the same rows into the same
-//! tables, as whole processes in turns. docs/benchmarks.md explains how to run and read it.
+//! tables, and loads with a history against those without, as whole processes in turns. docs/benchmarks.md explains how to run and read it.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -49,10 +49,13 @@ fn main() -> ExitCode {
 /// A stage: its name, one run of ours, and one of the bare loop, over the given number of events.
 type Stage = (&'static str, fn(u64) -> Usage, fn(u64) -> Usage);
 
-const STAGES: [Stage; 3] = [
+const STAGES: [Stage; 5] = [
     ("produce", produce, bare_produce),
     ("stream", stream, bare_stream),
     ("load-batch", load_batch, bare_load_batch),
+    // What a history costs: not against a bare loop, but against the same load without one.
+    ("history", load_with_history, load_batch),
+    ("history-next-day", next_day_with_history, next_day),
 ];
 
 fn ratios(options: &Options) {
@@ -98,15 +101,41 @@ fn stream(events: u64) -> Usage {
     measure(rtp(place.path()).args(args))
 }
 
+/// Without a history: the bare loop writes one table, so this must, too.
 fn load_batch(events: u64) -> Usage {
+    load(stores().path(), &harness::events(events), false)
+}
+
+fn load_with_history(events: u64) -> Usage {
+    load(stores().path(), &harness::events(events), true)
+}
+
+fn next_day(events: u64) -> Usage {
+    load_two_days(events, false)
+}
+
+fn next_day_with_history(events: u64) -> Usage {
+    load_two_days(events, true)
+}
+
+/// Loads all keys, and measures the load of the same keys on the next day.
+fn load_two_days(events: u64, keeps_history: bool) -> Usage {
     let place = stores();
-    let file = harness::events(events);
-    // The bare loop writes one table, so this must, too.
-    let dataset = rtp::dataset::BUILT_IN.replace("\nhistory = true", "\nhistory = false");
-    let path = place.path().join("users.toml");
-    std::fs::write(&path, dataset).unwrap();
+    let first = harness::events(events);
+    load(place.path(), &first, keeps_history);
+    let second = kept(&format!("next-day-{events}"), |path| {
+        let text = std::fs::read_to_string(&first).unwrap();
+        std::fs::write(path, text.replace("\"2026-11-01T", "\"2026-11-02T")).unwrap();
+    });
+    load(place.path(), &second, keeps_history)
+}
+
+fn load(place: &Path, file: &Path, keeps_history: bool) -> Usage {
+    let keeps = format!("\nhistory = {keeps_history}");
+    let dataset = rtp::dataset::BUILT_IN.replace("\nhistory = true", &keeps);
+    std::fs::write(place.join("users.toml"), dataset).unwrap();
     let load = ["load-batch", "--dataset", "users.toml"];
-    measure(rtp(place.path()).args(load).arg(file))
+    measure(rtp(place).args(load).arg(file))
 }
 
 fn bare_produce(events: u64) -> Usage {

@@ -5,25 +5,20 @@ transaction that the snapshot belongs to. They are those of `rtp aggregate`, and
 touched by the other. docs/aggregates.md explains when to use it, and how to run it on a cluster.
 """
 
-import argparse
 import contextlib
 import datetime
-import json
 import os
 import re
-import sys
-import time
 import tomllib
-import uuid
 
-from pyspark.sql import SparkSession, functions
+from pyspark.sql import functions
 
-from stream import DEPENDENCY, DONE, INIT, NO, USAGE, Failure, Server
+from job import DEPENDENCY, DONE, INIT, NO, USAGE, Failure, Report, Server, main, options, spark
 
 #: Like rtp: a dimension with more values on a day is an error.
 MAX_VALUES = 10_000
-#: Stands for a time that is infinite, which the dataset's types have no value for.
-INFINITE = -(2**63)
+#: Stands for a time that is infinite or of another year than the dataset's types have.
+UNDATED = -(2**63)
 INVALID, UNBORN, VERY_LATE = "(invalid)", "under 0", "1d or more"
 LATENESS = {0: "early", 1_000: "under 1s", 60_000: "under 1m", 600_000: "under 10m", 3_600_000: "under 1h", 86_400_000: "under 1d"}
 #: Types of fields that each kind of dimension can look at, as in docs/datasets.md.
@@ -37,29 +32,15 @@ TYPES = {
 }
 
 
-def main():
-    args = arguments()
-    log = Log(args.log_format)
-    try:
-        status = aggregate(args, log)
-    except Failure as failure:
-        status, message = failure.args
-        log.log("error", message)
-    log.summary(status)
-    os._exit(status)  # Spark's threads may be waiting for a JVM that is gone
-
-
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, built_in = parser.add_argument, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "schema/users.toml")
-    add("--dataset", default=os.environ.get("RTP_DATASET", built_in), metavar="FILE", help="dataset file [default: schema/users.toml]")
+    parser = options(__doc__)
+    add = parser.add_argument
     add("--batch-store", default=os.environ.get("RTP_BATCH_STORE"), metavar="URL", help="postgres://[USER@]HOST:PORT/DATABASE")
     add("--date", required=True, metavar="DAY", help="the day, in UTC: 2026-11-24, yesterday or today")
     add("--to", metavar="DAY", help="the last day, if there are several")
     add("--replace", action="store_true", help="replace the figures even of a day that has fewer rows now")
     add("--require-records", action="store_true", help="end with status 1 if one of the days has no rows")
     add("--task-pages", type=int, default=8_192, metavar="N", help="pages of the table that a task reads at least [default: 8192, that is 64 MB]")
-    add("--log-format", choices=["text", "json"], default="text")
     return parser.parse_args()
 
 
@@ -67,9 +48,7 @@ def aggregate(args, log):
     """Computes the days in order; returns the exit status."""
     first, last = days(args)
     dataset, postgres = Dataset(args.dataset), Postgres(args.batch_store)
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    session = SparkSession.builder.appName("rtp aggregate").config("spark.ui.showConsoleProgress", "false").getOrCreate()
-    session.sparkContext.setLogLevel("ERROR")
+    session = spark("rtp aggregate")
     session.conf.set("spark.sql.session.timeZone", "UTC")
     has_all = True
     try:
@@ -92,6 +71,8 @@ def failure(error, postgres):
     text = str(error)
     if 'relation "rtp_aggregates" does not exist' in text:
         return Failure(USAGE, f"there is no table rtp_aggregates in {postgres.address}; {INIT}")
+    if lacking := re.search(r'column "([^"]*)" does not exist', text):
+        return Failure(USAGE, f"a table of the dataset in {postgres.address} has no column {lacking[1]}; `rtp init` says what differs")
     lines = [line.strip() for line in text.splitlines() if "Exception" in line or "Error" in line]
     message = (lines or [type(error).__name__])[-1][:500].removeprefix("Caused by: ")
     return Failure(DEPENDENCY, f"{postgres.address}: {message}")
@@ -127,6 +108,7 @@ class Dataset:
             with open(path, "rb") as file:
                 declared = tomllib.load(file)
             self.name, self.table, self.time = declared["name"], declared["batch"]["table"], declared["event"]["time"]
+            self.history = f"{self.table}_history" if declared["batch"].get("history") else None
             self.types = {field["name"]: field["type"] for field in declared["field"]}
             self.aggregates = declared.get("aggregate", [])
             wrong = [one["name"] for one in self.aggregates if self.types[one["field"]] not in TYPES[one.get("by", "value")]]
@@ -144,8 +126,6 @@ class Dataset:
 
 class Postgres(Server):
     """The address of the batch store: `postgres://[USER@]HOST[:PORT]/DATABASE[?sslmode=MODE][&sslrootcert=FILE]`."""
-
-    PARAMETERS = {"postgres": ("sslmode", "sslrootcert")}
 
     def __init__(self, text):
         address, _, query = (text or "").partition("?")
@@ -274,7 +254,7 @@ class Day:
                 changed += stored[name].get(value) != count
         self.store.connection.commit()
         figures = sum(map(len, counted.values()))
-        self.log.add(read=figures, written=changed, skipped=figures - changed)
+        self.log.add({"read": figures, "written": changed, "skipped": figures - changed})
         if rows == 0:
             self.log.log("warn", f"{self.day}: {table} has no rows of this day")
         else:
@@ -288,16 +268,14 @@ class Day:
         return dict(self.store.execute(self.STORED, *self.key(aggregate["name"])))
 
     def source(self):
-        """The table that has the rows of the day, and how many: the history, if it has no fewer than the batch table."""
-        batch = self.dataset.table
+        """The table that has the rows of the day, and how many: the history, if there is one and it has no fewer than the batch table."""
         rows = {}
-        for table in (batch, f"{batch}_history"):
-            if self.store.one("SELECT to_regclass(?) IS NOT NULL", quoted(table)):
-                rows[table] = self.store.one(f"SELECT count(*) FROM {quoted(table)} WHERE {self.where}")
-        if batch not in rows:
-            raise Failure(USAGE, f"there is no table {batch} in {self.store.postgres.address}; {INIT}")
-        history, of_history = f"{batch}_history", rows.get(f"{batch}_history", 0)
-        return (history, of_history) if of_history and of_history >= rows[batch] else (batch, rows[batch])
+        for table in filter(None, (self.dataset.table, self.dataset.history)):
+            if not self.store.one("SELECT to_regclass(?) IS NOT NULL", quoted(table)):
+                raise Failure(USAGE, f"there is no table {table} in {self.store.postgres.address}; {INIT}")
+            rows[table] = self.store.one(f"SELECT count(*) FROM {quoted(table)} WHERE {self.where}")
+        of_batch, of_history = rows[self.dataset.table], rows.get(self.dataset.history, 0)
+        return (self.dataset.history, of_history) if of_history and of_history >= of_batch else (self.dataset.table, of_batch)
 
     def count(self, table):
         """The number of rows by dimension and value, in one pass over the rows."""
@@ -328,20 +306,20 @@ class Day:
         moment = functions.timestamp_millis(column) if kind == "timestamp" else day
         by = aggregate.get("by", "value")
         if by == "value":
-            return finite(column, functions.date_format(day, "yyyy-MM-dd")) if kind == "date" else column
+            return dated(column, functions.date_format(day, "yyyy-MM-dd")) if kind == "date" else column
         if by == "domain":
             domain = functions.substring_index(column, "@", -1)
             upper = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
             return functions.when(functions.instr(column, "@") > 0, functions.translate(domain, upper, upper.lower()))
         if by == "band":
-            return finite(column, self.band(moment, aggregate["width"]))
+            return dated(column, self.band(moment, aggregate["width"]))
         if by == "lateness":
             late = column - functions.col(f"`{self.dataset.time}`")
             bucket = functions.lit(VERY_LATE)
             for below, name in sorted(LATENESS.items(), reverse=True):
                 bucket = functions.when(late < below, name).otherwise(bucket)
-            return finite(column, bucket)
-        return finite(column, functions.date_format(moment, {"month": "yyyy-MM", "hour": "HH"}[by]))
+            return dated(column, bucket)
+        return dated(column, functions.date_format(moment, {"month": "yyyy-MM", "hour": "HH"}[by]))
 
     def band(self, moment, width):
         number = functions.year(moment) * 10_000 + functions.month(moment) * 100 + functions.dayofmonth(moment)
@@ -360,36 +338,17 @@ def as_plain(name, kind):
     """A column as a number, a text or a boolean: Spark's own times can represent neither all of PostgreSQL's nor each one exactly."""
     column = quoted(name)
     number = {"timestamp": f"floor(extract(epoch FROM {column}) * 1000)::bigint", "date": f"({column} - '1970-01-01'::date)::bigint"}.get(kind)
-    return f"CASE WHEN isfinite({column}) THEN {number} WHEN {column} IS NOT NULL THEN {INFINITE} END" if number else column
+    if not number:
+        return column
+    years = [f"'{day}'::date" if kind == "date" else f"'{day} 00:00:00+00'::timestamp with time zone" for day in ("0001-01-01", "10000-01-01")]
+    return f"CASE WHEN {column} >= {years[0]} AND {column} < {years[1]} THEN {number} WHEN {column} IS NOT NULL THEN {UNDATED} END"
 
 
-def finite(column, expression):
-    return functions.when(column == INFINITE, INVALID).when(column.isNotNull(), expression)
-
-
-class Log:
-    """The run's id, counts and messages, as rtp's."""
-
-    def __init__(self, form):
-        self.id, self.form, self.started = os.environ.get("RTP_RUN_ID") or str(uuid.uuid4()), form, time.monotonic()
-        self.counts = dict.fromkeys(("read", "written", "rejected", "deduplicated", "skipped", "bytes"), 0)
-
-    def add(self, **counts):
-        for name, count in counts.items():
-            self.counts[name] += count
-
-    def say(self, text, **fields):
-        line = json.dumps({"command": "aggregate", "run_id": self.id, **fields}) if self.form == "json" else f"rtp aggregate: {text}"
-        print(line, file=sys.stderr)
-
-    def log(self, level, message):
-        self.say(f"{level}: {message}", time=datetime.datetime.now(datetime.UTC).isoformat(), level=level, message=message)
-
-    def summary(self, status):
-        seconds = round(time.monotonic() - self.started, 3)
-        moved = ", ".join(f"{count} {name}" for name, count in self.counts.items() if name != "bytes")
-        self.say(f"{moved} in {seconds:.2f} s; exit {status}", **self.counts, seconds=seconds, exit=status)
+def dated(column, expression):
+    return functions.when(column == UNDATED, INVALID).when(column.isNotNull(), expression)
 
 
 if __name__ == "__main__":
-    main()
+    args = arguments()
+    log = Report("aggregate", args.log_format)
+    main(log, lambda: aggregate(args, log))

@@ -6,7 +6,6 @@ before Spark's checkpoint moves, and a replayed micro-batch writes the same rows
 docs/servers.md explains how to run it, on this machine or on a cluster, and what differs from `rtp stream`.
 """
 
-import argparse
 import contextlib
 import datetime
 import json
@@ -15,22 +14,19 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-import urllib.parse
-import uuid
 
 import prometheus_client
 import pyarrow
 from pyspark import SparkFiles
-from pyspark.sql import Observation, SparkSession, functions
+from pyspark.sql import Observation, functions
 from pyspark.sql.streaming import StreamingQueryListener
 
-DONE, NO, USAGE, DEPENDENCY, MISSING, INTERRUPTED, TERMINATED = 0, 1, 2, 4, 5, 130, 143
+from job import DEPENDENCY, DONE, INIT, INTERRUPTED, MISSING, NO, TERMINATED, USAGE, Failure, Report, Server, main, options, spark
+
 CONNECTOR = "org.apache.spark.sql.cassandra"
-INIT = "run `rtp init` with the same dataset"
 #: Time limit for a request of the Kafka admin client, and for a child to exit.
 PATIENCE_MS = 10_000
 #: Defaults, unless Spark's own configuration sets them.
@@ -43,28 +39,9 @@ SETTINGS = {
 }
 
 
-class Failure(Exception):
-    """Ends the run: the exit status, and a message for the user."""
-
-
-def main():
-    args = arguments()
-    run = Run(args.log_format)
-    try:
-        if args.metrics_port is not None:
-            run.serve(args.metrics_port)
-        status = stream(args, run)
-    except Failure as failure:
-        status, message = failure.args
-        run.log("error", message)
-    run.summary(status)
-    os._exit(status)  # Spark's threads may be waiting for a JVM that is gone
-
-
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, built_in = parser.add_argument, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "schema/users.toml")
-    add("--dataset", default=os.environ.get("RTP_DATASET", built_in), metavar="FILE", help="dataset file [default: schema/users.toml]")
+    parser = options(__doc__)
+    add = parser.add_argument
     add("--rtp", default=os.environ.get("RTP_BIN"), metavar="FILE", help="the binary [default: RTP_BIN, or rtp among --files or in PATH]")
     add("--event-log", default=os.environ.get("RTP_EVENT_LOG"), metavar="URL", help="kafka://[USER@]HOST:PORT[,HOST:PORT]")
     add("--realtime-store", default=os.environ.get("RTP_REALTIME_STORE"), metavar="URL", help="cassandra://[USER@]HOST:PORT[,HOST:PORT]")
@@ -74,7 +51,6 @@ def arguments():
     add("--trigger", default="0s", metavar="DURATION", help="when following: time between micro-batches, such as 1s [default: none]")
     add("--max-batch", type=int, default=100_000, metavar="N", help="maximum events in a micro-batch [default: 100000]")
     add("--metrics-port", type=int, metavar="PORT", help="serve Prometheus metrics on this port; 0 picks a free port and logs it")
-    add("--log-format", choices=["text", "json"], default="text")
     args = parser.parse_args()
     if not (trigger := re.fullmatch(r"(\d+)(ms|s|m|h)", args.trigger)) or args.max_batch < 1:
         parser.error("--max-batch must be at least 1" if trigger else "--trigger must be a duration such as 500ms, 1s or 5m")
@@ -84,12 +60,12 @@ def arguments():
 
 def stream(args, run):
     """Runs the query to its end; returns the exit status."""
-    kafka = Server(args.event_log, "kafka", 9092, "--event-log")
-    cassandra = Server(args.realtime_store, "cassandra", 9042, "--realtime-store")
-    kafka_options, cassandra_options = kafka.kafka_options(), cassandra.cassandra_options()
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    session = SparkSession.builder.appName("rtp stream").config("spark.ui.showConsoleProgress", "false").getOrCreate()
-    session.sparkContext.setLogLevel("ERROR")
+    if args.metrics_port is not None:
+        run.serve(args.metrics_port)
+    kafka = Kafka(args.event_log, "kafka", 9092, "--event-log")
+    cassandra = Cassandra(args.realtime_store, "cassandra", 9042, "--realtime-store")
+    kafka_options, cassandra_options = kafka.options(), cassandra.options()
+    session = spark("rtp stream")
     session.streams.addListener(run)
     run.listen()
     try:
@@ -134,43 +110,12 @@ def failure(error, kafka, cassandra):
     return Failure(DEPENDENCY, "".join(at_fault[:1]) + message)
 
 
-class Server:
-    """The address of a server: `scheme://[USER@]HOST[:PORT][,HOST[:PORT]][?NAME=VALUE[&NAME=VALUE]]`."""
+class Kafka(Server):
+    """The address of the event log."""
 
-    PARAMETERS = {"kafka": ("ca", "sasl", "tls"), "cassandra": ("ca", "consistency", "tls")}
     MECHANISMS = {"plain": "plain.Plain", "scram-sha-256": "scram.Scram", "scram-sha-512": "scram.Scram"}
 
-    def __init__(self, text, scheme, port, option):
-        if not (text or "").startswith(f"{scheme}://"):
-            raise Failure(USAGE, f"{option} must be {scheme}://HOST:PORT[,HOST:PORT]")
-        authority, _, query = text.removeprefix(f"{scheme}://").partition("?")
-        self.user, _, hosts = authority.strip("/").rpartition("@")
-        self.hosts = [host if re.search(r":\d+$", host) else f"{host}:{port}" for host in hosts.split(",")]
-        self.address, self.secret = f"{scheme}://{','.join(self.hosts)}", f"RTP_{scheme.upper()}_PASSWORD"
-        if ":" in self.user:
-            raise Failure(USAGE, f"an address must not contain a password; set {self.secret}_FILE instead")
-        self.parameters = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
-        for name in sorted(set(self.parameters) - set(self.PARAMETERS[scheme])):
-            raise Failure(USAGE, f"unknown parameter `{name}`; supported: {', '.join(self.PARAMETERS[scheme])}")
-        self.tls = self.choice("tls", ("true", "false")) == "true"
-
-    def choice(self, name, supported):
-        if (value := self.parameters.get(name)) not in (None, *supported):
-            raise Failure(USAGE, f"invalid {name}={value}; supported: {', '.join(supported)}")
-        return value
-
-    def password(self):
-        file, text = (os.environ.get(name) for name in (f"{self.secret}_FILE", self.secret))
-        if not (file or text):
-            raise Failure(USAGE, f"the password of {self.user} is missing; set {self.secret}_FILE or {self.secret}")
-        try:
-            if file and os.stat(file).st_mode & 0o007:
-                raise Failure(USAGE, f"the secret in {file} is readable by every user of this machine")
-            return open(file).read().rstrip("\r\n") if file else text
-        except OSError as error:
-            raise Failure(USAGE, f"cannot read the secret in {file}: {error.strerror}") from error
-
-    def kafka_options(self):
+    def options(self):
         """The properties of Kafka's clients."""
         mechanism = self.choice("sasl", self.MECHANISMS)
         security = ("SASL_" if mechanism else "") + ("SSL" if self.tls else "PLAINTEXT")
@@ -184,7 +129,11 @@ class Server:
             options["sasl.jaas.config"] = f'{module} required username="{user}" password="{password}";'
         return options
 
-    def cassandra_options(self):
+
+class Cassandra(Server):
+    """The address of the real-time store."""
+
+    def options(self):
         """The settings of the connector."""
         options = {"connection.host": ",".join(self.hosts), "connection.port": self.hosts[0].rpartition(":")[2]}
         options["output.consistency.level"] = self.parameters.get("consistency", "local_quorum").upper()
@@ -439,36 +388,23 @@ class Group:
             self.committed |= moved
 
 
-class Run(StreamingQueryListener):
+class Run(StreamingQueryListener, Report):
     """The run's id, counts, micro-batch durations, messages and metrics."""
 
-    COUNTS = ("read", "written", "rejected", "deduplicated", "skipped", "bytes")
     BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 
     def __init__(self, log_format):
-        self.id, self.log_format = os.environ.get("RTP_RUN_ID") or str(uuid.uuid4()), log_format
-        self.started, self.ended, self.signal, self.has_stopped = time.monotonic(), threading.Event(), None, False
-        self.counts, self.metrics = dict.fromkeys(self.COUNTS, 0), prometheus_client.CollectorRegistry()
+        Report.__init__(self, "stream", log_format)
+        self.ended, self.signal, self.has_stopped = threading.Event(), None, False
+        self.metrics = prometheus_client.CollectorRegistry()
         self.counters = {name: prometheus_client.Counter(f"rtp_stream_{name}", f"Same as {name} in the summary.", registry=self.metrics) for name in self.COUNTS}
         self.batch_seconds = prometheus_client.Histogram(
             "rtp_stream_batch_duration_seconds", "Time from a micro-batch's trigger to its commit.", buckets=self.BUCKETS, registry=self.metrics)
 
     def add(self, counts):
+        super().add(counts)
         for name, count in counts.items():
-            self.counts[name] += count
             self.counters[name].inc(count)
-
-    def say(self, text, **fields):
-        line = json.dumps({"command": "stream", "run_id": self.id, **fields}) if self.log_format == "json" else f"rtp stream: {text}"
-        print(line, file=sys.stderr)
-
-    def log(self, level, message):
-        self.say(f"{level}: {message}", time=datetime.datetime.now(datetime.UTC).isoformat(), level=level, message=message)
-
-    def summary(self, status):
-        seconds = round(time.monotonic() - self.started, 3)
-        moved = ", ".join(f"{count} {name}" for name, count in self.counts.items() if name != "bytes")
-        self.say(f"{moved}; {self.counts['bytes']} B in {seconds:.2f} s; exit {status}", **self.counts, seconds=seconds, exit=status)
 
     def serve(self, port):
         try:
@@ -497,4 +433,6 @@ class Run(StreamingQueryListener):
 
 
 if __name__ == "__main__":
-    main()
+    args = arguments()
+    run = Run(args.log_format)
+    main(run, lambda: stream(args, run))

@@ -85,6 +85,11 @@ pub fn bare(folder: &Path, args: &[&str]) -> Command {
 /// Runs a process to its end; it must succeed. Data that earlier processes left in the write cache is
 /// flushed to disk first.
 pub fn measure(command: &mut Command) -> Usage {
+    measure_to(command, 0)
+}
+
+/// The same for a process that must end with this status.
+pub fn measure_to(command: &mut Command, status: i32) -> Usage {
     assert!(Command::new("sync").status().unwrap().success());
     let started = Instant::now();
     let mut child = command
@@ -95,7 +100,7 @@ pub fn measure(command: &mut Command) -> Usage {
         .unwrap();
     let used = child.wait4().unwrap();
     let wall = started.elapsed();
-    assert!(used.status.success(), "{command:?} ended {}", used.status);
+    assert_eq!(used.status.code(), Some(status), "{command:?}");
     Usage {
         wall,
         cpu: used.rusage.utime + used.rusage.stime,

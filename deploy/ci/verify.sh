@@ -38,7 +38,7 @@ if [ -n "${GITHUB_STEP_SUMMARY:-}" ]; then
       echo
       echo "| class | differences |"
       echo "|---|---|"
-      for class in lost changed_outside duplicate unexplained dead_letter rejected older_version not_loaded_yet in_flight; do
+      for class in lost changed_outside duplicate unexplained dead_letter rejected older_version not_loaded_yet in_flight expired; do
         [ "$(count "$class")" = 0 ] || echo "| $class | $(count "$class") |"
       done
     fi

@@ -15,7 +15,6 @@ pub mod produce;
 pub mod stream;
 pub mod transform;
 pub mod verify;
-mod verify_series;
 pub mod view;
 
 use clap::Subcommand;

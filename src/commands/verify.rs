@@ -2,35 +2,25 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::commands::args::{MaxOutage, RunsUntil, ServerArgs};
-use crate::commands::verify_series::{self, OpenSeries};
-use crate::dataset::{Dataset, Nulls};
+use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::intake::chunk::FileFormat;
-use crate::ports::ledger::{Ledger, LoadRecord, Verdict};
-use crate::ports::table_reader::TableReader;
 use crate::run::files::Files;
 use crate::run::retry::Retry;
-use crate::run::{Run, add, stdout, streams};
+use crate::run::{Run, stdout, streams};
 use crate::time::{now_ms, parse_duration};
-use crate::verify::format::{Format, history_json, history_table};
+use crate::verify::format::Format;
 use crate::verify::{
-    Compare, Compared, Comparison, Repair, Report, Sample, Tolerances, Witnesses, compare,
-    compare_keys, compare_landing, document, listed_keys, verdict,
+    self, Compare, Repair, Report, Request, Sample, Scope, Tolerances, Witnesses, document, keep,
+    newest_loaded, verdict,
 };
 
 /// How many differences are shown.
 const DEFAULT_SAMPLE: u64 = 20;
-
-/// How many verdicts --history shows.
-const HISTORY: u32 = 50;
-
-/// How many loads are asked for the newest event time that was loaded.
-const LOADS: u32 = 100;
 
 /// Compare every row and value of the batch store with those of the real-time store
 ///
@@ -39,8 +29,8 @@ const LOADS: u32 = 100;
 /// they are reported, after --grace if records keep coming. What still differs gets a class, with its evidence:
 ///
 /// in_flight: its event waits in the log; dead_letter: it is among them; rejected: a load rejected it; not_loaded_yet:
-/// it came after the last load; older_version: the batch store has one, and the newer one is not loaded yet. These are
-/// explained, and the layers agree.
+/// it came after the last load; older_version: the batch store has one, and the newer one is not loaded yet; expired: the
+/// real-time store has dropped it by its ttl. These are explained, and the layers agree.
 ///
 /// lost: it was read or loaded, but the store does not have it; changed_outside: a row is not what rtp wrote; duplicate;
 /// unexplained: nothing that is kept tells why. With these, the layers do not agree. Neither do they if only one of them
@@ -80,7 +70,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["series", "history"])]
     against: Vec<PathBuf>,
     /// Show the last verdicts, the newest first, as --format table or json; nothing is compared
-    #[arg(long)]
+    #[arg(
+        long,
+        conflicts_with_all = ["rerun", "series", "tolerance", "grace", "sample", "output", "repair"]
+    )]
     history: bool,
     /// Write the verdict to standard output, with its classes and some differences of each: table, json, csv, markdown,
     /// html or junit
@@ -98,7 +91,7 @@ pub struct Args {
     /// Write the records that a store lacks to this file, as NDJSON for `rtp produce` and `rtp load-batch`
     #[arg(long, value_name = "FILE")]
     repair: Option<PathBuf>,
-    /// End with status 1 if both tables are empty
+    /// End with status 1 if there is nothing to compare: both tables are empty, or the list or landing file is
     #[arg(long)]
     require_records: bool,
     #[command(flatten)]
@@ -109,7 +102,9 @@ impl Args {
     /// The files that it reads and writes.
     pub fn files(&self) -> Files {
         let mut files = Files::default();
-        files.read_inputs(&self.against);
+        for path in &self.against {
+            files.read("--against", path);
+        }
         if let Some(path) = &self.rerun {
             files.read("--rerun", path);
         }
@@ -138,235 +133,55 @@ impl Args {
 /// Compares, and gives the verdict.
 pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     args.check()?;
-    let verification = Verification {
-        args,
-        dataset,
-        run,
-        retry: args.outage.retry(run, RunsUntil::Done),
+    let retry = args.outage.retry(run, RunsUntil::Done);
+    if args.history {
+        return history(args, dataset, &retry).await;
+    }
+    if args.format.is_some() {
+        streams::check_output()?; // before anything is compared
+    }
+    let started_at = now_ms();
+    let request = args.request(dataset)?;
+    let opened = request.open(&retry).await?;
+    let batch_store = &*request.witnesses.batch_store;
+    let boundary = match args.format {
+        Some(_) => newest_loaded(batch_store, dataset, run).await,
+        None => None,
     };
-    match args.history {
-        true => verification.history().await,
-        false => verification.verify().await,
+    let mut report = args.report(&request.names(), run)?;
+    let Some(outcome) = request.compare(opened, &retry, &mut report).await? else {
+        return interrupted(run);
+    };
+    report.finish()?;
+    outcome.count(run);
+    outcome.tell(run);
+    let verdict = verdict(&outcome, started_at, run);
+    if outcome.is_whole() {
+        keep(batch_store, dataset, &verdict, run).await;
     }
-}
-
-/// A run of the command.
-struct Verification<'a> {
-    args: &'a Args,
-    dataset: &'a Dataset,
-    run: &'a Run,
-    retry: Retry,
-}
-
-/// What was compared.
-struct Outcome {
-    compared: Compared,
-    /// Whether it was everything.
-    is_whole: bool,
-    /// Bad records in a landing file.
-    bad_records: u64,
-}
-
-impl Verification<'_> {
-    async fn verify(&self) -> Result<Exit> {
-        let (args, dataset, run) = (self.args, self.dataset, self.run);
-        if args.format.is_some() {
-            streams::check_output()?; // before anything is compared
-        }
-        let started_at = now_ms();
-        let comparison = Arc::new(self.comparison()?);
-        let names = [
-            format!("{}.{}", dataset.realtime.keyspace, dataset.realtime.table),
-            dataset.batch.table.clone(),
-        ];
-        let tables = self.tables().await?;
-        if dataset.nulls == Nulls::Unset {
-            run.warn(format!(
-                "the dataset has null = \"unset\", so a value in {} counts as equal to a null in {}",
-                names[0], names[1]
-            ));
-        }
-        // Before the comparison of the stores, which may take long: one that is not there is told at once.
-        let opened = self.series().await?;
-        let mut report = args.report(&names, run)?;
-        let outcome = self
-            .compare(&comparison, tables, &names, &mut report)
-            .await?;
-        let Some(outcome) = outcome else {
-            return interrupted(run);
+    if let Some(format) = args.format {
+        let about = Compare {
+            dataset: &dataset.name,
+            stores: request.stores(),
+            boundary,
+            grace: args.grace,
         };
-        let compared = outcome.compared;
-        let rows = compared.rows[0];
-        let series =
-            verify_series::compare_all(&comparison, opened, rows, &self.retry, &mut report).await?;
-        if let Some(signal) = run.stop.requested() {
-            return Ok(signal.exit());
-        }
-        report.finish()?;
-        compared.count(run);
-        add(&run.counts.read, outcome.bad_records);
-        add(&run.counts.rejected, outcome.bad_records);
-        compared.tell(&names, &comparison.tolerances, run);
-        for (series, compared) in &series {
-            compared.tell(series, &names[0], &comparison.tolerances, run);
-        }
-        let agrees = compared.agrees() && series.iter().all(|(_, compared)| compared.is_equal());
-        let verdict = verdict(&compared, agrees, started_at, run);
-        let loads = match outcome.is_whole {
-            true => self.keep(&verdict).await,
-            false => Vec::new(),
-        };
-        if let Some(format) = args.format {
-            let stores = self.stores(&names);
-            let about = Compare {
-                dataset: &dataset.name,
-                stores,
-                boundary: loads.iter().filter_map(|load| load.info.newest).max(),
-                grace: args.grace,
-            };
-            let sentence = compared.sentence(&names, &comparison.tolerances);
-            let mut text = Vec::new();
-            let document = document(&verdict, &compared, sentence, &about);
-            format
-                .write(&document, &mut text)
-                .map_err(Error::internal)?;
-            stdout::write(&text)?;
-        }
-        let has_records = compared.rows != [0, 0] || !args.require_records;
-        Ok(Exit::verdict(
-            agrees && has_records && outcome.bad_records == 0,
-        ))
-    }
-
-    fn comparison(&self) -> Result<Comparison> {
-        let tolerances = Tolerances::parse(self.dataset, &self.args.tolerance)?;
-        let mut comparison = Comparison::new(self.dataset, tolerances, self.run.stop.clone());
-        comparison.grace = self.args.grace;
-        comparison.witnesses = Some(Witnesses {
-            event_log: self.args.servers.log.with(None)?,
-            batch_store: self.args.servers.batch.batch_store.clone(),
-            group: self.args.group.clone(),
-        });
-        Ok(comparison)
-    }
-
-    async fn tables(&self) -> Result<[Box<dyn TableReader>; 2]> {
-        let servers = &self.args.servers;
-        let (realtime, batch) = (&servers.realtime.realtime_store, &servers.batch.batch_store);
-        let realtime = self
-            .retry
-            .through_outage(async || realtime.table(self.dataset).await)
-            .await?;
-        let batch = self
-            .retry
-            .through_outage(async || batch.table(self.dataset).await)
-            .await?;
-        Ok([realtime, batch])
-    }
-
-    async fn series(&self) -> Result<Vec<OpenSeries<'_>>> {
-        let is_whole = self.args.rerun.is_none() && self.args.against.is_empty();
-        let store = &*self.args.servers.realtime.realtime_store;
-        match is_whole {
-            true => verify_series::open(store, self.dataset, self.args.series, &self.retry).await,
-            false => Ok(Vec::new()),
-        }
-    }
-
-    /// Compares what was asked for. None after a stop.
-    async fn compare(
-        &self,
-        comparison: &Arc<Comparison>,
-        tables: [Box<dyn TableReader>; 2],
-        names: &[String; 2],
-        report: &mut Report<'_>,
-    ) -> Result<Option<Outcome>> {
-        let (args, retry) = (self.args, &self.retry);
-        let mut bad_records = 0;
-        let compared = match &args.rerun {
-            Some(list) => {
-                let keys = listed_keys(list, self.dataset)?;
-                compare_keys(comparison, tables, keys, retry, report).await?
-            }
-            None if args.against.is_empty() => compare(comparison, tables, retry, report).await?,
-            None => {
-                let files = &args.against;
-                let done = compare_landing(comparison, tables, names, files, retry, report);
-                done.await?.map(|(compared, landing)| {
-                    bad_records = landing.rejected;
-                    let (records, files) = (landing.records, files.len());
-                    self.run.info(format!(
-                        "looked up {records} records of {files} landing files in both stores"
-                    ));
-                    if let Some(bad) = landing.first_bad {
-                        self.run
-                            .warn(format!("{bad_records} records are bad; {bad}"));
-                    }
-                    compared
-                })
-            }
-        };
-        Ok(compared.map(|compared| Outcome {
-            compared,
-            is_whole: args.rerun.is_none() && args.against.is_empty(),
-            bad_records,
-        }))
-    }
-
-    /// Keeps the verdict, and returns the last loads. That it could not be kept is told; the verdict counts all the same.
-    async fn keep(&self, verdict: &Verdict) -> Vec<LoadRecord> {
-        let kept = async {
-            let mut ledger = self.ledger().await?;
-            ledger.add_verdict(verdict).await?;
-            ledger.loads(LOADS).await
-        };
-        kept.await.unwrap_or_else(|e| {
-            self.run
-                .warn(format!("the verdict was not kept for --history: {e}"));
-            Vec::new()
-        })
-    }
-
-    async fn ledger(&self) -> Result<Box<dyn Ledger>> {
-        let store = &self.args.servers.batch.batch_store;
-        store.ledger(self.dataset).await
-    }
-
-    /// Address and table of each store.
-    fn stores(&self, [realtime, batch]: &[String; 2]) -> [(String, String); 2] {
-        let servers = &self.args.servers;
-        [
-            (
-                servers.realtime.realtime_store.to_string(),
-                realtime.clone(),
-            ),
-            (servers.batch.batch_store.to_string(), batch.clone()),
-        ]
-    }
-
-    async fn history(&self) -> Result<Exit> {
-        streams::check_output()?;
-        let read = async || self.ledger().await?.verdicts(HISTORY).await;
-        let verdicts = self.retry.through_outage(read).await?;
+        let document = document(verdict, &outcome, &about);
         let mut text = Vec::new();
-        let written = match self.args.format {
-            Some(Format::Json) => history_json(&verdicts, &mut text),
-            _ => history_table(&verdicts, &mut text),
-        };
+        let written = format.write(&document, &mut text);
         written.map_err(Error::internal)?;
         stdout::write(&text)?;
-        let counts = &self.run.counts;
-        add(&counts.read, verdicts.len() as u64);
-        add(&counts.written, verdicts.len() as u64);
-        if verdicts.is_empty() {
-            let dataset = &self.dataset.name;
-            self.run
-                .warn(format!("no verdict on {dataset} has been kept yet"));
-        }
-        Ok(Exit::verdict(
-            !verdicts.is_empty() || !self.args.require_records,
-        ))
     }
+    Ok(Exit::verdict(outcome.agrees()))
+}
+
+/// Shows the last verdicts.
+async fn history(args: &Args, dataset: &Dataset, retry: &Retry) -> Result<Exit> {
+    streams::check_output()?;
+    let store = &*args.servers.batch.batch_store;
+    let (text, has_any) = verify::history(store, dataset, args.format, retry).await?;
+    stdout::write(&text)?;
+    Ok(Exit::verdict(has_any || !args.require_records))
 }
 
 fn interrupted(run: &Run) -> Result<Exit> {
@@ -377,6 +192,30 @@ fn interrupted(run: &Run) -> Result<Exit> {
 }
 
 impl Args {
+    fn request<'a>(&self, dataset: &'a Dataset) -> Result<Request<'a>> {
+        let servers = &self.servers;
+        let scope = match (&self.rerun, self.against.is_empty()) {
+            (Some(list), _) => Scope::Listed(list.clone()),
+            (None, false) => Scope::Landing(self.against.clone()),
+            (None, true) => Scope::Whole {
+                series: self.series,
+            },
+        };
+        Ok(Request {
+            dataset,
+            realtime_store: servers.realtime.realtime_store.clone(),
+            witnesses: Witnesses {
+                event_log: servers.log.with(None)?,
+                batch_store: servers.batch.batch_store.clone(),
+                group: self.group.clone(),
+            },
+            tolerances: Tolerances::parse(dataset, &self.tolerance)?,
+            grace: self.grace,
+            scope,
+            require_records: self.require_records,
+        })
+    }
+
     fn report<'r>(&self, names: &[String; 2], run: &'r Run) -> Result<Report<'r>> {
         let output = self
             .output

@@ -25,28 +25,15 @@ pub(crate) fn diff(old: &Value, new: &Value) -> Option<Value> {
 }
 
 #[cfg(test)]
+#[path = "../../tests/common/merge_patch.rs"]
+mod merge_patch;
+
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::merge_patch::apply;
     use super::*;
-
-    /// Applies a patch as RFC 7396 says.
-    fn apply(target: &mut Value, patch: &Value) {
-        let Value::Object(patch) = patch else {
-            *target = patch.clone();
-            return;
-        };
-        if !target.is_object() {
-            *target = json!({});
-        }
-        let map = target.as_object_mut().unwrap();
-        for (name, value) in patch {
-            match value {
-                Value::Null => drop(map.remove(name)),
-                _ => apply(map.entry(name.clone()).or_insert(Value::Null), value),
-            }
-        }
-    }
 
     /// Without the members of objects that are null.
     fn known(value: &Value) -> Value {

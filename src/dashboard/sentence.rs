@@ -115,14 +115,13 @@ fn bad(seen: &Seen, now: i64) -> Option<(Level, String)> {
 }
 
 fn differ(verdict: &Verdict, now: i64) -> String {
-    let (keys, classes) = differences(verdict);
-    let rows = if keys == 1 {
-        "row differs"
-    } else {
-        "rows differ"
+    let what = match differences(verdict) {
+        (0, _) => "The layers do not agree, although no row differs".to_string(),
+        (1, classes) => format!("1 row differs ({classes})"),
+        (keys, classes) => format!("{} rows differ ({classes})", number(keys)),
     };
     let found = ago(now.saturating_sub(verdict.ended_at));
-    format!("{} {rows} ({classes}), found {found}", number(keys))
+    format!("{what}{}, found {found}", compared_with(verdict))
 }
 
 /// Partitions that the sentence names.
@@ -214,8 +213,19 @@ fn agreed(verdict: &Verdict, now: i64) -> String {
         (1, classes) => format!(" and 1 explained difference ({classes})"),
         (keys, classes) => format!(" and {} explained differences ({classes})", number(keys)),
     };
-    let ago = ago(now.saturating_sub(verdict.ended_at));
-    format!("Both layers agree: {rows} rows{explained}, checked {ago}")
+    let (ago, with) = (
+        ago(now.saturating_sub(verdict.ended_at)),
+        compared_with(verdict),
+    );
+    format!("Both layers agree{with}: {rows} rows{explained}, checked {ago}")
+}
+
+/// What was tolerated or compared in addition.
+fn compared_with(verdict: &Verdict) -> String {
+    match verdict.options.is_empty() {
+        true => String::new(),
+        false => format!(", compared with {}", verdict.options.join(" ")),
+    }
 }
 
 /// How many keys differ, and of which classes they are.
@@ -320,6 +330,7 @@ mod tests {
                 .collect(),
             columns: Default::default(),
             samples: Default::default(),
+            options: Vec::new(),
         });
         let batch = BatchSeen {
             verdicts: verdicts.into_iter().collect(),
@@ -327,6 +338,27 @@ mod tests {
         };
         seen.batch.look(Ok(batch), NOW);
         seen
+    }
+
+    #[test]
+    fn what_was_tolerated_is_said() {
+        let agree = (true, &[][..]);
+        for (verdict, text) in [
+            (
+                agree,
+                "Both layers agree, compared with --tolerance a=1 --series: 1,000,000 rows, checked 2 minutes ago; the stream is up to date.",
+            ),
+            (
+                (false, &[][..]),
+                "The layers do not agree, although no row differs, compared with --tolerance a=1 --series, found 2 minutes ago; the stream is up to date.",
+            ),
+        ] {
+            let mut seen = seen(0, None, Some(verdict));
+            let mut batch = seen.batch.seen.take().unwrap();
+            batch.verdicts[0].options = vec!["--tolerance a=1".into(), "--series".into()];
+            seen.batch.look(Ok(batch), NOW);
+            assert_eq!(sentence(&seen, NOW).1, text);
+        }
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! Where the record stands in the landing files, and in the reject files of the loads.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::Asked;
 use super::log::{checked, read};
 use super::model::{Landed, Part, Rejected, Time, Trouble};
 use crate::dataset::Dataset;
-use crate::error::{Context, Error, Result};
-use crate::intake::chunk::{Chunk, FileFormat};
+use crate::error::{Error, Result};
+use crate::intake::chunk::{FileFormat, Line};
 use crate::intake::csv::Columns;
 use crate::intake::dead_letter::RejectLine;
-use crate::intake::input::Input;
+use crate::intake::lookup::{Seeker, each_record};
 use crate::ports::ledger::LoadRecord;
 use crate::record::transform::Transform;
 
@@ -59,27 +60,16 @@ fn search_file(
     runs: &[String],
     found: &mut Vec<Landed>,
 ) -> Result<()> {
-    let mut input = Input::new(&[path.to_path_buf()], None);
-    let mut lines = Lines::of(asked);
-    while let Some(chunk) = input.next_chunk()? {
-        if asked.stop.requested().is_some() || found.len() >= MOST {
-            return Ok(());
-        }
-        if let Some(header) = chunk.header() {
-            lines.columns = Some(Both::read(header, &lines).context(path.display())?);
-        }
-        for (line, event_time, invalid) in lines.found(&chunk) {
-            found.push(Landed {
-                file: path.display().to_string(),
-                line,
-                event_time,
-                invalid,
-                loads: runs.to_vec(),
-            });
-        }
-        input.take_back(chunk);
-    }
-    Ok(())
+    let mut lines = Lines {
+        asked,
+        key_only: asked.key.letters().key_only().clone(),
+        transform: Transform::new(asked.dataset, crate::time::now_ms()),
+        columns: None,
+        file: path.display().to_string(),
+        runs,
+        found,
+    };
+    each_record(path, None, asked.stop, &mut lines)
 }
 
 /// Finds the key in lines.
@@ -89,6 +79,9 @@ struct Lines<'a> {
     key_only: Dataset,
     transform: Transform<'a>,
     columns: Option<Both>,
+    file: String,
+    runs: &'a [String],
+    found: &'a mut Vec<Landed>,
 }
 
 /// The columns of a CSV file: that of the key, and all of them.
@@ -97,47 +90,58 @@ struct Both {
     all: Columns,
 }
 
-impl Both {
-    fn read(header: &[u8], lines: &Lines<'_>) -> Result<Both> {
-        Ok(Both {
-            key: Columns::read(header, &lines.key_only, "")?,
-            all: Columns::read(header, lines.asked.dataset, "")?,
-        })
+/// The event time of a line that has the key, and why it is not a row, if it is not.
+type Found = (Option<Time>, Option<String>);
+
+impl Lines<'_> {
+    fn find(&self, line: &[u8], format: FileFormat) -> Option<Found> {
+        let (key, dataset) = (self.asked.key, self.asked.dataset);
+        if !key.may_be_in(line) {
+            return None;
+        }
+        match (format, &self.columns) {
+            (FileFormat::Csv, Some(columns)) => {
+                let values = columns.key.values(line, &self.key_only);
+                values.is_ok_and(|values| values[0] == key.value).then(|| {
+                    let values = columns.all.values(line, dataset);
+                    checked(&self.transform, dataset, values)
+                })
+            }
+            _ => key
+                .is_in(line)
+                .then(|| read(&self.transform, dataset, line)),
+        }
     }
 }
 
-/// A line that has the key: its number, its event time, and why it is not a row, if it is not.
-type Found = (u64, Option<Time>, Option<String>);
-
-impl<'a> Lines<'a> {
-    fn of(asked: &'a Asked<'a>) -> Self {
-        Lines {
-            asked,
-            key_only: asked.key.letters().key_only().clone(),
-            transform: Transform::new(asked.dataset, crate::time::now_ms()),
-            columns: None,
-        }
+impl Seeker for Lines<'_> {
+    fn header(&mut self, header: &[u8]) -> Result<()> {
+        self.columns = Some(Both {
+            key: Columns::read(header, &self.key_only, "")?,
+            all: Columns::read(header, self.asked.dataset, "")?,
+        });
+        Ok(())
     }
 
-    fn found(&self, chunk: &Chunk) -> Vec<Found> {
-        let (key, dataset) = (self.asked.key, self.asked.dataset);
-        let mut found = Vec::new();
-        for line in chunk.lines().filter(|line| key.may_be_in(line.bytes)) {
-            let (event_time, invalid) = match (chunk.format, &self.columns) {
-                (FileFormat::Csv, Some(columns)) => {
-                    let values = columns.key.values(line.bytes, &self.key_only);
-                    if !values.is_ok_and(|values| values[0] == key.value) {
-                        continue;
-                    }
-                    let values = columns.all.values(line.bytes, dataset);
-                    checked(&self.transform, dataset, values)
-                }
-                _ if key.is_in(line.bytes) => read(&self.transform, dataset, line.bytes),
-                _ => continue,
-            };
-            found.push((line.number, event_time, invalid));
+    fn record(&mut self, line: Line<'_>, format: FileFormat) -> Result<ControlFlow<()>> {
+        if let Some((event_time, invalid)) = self.find(line.bytes, format) {
+            self.found.push(Landed {
+                file: self.file.clone(),
+                line: line.number,
+                event_time,
+                invalid,
+                loads: self.runs.to_vec(),
+            });
         }
-        found
+        Ok(go_on(self.found.len()))
+    }
+}
+
+/// Goes on until there are enough lines for the answer.
+fn go_on(found: usize) -> ControlFlow<()> {
+    match found < MOST {
+        true => ControlFlow::Continue(()),
+        false => ControlFlow::Break(()),
     }
 }
 
@@ -177,34 +181,52 @@ fn search_rejects(
     run_id: &str,
     found: &mut Vec<Rejected>,
 ) -> Result<()> {
-    let mut input = Input::new(&[path.into()], Some(FileFormat::Ndjson));
-    while let Some(chunk) = input.next_chunk()? {
-        if asked.stop.requested().is_some() || found.len() >= MOST {
-            return Ok(());
+    let mut rejects = RejectLines {
+        asked,
+        path,
+        run_id,
+        found,
+    };
+    let format = Some(FileFormat::Ndjson);
+    each_record(Path::new(path), format, asked.stop, &mut rejects)
+}
+
+/// Finds the key in the lines of a reject file.
+struct RejectLines<'a> {
+    asked: &'a Asked<'a>,
+    path: &'a str,
+    run_id: &'a str,
+    found: &'a mut Vec<Rejected>,
+}
+
+impl Seeker for RejectLines<'_> {
+    fn header(&mut self, _: &[u8]) -> Result<()> {
+        Ok(()) // it is not CSV
+    }
+
+    fn record(&mut self, line: Line<'_>, _: FileFormat) -> Result<ControlFlow<()>> {
+        if !self.asked.key.may_be_in(line.bytes) {
+            return Ok(ControlFlow::Continue(()));
         }
-        for line in chunk.lines().filter(|line| asked.key.may_be_in(line.bytes)) {
-            let reject: RejectLine = serde_json::from_slice(line.bytes).map_err(|e| {
-                Error::invalid(format!(
-                    "{path} line {} is not as load-batch writes it: {e}",
-                    line.number
-                ))
-            })?;
-            let raw = reject.raw.as_deref().unwrap_or_default();
-            if !has_key(asked, raw) {
-                continue;
-            }
-            found.push(Rejected {
+        let path = self.path;
+        let reject: RejectLine = serde_json::from_slice(line.bytes).map_err(|e| {
+            Error::invalid(format!(
+                "{path} line {} is not as load-batch writes it: {e}",
+                line.number
+            ))
+        })?;
+        if has_key(self.asked, reject.raw.as_deref().unwrap_or_default()) {
+            self.found.push(Rejected {
                 file: path.into(),
                 line: reject.line,
                 rule: reject.rule,
                 field: reject.field,
                 reason: reject.reason,
-                run_id: run_id.into(),
+                run_id: self.run_id.into(),
             });
         }
-        input.take_back(chunk);
+        Ok(go_on(self.found.len()))
     }
-    Ok(())
 }
 
 /// Whether a rejected record has the key. Of a CSV record the header is missing, so that a cell that is the key counts.

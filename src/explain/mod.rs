@@ -91,8 +91,7 @@ pub async fn explain(asked: &Asked<'_>) -> Explained {
         verdict: kept.verdict,
         troubles,
     };
-    let newest = kept.loads.iter().filter_map(|load| load.info.newest).max();
-    found.outcome = outcome::outcome(&found, newest);
+    found.outcome = outcome::outcome(&found, kept.newest);
     found
 }
 

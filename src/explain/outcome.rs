@@ -2,7 +2,7 @@
 
 use super::model::{Explained, Outcome, Part, State, Version};
 
-/// The short answer to what was found; `newest` is the newest event time of all known loads, if one is known.
+/// The short answer to what was found; `newest` is the newest event time of all loads, if one is known.
 pub(super) fn outcome(found: &Explained, newest: Option<i64>) -> Outcome {
     let (state, mut text) = match (&found.realtime, &found.batch) {
         (Some(_), Some(_)) => in_both(found),

@@ -196,20 +196,24 @@ pub(super) fn differences(dataset: &Dataset, realtime: &Row, batch: &Row) -> Vec
         .collect()
 }
 
-/// The last loads, and the last verdict.
+/// The last loads, the newest record of all of them, and the last verdict.
 #[derive(Default)]
 pub(super) struct Kept {
     pub(super) loads: Vec<LoadRecord>,
+    /// Its event time, in milliseconds since 1970 UTC.
+    pub(super) newest: Option<i64>,
     pub(super) verdict: Option<LastVerdict>,
 }
 
 pub(super) async fn ledger(asked: &Asked<'_>) -> Result<Kept> {
     let mut ledger = asked.batch.ledger(asked.dataset).await?;
     let loads = ledger.loads(LOADS).await?;
+    let newest = ledger.newest().await?;
     let verdict = ledger.verdicts(1).await?.into_iter().next();
     let key = asked.key.value.to_string();
     Ok(Kept {
         loads,
+        newest,
         verdict: verdict.map(|verdict| last_verdict(&key, &verdict)),
     })
 }

@@ -11,9 +11,9 @@ pub const MAX_VALUES: u64 = 10_000;
 
 /// Counts the rows of a day and keeps the figures.
 ///
-/// The rows of a day are those whose event time is on that day in UTC: those of the table `<batch table>_history`, if there
-/// is one that has no fewer rows of that day, otherwise those of the batch table, which has only the newest row of each
-/// key. A dimension counts each of them once, in the group of its value; null is a group of its own, and so is a value
+/// The rows of a day are those whose event time is on that day in UTC: those of the dataset's history, if it keeps one that
+/// has no fewer rows of that day, otherwise those of the batch table, which has only the newest row of each key. A history
+/// that the dataset does not declare, or no longer, does not count. A dimension counts each of them once, in the group of its value; null is a group of its own, and so is a value
 /// that does not fit its column's type ([`INVALID`]).
 ///
 /// Guarantees: the rows are counted by the store, in one statement a dimension; the figures of a day are stored all at
@@ -117,11 +117,6 @@ pub struct Figure {
     pub run_id: String,
     /// When, in milliseconds since 1970 UTC.
     pub computed_at: i64,
-}
-
-/// The name of the table with each key's last row of each day.
-pub(crate) fn history_of(dataset: &Dataset) -> String {
-    format!("{}_history", dataset.batch.table)
 }
 
 /// The first moment of a day and of the day after it, in milliseconds since 1970 UTC.

@@ -131,8 +131,11 @@ impl Mode {
 /// only if their bytes are; a row that the store refuses fails the load as `Data` and is named by its
 /// number among the staged ones, with the other one if two rows of the load exclude each other; a load by
 /// [`Mode::Replace`] that writes no row fails as `Missing` and leaves the stored ones. If the dataset keeps a history,
-/// every load, whatever its mode, records in the same transaction the newest staged row of each key and UTC day, unless the
-/// recorded one is newer; nothing is ever deleted from the history. After an error the staged rows are still there, so that a merge can be
+/// every load records in the same transaction the newest staged row of each key and UTC day, and treats the recorded one as
+/// its mode treats the stored one: an upsert, a replacement and an insert replace it, an update if the staged row is newer,
+/// and to ignore means to record only days without a row, and nothing newer than the stored row. So the stored row of each
+/// loaded key is the recorded one of its day, whatever the mode, also if an older load had left another one there. Nothing
+/// is ever deleted from the history. After an error the staged rows are still there, so that a merge can be
 /// retried, unless [`BatchStore::has_lost_stage`]; after a merge none are.
 #[async_trait]
 pub trait BatchStore: Send {

@@ -14,6 +14,11 @@ pub trait Ledger: Send {
     /// The last loads of the dataset's table that were committed, the newest first, at most this many.
     async fn loads(&mut self, most: u32) -> Result<Vec<LoadRecord>>;
 
+    /// The newest event time among the records of all loads of the dataset's table, in milliseconds since 1970 UTC; none
+    /// without records, or if only older versions of rtp have loaded any. Not that of the last load: a later one may bring
+    /// older records.
+    async fn newest(&mut self) -> Result<Option<i64>>;
+
     /// Keeps a verdict.
     async fn add_verdict(&mut self, verdict: &Verdict) -> Result<()>;
 
@@ -69,19 +74,25 @@ pub struct Verdict {
     pub columns: BTreeMap<String, u64>,
     /// Some keys of each class, as text.
     pub samples: BTreeMap<String, Vec<String>>,
+    /// How the comparison was other than one of every value of both tables and nothing else, as on the command line or in
+    /// the dataset: `--tolerance price=0.01`. What an older version of rtp kept has none.
+    #[serde(default)]
+    pub options: Vec<String>,
 }
 
 impl Verdict {
-    /// The same verdict with its maps, which a store keeps as JSON; an error (`Invalid`) if that is not what rtp writes.
+    /// The same verdict with its maps and options, which a store keeps as JSON; an error (`Invalid`) if that is not what rtp writes.
     pub(crate) fn with_maps(
         mut self,
         classes: &str,
         columns: &str,
         samples: &str,
+        options: Option<&str>,
     ) -> Result<Verdict> {
         self.classes = from_json(classes)?;
         self.columns = from_json(columns)?;
         self.samples = from_json(samples)?;
+        self.options = options.map(from_json).transpose()?.unwrap_or_default();
         Ok(self)
     }
 }

@@ -25,6 +25,44 @@ pub struct PageQuery<'q> {
     pub most: usize,
 }
 
+/// Some keys, and what was met among them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Page {
+    /// The keys in their order, each once. Fewer than were asked for are the last ones.
+    pub keys: Vec<Value<'static>>,
+    /// Keys that do not fit their column's type.
+    pub misfits: Misfits,
+}
+
+/// Keys that do not fit their column's type: they have no place in the order, so their rows are in no page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Misfits {
+    /// Number of rows.
+    pub count: u64,
+    /// What some of them have instead of a key, for people: `text "abc"`.
+    pub samples: Vec<String>,
+}
+
+/// Number of samples: more help nobody, and there may be as many misfits as rows.
+const SAMPLES: usize = 5;
+
+impl Misfits {
+    /// Adds a row with this in place of its key.
+    pub fn add(&mut self, found: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.samples.len() < SAMPLES {
+            self.samples.push(found());
+        }
+    }
+
+    /// Adds what another page has.
+    pub fn extend(&mut self, more: Misfits) {
+        self.count += more.count;
+        let room = SAMPLES - self.samples.len();
+        self.samples.extend(more.samples.into_iter().take(room));
+    }
+}
+
 /// A value that a column must have. It is never null.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Filter {
@@ -52,6 +90,7 @@ impl PageQuery<'_> {
 pub struct FirstKeys<'q> {
     query: PageQuery<'q>,
     keys: BTreeSet<Key>,
+    misfits: Misfits,
 }
 
 /// A key, in the order of keys.
@@ -84,12 +123,19 @@ impl<'q> FirstKeys<'q> {
         FirstKeys {
             query: *query,
             keys: BTreeSet::new(),
+            misfits: Misfits::default(),
         }
     }
 
-    /// The page.
-    pub fn into_keys(self) -> Vec<Value<'static>> {
-        self.keys.into_iter().map(|Key(key)| key).collect()
+    /// The page. Only the first one of a listing tells the misfits, because each scan meets all of them.
+    pub fn into_page(self) -> Page {
+        Page {
+            keys: self.keys.into_iter().map(|Key(key)| key).collect(),
+            misfits: match self.query.after {
+                None => self.misfits,
+                Some(_) => Misfits::default(),
+            },
+        }
     }
 }
 
@@ -103,8 +149,12 @@ impl Visitor for FirstKeys<'_> {
 
     fn row(&mut self, row: StoredRow<'_>) -> ControlFlow<()> {
         let key = self.query.dataset.event.key;
-        let is_foreign = row.foreign.iter().any(|f| f.field == key);
-        if !is_foreign && self.query.matches(row.values) {
+        if !self.query.matches(row.values) {
+            return ControlFlow::Continue(());
+        }
+        if let Some(foreign) = row.foreign.iter().find(|f| f.field == key) {
+            self.misfits.add(|| foreign.found.clone());
+        } else {
             self.keys.insert(Key(row.values[key].owned()));
             if self.keys.len() > self.query.most {
                 self.keys.pop_last();
@@ -117,6 +167,7 @@ impl Visitor for FirstKeys<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ports::table_reader::Foreign;
 
     #[test]
     fn the_first_keys_are_kept_once_whatever_the_order() {
@@ -155,6 +206,40 @@ mod tests {
         let expected: Vec<Value<'_>> = [4, 5, 7]
             .map(|key| Value::Uuid(uuid::Uuid::from_u128(key)))
             .into();
-        assert_eq!(first.into_keys(), expected);
+        assert_eq!(first.into_page().keys, expected);
+    }
+
+    #[test]
+    fn misfits_are_told_once_by_the_first_page() {
+        let dataset = Dataset::load(None).unwrap();
+        let after = Value::Uuid(uuid::Uuid::from_u128(2));
+        let values = vec![Value::Null; dataset.fields.len()];
+        let foreign = [Foreign {
+            field: dataset.event.key,
+            found: "integer 7".into(),
+            between: None,
+        }];
+        for (after, newer_than, count) in
+            [(None, None, 8), (Some(&after), None, 0), (None, Some(1), 0)]
+        {
+            let mut first = FirstKeys::new(&PageQuery {
+                dataset: &dataset,
+                after,
+                filters: &[],
+                newer_than,
+                most: 3,
+            });
+            for _ in 0..8 {
+                let row = StoredRow {
+                    values: &values,
+                    foreign: &foreign,
+                };
+                assert!(first.row(row).is_continue());
+            }
+            let misfits = first.into_page().misfits;
+            assert_eq!(misfits.count, count);
+            assert_eq!(misfits.samples.len() as u64, count.min(SAMPLES as u64));
+            assert!(misfits.samples.iter().all(|found| found == "integer 7"));
+        }
     }
 }

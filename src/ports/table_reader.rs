@@ -1,12 +1,13 @@
 //! The reading port of both stores: the rows of one dataset's table, for comparing or showing them.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::ports::page_reader::{FirstKeys, PageQuery};
+use crate::ports::page_reader::{FirstKeys, Page, PageQuery};
 use crate::record::row::{Digest, Origin};
 use crate::record::value::Value;
 
@@ -42,15 +43,28 @@ pub trait TableReader: Send {
     /// Lends the rows of these keys as they are now, in any order; a key that is not in the table has none.
     async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()>;
 
+    /// Whether the store keeps its keys in order, so that a page costs no more than its own keys; if not, each page
+    /// costs a scan of the table.
+    fn has_key_order(&self) -> bool {
+        false
+    }
+
     /// The first keys of rows that the query asks for, in the order of
     /// [`compare_keys`](crate::record::row::compare_keys), each once, as one committed state if the store has
-    /// snapshots. A key that does not fit its column's type has no place in that order, and is left out.
+    /// snapshots. A key that does not fit its column's type has no place in that order: it is told as one of the
+    /// page's misfits, by at least one page of a listing.
     ///
-    /// A store that keeps its keys in another order reads the whole table for that, or a part that has all newer rows.
-    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
+    /// A store that keeps its keys in another order reads the whole table for that; or, if only newer rows are wanted,
+    /// the dataset's first series. Rows that are missing there are then missing in the page.
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Page> {
         let mut first = FirstKeys::new(query);
         self.scan(&mut first).await?;
-        Ok(first.into_keys())
+        Ok(first.into_page())
+    }
+
+    /// How long a row lives after it was written, for those that are written now; none if rows do not expire.
+    async fn time_to_live(&mut self) -> Result<Option<Duration>> {
+        Ok(None)
     }
 
     /// What the store keeps besides the values of the rows of these keys, in any order; a key that is not in the table

@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::Site;
 use super::problem::Problem;
+use super::{Site, assets};
 
 /// How long an answer may take until it begins.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
@@ -75,22 +75,24 @@ async fn admit(site: &Site, request: &Parts) -> Result<(), Response> {
         return Ok(());
     };
     let path = request.uri.path();
-    if path == "/healthz" || token.admits(&request.headers) {
-        return Ok(());
-    }
+    let mut detail = "this server needs its token";
     if path == "/"
         && let Some((given, address)) = without_token(request.uri.query().unwrap_or_default())
-        && token.is(&given)
     {
-        // The token goes from the address to a cookie at once, so that it is not passed on by accident.
-        let headers = [
-            (header::LOCATION, address),
-            (header::SET_COOKIE, token.cookie()),
-        ];
-        return Err((StatusCode::SEE_OTHER, headers).into_response());
+        if token.is(&given) {
+            // The token goes from the address to a cookie at once, so that it is not passed on by accident.
+            let headers = [
+                (header::LOCATION, address),
+                (header::SET_COOKIE, token.cookie()),
+            ];
+            return Err((StatusCode::SEE_OTHER, headers).into_response());
+        }
+        detail = "this server needs its token, and the one in the address is another one";
+    } else if path == "/healthz" || assets::has(path) || token.admits(&request.headers) {
+        return Ok(());
     }
     tokio::time::sleep(PAUSE).await;
-    let refusal = Problem::new(StatusCode::UNAUTHORIZED, "this server needs its token")
+    let refusal = Problem::new(StatusCode::UNAUTHORIZED, detail)
         .expected("`Authorization: Bearer TOKEN`, or in a browser the address /?token=TOKEN, once")
         .header(header::WWW_AUTHENTICATE, "Bearer realm=\"rtp\"");
     Err(refusal.into_response())

@@ -20,6 +20,7 @@ pub(crate) mod token;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware;
@@ -137,10 +138,10 @@ async fn serve_series(
 /// One record's life. It may take long, because its events are looked for in the log.
 async fn explain(
     State(site): State<Arc<Site>>,
-    Path(key): Path<String>,
+    key: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let key = Key::parse(&site.dataset, &key)?;
+    let key = Key::parse(&site.dataset, &rows::text(key)?)?;
     let _turn = site.views.turn().await?;
     let sources = site.board.sources();
     let found = crate::explain::explain(&Asked {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::rows::{DEFAULT_LIMIT, MOST};
 use crate::dataset::{Dataset, Field, FieldType};
+use crate::view::Boundary;
 use crate::view::merge::Layer;
 
 /// The document.
@@ -149,8 +150,8 @@ fn of_page(dataset: &Dataset) -> Vec<Value> {
         ),
         parameter(
             "boundary",
-            "List the keys that the real-time store has with a later event time; by default that of the newest record of the last load",
-            time,
+            "List a key that only the real-time store has only if its event time is later; none lists all of them. Default: none, or the newest event time of the last load if the real-time store keeps no order of keys (Cassandra), because it is then read as a whole for each page",
+            json!({"oneOf": [time, {"const": Boundary::WITHOUT}]}),
         ),
         parameter(
             "where",
@@ -191,7 +192,11 @@ fn schemas(dataset: &Dataset) -> Value {
     let names: Vec<&str> = dataset.fields.iter().map(|field| &*field.name).collect();
     let about = json!({
         "dataset": {"const": dataset.name},
-        "boundary": time(),
+        "boundary": {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "The one asked for, or the newest event time of the last load; null before the first load",
+        },
         "verdict": {"oneOf": [reference("Verdict"), {"type": "null"}]},
     });
     let with = |more: Value, required: &[&str]| {
@@ -220,8 +225,13 @@ fn schemas(dataset: &Dataset) -> Value {
             json!({
                 "rows": {"type": "array", "items": reference("Row"), "maxItems": MOST},
                 "next": {"type": ["string", "null"], "description": "For `after`; null at the end"},
+                "left_out": {
+                    "type": "array",
+                    "items": {"type": "string"},
+                    "description": "Sentences about keys that are not listed: by the boundary, or because they do not have the declared type. Empty if every key of both stores is listed",
+                },
             }),
-            &["dataset", "boundary", "verdict", "rows", "next"],
+            &["dataset", "boundary", "verdict", "rows", "next", "left_out"],
         ),
         "Verdict": verdict(),
         "Problem": problem(),
@@ -262,6 +272,11 @@ fn verdict() -> Value {
             "classes": counts(),
             "columns": counts(),
             "samples": {"type": "object"},
+            "options": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "How the comparison was other than one of every value of both tables and nothing else",
+            },
         },
     })
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -18,7 +19,7 @@ use crate::ports::batch_store::BatchStores;
 use crate::ports::ledger::Verdict;
 use crate::ports::realtime_store::RealtimeStores;
 use crate::view::merge::{Merged, Shown};
-use crate::view::{Query, View, Walk, cursor, query};
+use crate::view::{Boundary, Query, View, Walk, cursor, query};
 
 /// Rows of a page, unless asked for.
 pub(super) const DEFAULT_LIMIT: usize = 100;
@@ -31,6 +32,9 @@ const READERS: usize = 4;
 
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(10);
+
+/// What an address is made of.
+const ESCAPED: &str = "UTF-8, with special characters as %XX";
 
 /// The parameters of a listing that are not fields.
 pub(super) const PARAMETERS: [&str; 4] = ["limit", "after", "boundary", "where"];
@@ -105,12 +109,14 @@ struct Answer {
     verdict: Option<Verdict>,
     rows: Vec<Merged>,
     next: Option<String>,
+    /// Sentences about what a page does not list.
+    left_out: Vec<String>,
 }
 
 /// One row, by its key.
 pub(super) async fn one(
     State(site): State<Arc<Site>>,
-    Path(key): Path<String>,
+    key: Result<Path<String>, PathRejection>,
     RawQuery(parameters): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -122,13 +128,14 @@ pub(super) async fn one(
         );
         return Err(problem.expected(format!("/api/v1/{}/KEY", dataset.name)));
     }
-    let wanted = query::key(dataset, &key)?;
+    let wanted = query::key(dataset, &text(key)?)?;
     let read = async |view: &mut View| {
         Ok(Answer {
-            boundary: view.boundary().await?,
+            boundary: view.loaded_until().await?,
             verdict: view.verdict().await?,
             rows: view.row(&wanted).await?.into_iter().collect(),
             next: None,
+            left_out: Vec::new(),
         })
     };
     let answer = site.views.read(read).await?;
@@ -137,6 +144,16 @@ pub(super) async fn one(
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     }
     respond(dataset, &answer, &headers, true)
+}
+
+/// A part of the address as text.
+pub(super) fn text(part: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    match part {
+        Ok(Path(text)) => Ok(text),
+        Err(rejection) => {
+            Err(Problem::new(rejection.status(), rejection.body_text()).expected(ESCAPED))
+        }
+    }
 }
 
 /// A page of rows.
@@ -149,9 +166,11 @@ pub(super) async fn page(
     let asked = Asked::parse(dataset, &parameters.unwrap_or_default())?;
     let read = async |view: &mut View| {
         let mut query = asked.query;
-        if !asked.has_boundary {
-            query.boundary = view.boundary().await?;
-        }
+        query.boundary = view.boundary(asked.boundary, false).await?;
+        let boundary = match query.boundary {
+            None => view.loaded_until().await?,
+            some => some,
+        };
         let verdict = view.verdict().await?;
         let mut walk = Walk::new(query, asked.limit);
         let rows = walk.next(view, asked.limit).await?;
@@ -159,11 +178,13 @@ pub(super) async fn page(
             (false, Some(key)) => Some(cursor::encode(dataset, walk.query(), key)),
             _ => None,
         };
+        let left_out = walk.left_out(view).into_iter().chain(walk.misfits(view));
         Ok(Answer {
-            boundary: walk.query().boundary,
+            boundary,
             verdict,
             rows,
             next,
+            left_out: left_out.collect(),
         })
     };
     let answer = site.views.read(read).await?;
@@ -174,14 +195,18 @@ pub(super) async fn page(
 struct Asked {
     query: Query,
     limit: usize,
-    /// Whether the boundary is given, by itself or in the cursor.
-    has_boundary: bool,
+    /// The boundary that is given, by itself or in the cursor.
+    boundary: Boundary,
 }
 
 impl Asked {
     fn parse(dataset: &Dataset, text: &str) -> Result<Asked> {
         let mut query = Query::default();
         let [mut limit, mut after, mut boundary]: [Option<String>; 3] = [None, None, None];
+        if !is_utf8(text) {
+            let wrong = Error::invalid("the parameters are not UTF-8");
+            return Err(wrong.hint(ESCAPED));
+        }
         for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
             let place = match &*name {
                 "limit" => &mut limit,
@@ -204,21 +229,39 @@ impl Asked {
             }
         }
         let boundary = boundary.map(|text| {
-            let time = crate::time::parse_time(&text);
-            time.map_err(|e| Error::invalid(format!("boundary: {e}")))
+            let boundary = Boundary::parse(&text);
+            boundary.map_err(|e| Error::invalid(format!("boundary: {e}")))
         });
-        query.boundary = boundary.transpose()?.map(|time| time.as_millisecond());
-        let has_boundary = query.boundary.is_some() || after.is_some();
+        let mut boundary = boundary.transpose()?.unwrap_or_default();
         if let Some(after) = after {
-            let given = query.boundary;
-            cursor::resume(dataset, &mut query, &after, given)?;
+            boundary = cursor::resume(dataset, &mut query, &after, boundary)?;
         }
         Ok(Asked {
             query,
             limit: limit.map_or(Ok(DEFAULT_LIMIT), |text| parse_limit(&text))?,
-            has_boundary,
+            boundary,
         })
     }
+}
+
+/// Whether the bytes that a query stands for are UTF-8. If not, reading it would quietly put other characters in their
+/// place, and so ask for something else.
+fn is_utf8(query: &str) -> bool {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut bytes = Vec::with_capacity(query.len());
+    let mut rest = query.as_bytes();
+    while let [first, after @ ..] = rest {
+        let escaped = match after {
+            [high, low, ..] if *first == b'%' => digit(*high).zip(digit(*low)),
+            _ => None,
+        };
+        let byte = escaped.and_then(|(high, low)| u8::try_from(high << 4 | low).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = after
+            .get(if byte.is_some() { 2.. } else { 0.. })
+            .unwrap_or_default();
+    }
+    std::str::from_utf8(&bytes).is_ok()
 }
 
 /// An unknown parameter may also have been meant as one that is not a field.
@@ -251,6 +294,8 @@ struct Body<'a> {
     rows: Option<&'a Vec<Shown<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<&'a Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<&'a [String]>,
     verdict: &'a Option<Verdict>,
 }
 
@@ -267,9 +312,9 @@ fn respond(
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
     let rows: Vec<Shown<'_>> = answer.rows.iter().map(|row| row.shown(dataset)).collect();
-    let (rows, next) = match is_single {
-        true => (None, None),
-        false => (Some(&rows), Some(&answer.next)),
+    let (rows, next, left_out) = match is_single {
+        true => (None, None, None),
+        false => (Some(&rows), Some(&answer.next), Some(&*answer.left_out)),
     };
     let body = Body {
         dataset: &dataset.name,
@@ -281,6 +326,7 @@ fn respond(
             .map(|row| row.shown(dataset)),
         rows,
         next,
+        left_out,
         verdict: &answer.verdict,
     };
     let body = serde_json::to_string(&body).map_err(Error::internal)?;
@@ -299,8 +345,16 @@ fn tag(answer: &Answer, verdict: &str) -> String {
         let (time, digest) = row.row.version();
         hash.update(&time.to_be_bytes());
         hash.update(&digest.0);
+        // The digest has null in place of what does not fit.
+        hash.update(format!("{:?}", row.row.misfits).as_bytes());
     }
-    let rest = format!("{:?} {:?} {verdict}", answer.boundary, answer.next);
+    let Answer {
+        boundary,
+        next,
+        left_out,
+        ..
+    } = answer;
+    let rest = format!("{boundary:?} {next:?} {left_out:?} {verdict}");
     hash.update(rest.as_bytes());
     format!("W/\"{:016x}\"", hash.digest())
 }
@@ -329,9 +383,16 @@ mod tests {
         );
         let asked = asked.unwrap();
         assert_eq!((asked.limit, asked.query.filters.len()), (7, 2));
-        assert_eq!((asked.query.boundary, asked.has_boundary), (Some(0), true));
+        assert_eq!(asked.boundary, Boundary::At(0));
         let plain = Asked::parse(&dataset, "").unwrap();
-        assert_eq!((plain.limit, plain.has_boundary), (DEFAULT_LIMIT, false));
+        assert_eq!(
+            (plain.limit, plain.boundary),
+            (DEFAULT_LIMIT, Boundary::Unasked)
+        );
+        let all = Asked::parse(&dataset, "boundary=none").unwrap();
+        assert_eq!(all.boundary, Boundary::Without);
+        let replaced = Asked::parse(&dataset, "gender=%EF%BF%BD&phone=\u{fffd}").unwrap();
+        assert_eq!(replaced.query.filters.len(), 2);
         for (text, message, hint) in [
             ("limit=0", "invalid limit `0`", "from 1 to 1000"),
             ("limit=1001", "invalid limit", "from 1 to 1000"),
@@ -344,6 +405,9 @@ mod tests {
             ),
             ("dob=x", "`x` is not a value of dob", "timestamp"),
             ("boundary=soon", "boundary: invalid time `soon`", ""),
+            ("gender=%ff", "the parameters are not UTF-8", "%XX"),
+            ("gender=%EF%BF%BD%fe", "the parameters are not UTF-8", "%XX"),
+            ("%c3=1", "the parameters are not UTF-8", "%XX"),
             ("after=x", "invalid cursor `x`", "a cursor continues"),
         ] {
             let error = Asked::parse(&dataset, text).err().unwrap();
@@ -352,6 +416,21 @@ mod tests {
                 error.hint_text().unwrap_or_default().contains(hint),
                 "{error:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_no_utf_8_is_told_from_what_is() {
+        for (query, expected) in [
+            ("", true),
+            ("a=b&c=%C3%B6+%41", true),
+            ("a=%&b=%4&c=%zz", true), // as they are
+            ("a=%EF%BF%BD", true),
+            ("a=%C3&b=%B6", false),
+            ("a=%ff", false),
+            ("%ff", false),
+        ] {
+            assert_eq!(is_utf8(query), expected, "{query}");
         }
     }
 

@@ -1,16 +1,30 @@
 //! The token that whoever is not on this machine must have.
+//!
+//! A browser shows it once, in the address of the page, and gets a cookie for it. The cookie is derived from the token, so
+//! it holds as long as the token does: a page that is open comes back by itself after a restart of the dashboard, and
+//! behind a balancer every dashboard with this token knows it. Whoever wants all browsers out changes the token.
+//!
+//! The cookie is `SameSite=Strict`: no request that another site's page causes has it, not even a link that is followed,
+//! because the answers are personal data, and how long one takes to come may tell something about them. A link still
+//! works, because the page itself needs no cookie: its files are those of the program, the same for everybody, and what
+//! it shows it asks for itself, as a page of this site.
 
 use std::path::Path;
 
 use axum::http::{HeaderMap, header};
+use openssl::hash::MessageDigest;
 use openssl::sha::sha256;
 
 use crate::dataset::SecretRef;
 use crate::error::{Context, Error, Result};
 use crate::secret::Secret;
 
-/// The cookie of a browser that has shown the token.
-const COOKIE: &str = "rtp_session";
+/// The name of the cookie of a browser that has shown the token begins with this. A mark of the token follows, because
+/// browsers keep one set of cookies for all ports of a host, where another dashboard may have another token.
+const COOKIE: &str = "rtp_session_";
+
+/// Rounds of the derivation of the cookie, so that a token that is not random is not guessed from it.
+const ROUNDS: usize = 100_000;
 
 /// Fewest characters of a token, so that it cannot be guessed.
 const FEWEST: usize = 16;
@@ -19,7 +33,9 @@ const FEWEST: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Token {
     digest: [u8; 32],
-    /// The value of the cookie, which ends with the process and says nothing about the token.
+    /// The name of the cookie.
+    name: String,
+    /// Its value, which says nothing about the token.
     session: String,
 }
 
@@ -35,10 +51,11 @@ impl Token {
             ))
             .hint("`openssl rand -hex 32` makes one"));
         }
-        let session: [u8; 32] = rand::random();
+        let session = hex(&derived(token.expose())?);
         Ok(Token {
             digest: sha256(token.expose().as_bytes()),
-            session: session.iter().map(|byte| format!("{byte:02x}")).collect(),
+            name: format!("{COOKIE}{}", hex(&sha256(session.as_bytes())[..4])),
+            session,
         })
     }
 
@@ -64,7 +81,7 @@ impl Token {
         let mut cookies = text(header::COOKIE)
             .flat_map(|line| line.split(';'))
             .filter_map(|cookie| cookie.trim().split_once('='))
-            .filter(|(name, _)| *name == COOKIE);
+            .filter(|(name, _)| *name == self.name);
         bearers.any(|token| self.is(token)) || cookies.any(|(_, value)| is_session(value))
     }
 
@@ -72,10 +89,28 @@ impl Token {
     /// it along.
     pub(crate) fn cookie(&self) -> String {
         format!(
-            "{COOKIE}={}; Path=/; HttpOnly; SameSite=Strict",
-            self.session
+            "{}={}; Path=/; HttpOnly; SameSite=Strict",
+            self.name, self.session
         )
     }
+}
+
+/// What a browser keeps instead of the token. It takes some hundredths of a second.
+fn derived(token: &str) -> Result<[u8; 32]> {
+    let mut session = [0; 32];
+    openssl::pkcs5::pbkdf2_hmac(
+        token.as_bytes(),
+        COOKIE.as_bytes(),
+        ROUNDS,
+        MessageDigest::sha256(),
+        &mut session,
+    )
+    .map_err(Error::internal)?;
+    Ok(session)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -128,11 +163,22 @@ mod tests {
             (header::AUTHORIZATION, "Bearer 0123456789abcdeg"),
             (header::AUTHORIZATION, "Basic 0123456789abcdef"),
             (header::AUTHORIZATION, "0123456789abcdef"),
-            (header::COOKIE, "rtp_session=0123456789abcdef"),
+            (header::COOKIE, &format!("{}=0123456789abcdef", token.name)),
             (header::COOKIE, &format!("{cookie}0")),
+            (header::COOKIE, &cookie.replacen(&token.name, COOKIE, 1)),
         ] {
             assert!(!admits(name, value), "{value}");
         }
         assert!(!token.admits(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_cookie_holds_as_long_as_its_token() {
+        let token = |text| file(0o600, text).1.unwrap();
+        let (cookie, name) = (|text| token(text).cookie(), |text| token(text).name);
+        let [one, other] = ["0123456789abcdef", "0123456789abcdeg"];
+        assert_eq!(cookie(one), cookie(one));
+        assert_ne!(cookie(one), cookie(other));
+        assert_ne!(name(one), name(other));
     }
 }

@@ -12,7 +12,10 @@ use crate::ports::event_log::{Offsets, Span};
 use crate::ports::ledger::LoadRecord;
 
 /// How many loads are looked at; what was loaded by an earlier one is not known.
-pub(super) const LOADS: u32 = 10_000;
+pub(super) const LOADS: u32 = 4_096;
+
+/// Bytes of the names of their files that are kept, at most.
+const NAME_BYTES: usize = 1 << 20;
 
 /// How long each witness may take to answer. A difference without its evidence is unexplained, which is said.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -23,6 +26,10 @@ pub(super) struct Base {
     pub(super) log: Result<LogBase, String>,
     /// The last loads, the newest first.
     pub(super) loads: Result<Vec<LoadRecord>, String>,
+    /// The newest event time that was loaded, in milliseconds since 1970 UTC.
+    pub(super) newest: Option<i64>,
+    /// Whether there were earlier loads, which are not looked at.
+    pub(super) has_earlier: bool,
 }
 
 /// Where the log and the group stood.
@@ -46,13 +53,19 @@ impl Base {
             return Base {
                 log: Err(nobody.clone()),
                 loads: Err(nobody),
+                newest: None,
+                has_earlier: false,
             };
         };
         let loads = in_time(async {
             let mut ledger = witnesses.batch_store.ledger(dataset).await?;
-            ledger.loads(LOADS).await
+            Ok((ledger.newest().await?, ledger.loads(LOADS).await?))
         });
-        let loads = loads.await;
+        let (newest, mut loads) = match loads.await {
+            Ok((newest, loads)) => (newest, Ok(loads)),
+            Err(why) => (None, Err(why)),
+        };
+        let has_earlier = loads.as_mut().is_ok_and(keep_last);
         let begun = loads.as_ref().ok().and_then(|loads| loads.first());
         let begun = begun.map_or(i64::MAX, |load| load.info.started_at);
         let log = in_time(async {
@@ -75,6 +88,8 @@ impl Base {
         Base {
             log: log.await,
             loads,
+            newest,
+            has_earlier,
         }
     }
 
@@ -82,12 +97,24 @@ impl Base {
     pub(super) fn last_load(&self) -> Option<&LoadRecord> {
         self.loads.as_ref().ok()?.first()
     }
+}
 
-    /// The newest event time that was loaded, in milliseconds since 1970 UTC.
-    pub(super) fn boundary(&self) -> Option<i64> {
-        let loads = self.loads.as_ref().ok()?;
-        loads.iter().filter_map(|load| load.info.newest).max()
-    }
+/// Keeps the newest loads, within bounded memory. Whether there are earlier ones.
+fn keep_last(loads: &mut Vec<LoadRecord>) -> bool {
+    let mut bytes = 0;
+    let mut is_kept = |load: &LoadRecord| {
+        let info = &load.info;
+        let names = info.inputs.iter().chain(&info.rejects);
+        bytes += names.map(String::len).sum::<usize>();
+        bytes <= NAME_BYTES
+    };
+    let kept = loads
+        .iter()
+        .map_while(|load| is_kept(load).then_some(()))
+        .count();
+    let has_earlier = kept < loads.len() || kept >= LOADS as usize;
+    loads.truncate(kept.max(1));
+    has_earlier
 }
 
 async fn in_time<T>(asked: impl Future<Output = Result<T>>) -> Result<T, String> {
@@ -95,4 +122,35 @@ async fn in_time<T>(asked: impl Future<Output = Result<T>>) -> Result<T, String>
     let answer =
         answer.unwrap_or_else(|_| Err(Error::unavailable(format!("no answer within {ANSWER:?}"))));
     answer.map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::ledger::LoadInfo;
+
+    fn kept(count: u32, name_bytes: usize) -> (usize, bool) {
+        let load = |n: u32| LoadRecord {
+            info: LoadInfo {
+                newest: Some(n.into()),
+                inputs: vec!["x".repeat(name_bytes)],
+                ..LoadInfo::default()
+            },
+            mode: String::new(),
+            loaded_at: 0,
+            written: 0,
+        };
+        let mut loads: Vec<LoadRecord> = (0..count).map(load).collect();
+        let has_earlier = keep_last(&mut loads);
+        (loads.len(), has_earlier)
+    }
+
+    #[test]
+    fn loads_are_kept_within_a_bound_and_what_is_left_out_is_known() {
+        assert_eq!(kept(10, 10), (10, false));
+        assert_eq!(kept(LOADS, 10), (LOADS as usize, true));
+        assert_eq!(kept(9, NAME_BYTES / 4), (4, true));
+        assert_eq!(kept(2, NAME_BYTES + 1), (1, true));
+        assert_eq!(kept(0, 0), (0, false));
+    }
 }

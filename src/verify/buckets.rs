@@ -158,11 +158,11 @@ pub(super) enum Suspects {
 }
 
 impl Suspects {
-    /// Encodings of the keys that the sketches show.
-    pub(super) fn keys(&self) -> &[Vec<u8>] {
+    /// Encodings of the keys that the sketches show; later none.
+    pub(super) fn take_keys(&mut self) -> Vec<Vec<u8>> {
         match self {
-            Suspects::Differing(differing) => &differing.keys,
-            Suspects::All => &[],
+            Suspects::Differing(differing) => std::mem::take(&mut differing.keys),
+            Suspects::All => Vec::new(),
         }
     }
 

@@ -46,11 +46,13 @@ pub enum Class {
     NotLoadedYet,
     /// The event is in the log, and the stream has not committed it yet.
     InFlight,
+    /// The row has lived as long as rows do in the real-time store.
+    Expired,
 }
 
 impl Class {
     /// All of them, those that need attention first.
-    pub const ALL: [Class; 9] = [
+    pub const ALL: [Class; 10] = [
         Class::Lost,
         Class::ChangedOutside,
         Class::Duplicate,
@@ -60,6 +62,7 @@ impl Class {
         Class::OlderVersion,
         Class::NotLoadedYet,
         Class::InFlight,
+        Class::Expired,
     ];
 
     /// The name in every output.
@@ -74,6 +77,7 @@ impl Class {
             Class::OlderVersion => "older_version",
             Class::NotLoadedYet => "not_loaded_yet",
             Class::InFlight => "in_flight",
+            Class::Expired => "expired",
         }
     }
 
@@ -91,6 +95,7 @@ impl Class {
             }
             Class::NotLoadedYet => "the record came after the last load",
             Class::InFlight => "the event waits in the log",
+            Class::Expired => "the row has expired in the real-time store, by its ttl",
         }
     }
 

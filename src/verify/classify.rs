@@ -3,10 +3,9 @@
 
 use super::base::Base;
 use super::recheck::{Found, OwnedRow};
-use super::search::Sighting;
+use super::search::Seen;
 use super::{Class, Kind, Side};
 use crate::dataset::{Dataset, Nulls};
-use crate::intake::dead_letter::DeadLetter;
 use crate::ports::ledger::LoadRecord;
 use crate::ports::table_reader::Provenance;
 use crate::record::row::{self, Digest, Origin, RowMeta};
@@ -83,7 +82,7 @@ pub(super) fn by_stores(
 }
 
 /// Why a row is not what rtp wrote.
-fn changed_outside(
+pub(super) fn changed_outside(
     dataset: &Dataset,
     side: Side,
     row: &OwnedRow,
@@ -139,7 +138,7 @@ fn not_in_batch(base: &Base, version: Version, origin: Option<Origin>, class: Cl
         (_, Some(load)) => load,
     };
     let time = format_ms(version.0);
-    if let Some(boundary) = base.boundary().filter(|boundary| version.0 > *boundary) {
+    if let Some(boundary) = base.newest.filter(|boundary| version.0 > *boundary) {
         let boundary = format_ms(boundary);
         return Judged::Known(
             class,
@@ -204,8 +203,8 @@ pub(super) fn by_landing(
 pub(super) fn by_log(
     dataset: &Dataset,
     base: &Base,
-    version: Version,
-    seen: &Sighting,
+    seen: &Seen,
+    trouble: Option<&str>,
 ) -> (Class, String) {
     let log = match &base.log {
         Ok(log) => log,
@@ -217,74 +216,59 @@ pub(super) fn by_log(
         }
     };
     let topic = &dataset.event.topic;
-    let letter_of = |(partition, offset): (i32, i64)| {
-        let mut letters = seen.letters.iter().map(|(letter, _)| letter);
-        letters.find(|letter| {
-            letter.source == *topic
-                && (letter.partition, letter.offset) == (Some(partition), Some(offset))
-        })
-    };
-    // A letter of another version of the key explains nothing.
-    let letter_of_version = || {
-        let mut letters = seen.letters.iter();
-        let is_of = |(letter, time): &&(DeadLetter, Option<i64>)| match time {
-            Some(time) => *time == version.0,
-            None => letter.written_at >= version.0,
+    let in_letters = seen.letter.as_ref().map(|letter| {
+        let (topic, (partition, offset)) = (dataset.event.dead_letter_topic(), letter.at);
+        let why = match letter.reason.is_empty() {
+            true => String::new(),
+            false => format!(": {}", letter.reason),
         };
-        letters.find(is_of).map(|(letter, _)| letter)
-    };
-    let in_letters = |letter: &DeadLetter| {
-        let letters = dataset.event.dead_letter_topic();
-        let (partition, offset) = letter.at;
-        (
-            Class::DeadLetter,
-            format!(
-                "{letters}, partition {partition} offset {offset}: {}",
-                letter.message
-            ),
-        )
-    };
-    match seen.at {
-        Some((partition, offset)) => {
-            let event = format!("{topic}, partition {partition} offset {offset}");
-            let committed = log.committed.get(partition).unwrap_or(0);
-            if !log.has_committed {
-                let why =
-                    "but the group has never committed anything; --group names that of the stream";
-                return (Class::Unexplained, format!("{event}, {why}"));
-            }
-            if offset >= committed {
-                let ahead = offset - committed;
-                return (
-                    Class::InFlight,
-                    format!("{event}: {ahead} events after what the group has committed"),
-                );
-            }
-            match letter_of((partition, offset)) {
-                Some(letter) => in_letters(letter),
-                None => (
-                    Class::Lost,
-                    format!("{event} was read by the group, which has committed {committed}"),
-                ),
-            }
-        }
-        None => match (letter_of_version(), &seen.trouble) {
-            (Some(letter), _) => in_letters(letter),
+        let place = format!("{topic}, partition {partition} offset {offset}{why}");
+        (Class::DeadLetter, place)
+    });
+    let Some((partition, offset)) = seen.at else {
+        return match (in_letters, trouble) {
+            (Some(letter), _) => letter,
             (None, Some(why)) => (
                 Class::Unexplained,
                 format!("the event log could not be searched: {why}"),
             ),
             (None, None) => (Class::Unexplained, not_in_log(topic, base)),
-        },
+        };
+    };
+    let event = format!("{topic}, partition {partition} offset {offset}");
+    let committed = log.committed.get(partition).unwrap_or(0);
+    if !log.has_committed {
+        let why = "but the group has never committed anything; --group names that of the stream";
+        return (Class::Unexplained, format!("{event}, {why}"));
+    }
+    if offset >= committed {
+        let ahead = offset - committed;
+        return (
+            Class::InFlight,
+            format!("{event}: {ahead} events after what the group has committed"),
+        );
+    }
+    let read = format!("{event} was read by the group, which has committed {committed}");
+    match (in_letters, trouble) {
+        (Some(letter), _) => letter,
+        (None, None) => (Class::Lost, read),
+        (None, Some(why)) => (
+            Class::Unexplained,
+            format!("{read}; the dead letters could not be searched: {why}"),
+        ),
     }
 }
 
-fn not_in_log(topic: &str, base: &Base) -> String {
-    let deleted = base.log.as_ref().is_ok_and(|log| {
+/// Whether the oldest events were deleted from the log.
+pub(super) fn is_cut(base: &Base) -> bool {
+    base.log.as_ref().is_ok_and(|log| {
         let mut first = log.bounds.from.iter();
         first.any(|(_, offset)| offset > 0)
-    });
-    match deleted {
+    })
+}
+
+fn not_in_log(topic: &str, base: &Base) -> String {
+    match is_cut(base) {
         true => format!("no event of {topic} has this version; older events were deleted from it"),
         false => format!("no event of {topic} has this version: it was never produced"),
     }

@@ -38,6 +38,8 @@ pub struct Compared {
     pub columns: BTreeMap<String, u64>,
     /// Some keys of each class.
     pub samples: BTreeMap<Class, Vec<String>>,
+    /// Keys that were looked up, and are in neither store.
+    pub absent: u64,
     /// Whether only some keys were compared: that one store has none of them says nothing about the store.
     pub is_partial: bool,
     /// Some differences of each class.
@@ -50,10 +52,15 @@ impl Compared {
         self.classes.is_empty()
     }
 
-    /// Whether both layers agree: every difference is explained, and neither layer is empty while the other is not.
+    /// Whether both layers agree: every difference is explained, and neither layer is empty while the other is not,
+    /// unless all of its rows have expired.
     pub fn agrees(&self) -> bool {
+        !self.is_one_empty() && !self.classes.keys().any(|class| class.fails())
+    }
+
+    fn is_one_empty(&self) -> bool {
         let is_one_empty = !self.is_partial && self.rows != [0, 0] && self.rows.contains(&0);
-        !is_one_empty && !self.classes.keys().any(|class| class.fails())
+        is_one_empty && !self.classes.keys().eq([&Class::Expired])
     }
 
     /// Adds a difference.
@@ -85,12 +92,12 @@ impl Compared {
         }
     }
 
-    /// Counts the rows of both stores.
-    pub fn count(&self, run: &Run) {
+    /// Counts the rows of both stores, and this many that were looked for and are not there.
+    pub(super) fn count(&self, lacked: u64, run: &Run) {
         let counts = &run.counts;
         let differing = self.differing_rows + self.explained_rows + self.surplus_rows;
         // Rows written during the comparison can make more rows differ than the first scan saw.
-        let read = (self.rows[0] + self.rows[1]).max(differing);
+        let read = (self.rows[0] + self.rows[1] + lacked).max(differing);
         add(&counts.read, read);
         add(&counts.written, read - differing);
         add(&counts.rejected, self.differing_rows);
@@ -99,17 +106,13 @@ impl Compared {
         add(&counts.bytes, self.bytes);
     }
 
-    /// The result in a sentence, for the tables of these names, the real-time store's first. Equal means equal within
+    /// The result of whole tables of these names in a sentence, the real-time store's first. Equal means equal within
     /// these tolerances.
-    pub fn sentence(&self, [realtime, batch]: &[String; 2], tolerances: &Tolerances) -> String {
-        let within = match tolerances.are_strict() {
-            true => "",
-            false => ", within the tolerances",
-        };
+    pub(super) fn sentence(&self, names: &[String; 2], tolerances: &Tolerances) -> String {
+        let [realtime, batch] = names;
+        let within = tolerances.within();
         let [a, b] = self.rows;
         let rows = format!("{a} rows in {realtime}, {b} in {batch}");
-        let failing = self.of_classes(|class| class.fails());
-        let explained = self.of_classes(|class| !class.fails());
         match (self.agrees(), self.is_equal(), self.rows) {
             (true, true, [0, 0]) => format!("{realtime} and {batch} are both empty"),
             (true, true, [a, b]) if a == b => {
@@ -118,36 +121,40 @@ impl Compared {
             (true, true, _) => {
                 format!("equal: {rows}{within}; rows were written during the comparison")
             }
-            (true, false, _) => format!("in agreement: {rows}{within}; explained: {explained}"),
+            (true, false, _) => {
+                let explained = self.of_classes(|class| !class.fails());
+                format!("in agreement: {rows}{within}; explained: {explained}")
+            }
             (false, ..) => {
-                let found = [failing, explained]
-                    .into_iter()
-                    .filter(|text| !text.is_empty());
-                let found: Vec<String> = found.collect();
+                let empty = match (self.is_one_empty(), a) {
+                    (false, _) => String::new(),
+                    (true, 0) => format!("; {realtime} is empty"),
+                    (true, _) => format!("; {batch} is empty"),
+                };
+                let found = self.found();
                 format!(
-                    "not equal: {} missing in {batch}, {} extra in {batch}, {} changed, {} duplicate ({}); {rows}",
-                    self.missing,
-                    self.extra,
-                    self.changed,
-                    self.duplicates,
-                    found.join("; ")
+                    "not equal: {} missing in {batch}, {} extra in {batch}, {} changed, {} duplicate{found}; {rows}{empty}",
+                    self.missing, self.extra, self.changed, self.duplicates,
                 )
             }
         }
     }
 
-    fn of_classes(&self, which: impl Fn(Class) -> bool) -> String {
+    /// The classes in parentheses, those that fail first.
+    pub(super) fn found(&self) -> String {
+        let failing = self.of_classes(|class| class.fails());
+        let explained = self.of_classes(|class| !class.fails());
+        let found = [failing, explained];
+        let found: Vec<&str> = found.iter().map(String::as_str).collect();
+        match found.concat().is_empty() {
+            true => String::new(),
+            false => format!(" ({})", found.join("; ").trim_matches([';', ' '])),
+        }
+    }
+
+    pub(super) fn of_classes(&self, which: impl Fn(Class) -> bool) -> String {
         let classes = self.classes.iter().filter(|(class, _)| which(**class));
         let shown = classes.map(|(class, n)| format!("{n} {}", class.name().replace('_', " ")));
         shown.collect::<Vec<_>>().join(", ")
-    }
-
-    /// Reports the sentence.
-    pub fn tell(&self, names: &[String; 2], tolerances: &Tolerances, run: &Run) {
-        let sentence = self.sentence(names, tolerances);
-        match self.agrees() && self.rows != [0, 0] {
-            true => run.info(sentence),
-            false => run.warn(sentence),
-        }
     }
 }

@@ -34,43 +34,34 @@ pub async fn compare_landing(
         ..Compared::default()
     };
     let mut landing = Landing::default();
+    let mut looked_up = 0;
     let mut chunks = records(comparison, files, retry);
     let shown: Vec<String> = files
         .iter()
         .map(|file| file.display().to_string())
         .collect();
-    let landing_name = shown.join(", ");
+    let (name, [realtime, batch]) = (shown.join(", "), names.clone());
+    let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
+    settle.name_tables([[realtime, name.clone()], [name, batch]]);
     while let Some(chunk) = chunks.next(&retry.run.stop).await? {
         landing.rejected += chunk.rejected;
         landing.first_bad = landing.first_bad.take().or(chunk.first_bad);
         landing.records += chunk.good.len() as u64;
         let newest = chunk.good.newest_by_key(comparison.whole.event.key);
-        let (lacked_by_batch, lacked_by_realtime) = (compared.missing, compared.extra);
+        looked_up += newest.len() as u64;
         for side in Side::BOTH {
-            let in_tables = match side {
-                Side::Realtime => [&*names[0], &*landing_name],
-                Side::Batch => [&*landing_name, &*names[1]],
-            };
-            report.turn_to_tables(in_tables);
-            let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
             for some in newest.chunks(AT_ONCE) {
                 let records = owned(&chunk.good, some);
                 settle.add_records(side, records).await?;
             }
-            settle.finish().await?;
-        }
-        let records = newest.len() as u64;
-        let lacked = [
-            compared.extra - lacked_by_realtime,
-            compared.missing - lacked_by_batch,
-        ];
-        for (rows, lacked) in compared.rows.iter_mut().zip(lacked) {
-            *rows += records.saturating_sub(lacked);
         }
         if comparison.stop.requested().is_some() {
             return Ok(None);
         }
     }
+    settle.finish().await?;
+    let lacked = [compared.extra, compared.missing];
+    compared.rows = lacked.map(|lacked| looked_up.saturating_sub(lacked));
     Ok(comparison
         .stop
         .requested()
@@ -147,9 +138,20 @@ pub(super) async fn lacking(
         // Another version of the same time may be a row that was changed.
         let is_there =
             there > wanted && there.map(|(time, _)| time) != wanted.map(|(time, _)| time);
-        (!is_there && there != wanted).then(|| found(comparison, side, key, record, row))
+        let is_tolerated = row
+            .as_ref()
+            .is_some_and(|row| is_tolerated(comparison, side, row, &record));
+        let is_there = is_there || is_tolerated || there == wanted;
+        (!is_there).then(|| found(comparison, side, key, record, row))
     });
     Ok(lacking.collect())
+}
+
+/// Whether a row has all that a record has, as far as something is tolerated.
+fn is_tolerated(comparison: &Comparison, side: Side, row: &OwnedRow, record: &OwnedRow) -> bool {
+    // Only a real-time store may leave absent fields alone.
+    let is_lax = !comparison.tolerances.are_strict() || side == Side::Realtime;
+    is_lax && differing(comparison, row, record).is_empty()
 }
 
 /// A record of a landing file in place of the other store's row.

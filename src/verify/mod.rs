@@ -15,11 +15,15 @@ mod buckets;
 mod class;
 mod classify;
 mod compared;
+mod expiry;
 pub mod format;
+mod kept;
 mod landing;
+mod outcome;
 mod recheck;
 mod repair;
 mod report;
+mod request;
 mod rerun;
 mod search;
 mod series;
@@ -28,6 +32,7 @@ mod sketch;
 mod tolerance;
 mod verdict;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,12 +42,16 @@ use tokio::time::{Instant, sleep_until};
 use self::buckets::{Keys, Sums, Suspects, differing_keys, groups, sketch_difference};
 pub use self::class::{Class, Kind};
 pub use self::compared::Compared;
+pub use self::kept::{history, keep, newest_loaded};
 pub use self::landing::{Landing, compare_landing};
+pub use self::outcome::Outcome;
 use self::recheck::{KEYS_AT_ONCE, rows_now};
 pub use self::repair::Repair;
 pub use self::report::{Content, Difference, Report, Sample};
-pub use self::rerun::listed_keys;
-pub use self::series::{ComparedSeries, compare_series};
+pub use self::request::{Opened, Request, Scope};
+use self::rerun::FOREIGN_KEY;
+pub use self::rerun::{Listed, listed};
+pub use self::series::{ComparedSeries, SeriesPart, compare_series};
 use self::settle::Settle;
 pub use self::tolerance::Tolerances;
 pub use self::verdict::{Compare, document, verdict};
@@ -51,7 +60,6 @@ use crate::error::{Error, Result};
 use crate::ports::batch_store::BatchStores;
 use crate::ports::event_log::EventLog;
 use crate::ports::table_reader::{EncodedRow, EncodedVisitor, TableReader};
-use crate::record::value::Value;
 use crate::run::Stop;
 use crate::run::retry::Retry;
 use crate::run::task::Task;
@@ -88,6 +96,8 @@ pub struct Comparison {
     pub tolerances: Tolerances,
     /// How long a key that differs may still become equal.
     pub grace: Duration,
+    /// How long a row of the real-time store lives after it was written, if rows expire there.
+    pub ttl: Option<Duration>,
     /// Who is asked why a key differs; if nobody is, its class is found by the tables alone.
     pub witnesses: Option<Witnesses>,
     stop: Stop,
@@ -115,6 +125,7 @@ impl Comparison {
             whole,
             tolerances,
             grace: Duration::ZERO,
+            ttl: None,
             witnesses: None,
             stop,
         }
@@ -153,18 +164,17 @@ pub async fn compare(
     for (side, sums) in Side::BOTH.into_iter().zip(&sums) {
         if sums.foreign_keys > 0 && comparison.stop.requested().is_none() {
             let table = tables[side as usize].get()?;
-            report_foreign_keys(table, comparison, side, report, &mut compared).await?;
+            report_foreign_keys(table, comparison, side, None, report, &mut compared).await?;
         }
     }
-    let suspects = match has_unique_keys {
+    let mut suspects = match has_unique_keys {
         true => Suspects::Differing(sketch_difference(&mut sums)),
         false => Suspects::All,
     };
     let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
-    for key in suspects.keys() {
-        settle.add(key).await?;
+    for key in suspects.take_keys() {
+        settle.add(&key).await?;
     }
-    settle.finish().await?;
     let mut keys = Side::BOTH.map(|side| Keys::new(comparison, side));
     for group in groups([&sums[0], &sums[1]], &suspects) {
         if comparison.stop.requested().is_some() {
@@ -172,21 +182,22 @@ pub async fn compare(
         }
         let group = Arc::new(group);
         let restart = |keys: &mut Keys| keys.restart(&group);
-        keys = scanner.scan(&mut tables, keys, restart).await?;
-        let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
+        keys = scanner.scan(settle.tables, keys, restart).await?;
         for key in differing_keys([&keys[0], &keys[1]]) {
             settle.add(key).await?;
         }
-        settle.finish().await?;
     }
+    drop((sums, keys)); // what follows needs memory, too
+    settle.finish().await?;
     Ok(comparison.stop.requested().is_none().then_some(compared))
 }
 
-/// Compares the rows of these keys only. None if a stop was requested before the end.
+/// Compares the rows of these keys only, and looks whether the rows are still there whose keys are none. None if a stop was
+/// requested before the end.
 pub async fn compare_keys(
     comparison: &Arc<Comparison>,
     tables: [Box<dyn TableReader>; 2],
-    keys: Vec<Value<'static>>,
+    Listed { keys, foreign, .. }: Listed,
     retry: &Retry,
     report: &mut Report<'_>,
 ) -> Result<Option<Compared>> {
@@ -197,16 +208,29 @@ pub async fn compare_keys(
     };
     for keys in keys.chunks(KEYS_AT_ONCE) {
         let now = rows_now(comparison, &mut tables, keys, retry).await?;
+        let absent = now.iter().filter(|rows| **rows == [None, None]);
+        compared.absent += absent.count() as u64;
         for side in Side::BOTH {
             let rows = now.iter().filter(|rows| rows[side as usize].is_some());
             compared.rows[side as usize] += rows.count() as u64;
         }
     }
     let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
+    let mut encoding = Vec::new();
     for key in keys {
-        settle.add_value(key).await?;
+        encoding.clear();
+        key.encode(&mut encoding);
+        settle.add(&encoding).await?;
     }
     settle.finish().await?;
+    for (side, table) in Side::BOTH.into_iter().zip(&mut tables) {
+        if !foreign.is_empty() && comparison.stop.requested().is_none() {
+            let (table, only) = (table.get()?, Some(&foreign));
+            let found =
+                report_foreign_keys(table, comparison, side, only, report, &mut compared).await?;
+            compared.rows[side as usize] += found;
+        }
+    }
     Ok(comparison.stop.requested().is_none().then_some(compared))
 }
 
@@ -281,32 +305,38 @@ impl Scanner<'_> {
 }
 
 /// Rows whose key is not a valid key match none of the other store. They are found by a separate scan, because
-/// there can be as many as the table has rows.
+/// there can be as many as the table has rows. With `only`, those that it does not name are left out. Returns their number.
 async fn report_foreign_keys(
     table: &mut dyn TableReader,
     comparison: &Comparison,
     side: Side,
+    only: Option<&BTreeSet<String>>,
     report: &mut Report<'_>,
     compared: &mut Compared,
-) -> Result<()> {
+) -> Result<u64> {
     let mut visitor = ForeignKeys {
         comparison,
         side,
+        only,
         report,
         compared,
+        found: 0,
         failed: None,
     };
     table
         .scan_encoded(&comparison.dataset, &mut visitor)
         .await?;
-    visitor.failed.map_or(Ok(()), Err)
+    let found = visitor.found;
+    visitor.failed.map_or(Ok(found), Err)
 }
 
 struct ForeignKeys<'a, 'r> {
     comparison: &'a Comparison,
     side: Side,
+    only: Option<&'a BTreeSet<String>>,
     report: &'a mut Report<'r>,
     compared: &'a mut Compared,
+    found: u64,
     failed: Option<Error>,
 }
 
@@ -320,6 +350,10 @@ impl EncodedVisitor for ForeignKeys<'_, '_> {
         let Some(foreign) = row.foreign.iter().find(|f| f.field == key) else {
             return ControlFlow::Continue(());
         };
+        if self.only.is_some_and(|only| !only.contains(&foreign.found)) {
+            return ControlFlow::Continue(());
+        }
+        self.found += 1;
         let kind = match self.side {
             Side::Realtime => Kind::Missing,
             Side::Batch => Kind::Extra,
@@ -334,13 +368,14 @@ impl EncodedVisitor for ForeignKeys<'_, '_> {
         let difference = Difference {
             kind,
             class,
-            evidence: "no row that rtp writes has such a key",
+            evidence: FOREIGN_KEY,
             key: Content::Foreign(&foreign.found),
             side: Some(Side::Batch),
             column: None,
             cells: [Content::Row; 2],
         };
         self.compared.show(&difference);
+        self.report.leave_unrepaired();
         let added = self.report.add(&difference);
         match added {
             Ok(()) => ControlFlow::Continue(()),
@@ -351,3 +386,6 @@ impl EncodedVisitor for ForeignKeys<'_, '_> {
         }
     }
 }
+
+#[cfg(test)]
+mod fakes;

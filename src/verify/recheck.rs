@@ -37,6 +37,7 @@ impl Found {
     pub(super) fn differing_rows(&self) -> u64 {
         match self.kind {
             Kind::Missing | Kind::Extra => 1,
+            Kind::Changed if self.record.is_some() => 1,
             Kind::Changed => 2,
             Kind::Duplicate => 0,
         }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::format::counted;
 use super::recheck::Found;
 use super::{Class, Kind};
 use crate::dataset::Dataset;
@@ -17,6 +18,10 @@ pub struct Repair {
     name: String,
     /// Records that the real-time store lacks, that the batch store lacks, and differences without a right record.
     counts: [u64; 3],
+    /// Differences of tables for reads by time.
+    of_series: u64,
+    /// Differences that are explained.
+    explained: u64,
 }
 
 impl Repair {
@@ -26,6 +31,8 @@ impl Repair {
             file: Aside::create(path)?,
             name: path.display().to_string(),
             counts: [0; 3],
+            of_series: 0,
+            explained: 0,
         })
     }
 
@@ -33,6 +40,7 @@ impl Repair {
     /// shows none: which of the two values is right is not for us to guess.
     pub(super) fn add(&mut self, dataset: &Dataset, found: &Found, class: Class) -> Result<()> {
         if !class.fails() {
+            self.explained += 1;
             return Ok(());
         }
         let [realtime, batch] = &found.rows;
@@ -54,6 +62,16 @@ impl Repair {
         Ok(())
     }
 
+    /// Counts a difference whose rows do not show which record is right.
+    pub(super) fn leave(&mut self) {
+        self.counts[2] += 1;
+    }
+
+    /// Counts a difference of a table for reads by time, which no record puts right: its events would have to be read again.
+    pub(super) fn leave_series(&mut self) {
+        self.of_series += 1;
+    }
+
     /// Publishes the file, and tells what to do with it.
     pub fn finish(self, run: &Run) -> Result<()> {
         let [realtime, batch, none] = self.counts;
@@ -61,20 +79,39 @@ impl Repair {
         let name = &self.name;
         if realtime + batch > 0 {
             run.info(format!(
-                "{name} has {} records: the real-time store lacks {realtime} of them (rtp produce {name}), the batch store {batch} (rtp load-batch {name}); both commands keep what is newer",
-                realtime + batch
+                "{name} has {}: the real-time store lacks {realtime} of them (rtp produce {name}), the batch store {batch} (rtp load-batch {name}); both commands keep what is newer",
+                counted(realtime + batch, "record")
             ));
         }
         if none > 0 {
             run.warn(format!(
-                "{none} differences are not repaired by {name}, because their rows do not show which record is right; rtp explain KEY shows what is known of one"
+                "{} not repaired by {name}, because no row shows which record is right; rtp explain KEY shows what is known of one",
+                differences(none)
             ));
         }
-        if self.counts == [0; 3] {
+        if self.of_series > 0 {
+            run.warn(format!(
+                "{} not repaired by {name}, because they are of tables for reads by time, and it has only records that a main table lacks",
+                differences(self.of_series)
+            ));
+        }
+        if self.explained > 0 {
+            run.info(format!(
+                "{} left out of {name}, because they are explained: the records are on their way, refused or expired",
+                differences(self.explained)
+            ));
+        }
+        if self.counts == [0; 3] && self.of_series == 0 {
             run.info(format!(
                 "{name} is empty, because there is nothing to repair"
             ));
         }
         Ok(())
     }
+}
+
+/// `1 difference is`, `2 differences are`.
+fn differences(number: u64) -> String {
+    let verb = if number == 1 { "is" } else { "are" };
+    format!("{} {verb}", counted(number, "difference"))
 }

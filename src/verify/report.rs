@@ -130,8 +130,8 @@ impl<'r> Report<'r> {
     }
 
     /// From now on, the rows that are compared are in the tables or files of these names.
-    pub(super) fn turn_to_tables(&mut self, tables: [&str; 2]) {
-        self.tables = tables.map(str::to_string);
+    pub(super) fn turn_to_tables(&mut self, tables: &[String; 2]) {
+        self.tables.clone_from(tables);
     }
 
     /// Adds what puts a difference right.
@@ -139,6 +139,13 @@ impl<'r> Report<'r> {
         match &mut self.repair {
             Some(repair) => repair.add(dataset, found, class),
             None => Ok(()),
+        }
+    }
+
+    /// Counts a difference that nothing puts right.
+    pub(super) fn leave_unrepaired(&mut self) {
+        if let Some(repair) = &mut self.repair {
+            repair.leave();
         }
     }
 
@@ -151,6 +158,9 @@ impl<'r> Report<'r> {
     /// Adds one difference.
     pub fn add(&mut self, difference: &Difference<'_>) -> Result<()> {
         self.total += 1;
+        if let (Some(_), Some(repair)) = (&self.series, &mut self.repair) {
+            repair.leave_series();
+        }
         if self.shown < self.sample.most {
             self.shown += 1;
             self.run.info(self.for_people(difference));

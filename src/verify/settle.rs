@@ -1,51 +1,63 @@
 //! Keys that perhaps differ: read again, after some time if asked for; what still differs gets its class and is reported.
+//!
+//! There is one of it for a comparison, so that a grace is waited for once, and log and ledger are asked once.
 
-use std::collections::HashMap;
+mod answers;
+mod waiting;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::waiting::{Answers, KeyList, Waiting, Witness, record};
 use super::base::Base;
-use super::classify::{self, Judged, Version};
+use super::classify::{self, Judged};
 use super::landing::lacking;
 use super::recheck::{Found, KEYS_AT_ONCE, OwnedRow, content, differences, rows_now};
-use super::search::{self, Place, Places, log_key};
+use super::search::Rejects;
 use super::{Class, Compared, Comparison, Content, Difference, Kind, Report, Side, Table};
 use crate::error::{Error, Result};
-use crate::ports::ledger::LoadRecord;
 use crate::ports::table_reader::Provenance;
 use crate::record::value::Value;
 use crate::run::retry::Retry;
 
-/// Differences that wait for one search of the log or of the landing files.
-const ASKED: usize = 4_096;
-
 /// How often rows are read that are written again and again.
 const ROUNDS: u32 = 5;
+
+/// Maximum bytes of keys that wait for the end of a grace, some 200,000 UUIDs; with more, what is there is settled first.
+const WAITING_BYTES: usize = 4 << 20;
+
+/// Maximum records of a landing file that wait for the end of a grace.
+const WAITING_RECORDS: usize = 4_096;
 
 /// Settles keys that perhaps differ.
 pub(super) struct Settle<'a, 'r> {
     comparison: &'a Comparison,
-    tables: &'a mut [Table; 2],
+    /// Scans may use them between two keys.
+    pub(super) tables: &'a mut [Table; 2],
     retry: &'a Retry,
     report: &'a mut Report<'r>,
     compared: &'a mut Compared,
-    /// What was known before the first of them was read.
+    /// The names of the tables or files that are compared for each side, if those of records of landing files are.
+    names: Option<[[String; 2]; 2]>,
+    /// What was known before the first of the rows was read that is judged.
     base: Option<Base>,
-    keys: Vec<Value<'static>>,
-    /// Those that differed when they were read again before the grace was over.
-    perhaps: Vec<Value<'static>>,
-    /// Records of a landing file that a store lacked by then.
+    keys: KeyList,
+    /// Records of a landing file that a store lacked before the grace was over.
     records: Vec<(Side, OwnedRow)>,
-    asked: Vec<(Found, Ask)>,
-    rejects: Option<Places>,
+    /// What a search has to find out.
+    waiting: Waiting,
+    /// What the last search found, while the rows that waited for it are judged.
+    answers: Option<Answers>,
+    /// Whether what would have to be asked now is not asked any more.
+    is_last_round: bool,
+    rejects: Option<Rejects>,
+    searches: u64,
+    /// Whether a search could not wait for the end.
+    was_full: bool,
+    begun: Instant,
+    /// When the last key was added: whatever makes it differ came before.
     since: Instant,
-}
-
-/// What a difference waits for.
-enum Ask {
-    Log(Version),
-    Landing(Class, Option<String>),
 }
 
 impl<'a, 'r> Settle<'a, 'r> {
@@ -62,29 +74,38 @@ impl<'a, 'r> Settle<'a, 'r> {
             retry,
             report,
             compared,
+            names: None,
             base: None,
-            keys: Vec::with_capacity(KEYS_AT_ONCE),
-            perhaps: Vec::new(),
+            keys: KeyList::default(),
             records: Vec::new(),
-            asked: Vec::new(),
+            waiting: Waiting::default(),
+            answers: None,
+            is_last_round: false,
             rejects: None,
+            searches: 0,
+            was_full: false,
+            begun: Instant::now(),
             since: Instant::now(),
         }
     }
 
-    /// Adds the encoding of a key.
-    pub(super) async fn add(&mut self, key: &[u8]) -> Result<()> {
-        let key = Value::decode_key(key)
-            .ok_or_else(|| Error::internal("a key is not a valid encoding"))?;
-        self.add_value(key).await
+    /// From now on, what is reported of a landing file's records is about the tables or files of these names: of those
+    /// that are looked for in the real-time store, and in the batch store.
+    pub(super) fn name_tables(&mut self, names: [[String; 2]; 2]) {
+        self.names = Some(names);
     }
 
-    /// Adds a key.
-    pub(super) async fn add_value(&mut self, key: Value<'static>) -> Result<()> {
-        self.keys.push(key);
-        match self.keys.len() < KEYS_AT_ONCE {
-            true => Ok(()),
-            false => self.look().await,
+    /// Adds the encoding of a key.
+    pub(super) async fn add(&mut self, key: &[u8]) -> Result<()> {
+        self.since = Instant::now();
+        self.keys.add(key);
+        let is_full = match self.has_grace() {
+            true => self.keys.bytes() >= WAITING_BYTES,
+            false => self.keys.count() >= KEYS_AT_ONCE,
+        };
+        match is_full {
+            true => self.settle_keys().await,
+            false => Ok(()),
         }
     }
 
@@ -93,77 +114,105 @@ impl<'a, 'r> Settle<'a, 'r> {
         if self.is_stopped() {
             return Ok(());
         }
+        // The records were there before the comparison began.
+        let is_over = Instant::now() >= self.begun + self.comparison.grace;
+        if is_over {
+            self.ask().await;
+        }
         let found = self.lacking(side, records).await?;
-        if self.comparison.grace == Duration::ZERO {
-            return self.judge(found).await;
+        if is_over {
+            self.judge(found).await?;
+            return self.answer_if_many().await;
         }
-        for found in found {
-            let [realtime, batch] = found.rows;
-            let record = match side {
-                Side::Realtime => batch,
-                Side::Batch => realtime,
-            };
-            self.records.extend(record.map(|record| (side, record)));
+        self.records.extend(found.into_iter().filter_map(record));
+        match self.records.len() < WAITING_RECORDS {
+            true => Ok(()),
+            false => self.settle_records().await,
         }
-        Ok(())
-    }
-
-    async fn lacking(&mut self, side: Side, records: Vec<OwnedRow>) -> Result<Vec<Found>> {
-        self.ask().await;
-        let table = self.tables[side as usize].get()?;
-        lacking(self.comparison, side, table, records, self.retry).await
     }
 
     /// Settles the rest; nothing after a stop.
     pub(super) async fn finish(mut self) -> Result<()> {
-        self.look().await?;
-        let perhaps = std::mem::take(&mut self.perhaps);
-        let mut records = std::mem::take(&mut self.records);
-        if !perhaps.is_empty() || !records.is_empty() {
-            self.comparison.wait(self.since).await;
-            self.base = None;
-        }
-        for keys in perhaps.chunks(KEYS_AT_ONCE) {
-            if self.is_stopped() {
-                return Ok(());
-            }
-            let found = self.read(keys.to_vec()).await?;
-            self.judge(found).await?;
-        }
-        while let Some(side) = records.last().map(|(side, _)| *side)
-            && !self.is_stopped()
-        {
-            let rest = records.split_off(records.len().saturating_sub(KEYS_AT_ONCE));
-            let found = self.lacking(side, rest.into_iter().map(|(_, row)| row).collect());
-            let found = found.await?;
-            self.judge(found).await?;
-        }
-        self.answer().await
+        self.settle_keys().await?;
+        self.settle_records().await?;
+        self.answer().await?;
+        self.tell_searches();
+        Ok(())
+    }
+
+    fn has_grace(&self) -> bool {
+        self.comparison.grace > Duration::ZERO
     }
 
     fn is_stopped(&self) -> bool {
         self.comparison.stop.requested().is_some()
     }
 
-    /// Reads the collected keys again.
-    async fn look(&mut self) -> Result<()> {
+    /// Settles the keys that were added, once the grace is over.
+    async fn settle_keys(&mut self) -> Result<()> {
         let keys = std::mem::take(&mut self.keys);
-        if keys.is_empty() || self.is_stopped() {
-            return Ok(());
+        if keys.count() > 0 {
+            self.comparison.wait(self.since).await;
+            self.judge_keys(&keys).await?;
         }
-        let found = self.read(keys).await?;
-        if self.comparison.grace == Duration::ZERO {
-            return self.judge(found).await;
-        }
-        self.perhaps
-            .extend(found.into_iter().map(|found| found.key));
-        self.perhaps.dedup();
         Ok(())
     }
 
+    async fn judge_keys(&mut self, keys: &KeyList) -> Result<()> {
+        let mut keys = keys.iter().peekable();
+        while keys.peek().is_some() && !self.is_stopped() {
+            let some: Result<Vec<Value<'static>>> = keys.by_ref().take(KEYS_AT_ONCE).collect();
+            self.ask().await;
+            let found = match self.answers {
+                None => self.read(some?).await?,
+                Some(_) => self.read_again(some?).await?,
+            };
+            self.judge(found).await?;
+            self.answer_if_many().await?;
+        }
+        Ok(())
+    }
+
+    /// Settles the records that were added, once the grace is over.
+    async fn settle_records(&mut self) -> Result<()> {
+        let records = std::mem::take(&mut self.records);
+        if !records.is_empty() {
+            self.comparison.wait(self.begun).await;
+            self.judge_records(records).await?;
+        }
+        Ok(())
+    }
+
+    async fn judge_records(&mut self, mut records: Vec<(Side, OwnedRow)>) -> Result<()> {
+        while let Some(side) = records.last().map(|(side, _)| *side)
+            && !self.is_stopped()
+        {
+            let of_side = records.iter().rev().take(KEYS_AT_ONCE);
+            let some = of_side.take_while(|(of, _)| *of == side).count();
+            let some = records.split_off(records.len() - some);
+            self.ask().await;
+            let some = some.into_iter().map(|(_, row)| row).collect();
+            let found = self.lacking(side, some).await?;
+            self.judge(found).await?;
+            self.answer_if_many().await?;
+        }
+        Ok(())
+    }
+
+    async fn lacking(&mut self, side: Side, records: Vec<OwnedRow>) -> Result<Vec<Found>> {
+        let table = self.tables[side as usize].get()?;
+        lacking(self.comparison, side, table, records, self.retry).await
+    }
+
     async fn read(&mut self, keys: Vec<Value<'static>>) -> Result<Vec<Found>> {
-        self.ask().await;
         differences(self.comparison, self.tables, keys, self.retry).await
+    }
+
+    /// Like `read`, for keys that were read before: that they are there more than once is reported then.
+    async fn read_again(&mut self, keys: Vec<Value<'static>>) -> Result<Vec<Found>> {
+        let mut found = self.read(keys).await?;
+        found.retain(|found| found.kind != Kind::Duplicate);
+        Ok(found)
     }
 
     /// Asks where the log and the loads are. Before rows are read: whatever moves on in between only brings more rows.
@@ -183,10 +232,7 @@ impl<'a, 'r> Settle<'a, 'r> {
                 break;
             }
         }
-        match self.asked.len() < ASKED {
-            true => Ok(()),
-            false => self.answer().await,
-        }
+        Ok(())
     }
 
     /// Judges differences by what the stores keep; returns those whose rows do not seem to be what rtp wrote.
@@ -213,19 +259,7 @@ impl<'a, 'r> Settle<'a, 'r> {
             if found.is_newer_than_record(dataset) {
                 continue;
             }
-            if judged.was_not_loaded()
-                && let Some((why, _)) = self.rejected(&found)?
-            {
-                self.tell(&found, Class::Rejected, &why)?;
-                continue;
-            }
-            match judged {
-                Judged::Known(class, evidence) => self.tell(&found, class, &evidence)?,
-                Judged::AskLog(version) => self.asked.push((found, Ask::Log(version))),
-                Judged::AskLanding(class, why) => {
-                    self.asked.push((found, Ask::Landing(class, why)));
-                }
-            }
+            self.settle_one(found, judged)?;
         }
         Ok(outside)
     }
@@ -274,29 +308,38 @@ impl<'a, 'r> Settle<'a, 'r> {
             }
         }
         if !moved.is_empty() {
-            left.extend(self.read(moved).await?);
+            left.extend(self.read_again(moved).await?);
         }
         Ok(left)
     }
 
-    /// Why a load rejected the record that the batch store lacks, if one did, and its index.
-    fn rejected(&mut self, found: &Found) -> Result<Option<(String, usize)>> {
+    /// Reports a difference, or asks for what tells its class.
+    fn settle_one(&mut self, found: Found, judged: Judged) -> Result<()> {
         let dataset = &self.comparison.whole;
-        let Ok(loads) = &known(self.base.as_ref())?.loads else {
-            return Ok(None);
+        let realtime = found.rows[Side::Realtime as usize].as_ref();
+        let newer = realtime.and_then(|row| classify::version(dataset, row));
+        let (witness, version) = match (&judged, newer) {
+            (Judged::AskLog(version), _) => (Witness::Log, *version),
+            (Judged::AskLanding(..), Some(version)) => (Witness::Landing, version),
+            (Judged::Known(..), Some(version)) if judged.was_not_loaded() => {
+                (Witness::Rejects, version)
+            }
+            (Judged::Known(class, evidence), _) => return self.tell(&found, *class, evidence),
+            (Judged::AskLanding(..), None) => {
+                return Err(Error::internal("a version without a row"));
+            }
         };
-        let rejects = self.rejects.get_or_insert_with(|| {
-            tokio::task::block_in_place(|| search::in_rejects(dataset, loads))
-        });
-        let row = found.rows[Side::Realtime as usize].as_ref();
-        let time = row.and_then(|row| classify::version(dataset, row));
-        let place = rejects.found.get(&log_key(&found.key));
-        // An older record may have been rejected, and this one not.
-        let is_it =
-            |place: &&Place| place.time.is_none() || place.time == time.map(|(time, _)| time);
-        Ok(place
-            .filter(is_it)
-            .map(|place| (place.text.clone(), place.load)))
+        match self.verdict(&found, judged, witness, version)? {
+            Some((class, evidence)) => self.tell(&found, class, &evidence),
+            None if self.is_last_round => {
+                let why = "its rows were written again whenever they were read";
+                self.tell(&found, Class::Unexplained, why)
+            }
+            None => {
+                self.waiting.add(found, witness, version);
+                Ok(())
+            }
+        }
     }
 
     /// What the stores keep with these rows.
@@ -311,81 +354,26 @@ impl<'a, 'r> Settle<'a, 'r> {
         Ok(both)
     }
 
-    /// Searches for what the differences wait for, and reports them.
-    async fn answer(&mut self) -> Result<()> {
-        let asked = std::mem::take(&mut self.asked);
-        if asked.is_empty() || self.is_stopped() {
-            return Ok(());
-        }
-        let base = known(self.base.as_ref())?.clone();
-        let witnesses = self.comparison.witnesses.as_ref();
-        let dataset = &self.comparison.whole;
-        let of_log = asked.iter().filter_map(|(found, ask)| match ask {
-            Ask::Log(version) => Some((found.key.clone(), *version)),
-            Ask::Landing(..) => None,
-        });
-        let wanted: Vec<_> = of_log.collect();
-        let mut sightings = match wanted.is_empty() {
-            true => Vec::new(),
-            false => search::in_log(witnesses, dataset, &base, &wanted).await,
-        }
-        .into_iter();
-        let loads = base.loads.clone().unwrap_or_default();
-        let landing = self.landing(&asked, &loads);
-        for (found, ask) in asked {
-            let (class, evidence) = match ask {
-                Ask::Log(version) => {
-                    let seen = sightings.next().unwrap_or_default();
-                    classify::by_log(dataset, &base, version, &seen)
-                }
-                Ask::Landing(class, came_later) => {
-                    let place = landing.found.get(&log_key(&found.key));
-                    let unread = landing.unread.as_ref();
-                    // It counts if every later load is known not to have read the record.
-                    let rejected = self
-                        .rejected(&found)?
-                        .filter(|(_, load)| unread.is_none_or(|(unread, _)| unread >= load));
-                    classify::by_landing(
-                        &base,
-                        (class, came_later),
-                        place.map(|place| &*place.text),
-                        rejected.as_ref().map(|(why, _)| &**why),
-                        unread.map(|(_, why)| &**why),
-                    )
-                }
-            };
-            self.tell(&found, class, &evidence)?;
-        }
-        Ok(())
-    }
-
-    /// Where the versions that the batch store lacks are in files that were loaded.
-    fn landing(&self, asked: &[(Found, Ask)], loads: &[LoadRecord]) -> Places {
-        let dataset = &self.comparison.whole;
-        let waits = asked
-            .iter()
-            .filter_map(|(found, ask)| match (ask, &found.rows) {
-                (Ask::Landing(..), [Some(row), _]) => {
-                    Some((log_key(&found.key), classify::version(dataset, row)?))
-                }
-                _ => None,
-            });
-        let wanted: HashMap<Vec<u8>, Version> = waits.collect();
-        match wanted.is_empty() {
-            true => Places::default(),
-            false => tokio::task::block_in_place(|| search::in_landing(dataset, loads, &wanted)),
-        }
-    }
-
     fn tell(&mut self, found: &Found, class: Class, evidence: &str) -> Result<()> {
         let dataset = &self.comparison.whole;
+        if let Some((names, record)) = self.names.as_ref().zip(found.record) {
+            let side = match record {
+                Side::Realtime => Side::Batch,
+                Side::Batch => Side::Realtime,
+            };
+            self.report.turn_to_tables(&names[side as usize]);
+        }
         self.compared.add(found, class, dataset);
         self.report.repair(dataset, found, class)?;
-        let side = match (found.kind, found.counts) {
-            (Kind::Changed, _) => None,
-            (Kind::Duplicate, [_, 0 | 1]) => Some(Side::Realtime),
-            (Kind::Duplicate, [0 | 1, _]) | (Kind::Missing | Kind::Extra, _) => Some(Side::Batch),
-            (Kind::Duplicate, _) => None,
+        let side = match (found.record, found.kind, found.counts) {
+            (Some(Side::Realtime), ..) => Some(Side::Batch),
+            (Some(Side::Batch), ..) => Some(Side::Realtime),
+            (_, Kind::Changed, _) => None,
+            (_, Kind::Duplicate, [_, 0 | 1]) => Some(Side::Realtime),
+            (_, Kind::Duplicate, [0 | 1, _]) | (_, Kind::Missing | Kind::Extra, _) => {
+                Some(Side::Batch)
+            }
+            (_, Kind::Duplicate, _) => None,
         };
         let difference = Difference {
             kind: found.kind,
@@ -419,3 +407,6 @@ impl<'a, 'r> Settle<'a, 'r> {
 fn known(base: Option<&Base>) -> Result<&Base> {
     base.ok_or_else(|| Error::internal("rows were judged before anything was asked"))
 }
+
+#[cfg(test)]
+mod tests;

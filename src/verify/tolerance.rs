@@ -12,6 +12,8 @@ use crate::record::value::Value;
 #[derive(Clone, Debug)]
 pub struct Tolerances {
     columns: Vec<Tolerance>,
+    /// By column, as it was given.
+    given: Vec<Option<String>>,
     nulls: Nulls,
 }
 
@@ -28,6 +30,7 @@ impl Tolerances {
     /// Reads `COLUMN=AMOUNT` of `--tolerance`.
     pub fn parse(dataset: &Dataset, given: &[String]) -> Result<Tolerances> {
         let mut columns = vec![Tolerance::Exact; dataset.fields.len()];
+        let mut texts = vec![None; dataset.fields.len()];
         for text in given {
             let wrong = |what: String| Error::invalid(format!("--tolerance {text}: {what}"));
             let (name, amount) = text
@@ -45,9 +48,11 @@ impl Tolerances {
                 )));
             }
             columns[i] = parse_amount(&dataset.fields[i], amount).map_err(wrong)?;
+            texts[i] = Some(text.clone());
         }
         Ok(Tolerances {
             columns,
+            given: texts,
             nulls: dataset.nulls,
         })
     }
@@ -55,6 +60,23 @@ impl Tolerances {
     /// Whether every column must be equal.
     pub fn are_strict(&self) -> bool {
         self.columns.iter().all(|t| *t == Tolerance::Exact)
+    }
+
+    /// The options that count, in the order of the columns, and what the dataset adds to them.
+    pub fn options(&self) -> Vec<String> {
+        let given = self.given.iter().flatten();
+        let given = given.map(|text| format!("--tolerance {text}"));
+        let unset = (self.nulls == Nulls::Unset).then(|| "null=unset".to_string());
+        given.chain(unset).collect()
+    }
+
+    /// What follows `equal` in a sentence.
+    pub(super) fn within(&self) -> String {
+        let given: Vec<&str> = self.given.iter().flatten().map(String::as_str).collect();
+        match given.is_empty() {
+            true => String::new(),
+            false => format!(", within the tolerances {}", given.join(", ")),
+        }
     }
 
     /// Whether a column is not compared at all.

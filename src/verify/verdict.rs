@@ -1,9 +1,13 @@
 //! What is kept of a comparison, and what documents show of it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::format::{ClassDocument, SampleDocument, StoreDocument, VerdictDocument};
-use super::{Class, Compared, Content, Difference};
+use super::format::{
+    ClassDocument, LandingDocument, SampleDocument, ScopeDocument, SeriesDocument, StoreDocument,
+    VerdictDocument,
+};
+use super::{Class, Compared, ComparedSeries, Content, Difference, Outcome, Scope};
 use crate::ports::ledger::Verdict;
 use crate::record::value::Value;
 use crate::run::Run;
@@ -13,18 +17,20 @@ use crate::time::now_ms;
 const SAMPLES: usize = 10;
 
 /// The verdict on a comparison that began then, in milliseconds since 1970 UTC.
-pub fn verdict(compared: &Compared, agrees: bool, started_at: i64, run: &Run) -> Verdict {
+pub fn verdict(outcome: &Outcome, started_at: i64, run: &Run) -> Verdict {
+    let compared = &outcome.compared;
     let by_name = |(class, n): (&Class, &u64)| (class.name().to_string(), *n);
     let keys = |(class, keys): (&Class, &Vec<String>)| (class.name().to_string(), keys.clone());
     Verdict {
         run_id: run.id.to_string(),
         started_at,
         ended_at: now_ms(),
-        agrees,
+        agrees: outcome.agrees(),
         rows: compared.rows,
         classes: compared.classes.iter().map(by_name).collect(),
         columns: compared.columns.clone(),
         samples: compared.samples.iter().map(keys).collect(),
+        options: outcome.options(),
     }
 }
 
@@ -42,12 +48,7 @@ pub struct Compare<'a> {
 }
 
 /// The document of a verdict.
-pub fn document(
-    verdict: &Verdict,
-    compared: &Compared,
-    sentence: String,
-    about: &Compare<'_>,
-) -> VerdictDocument {
+pub fn document(verdict: Verdict, outcome: &Outcome, about: &Compare<'_>) -> VerdictDocument {
     let store = |(address, table): &(String, String)| StoreDocument {
         address: address.clone(),
         table: table.clone(),
@@ -58,14 +59,46 @@ pub fn document(
         fails: class.fails(),
     };
     VerdictDocument {
-        verdict: verdict.clone(),
-        sentence,
+        verdict,
+        sentence: outcome.sentence(),
+        problems: outcome.problems(),
+        scope: scope(outcome),
         dataset: about.dataset.into(),
         stores: about.stores.each_ref().map(store),
         boundary: about.boundary,
         grace: about.grace,
         classes: Class::ALL.map(class).into(),
-        samples: compared.documents.clone(),
+        samples: outcome.compared.documents.clone(),
+        series: outcome.series.iter().map(of_series).collect(),
+        landing: outcome.landing.as_ref().map(|read| LandingDocument {
+            records: read.records,
+            rejected: read.rejected,
+        }),
+    }
+}
+
+fn scope(outcome: &Outcome) -> ScopeDocument {
+    let shown = |path: &PathBuf| path.display().to_string();
+    match &outcome.scope {
+        Scope::Whole { .. } => ScopeDocument::default(),
+        Scope::Listed(list) => ScopeDocument {
+            name: "rerun",
+            files: vec![shown(list)],
+        },
+        Scope::Landing(files) => ScopeDocument {
+            name: "against",
+            files: files.iter().map(shown).collect(),
+        },
+    }
+}
+
+fn of_series((table, compared): &(String, ComparedSeries)) -> SeriesDocument {
+    SeriesDocument {
+        table: table.clone(),
+        agrees: compared.agrees(),
+        keys: compared.keys,
+        rows: compared.rows,
+        differences: [compared.missing, compared.extra, compared.changed],
     }
 }
 

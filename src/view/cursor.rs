@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Query;
-use super::query;
+use super::query::{self, Boundary};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::record::value::Value;
@@ -25,27 +25,27 @@ pub fn encode(dataset: &Dataset, query: &Query, after: &Value<'_>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Continues a listing with the same conditions: with its boundary, behind its last key. `boundary` is the one that is
-/// asked for, if any.
+/// Continues a listing with the same conditions, behind its last key, and tells its boundary. `asked` is the one that is
+/// asked for.
 pub fn resume(
     dataset: &Dataset,
     query: &mut Query,
     cursor: &str,
-    boundary: Option<i64>,
-) -> Result<()> {
-    let (fingerprint_there, boundary_there, key) = decode(cursor)
+    asked: Boundary,
+) -> Result<Boundary> {
+    let (fingerprint_there, boundary, key) = decode(cursor)
         .ok_or_else(|| Error::invalid(format!("invalid cursor `{cursor}`")).hint(FROM_A_PAGE))?;
     if fingerprint_there != fingerprint(dataset, query) {
         let other = "the cursor belongs to a listing with other conditions";
         return Err(Error::invalid(other).hint(FROM_A_PAGE));
     }
-    if boundary.is_some() && boundary != boundary_there {
+    let boundary = Boundary::from(boundary);
+    if asked != Boundary::Unasked && asked != boundary {
         let other = "the cursor belongs to a listing with another boundary";
         return Err(Error::invalid(other).hint(FROM_A_PAGE));
     }
-    query.boundary = boundary_there;
     query.after = Some(query::key(dataset, &key)?);
-    Ok(())
+    Ok(boundary)
 }
 
 /// The hint for a cursor that cannot be used.
@@ -89,27 +89,44 @@ mod tests {
         };
         let key = Value::Uuid(uuid::Uuid::from_u128(7));
         let cursor = encode(&dataset, &conditions("gender=a"), &key);
-        for boundary in [None, Some(-5)] {
+        for asked in [Boundary::Unasked, Boundary::At(-5)] {
             let mut query = conditions("gender=a");
-            query.boundary = Some(9);
-            resume(&dataset, &mut query, &cursor, boundary).unwrap();
-            assert_eq!((query.after, query.boundary), (Some(key.clone()), Some(-5)));
+            let boundary = resume(&dataset, &mut query, &cursor, asked).unwrap();
+            assert_eq!(
+                (query.after, boundary),
+                (Some(key.clone()), Boundary::At(-5))
+            );
         }
         let cut = &cursor[..cursor.len() - 3];
-        for (text, cursor, boundary, message) in [
-            ("gender=b", &*cursor, None, "with other conditions"),
-            ("phone=a", &cursor, None, "with other conditions"),
-            ("gender=a", &cursor, Some(9), "with another boundary"),
-            ("gender=a", "AA", None, "invalid cursor `AA`"),
-            ("gender=a", "?", None, "invalid cursor"),
-            ("gender=a", cut, None, "not a value of id"),
+        let any = Boundary::Unasked;
+        for (text, cursor, asked, message) in [
+            ("gender=b", &*cursor, any, "with other conditions"),
+            ("phone=a", &cursor, any, "with other conditions"),
+            (
+                "gender=a",
+                &cursor,
+                Boundary::At(9),
+                "with another boundary",
+            ),
+            (
+                "gender=a",
+                &cursor,
+                Boundary::Without,
+                "with another boundary",
+            ),
+            ("gender=a", "AA", any, "invalid cursor `AA`"),
+            ("gender=a", "?", any, "invalid cursor"),
+            ("gender=a", cut, any, "not a value of id"),
         ] {
-            let error = resume(&dataset, &mut conditions(text), cursor, boundary).unwrap_err();
+            let error = resume(&dataset, &mut conditions(text), cursor, asked).unwrap_err();
             assert!(error.to_string().contains(message), "{error}");
         }
         let all = Query::default();
         let mut resumed = Query::default();
-        resume(&dataset, &mut resumed, &encode(&dataset, &all, &key), None).unwrap();
-        assert_eq!(resumed.boundary, None);
+        let whole = encode(&dataset, &all, &key);
+        for asked in [any, Boundary::Without] {
+            let boundary = resume(&dataset, &mut resumed, &whole, asked).unwrap();
+            assert_eq!(boundary, Boundary::Without);
+        }
     }
 }

@@ -17,7 +17,7 @@ pub struct Version {
     event_time: i64,
     digest: Digest,
     /// Fields whose value does not fit, and what is there instead.
-    misfits: Vec<(usize, String)>,
+    pub misfits: Vec<(usize, String)>,
 }
 
 impl Version {

@@ -1,9 +1,9 @@
-//! The merged view of both layers: the batch layer up to a boundary, the speed layer after it, and never an older row
-//! than either of them holds.
+//! The merged view of both layers: never an older row than either of them holds.
 //!
-//! The layers offer keys (the batch store all of its own, the real-time store those of rows after the boundary), which
-//! are walked in one order. For each key both stores are read, and the newer row by (event time, canonical digest) is
-//! shown, as everywhere in rtp. Each read of a store is of one committed state.
+//! The layers offer keys (each of them all of its own; or, where that would cost too much, the real-time store those of
+//! rows after a boundary), which are walked in one order: `walk` says why. For each key both stores are read, and the
+//! newer row by (event time, canonical digest) is shown, as everywhere in rtp. Each read of a store is of one committed
+//! state.
 
 pub mod cursor;
 pub mod merge;
@@ -22,7 +22,7 @@ use crate::ports::table_reader::{StoredRow, TableReader, Visitor};
 use crate::record::value::Value;
 
 use self::merge::{Merged, Version, newest};
-pub use self::query::Query;
+pub use self::query::{Boundary, Query};
 pub use self::walk::Walk;
 
 /// Number of loads among which the last one with records is looked for.
@@ -51,11 +51,30 @@ impl View {
         })
     }
 
-    /// The event time of the newest record of the last load that was committed, in milliseconds since 1970 UTC: up to
-    /// there, the batch layer is complete. None before the first load.
-    pub async fn boundary(&mut self) -> Result<Option<i64>> {
+    /// The event time of the newest record of the last load that was committed, in milliseconds since 1970 UTC. None
+    /// before the first load.
+    pub async fn loaded_until(&mut self) -> Result<Option<i64>> {
         let loads = self.ledger.loads(LOADS).await?;
         Ok(loads.iter().find_map(|load| load.info.newest))
+    }
+
+    /// The boundary of a listing: the one asked for; or else none, unless that would cost a scan of the real-time store
+    /// for each of many pages. `is_whole` says that the listing is read to its end.
+    pub async fn boundary(&mut self, asked: Boundary, is_whole: bool) -> Result<Option<i64>> {
+        match asked {
+            Boundary::At(time) => Ok(Some(time)),
+            Boundary::Without => Ok(None),
+            Boundary::Unasked if is_whole || self.realtime.has_key_order() => Ok(None),
+            Boundary::Unasked => self.loaded_until().await,
+        }
+    }
+
+    /// The table by which a real-time store without an order of keys finds new rows.
+    fn finds_by(&self) -> Option<&str> {
+        let series = self.dataset.realtime.series.first();
+        series
+            .filter(|_| !self.realtime.has_key_order())
+            .map(|series| &*series.table)
     }
 
     /// The last verdict of `verify`.

@@ -10,10 +10,44 @@ use crate::record::value::Value;
 pub struct Query {
     /// Only rows that have all these values.
     pub filters: Vec<Filter>,
-    /// The event time after which the real-time store is asked for keys, in milliseconds since 1970 UTC; none: for all.
+    /// Only keys that the real-time store has with a later event time, in milliseconds since 1970 UTC, besides all of
+    /// the batch store; none: all keys of both stores.
     pub boundary: Option<i64>,
     /// Where it begins: behind this key.
     pub after: Option<Value<'static>>,
+}
+
+/// The boundary that a listing is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Boundary {
+    /// Whichever [`View::boundary`](super::View::boundary) chooses.
+    #[default]
+    Unasked,
+    /// None: all keys of both stores.
+    Without,
+    /// This event time, in milliseconds since 1970 UTC.
+    At(i64),
+}
+
+impl Boundary {
+    /// The word for a listing without a boundary.
+    pub const WITHOUT: &str = "none";
+
+    /// A time, or `none`.
+    pub fn parse(text: &str) -> std::result::Result<Boundary, String> {
+        if text == Self::WITHOUT {
+            return Ok(Boundary::Without);
+        }
+        let time =
+            crate::time::parse_time(text).map_err(|e| format!("{e}, or {}", Self::WITHOUT))?;
+        Ok(Boundary::At(time.as_millisecond()))
+    }
+}
+
+impl From<Option<i64>> for Boundary {
+    fn from(boundary: Option<i64>) -> Self {
+        boundary.map_or(Boundary::Without, Boundary::At)
+    }
 }
 
 /// The condition that a field has this value.

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Serves the dashboard's page with known states instead of a pipeline, with the same headers as `rtp dashboard`:
-//   node tests/browser/fixture_server.mjs [--port 8601] [--state known|empty|away|differs|hostile] [--still]
+//   node tests/browser/fixture_server.mjs [--port 8601] [--state known|empty|away|differs|hostile|largest] [--still]
 // Without --still its numbers move, as those of a running pipeline do. Tests import `serve`.
 
 import { createServer } from "node:http";
@@ -20,8 +20,8 @@ const HEADERS = {
 };
 
 /** Starts a server. `now` in its states is fixed, unless `now` is left out. */
-export async function serve({ port = 0, state = "known", now = Date.now() } = {}) {
-  const shared = { state: states[state](now), id: 1, streams: new Set(), away: false, seen: [] };
+export async function serve({ port = 0, state = "known", now = Date.now(), locked = false } = {}) {
+  const shared = { state: states[state](now), id: 1, streams: new Set(), away: false, locked, seen: [] };
   const server = createServer((request, response) => {
     answer(shared, request, response).catch((error) => {
       console.error(error);
@@ -60,6 +60,14 @@ export async function serve({ port = 0, state = "known", now = Date.now() } = {}
     comeBack() {
       shared.away = false;
     },
+    /** The server wants a token that the browser has not shown: as after a restart with another one. */
+    lock() {
+      shared.locked = true;
+      for (const stream of shared.streams) stream.destroy();
+    },
+    unlock() {
+      shared.locked = false;
+    },
     async close() {
       for (const stream of shared.streams) stream.destroy();
       server.closeAllConnections();
@@ -73,6 +81,7 @@ async function answer(shared, request, response) {
   shared.seen.push(`${request.method} ${url.pathname}${url.search}`);
   if (shared.away) return response.destroy();
   const json = (body, status = 200) => send(response, status, "application/json", JSON.stringify(body));
+  if (shared.locked && url.pathname.startsWith("/api/")) return json({ status: 401, detail: "this server needs its token" }, 401);
   if (url.pathname === "/api/v1/state") return json(shared.state);
   if (url.pathname === "/api/v1/events") return open(shared, response);
   if (url.pathname === "/api/v1/series") {
@@ -125,7 +134,7 @@ function move(server) {
     server.patch({
       now: Date.now(),
       headline: { events_per_second: stream, lag_records: records, lag_seconds: records / 1000 },
-      ingestion: { rates: { fetch: produce + 8, produce, stream }, lag: { records, seconds: records / 1000 } },
+      ingestion: { rates: { produce, stream }, lag: { records, seconds: records / 1000 } },
       layers: { realtime: { newest: Date.now() - 400, last_write: Date.now() - 200 } },
     });
   }, 1000);

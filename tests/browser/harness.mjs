@@ -30,8 +30,8 @@ export function useBrowser() {
 
 /** Opens the page and runs the test with it. `errors`: what this test may see on the console. */
 export async function withPage(options, test) {
-  const { state = "known", now, url, address = "/", size = WIDE, scheme = "light", motion = "no-preference", errors = null, ready = true } = options;
-  const server = url ? { url } : await serve({ state, now });
+  const { state = "known", now, url, address = "/", size = WIDE, scheme = "light", motion = "no-preference", errors = null, ready = true, locked = false, script = null, allowed = [] } = options;
+  const server = url ? { url } : await serve({ state, now, locked });
   const context = await browser.newContext({ viewport: size, colorScheme: scheme, reducedMotion: motion, permissions: ["clipboard-read", "clipboard-write"] });
   const page = await context.newPage();
   const problems = [];
@@ -45,12 +45,13 @@ export async function withPage(options, test) {
   });
   context.on("request", (request) => {
     const origin = new URL(request.url()).origin;
-    if (origin !== new URL(server.url).origin && !request.url().startsWith("data:")) problems.push(`request to ${request.url()}`);
+    if (![new URL(server.url).origin, ...allowed].includes(origin) && !request.url().startsWith("data:")) problems.push(`request to ${request.url()}`);
   });
   await page.addInitScript(() => {
     globalThis.violations = [];
     document.addEventListener("securitypolicyviolation", (event) => globalThis.violations.push(`${event.violatedDirective}: ${event.blockedURI} ${event.sample}`));
   });
+  if (script) await page.addInitScript(script);
   try {
     await page.goto(server.url + address);
     if (ready) await page.waitForSelector("html.ready");
@@ -63,13 +64,26 @@ export async function withPage(options, test) {
   }
 }
 
+/** A script that lets `hide(true)` hide the page, and `hide(false)` show it: Chromium without a window shows all tabs. */
+export const HIDING = `{
+  let hidden = globalThis.name === "hidden";
+  Object.defineProperties(Document.prototype, {
+    hidden: { get: () => hidden },
+    visibilityState: { get: () => (hidden ? "hidden" : "visible") },
+  });
+  globalThis.hide = (value) => {
+    hidden = value;
+    document.dispatchEvent(new Event("visibilitychange"));
+  };
+}`;
+
 /** A text as a person reads it: any white space is one space. */
 export const plain = (text) => (text ?? "").replace(/\s+/g, " ").trim();
 export const text = async (page, selector) => plain(await page.locator(selector).first().innerText());
 export const texts = async (page, selector) => (await page.locator(selector).allInnerTexts()).map(plain);
 
 /** Waits until the selected text is, or contains, what is expected. */
-export async function until(page, selector, expected, timeout = 2000) {
+export async function until(page, selector, expected, timeout = 10_000) {
   const seen = () => page.locator(selector).first().innerText({ timeout: 500 }).then(plain, () => null);
   const end = Date.now() + timeout;
   let last;

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { plain, text, texts, until, useBrowser, withPage } from "./harness.mjs";
+import { HIDING, plain, text, texts, until, useBrowser, withPage } from "./harness.mjs";
 import { empty, known } from "./states.mjs";
 
 useBrowser();
@@ -23,6 +23,111 @@ test("the dashboard's server goes away and comes back without a reload", () =>
     assert.equal(await page.locator(".stale").count(), 0);
     assert.equal(await page.evaluate(() => globalThis.same), true);
   }));
+
+const LOCKED = /^The dashboard needs its token again, because it is no longer the one that this browser has shown: open http:\/\/127\.0\.0\.1:\d+\/\?token=TOKEN once, with the token in place of TOKEN\. The numbers are from \d\d:\d\d; this page goes on by itself\.$/;
+
+test("a dashboard that wants another token: the page says what to do, and goes on once it is done", () =>
+  withPage({ errors: GONE }, async ({ page, server }) => {
+    server.lock();
+    await until(page, "#words", LOCKED, 10_000);
+    assert.equal(await text(page, "#kind"), "Locked");
+    assert.match(await page.title(), /^Locked: users/);
+    assert.equal(await page.locator(".panel.stale").count(), 5);
+    assert.deepEqual(await texts(page, "#headline .figure"), ["1 004", "0.4 s", "≈ 1 000 000", "1 000 000", "7"]);
+    await page.waitForTimeout(4000); // longer than it is patient with a server that is away
+    assert.match(await text(page, "#words"), LOCKED);
+    server.unlock();
+    await until(page, "#words", /^Both layers agree/, 15_000);
+    assert.equal(await page.locator(".stale").count(), 0);
+  }));
+
+test("a browser that has never shown the token is told how to", () =>
+  withPage({ errors: GONE, ready: false, locked: true }, async ({ page, server }) => {
+    await until(page, "#words", /^The dashboard needs its token: open http:\S+\/\?token=TOKEN once, with the token in place of TOKEN\. Then this page goes on by itself\.$/, 5000);
+    server.unlock();
+    await until(page, "#words", /^Both layers agree/, 15_000);
+  }));
+
+test("a server that is away after it was locked is not called locked", () =>
+  withPage({ errors: GONE }, async ({ page, server }) => {
+    server.lock();
+    await until(page, "#words", LOCKED, 10_000);
+    server.leave();
+    await page.evaluate(() => dispatchEvent(new Event("online"))); // instead of waiting for the next try
+    await until(page, "#words", /has not answered since/, 20_000);
+  }));
+
+test("a hidden page has no stream, says so, and shows the newest state when it is seen again", () =>
+  withPage({ script: HIDING }, async ({ page, server }) => {
+    const streams = (number) => untilTrue(() => server.streams() === number, `${server.streams()} streams`);
+    await streams(1);
+    await page.evaluate(() => globalThis.hide(true));
+    await streams(0);
+    assert.equal(await page.title(), "Paused while hidden: users · rtp dashboard");
+    server.patch({ headline: { dead_letters: 8 } });
+    await page.waitForTimeout(4000); // longer than it is patient with a server that is away
+    assert.match(await text(page, "#words"), /^Both layers agree/);
+    await page.evaluate(() => dispatchEvent(new Event("online")));
+    assert.equal(server.streams(), 0);
+    const fetched = () => server.seen.filter((line) => line.includes("/series?")).length;
+    const before = fetched();
+    await page.evaluate(() => globalThis.hide(false));
+    await until(page, "#headline li:last-child .figure", "8");
+    assert.equal(await page.title(), "users · rtp dashboard");
+    assert.equal(await page.locator(".stale").count(), 0);
+    await untilTrue(() => fetched() === before + 1, "the series was not fetched for the gap");
+  }));
+
+test("a server that is away when the page is seen again: since then, not since the page was hidden", () =>
+  withPage({ script: HIDING, errors: GONE }, async ({ page, server }) => {
+    await page.clock.install();
+    await page.evaluate(() => globalThis.hide(true));
+    server.leave();
+    await page.clock.fastForward("02:00:00");
+    await page.evaluate(() => globalThis.hide(false));
+    await page.clock.runFor(6_000);
+    await until(page, "#words", /^The dashboard's server has not answered since \d\d:\d\d\. The numbers are from (?!then)/, 4000);
+    const [, since, from] = /since (\S+)\. The numbers are from (\S+?);/.exec(await text(page, "#words").then((words) => words.replace(/\d+ \w{3}, /g, "")));
+    assert.equal((minutes(since) - minutes(from) + 1440) % 1440, 120);
+  }));
+
+const minutes = (clock) => Number(clock.slice(0, 2)) * 60 + Number(clock.slice(3));
+
+test("seven tabs: those that are hidden leave the connections to the one that is seen", () =>
+  withPage({ script: HIDING }, async ({ page, server, context }) => {
+    const tabs = [page];
+    while (tabs.length < 6) {
+      const tab = await context.newPage();
+      await tab.addInitScript(HIDING);
+      await tab.goto(server.url);
+      await tab.waitForSelector("html.ready");
+      tabs.push(tab);
+    }
+    assert.equal(server.streams(), 6);
+    // The seventh gets none of the six connections that a browser has for a server,
+    const seventh = await context.newPage();
+    await seventh.addInitScript(HIDING);
+    await assert.rejects(seventh.goto(server.url, { timeout: 3000 }), /Timeout/);
+    // until others are hidden.
+    for (const tab of tabs) await tab.evaluate(() => globalThis.hide(true));
+    await seventh.goto(server.url);
+    await seventh.waitForSelector("html.ready");
+    server.patch({ headline: { dead_letters: 9 } });
+    await until(seventh, "#headline li:last-child .figure", "9");
+    assert.equal(server.streams(), 1);
+    // Each of them, in turn.
+    await seventh.evaluate(() => globalThis.hide(true));
+    for (const tab of tabs) {
+      await tab.evaluate(() => globalThis.hide(false));
+      await until(tab, "#headline li:last-child .figure", "9");
+      await tab.evaluate(() => globalThis.hide(true));
+    }
+  }));
+
+/** Waits until it is so. */
+async function untilTrue(isSo, message) {
+  for (const end = Date.now() + 3000; !isSo(); await new Promise((resolve) => setTimeout(resolve, 25))) assert.ok(Date.now() < end, message);
+}
 
 test("a short break is not worth a word", () =>
   withPage({ errors: GONE }, async ({ page, server }) => {
@@ -76,7 +181,7 @@ test("a state without anything in it is no error", () =>
   withPage({}, async ({ page, server }) => {
     const nulls = Object.fromEntries(Object.keys(server.state).map((key) => [key, null]));
     server.patch({ ...nulls, version: 1 });
-    await until(page, "#words", "No verdict yet.");
+    await until(page, "#words", "No word about the pipeline.");
     assert.deepEqual(await texts(page, "#headline .figure"), ["–", "–", "–", "–", "–"]);
   }));
 
@@ -122,9 +227,9 @@ test("pause holds the numbers, and going on shows the newest", () =>
 test("the charts go on between two fetches of the series", () =>
   withPage({ address: "/?range=15m" }, async ({ page, server }) => {
     await page.click("#rates-numbers summary");
-    await until(page, "#rates-numbers tbody tr td:nth-child(3)", "1 004.2");
+    await until(page, "#rates-numbers tbody tr td:nth-child(2)", "1 004.2");
     server.patch({ now: server.state.now + 6_000, ingestion: { rates: { produce: 77 } } });
-    await until(page, "#rates-numbers tbody tr td:nth-child(3)", "77");
+    await until(page, "#rates-numbers tbody tr td:nth-child(2)", "77");
     assert.equal(server.seen.filter((line) => line.includes("/series?")).length, 1);
   }));
 

@@ -22,14 +22,14 @@ test("the top: the sentence, its level in a word, four numbers", () =>
 
 test("ingestion: rates, lag, dead letters with their reasons, and the same as tables", () =>
   withPage({ now: NOW }, async ({ page }) => {
-    assert.deepEqual(await texts(page, "#ingestion .strip .value"), ["1 012 /s", "1 004 /s", "999 /s", "0 /s", "412", "0.4 s", "5"]);
-    await until(page, "#ingestion .strip:nth-child(4) .peak", /^peak 2\d(\.\d)? k \/s$/);
+    assert.deepEqual(await texts(page, "#ingestion .strip .value"), ["1 004 /s", "999 /s", "0 /s", "412", "0.4 s", "5"]);
+    await until(page, "#ingestion .strip:nth-child(3) .peak", /^peak 2\d(\.\d)? k \/s$/);
     assert.deepEqual((await texts(page, "#ingestion .letters .what")).slice(0, 2), ['type Registered date: expected a timestamp, got "2008-13-01"', "bad_uuid Id: expected a UUID"]);
     assert.deepEqual((await texts(page, "#ingestion .letters .when")).slice(0, 2), ["4 minutes ago", "11 minutes ago"]);
     assert.equal(await text(page, "#ingestion .letters li:nth-child(2) .where"), "offset 40");
     await page.click("#rates-numbers summary");
     await until(page, "#rates-numbers tbody tr th", "14:02:05");
-    assert.deepEqual((await texts(page, "#rates-numbers tbody tr:first-child td")).slice(1), ["1 004.2", "998.6", "0", "412", "0.41"]);
+    assert.deepEqual((await texts(page, "#rates-numbers tbody tr:first-child td")), ["1 004.2", "998.6", "0", "412", "0.41"]);
     await page.click("#partitions-numbers summary");
     await until(page, "#partitions-numbers tbody", "0 140 1 131 2 141");
     await page.click("#letters-numbers summary");
@@ -50,7 +50,7 @@ test("ingestion: the cursor shows the numbers of its moment, with the keyboard, 
     await until(page, "#ingestion .readout", /^28 Nov 2026, 13:3[12]:\d\d UTC/);
     await page.mouse.move(0, 0);
     await until(page, "#ingestion .readout", "");
-    await until(page, "#ingestion .strip .value", "1 012 /s");
+    await until(page, "#ingestion .strip .value", "1 004 /s");
   }));
 
 test("event time: the histograms, p50 and p99", () =>
@@ -92,33 +92,41 @@ test("layers: differences by class, those that fail first, with keys that open t
     assert.deepEqual((await texts(page, "#explain .cards li:first-child")).slice(0, 2), ["File .rtp/landing/2026-11-27.ndjson Line 4 211", "Topic user_events Partition 1 Offset 33 871 Produced at 28 Nov 2026, 13:02:05 UTC Event time 28 Nov 2026, 13:02:04 UTC Run id day-2026-11-27 Committed yes"]);
   }));
 
-test("profiles: shares of the batch layer and of the live events, in the right order", () =>
+test("profiles: shares of the batch layer and of the newest events, in the right order", () =>
   withPage({ now: NOW }, async ({ page }) => {
-    assert.deepEqual(await texts(page, "#profiles > header .legend"), ["batch, 2026-11-27", "live since 09:02"]);
+    assert.deepEqual(await texts(page, "#profiles > header .legend"), ["batch, 2026-11-27", "live, the last 5 000 events"]);
     assert.deepEqual(await texts(page, "#profiles h3"), ["Nationality", "Age band", "Gender", "Email domain", "Registrations by month", "Events by hour"]);
     assert.deepEqual(await texts(page, "#profiles figure:nth-child(1) .name"), ["US", "GB", "FR", "DE", "BR", "CA", "15 others"]);
     assert.match(await text(page, "#profiles figure:nth-child(1) li"), /^US 8\.1 %/);
     assert.deepEqual(await texts(page, "#profiles figure:nth-child(2) .name"), ["20-29", "30-39", "40-49", "50-59", "60-69", "70-79", "not given"]);
     assert.equal(await page.locator("#profiles figure:nth-child(5) .plot i").count(), 179);
     await page.click("#profile-gender-numbers summary");
-    await until(page, "#profile-gender-numbers tbody tr", "female 506 100 51 % 93 978 52 %");
+    await until(page, "#profile-gender-numbers tbody tr", "female 506 100 51 % 52 %");
   }));
 
 test("profiles: shares are of all rows, not of the values that were sent; hours without rows are there", () =>
   withPage({ now: NOW }, async ({ page, server }) => {
     const values = Array.from({ length: 10 }, (_, index) => [`N${index}`, 10]);
-    const aggregates = [{ name: "nationality", kind: "value", total: 1_000, values }, { name: "by_hour", kind: "hour", values: [["07", 5]] }];
-    server.patch({ profiles: { aggregates, live: null } });
-    await until(page, "#profiles figure:nth-child(1) li:last-child", "4 others 94 %");
-    assert.equal(await text(page, "#profiles figure:nth-child(1) li"), "N0 1.0 %");
+    const aggregates = [{ name: "nationality", kind: "value", total: 1_000, distinct: 400, values }, { name: "by_hour", kind: "hour", values: [["07", 5]] }];
+    server.patch({ profiles: { aggregates, live: { aggregates: [{ name: "nationality", kind: "value", total: 50, distinct: 1, values: [["new here", 50]] }] } } });
+    await until(page, "#profiles figure:nth-child(1) li:last-child", "394 others 94 % ; live 100 %");
+    assert.equal(await text(page, "#profiles figure:nth-child(1) .note"), "400 values");
+    assert.equal(await text(page, "#profiles figure:nth-child(1) li"), "N0 1.0 % ; live 0.0 %");
+    // A value that is not among those that were sent is not known to have no rows.
+    await page.click("#profile-nationality-numbers summary");
+    await until(page, "#profile-nationality-numbers tbody tr:last-child", "new here – – 100 %");
+    server.patch({ profiles: { day: null, aggregates: null }, next: [{ panel: "profiles", command: "rtp aggregate --date today", why: "no figures were computed yet" }] });
+    await until(page, "#profiles .command code", "rtp aggregate --date today");
+    assert.deepEqual(await texts(page, "#profiles figure li"), ["new here 100 %"]);
+    server.patch({ profiles: { aggregates, live: null }, next: [] });
+    await until(page, "#profiles figure:nth-child(1) li:last-child", "394 others 94 %");
     assert.equal(await page.locator("#profiles figure:nth-child(2) .plot i").count(), 24);
-    assert.deepEqual(await texts(page, "#profiles > header .legend"), ["batch, 2026-11-27"]);
   }));
 
 test("pipeline: stages, servers, heartbeat", () =>
   withPage({ state: "away", now: NOW }, async ({ page }) => {
     assert.deepEqual(await texts(page, "#pipeline .stage"), [
-      "fetch running 3 seconds ago 1 012 records/s",
+      "fetch done known by its records only",
       "produce running now",
       "stream failed 3 minutes ago waits for the store",
       "load-batch done 2 minutes ago · 4.2 s upsert, 120 480 rows",
@@ -151,8 +159,16 @@ test("what is not known is not called nothing", () =>
     await until(page, "#headline li:last-child .figure", "–");
     assert.equal(await text(page, "#ingestion .strip.last .value"), "–");
     for (const place of ["#ingestion .nothing", "#layers .verdict", "#profiles .nothing", "#event_time .nothing"]) assert.equal(await text(page, place), "");
+    assert.equal(await text(page, "#layers .sides tbody tr:last-child"), "last load streams –");
+    assert.equal(await text(page, "#layers .trend .note"), "");
+    assert.doesNotMatch(await page.getAttribute("#layers .trend .row", "aria-label"), /agree/);
+    server.patch({ pipeline: { stages: [{ name: "verify", status: "unknown", at: null, seconds: null, note: null }] }, sentence: { level: "of a newer server" } });
+    await until(page, "#pipeline .stage", "verify not known yet");
+    assert.equal(await text(page, "#kind"), "");
     server.patch({ servers: { batch_store: { up: true }, event_log: { up: true } }, headline: { dead_letters: 0 } });
     await until(page, "#profiles .nothing", "No figures yet.");
+    assert.equal(await text(page, "#layers .sides tbody tr:last-child"), "last load streams none yet");
+    assert.equal(await text(page, "#layers .trend .note"), "none in this range");
     assert.equal(await text(page, "#ingestion .nothing"), "No dead letters: no event has broken a rule.");
     assert.equal(await text(page, "#ingestion .strip.last .value"), "0");
   }));
@@ -182,7 +198,7 @@ test("an empty pipeline: each panel says what fills it, with the command to copy
     assert.deepEqual(await commands("profiles"), ["rtp aggregate --date 2026-11-27"]);
     assert.deepEqual(await commands("pipeline"), ["just run-dag"]);
     assert.equal(await text(page, "#ingestion .advice p"), "No event has arrived yet.");
-    assert.deepEqual(await texts(page, "#headline .figure"), ["0", "–", "0", "0", "0"]);
+    assert.deepEqual(await texts(page, "#headline .figure"), ["0", "0 s", "0", "0", "0"]);
     await page.click("#ingestion .copy[data-copy^=rtp]");
     assert.equal(await page.evaluate(() => navigator.clipboard.readText()), "rtp fetch --count 1000 | rtp produce");
   }));

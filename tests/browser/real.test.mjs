@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { execFile, spawn, spawnSync } from "node:child_process";
-import { mkdtemp, rename, rm } from "node:fs/promises";
+import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -114,6 +114,48 @@ test("from an empty pipeline to a verdict, on rtp dashboard", { skip: lacksDashb
     await withPage({ url, size: PHONE, scheme: "dark" }, async ({ page }) => {
       await until(page, "#kind", "In order", PATIENCE);
       assert.deepEqual(await stickingOut(page), { wide: 0, out: [] });
+    });
+  } finally {
+    await place.end();
+  }
+});
+
+test("with a token: a link from another site, a restart, and a restart with another token", { skip: lacksDashboard }, async () => {
+  const place = await Place.make();
+  const serve = async (token, port) => {
+    await writeFile(join(place.folder, "token"), token, { mode: 0o600 });
+    return place.start(["dashboard", "--port", port, "--token-file", "token"]);
+  };
+  const elsewhere = "http://elsewhere.example";
+  try {
+    await place.rtp(["init"]);
+    const one = await serve("the-first-token-of-this-test", "0");
+    const url = one.line;
+    const { port } = new URL(url);
+    await withPage({ url, address: "/?range=7d&token=the-first-token-of-this-test", errors: /Failed to load resource|ERR_/, allowed: [elsewhere] }, async ({ page, context }) => {
+      await until(page, "#kind", "Empty", PATIENCE);
+      assert.equal(page.url(), `${url}/?range=7d`);
+
+      await context.route(`${elsewhere}/**`, (route) => route.fulfill({ contentType: "text/html", body: `<a href="${url}/?range=24h">look</a>` }));
+      const other = await context.newPage();
+      await other.goto(elsewhere);
+      await other.click("a");
+      await until(other, "#kind", "Empty", PATIENCE);
+      assert.equal(other.url(), `${url}/?range=24h`);
+      await other.close();
+
+      await place.stop(one.child);
+      await until(page, "#words", /has not answered since/, PATIENCE);
+      const same = await serve("the-first-token-of-this-test", port);
+      await until(page, "#kind", "Empty", PATIENCE);
+
+      await place.stop(same.child);
+      await serve("another-token-of-this-test", port);
+      await until(page, "#words", /^The dashboard needs its token again, .* open http:\S+\/\?token=TOKEN once/, PATIENCE);
+      const shown = await context.newPage();
+      await shown.goto(`${url}/?token=another-token-of-this-test`);
+      await until(shown, "#kind", "Empty", PATIENCE);
+      await until(page, "#kind", "Empty", PATIENCE);
     });
   } finally {
     await place.end();

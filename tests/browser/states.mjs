@@ -105,7 +105,7 @@ export function known(now) {
       batch_store: { address: "postgres://rtp@127.0.0.1:5432/rtp", up: true, since: now - 5 * HOUR, message: null },
     },
     ingestion: {
-      rates: { fetch: 1_012, produce: 1_004.2, stream: 998.6, load: 0 },
+      rates: { produce: 1_004.2, stream: 998.6, load: 0 },
       lag: { records: 412, seconds: 0.4, partitions: [[0, 140], [1, 131], [2, 141]] },
       dead_letters: [letter(now - 4 * MINUTE, 48), letter(now - 11 * MINUTE, 40, { rule: "bad_uuid", field: "id", message: "field id: bad_uuid: expected a UUID", partition: null, key: null }), letter(now - 31 * MINUTE, 33), letter(now - 31 * MINUTE - 900, 32), letter(now - 44 * MINUTE, 12)],
     },
@@ -116,10 +116,10 @@ export function known(now) {
       verdict: verdict(now - 2 * MINUTE),
       classes: CLASSES,
     },
-    profiles: { day: "2026-11-27", aggregates: aggregates(1_000_000), live: { since: now - 5 * HOUR, aggregates: aggregates(180_000, 0.16) } },
+    profiles: { day: "2026-11-27", aggregates: aggregates(1_000_000), live: { since: now - 5_000, events: 5_000, aggregates: aggregates(5_000, 0.16) } },
     pipeline: {
       stages: [
-        { name: "fetch", status: "running", at: now - 3_000, seconds: null, note: "1 012 records/s" },
+        { name: "fetch", status: "done", at: null, seconds: null, note: "known by its records only" },
         { name: "produce", status: "running", at: now - 1_000, seconds: null, note: null },
         { name: "stream", status: "running", at: now - 500, seconds: null, note: "412 behind" },
         { name: "load-batch", status: "done", at: now - 140_000, seconds: 4.2, note: "upsert, 120 480 rows" },
@@ -146,7 +146,7 @@ export function empty(now) {
     started: now - 5_000,
     sentence: { level: "empty", text: "No event has arrived yet: the panels say what fills them." },
     headline: { events_per_second: 0, lag_seconds: null, lag_records: 0, rows: { realtime: { count: 0, exact: true }, batch: { count: 0, exact: true } }, dead_letters: 0 },
-    ingestion: { rates: { fetch: 0, produce: 0, stream: 0, load: 0 }, lag: { records: 0, seconds: null, partitions: [[0, 0], [1, 0], [2, 0]] }, dead_letters: [] },
+    ingestion: { rates: { produce: 0, stream: 0, load: 0 }, lag: { records: 0, seconds: null, partitions: [[0, 0], [1, 0], [2, 0]] }, dead_letters: [] },
     event_time: { since: now - 5_000, histogram: { edges: [], counts: [] }, lateness: { edges: [], counts: [], p50: null, p99: null } },
     layers: {
       realtime: { count: 0, exact: true, newest: null, last_write: null },
@@ -154,7 +154,7 @@ export function empty(now) {
       verdict: null,
       classes: CLASSES,
     },
-    profiles: { day: null, aggregates: [], live: { since: now - 5_000, aggregates: [] } },
+    profiles: null,
     pipeline: { stages: state.pipeline.stages.map(({ name }) => ({ name, status: "never", at: null, seconds: null, note: null })), heartbeat: [] },
     next: [
       next("ingestion", "rtp fetch --count 1000 | rtp produce", "no event has arrived yet"),
@@ -176,7 +176,7 @@ export function away(now) {
     sentence: { level: "away", text: "The real-time store has not answered for 3 minutes; events wait in the log." },
     headline: { ...state.headline, events_per_second: 0, lag_seconds: 184, lag_records: 183_912 },
     servers: { ...state.servers, realtime_store: { ...state.servers.realtime_store, up: false, since, message: "connection refused" } },
-    ingestion: { ...state.ingestion, rates: { fetch: 1_012, produce: 1_004.2, stream: 0, load: 0 }, lag: { records: 183_912, seconds: 184, partitions: [[0, 61_304], [1, 61_298], [2, 61_310]] } },
+    ingestion: { ...state.ingestion, rates: { produce: 1_004.2, stream: 0, load: 0 }, lag: { records: 183_912, seconds: 184, partitions: [[0, 61_304], [1, 61_298], [2, 61_310]] } },
     pipeline: {
       stages: state.pipeline.stages.map((stage) => (stage.name === "stream" ? { ...stage, status: "failed", at: since, note: "waits for the store" } : stage)),
       heartbeat: state.pipeline.heartbeat.map((check) => (check.check === "realtime_store" ? { ...check, ok: false, message: "no answer: connection refused" } : check)),
@@ -220,6 +220,48 @@ export function hostile(now) {
   return state;
 }
 
+/** As much of everything as a server sends, and more, with a long hostile text wherever there is a text. */
+export function largest(now) {
+  const long = (index) => `${index} ${HOSTILE} ${"wide_as_a_key_without_any_blank".repeat(80)}`;
+  const times = (number, each) => Array.from({ length: number }, (_, index) => each(index));
+  const state = hostile(now);
+  const counts = (number) => ({ edges: times(number + 1, (index) => now - HOUR + (index * HOUR) / number), counts: times(number, (index) => (index * 37) % 101) });
+  const by = (name, kind, values) => ({ name: long(name), kind, total: 10 ** 9, distinct: 10_000, values });
+  const servers = Object.keys(state.servers).map((name, index) => [name, { address: long(index), up: index < 2, since: now - HOUR, message: long(index) }]);
+  return {
+    ...state,
+    sentence: { level: "bad", text: long("sentence") },
+    servers: Object.fromEntries(servers),
+    ingestion: { rates: { produce: 1e12, stream: 1e12, load: 1e12 }, lag: { records: 1e15, seconds: 1e9, partitions: times(1_000, (index) => [index, 1e12]) }, dead_letters: times(20, (index) => letter(now - index * 1000, 1e12 + index, { rule: long(index), field: long(index), message: long(index), key: long(index) })) },
+    event_time: { since: now - HOUR, histogram: counts(200), lateness: { edges: [...times(200, (index) => index ** 3), null], counts: times(200, (index) => index), p50: 27, p99: 5e6 } },
+    layers: {
+      ...state.layers,
+      classes: times(12, (index) => ({ name: long(index), meaning: long(index), fails: index % 2 === 0 })),
+      verdict: {
+        ...verdict(now - 40_000),
+        agrees: false,
+        run_id: long("run"),
+        classes: Object.fromEntries(times(12, (index) => [long(index), 10 ** index])),
+        columns: Object.fromEntries(times(200, (index) => [long(index), index])),
+        samples: Object.fromEntries(times(12, (index) => [long(index), times(20, long)])),
+      },
+    },
+    profiles: {
+      day: "2026-11-27",
+      aggregates: [
+        ...times(20, (name) => by(`value ${name}`, "value", times(60, (index) => [long(index), 1_000 - index]))),
+        by("month", "month", times(1_200, (index) => [`${1926 + Math.floor(index / 12)}-${String((index % 12) + 1).padStart(2, "0")}`, index])),
+        by("band", "band", times(200, (index) => [`${index}-${index}`, index])),
+      ],
+    },
+    pipeline: {
+      stages: state.pipeline.stages.map((stage) => ({ ...stage, name: long(stage.name), note: long("note"), seconds: 1e9 })),
+      heartbeat: times(20, (index) => ({ check: long(index), ok: index % 2 === 0, message: long(index) })),
+    },
+    next: ["ingestion", "event_time", "layers", "pipeline"].flatMap((panel) => times(4, (index) => ({ panel, command: long(index), why: long(index) }))),
+  };
+}
+
 const STEPS = { "15m": [15 * MINUTE, 5], "1h": [HOUR, 15], "24h": [DAY, 300], "7d": [7 * DAY, 1800], all: [30 * DAY, 7200] };
 
 /** Series that end in the state's numbers. */
@@ -252,7 +294,7 @@ export function series(range, state) {
     range,
     step_s: step,
     t,
-    rates: { produce, stream, load, fetch: produce.map((rate) => rate * 1.008) },
+    rates: { produce, stream, load },
     lag_records: quiet ? t.map(() => 0) : lag,
     lag_seconds: quiet ? t.map(() => null) : lag.map((records) => Math.round(records / 10) / 100),
     dead_letters: state.ingestion.dead_letters,

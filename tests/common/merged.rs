@@ -1,7 +1,7 @@
 //! A pair of stores behind the merged view, what they have acknowledged, and whether a listing is right: it shows no row
 //! that is older than what either store held before, no key twice, and every key that it should.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -9,11 +9,12 @@ use rtp::dataset::Dataset;
 use rtp::ports::batch_store::{BatchStores, Mode};
 use rtp::ports::event_log::{Offsets, Span};
 use rtp::ports::ledger::LoadInfo;
+use rtp::ports::page_reader::Filter;
 use rtp::ports::realtime_store::{RealtimeStores, Upstream};
 use rtp::record::row::{Digest, Origin, RowMeta, Rows, digest};
 use rtp::record::value::Value;
 use rtp::view::merge::Merged;
-use rtp::view::{Query, View, Walk};
+use rtp::view::{Boundary, Query, View, Walk};
 
 const DATASET: &str = r#"
 name = "things"
@@ -34,7 +35,7 @@ table = "things_by_hour"
 bucket = "hour"
 shards = 2
 [batch]
-table = "batch_things"
+table = "rtp_view_batch"
 [[field]]
 name = "id"
 type = "bigint"
@@ -60,21 +61,48 @@ pub type Held = BTreeMap<i64, Version>;
 /// A key, an event time, and a text that makes rows of one time differ.
 pub type Written = (i64, i64, u8);
 
-/// A pair of embedded stores, and what they have acknowledged.
+/// A pair of stores, and what they have acknowledged.
 pub struct Layers {
     pub dataset: Arc<Dataset>,
     realtime: Arc<dyn RealtimeStores>,
     batch: Arc<dyn BatchStores>,
     /// The event time of a row that is written at time 0.
     begin: i64,
+    state: Mutex<State>,
+}
+
+/// What is known about both stores at a moment.
+#[derive(Clone, Default)]
+pub struct State {
     /// The newest version of each key that was committed, of the real-time and of the batch store.
-    held: Mutex<[Held; 2]>,
+    pub held: [Held; 2],
+    /// How often each key began to be written, and how often that ended.
+    begun: BTreeMap<i64, u64>,
+    ended: BTreeMap<i64, u64>,
+}
+
+/// What a listing is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Only rows with this text.
+    pub text: Option<u8>,
+    pub boundary: Boundary,
 }
 
 impl Layers {
     /// Creates the tables.
     pub async fn new(realtime: Arc<dyn RealtimeStores>, batch: Arc<dyn BatchStores>) -> Layers {
-        let dataset = Arc::new(Dataset::parse(DATASET, "things").unwrap());
+        Layers::named("rtp_view", realtime, batch).await
+    }
+
+    /// Creates tables of this name, so that several tests can use a server.
+    pub async fn named(
+        name: &str,
+        realtime: Arc<dyn RealtimeStores>,
+        batch: Arc<dyn BatchStores>,
+    ) -> Layers {
+        let declared = DATASET.replace("rtp_view", name);
+        let dataset = Arc::new(Dataset::parse(&declared, "things").unwrap());
         realtime.create(&dataset).await.unwrap();
         batch.create(&dataset).await.unwrap();
         Layers {
@@ -82,7 +110,7 @@ impl Layers {
             realtime,
             batch,
             begin: rtp::time::now_ms() - 1_000_000,
-            held: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
@@ -109,15 +137,25 @@ impl Layers {
         (rows, versions)
     }
 
+    /// Notes that these keys are about to be written.
+    fn begin(&self, written: &[Written]) {
+        let mut state = self.state.lock().unwrap();
+        for (key, ..) in written {
+            *state.begun.entry(*key).or_default() += 1;
+        }
+    }
+
     fn acknowledge(&self, layer: usize, versions: Vec<(i64, Version)>) {
-        let mut held = self.held.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         for (key, version) in versions {
-            let newest = held[layer].entry(key).or_insert(version);
+            *state.ended.entry(key).or_default() += 1;
+            let newest = state.held[layer].entry(key).or_insert(version);
             *newest = version.max(*newest);
         }
     }
 
     pub async fn stream(&self, written: &[Written]) {
+        self.begin(written);
         let (rows, versions) = self.rows(written);
         let upstream = Upstream {
             group: "group",
@@ -137,6 +175,7 @@ impl Layers {
     }
 
     pub async fn load(&self, written: &[Written]) {
+        self.begin(written);
         let (rows, versions) = self.rows(written);
         let store = self.batch.open(&self.dataset).await;
         let mut store = store.unwrap();
@@ -155,8 +194,47 @@ impl Layers {
         view.unwrap()
     }
 
-    pub fn held(&self) -> [Held; 2] {
-        self.held.lock().unwrap().clone()
+    pub fn state(&self) -> State {
+        self.state.lock().unwrap().clone()
+    }
+
+    /// A listing, and what it is asked for.
+    pub async fn query(&self, view: &mut View, asked: Asked) -> Query {
+        let filter = |text| Filter {
+            field: self.dataset.field_index("title").unwrap(),
+            value: Value::Text(format!("text {text}").into()),
+        };
+        Query {
+            filters: asked.text.map(filter).into_iter().collect(),
+            boundary: view.boundary(asked.boundary, false).await.unwrap(),
+            after: None,
+        }
+    }
+
+    /// Whether a version of a key has this text.
+    fn has_text(&self, key: i64, version: Version, text: u8) -> bool {
+        let (_, versions) = self.rows(&[(key, version.0 - self.begin, text)]);
+        versions[0].1 == version
+    }
+
+    /// The keys that a listing must have that began at `before`: those with the wanted text in their newest row, unless
+    /// they were written since.
+    pub fn wanted(&self, before: &State, boundary: Option<i64>, text: Option<u8>) -> BTreeSet<i64> {
+        let is_new = |time: i64| boundary.is_none_or(|boundary| time > boundary);
+        let [realtime, batch] = &before.held;
+        let new = realtime.iter().filter(|(_, (time, _))| is_new(*time));
+        let keys = new.chain(batch).map(|(key, _)| *key);
+        let Some(text) = text else {
+            return keys.collect();
+        };
+        let now = self.state();
+        let is_calm = |key: &i64| {
+            let begun = before.begun.get(key);
+            begun == before.ended.get(key) && begun == now.begun.get(key)
+        };
+        let newest = |key: &i64| before.held.iter().filter_map(|layer| layer.get(key)).max();
+        let has_text = |key: &i64| newest(key).is_some_and(|v| self.has_text(*key, *v, text));
+        keys.filter(|key| is_calm(key) && has_text(key)).collect()
     }
 }
 
@@ -180,19 +258,25 @@ pub fn none_is_older(held: &[Held; 2], shown: &[(i64, Version)]) -> Result<(), S
     Ok(())
 }
 
-/// An error if keys are not in order, or one that was held from the start is not shown.
-pub fn all_are_shown(held: &[Held; 2], boundary: Option<i64>, shown: &[i64]) -> Result<(), String> {
+/// An error if rows without the wanted text are shown.
+pub fn all_match(rows: &[Merged], text: Option<u8>) -> Result<(), String> {
+    let Some(text) = text else { return Ok(()) };
+    let wanted = Value::Text(format!("text {text}").into());
+    match rows.iter().find(|row| row.row.values[1] != wanted) {
+        Some(row) => Err(format!("{row:?} does not have {wanted}")),
+        None => Ok(()),
+    }
+}
+
+/// An error if keys are not in order, or one that must be shown is not.
+pub fn all_are_shown(wanted: &BTreeSet<i64>, shown: &[i64]) -> Result<(), String> {
     if !shown.windows(2).all(|pair| pair[0] < pair[1]) {
         return Err(format!("keys come twice or out of order: {shown:?}"));
     }
-    let is_new = |time: i64| boundary.is_none_or(|boundary| time > boundary);
-    let realtime = held[0].iter().filter(|(_, (time, _))| is_new(*time));
-    for (key, _) in realtime.chain(&held[1]) {
-        if shown.binary_search(key).is_err() {
-            return Err(format!("{key} is not shown"));
-        }
+    match wanted.iter().find(|key| shown.binary_search(key).is_err()) {
+        Some(key) => Err(format!("{key} is not shown")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Numbers that look random; the same for the same seed.
@@ -201,14 +285,21 @@ fn random(seed: &mut u64) -> i64 {
     i64::try_from(*seed >> 33).unwrap()
 }
 
-/// Writes rows of random keys at ever later times until told to stop.
+/// Writes rows of random keys at ever later times until told to stop. Every third load is small, and its row newer than
+/// what was streamed meanwhile. Rows of one time have one text, because a store may keep no finer order.
 async fn write(layers: Arc<Layers>, is_batch: bool, done: Arc<AtomicBool>) {
     let mut seed = u64::from(is_batch) + 1;
     let mut now = 0;
     while !done.load(Ordering::SeqCst) {
         now += 1;
-        let row = |_| (random(&mut seed) % 200, now - random(&mut seed) % 3, 0);
-        let rows: Vec<Written> = (0..8).map(row).collect();
+        let is_small = is_batch && now % 3 == 0;
+        let (rows, newer) = if is_small { (1, 20) } else { (8, 0) };
+        let row = |_| {
+            let key = random(&mut seed) % 200;
+            let time = now + newer - random(&mut seed) % 3;
+            (key, time, u8::try_from(time.rem_euclid(3)).unwrap())
+        };
+        let rows: Vec<Written> = (0..rows).map(row).collect();
         match is_batch {
             true => layers.load(&rows).await,
             false => layers.stream(&rows).await,
@@ -216,38 +307,50 @@ async fn write(layers: Arc<Layers>, is_batch: bool, done: Arc<AtomicBool>) {
     }
 }
 
+/// What the listings of a test are asked for, in turn.
+fn asked(listing: i64) -> Asked {
+    let boundaries = [Boundary::Unasked, Boundary::Without];
+    Asked {
+        text: [None, Some(1)][usize::from(listing % 2 == 1)],
+        boundary: boundaries[usize::from(listing % 4 > 1)],
+    }
+}
+
 /// Reads so many listings, and as many single rows, while both stores are written; more of them until each store has been
-/// written to and some listings had several pages.
+/// written to, some listings had several pages, and some with a condition had rows that they must have.
 pub async fn is_right_while_both_are_written(layers: Layers, most: i64) {
     let layers = Arc::new(layers);
     let done = Arc::new(AtomicBool::new(false));
     let writers =
         [false, true].map(|is_batch| tokio::spawn(write(layers.clone(), is_batch, done.clone())));
     let mut view = layers.view().await;
-    let (mut pages, mut listings) = (0, 0);
-    let is_filled = || layers.held().iter().all(|layer| layer.len() > 50);
-    while listings < most || pages <= listings + most || !is_filled() {
-        let before = layers.held();
-        let query = Query {
-            boundary: view.boundary().await.unwrap(),
-            ..Query::default()
-        };
+    let (mut pages, mut listings, mut by_condition) = (0, 0, 0);
+    let is_filled = || layers.state().held.iter().all(|layer| layer.len() > 50);
+    while listings < most || pages <= listings + most || by_condition < 20 || !is_filled() {
+        let before = layers.state();
+        let asked = asked(listings);
+        let query = layers.query(&mut view, asked).await;
         let boundary = query.boundary;
         let mut walk = Walk::new(query, 32);
         let mut shown = Vec::new();
         while !walk.is_end() {
-            let held = layers.held();
+            let held = layers.state().held;
             let rows = walk.next(&mut view, 32).await.unwrap();
             let versions: Vec<_> = rows.iter().map(version_of).collect();
             none_is_older(&held, &versions).unwrap();
+            all_match(&rows, asked.text).unwrap();
             shown.extend(versions.into_iter().map(|(key, _)| key));
             pages += 1;
         }
-        all_are_shown(&before, boundary, &shown).unwrap();
+        let wanted = layers.wanted(&before, boundary, asked.text);
+        all_are_shown(&wanted, &shown).unwrap_or_else(|e| panic!("{asked:?}, {boundary:?}: {e}"));
+        if asked.text.is_some() {
+            by_condition += wanted.len();
+        }
         listings += 1;
         // A single row, too.
         let key = Value::Int(listings);
-        let held = layers.held();
+        let held = layers.state().held;
         if let Some(row) = view.row(&key).await.unwrap() {
             none_is_older(&held, &[version_of(&row)]).unwrap();
         }

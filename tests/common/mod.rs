@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)] // tests/it and tests/servers each use their part of this module
 
+pub mod figures;
+pub mod merge_patch;
 pub mod merged;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -379,80 +381,4 @@ pub fn users_without_history() -> String {
     let lines = rtp::dataset::BUILT_IN.lines();
     let lines = lines.filter(|line| !line.starts_with("history"));
     lines.map(|line| format!("{line}\n")).collect()
-}
-
-/// Response bodies of the users' API in a folder `pages`: the recorded users, a thousand generated ones, and the pages
-/// `page-*.json` in the folder that RTP_REAL_USERS names, if it is set.
-pub fn user_pages(place: &Place) {
-    let pages = place.path("pages");
-    std::fs::create_dir(&pages).unwrap();
-    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/randomuser");
-    std::fs::copy(recorded.join("users.json"), pages.join("recorded.json")).unwrap();
-    let mock = Mock::start(&[]);
-    let args = ["fetch", "--raw", "--count", "1000", "--api"];
-    let raw = place.rtp(&[&args[..], &[&mock.users()]].concat(), b"");
-    assert_eq!(raw.status, 0, "{}", raw.stderr);
-    let users: Vec<&str> = raw.stdout.lines().collect();
-    let page = format!("{{\"results\":[{}]}}", users.join(","));
-    std::fs::write(pages.join("generated.json"), page).unwrap();
-    let Some(more) = std::env::var_os("RTP_REAL_USERS") else {
-        return;
-    };
-    for page in std::fs::read_dir(more).unwrap() {
-        let page = page.unwrap();
-        let name = page.file_name().into_string().unwrap();
-        if name.starts_with("page-") {
-            std::fs::copy(page.path(), pages.join(name)).unwrap();
-        }
-    }
-}
-
-/// Loads the users of [`user_pages`], computes their figures with `store`, twice, and compares them with an independent
-/// count.
-pub fn figures_are_right(place: &Place, store: &[&str]) {
-    user_pages(place);
-    let api = format!("file://{}", place.path("pages").display());
-    let time = ["--as-of", "2026-03-01T06:30:00Z", "--out", "u.ndjson"];
-    let fetched = place.rtp(&[&["fetch", "--api", &api][..], &time].concat(), b"");
-    assert_eq!(fetched.status, 0, "{}", fetched.stderr);
-    let loaded = place.rtp(&[&["load-batch", "u.ndjson"], store].concat(), b"");
-    assert_eq!(loaded.status, 0, "{}", loaded.stderr);
-    assert!(loaded.counts()[1] >= 1_004, "{}", loaded.stderr);
-    let compute = |output: &str| {
-        let args = ["aggregate", "--date", "2026-03-01", "--output", output];
-        let ran = place.rtp(&[&args[..], store].concat(), b"");
-        assert_eq!(ran.status, 0, "{}", ran.stderr);
-        ran.counts()
-    };
-    let [figures, written, ..] = compute("first.ndjson");
-    assert!(figures > 50 && figures == written, "{figures} {written}");
-    let check = |figures: &str| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check_aggregates.py");
-        let out = Command::new("python3")
-            .arg(script)
-            .args(["pages", figures, "2026-03-01", "06"])
-            .current_dir(place.root())
-            .output();
-        Ran::of(out.unwrap())
-    };
-    let right = check("first.ndjson");
-    assert_eq!(right.status, 0, "{}{}", right.stdout, right.stderr);
-    assert_eq!(compute("second.ndjson"), [figures, 0, 0, 0, figures]);
-    let [first, second] = ["first.ndjson", "second.ndjson"]
-        .map(|name| std::fs::read_to_string(place.path(name)).unwrap());
-    assert_eq!(first, second, "a day that is computed again is not touched");
-    // The check itself must be able to fail: for a missing figure and for a wrong one.
-    let (line, rest) = first.split_once('\n').unwrap();
-    for spoiled in [
-        rest.into(),
-        first.replacen(line, &line.replacen("\"count\":", "\"count\":1", 1), 1),
-    ] {
-        place.write("spoiled.ndjson", spoiled);
-        let wrong = check("spoiled.ndjson");
-        assert!(
-            wrong.status == 1 && wrong.stdout.contains("expected"),
-            "{}",
-            wrong.stdout
-        );
-    }
 }

@@ -1,6 +1,7 @@
 //! `rtp aggregate` on the embedded store.
 
-use crate::common::{Place, Ran, figures_are_right, user, users_without_history};
+use crate::common::figures::figures_are_right;
+use crate::common::{Place, Ran, user, users_without_history};
 
 const STORE: &str = ".rtp/batch.db";
 
@@ -41,7 +42,7 @@ fn today() -> String {
 
 #[test]
 fn figures_equal_an_independent_count_and_a_day_computed_again_is_unchanged() {
-    figures_are_right(&Place::ready(), &[]);
+    figures_are_right(&Place::new(), rtp::dataset::BUILT_IN, &[]);
 }
 
 #[test]
@@ -192,6 +193,22 @@ fn what_is_missing_is_told() {
 }
 
 #[test]
+fn a_dimension_by_a_field_that_the_table_lacks_is_told() {
+    let place = loaded(&[user(1, 0, "a@example.com")]);
+    let more = "\n[[aggregate]]\nname = \"extra\"\nfield = \"extra\"\n[[field]]\nname = \"extra\"\ntype = \"text\"\nfrom = \"/extra\"\n";
+    place.write("u.toml", users_without_history() + more);
+    let ran = aggregate(&place, &["--date", "2026-11-01"]);
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("it has no column extra"),
+        "{}",
+        ran.stderr
+    );
+    let none = "SELECT count(*) FROM rtp_aggregates";
+    assert_eq!(place.query(STORE, none), "0");
+}
+
+#[test]
 fn a_key_loaded_again_takes_no_figure_away() {
     let place = loaded(&[user(1, 0, "a@example.com"), user(2, 0, "b@example.com")]);
     let day = ["--date", "2026-11-01"];
@@ -245,10 +262,15 @@ fn a_value_of_another_type_is_a_group_that_says_so() {
     let spoiled = "SELECT group_concat(aggregate) FROM (SELECT aggregate FROM rtp_aggregates
                    WHERE value = '(invalid)' ORDER BY aggregate)";
     // SQLite turns a number into text when it is written to a column of text.
-    assert_eq!(
-        place.query(STORE, spoiled),
-        "age_band,registrations_by_month"
-    );
+    let both = "age_band,registrations_by_month";
+    assert_eq!(place.query(STORE, spoiled), both);
+    // Times of no year that can be written as a date.
+    db.execute_batch("DELETE FROM rtp_aggregates").unwrap();
+    let far = "UPDATE batch_users_rows SET dob = 1000000000000000000, registered_date = -1000000000000000000";
+    assert_eq!(db.execute(far, []).unwrap(), 1);
+    let ran = aggregate(&place, &["--date", "2026-11-01"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(place.query(STORE, spoiled), both);
 }
 
 #[test]

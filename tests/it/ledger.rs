@@ -66,3 +66,27 @@ fn a_store_of_an_older_version_is_changed_by_init_and_goes_on() {
     assert_eq!(place.query(STORE, counts), "2,1");
     assert_eq!(place.query(STORE, "SELECT count(*) FROM rtp_verdicts"), "0");
 }
+
+#[test]
+fn a_verdict_of_an_older_version_is_shown_after_init() {
+    let place = Place::ready();
+    for args in [
+        &["produce"][..],
+        &["stream", "--until-end"],
+        &["load-batch"],
+    ] {
+        let ran = place.rtp(args, users(3).as_bytes());
+        assert_eq!(ran.status, 0, "{args:?}: {}", ran.stderr);
+    }
+    assert_eq!(place.rtp(&["verify"], b"").status, 0);
+    place.bash("sqlite3 .rtp/batch.db 'ALTER TABLE rtp_verdicts DROP COLUMN options'");
+    let history = || place.rtp(&["verify", "--history", "--format", "json"], b"");
+    let ran = history();
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("rtp init"), "{}", ran.stderr);
+    assert_eq!(place.rtp(&["init"], b"").status, 0);
+    let ran = history();
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let shown: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(shown["verdicts"][0]["options"], serde_json::json!([]));
+}

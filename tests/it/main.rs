@@ -34,4 +34,5 @@ mod sources;
 mod stream;
 mod transform;
 mod verify;
+mod verify_answers;
 mod view;

@@ -422,6 +422,65 @@ fn a_log_that_was_restored_from_a_backup_is_shorter_than_what_was_read() {
     }
 }
 
+/// Deletes these events of each partition by hand.
+fn delete_events(place: &Place, which: &str) {
+    let db = rusqlite::Connection::open(place.path(LOG)).unwrap();
+    let partitions = "SELECT partitions FROM topics WHERE id = 1";
+    let partitions: u32 = db.query_row(partitions, [], |row| row.get(0)).unwrap();
+    for partition in 0..partitions {
+        let delete = format!("DELETE FROM events_1_{partition} WHERE {which}");
+        assert!(db.execute(&delete, []).unwrap() > 0);
+    }
+}
+
+#[test]
+fn a_log_from_which_events_were_deleted_is_told() {
+    for mode in ["--until-end", "--follow"] {
+        let place = Place::ready();
+        place.rtp(&["produce"], users(3_000).as_bytes());
+        delete_events(&place, "offset BETWEEN 100 AND 150");
+        let ran = place.rtp(&["stream", mode], b"");
+        assert_eq!(ran.status, 5, "{}", ran.stderr);
+        let told =
+            "the events from offset 100 to 150 are missing, because somebody has deleted them";
+        assert!(ran.stderr.contains(told), "{}", ran.stderr);
+        // What is before them in this partition is stored and committed.
+        let committed = "SELECT count(*) FROM group_offsets WHERE topic = 1 AND offset = 100";
+        assert_ne!(place.query(LOG, committed), "0", "{}", ran.stderr);
+        let rows = place.query(STORE, "SELECT count(*) FROM users");
+        let offsets = "SELECT sum(offset) FROM group_offsets WHERE topic = 1";
+        assert_eq!(rows, place.query(LOG, offsets), "{}", ran.stderr);
+        // The way out that the message suggests.
+        assert!(ran.stderr.contains("--group NEW"), "{}", ran.stderr);
+        delete_events(&place, "offset < 151 AND offset NOT BETWEEN 100 AND 150");
+        let left = place.query(LOG, "SELECT count(*) FROM user_events");
+        let rest = stream(&place, &["--group", "new"]);
+        let count = rest.counts()[0].to_string();
+        assert_eq!((rest.status, count), (0, left), "{}", rest.stderr);
+    }
+}
+
+#[test]
+fn a_log_from_which_all_that_is_left_to_read_was_deleted_is_told() {
+    let place = Place::ready();
+    place.rtp(&["produce"], users(100).as_bytes());
+    assert_eq!(stream(&place, &[]).status, 0);
+    place.rtp(&["produce"], new_users().as_bytes());
+    delete_events(&place, "true");
+    for _ in 0..2 {
+        let ran = stream(&place, &[]);
+        assert_eq!((ran.status, ran.counts()), (5, [0; 5]), "{}", ran.stderr);
+        assert!(ran.stderr.contains("are missing"), "{}", ran.stderr);
+    }
+    let checked = place.rtp(&["heartbeat"], b"");
+    assert_eq!(checked.status, 1, "{}", checked.stderr);
+    let told = checked.stdout + &checked.stderr;
+    assert!(told.contains("were deleted"), "{told}");
+    // Nothing is left for another group, which has nothing to miss.
+    let ran = stream(&place, &["--group", "new"]);
+    assert_eq!((ran.status, ran.counts()), (0, [0; 5]), "{}", ran.stderr);
+}
+
 /// A log of 300 events that are read, as a backup; and a log of 400 that are read, too.
 fn read_beyond_the_backup(place: &Place) {
     place.rtp(&["produce"], users(300).as_bytes());

@@ -7,10 +7,10 @@ use rusqlite::Connection;
 
 use crate::common::{Place, Ran, users};
 
-const REALTIME: &str = ".rtp/realtime.db";
-const BATCH: &str = ".rtp/batch.db";
+pub(crate) const REALTIME: &str = ".rtp/realtime.db";
+pub(crate) const BATCH: &str = ".rtp/batch.db";
 
-const ITEMS: &str = r#"
+pub(crate) const ITEMS: &str = r#"
 name = "items"
 [source]
 url = "http://127.0.0.1/items"
@@ -63,7 +63,7 @@ format = "epoch-ms"
 required = true
 "#;
 
-fn items(count: u64) -> String {
+pub(crate) fn items(count: u64) -> String {
     (0..count)
         .map(|n| {
             format!(
@@ -74,7 +74,7 @@ fn items(count: u64) -> String {
 }
 
 /// A place with the same `count` items in both stores.
-fn filled(count: u64) -> Place {
+pub(crate) fn filled(count: u64) -> Place {
     let place = Place::new();
     place.write("items.toml", ITEMS);
     let events = items(count);
@@ -93,14 +93,14 @@ fn filled(count: u64) -> Place {
     place
 }
 
-fn verify(place: &Place, more: &[&str]) -> Ran {
+pub(crate) fn verify(place: &Place, more: &[&str]) -> Ran {
     place.rtp(
         &[&["--dataset", "items.toml", "verify"], more].concat(),
         b"",
     )
 }
 
-fn edit(place: &Place, file: &str, sql: &str) {
+pub(crate) fn edit(place: &Place, file: &str, sql: &str) {
     Connection::open(place.path(file))
         .unwrap()
         .execute_batch(sql)
@@ -117,7 +117,7 @@ fn what_differs(line: &str) -> String {
 }
 
 /// Every message but the summary.
-fn messages(ran: &Ran) -> Vec<String> {
+pub(crate) fn messages(ran: &Ran) -> Vec<String> {
     let lines = ran.stderr.lines();
     lines
         .filter_map(|line| {
@@ -303,7 +303,8 @@ fn tolerances_are_per_column_and_only_for_what_they_fit() {
         "{}",
         ran.stderr
     );
-    assert!(messages(&ran)[0].ends_with(", within the tolerances"));
+    let within = ", within the tolerances name=ignore, price=0.1, weight=0.011, seen=1s";
+    assert!(messages(&ran)[0].ends_with(within), "{}", ran.stderr);
     for (tight, column) in [
         ("seen=999ms", "seen"),
         ("price=0.09", "price"),
@@ -503,7 +504,7 @@ fn writers_and_verify_do_not_wait_for_each_other() {
 }
 
 /// One item as an event.
-fn item(id: u64, name: &str, seen: u64) -> String {
+pub(crate) fn item(id: u64, name: &str, seen: u64) -> String {
     format!("{{\"id\":{id},\"name\":\"{name}\",\"seen\":{seen}}}\n")
 }
 
@@ -608,7 +609,7 @@ fn every_difference_has_its_class_and_its_evidence() {
 }
 
 /// The class of the only key that differs, and its evidence.
-fn only_class(place: &Place, more: &[&str], status: i32) -> (String, String) {
+pub(crate) fn only_class(place: &Place, more: &[&str], status: i32) -> (String, String) {
     let args = [&["--output", "only.ndjson"], more].concat();
     let ran = verify(place, &args);
     assert_eq!(ran.status, status, "{}", ran.stderr);
@@ -619,7 +620,7 @@ fn only_class(place: &Place, more: &[&str], status: i32) -> (String, String) {
 }
 
 /// A place with stores that `init` has made, and a file with some items.
-fn with_items(items: &str) -> Place {
+pub(crate) fn with_items(items: &str) -> Place {
     let place = Place::new();
     place.write("items.toml", ITEMS);
     place.write("day.ndjson", items);
@@ -627,12 +628,12 @@ fn with_items(items: &str) -> Place {
     place
 }
 
-fn done(place: &Place, args: &[&str], status: i32) {
+pub(crate) fn done(place: &Place, args: &[&str], status: i32) {
     let ran = place.rtp(&[&["--dataset", "items.toml"], args].concat(), b"");
     assert_eq!(ran.status, status, "{args:?}: {}", ran.stderr);
 }
 
-const THEN: u64 = 1_764_000_000_000;
+pub(crate) const THEN: u64 = 1_764_000_000_000;
 
 #[test]
 fn a_row_that_was_loaded_before_its_event_was_produced_is_lost_if_it_goes() {
@@ -735,4 +736,108 @@ fn a_list_and_a_landing_file_are_compared_and_the_lack_is_repaired() {
     let shown = verify(&place, &["--history", "--format", "json"]);
     assert_eq!(shown.status, 0, "{}", shown.stderr);
     assert!(shown.stdout.contains("lost"), "{}", shown.stdout);
+}
+
+#[test]
+fn a_csv_file_that_was_loaded_is_evidence_and_so_is_what_was_rejected_of_it() {
+    let place = with_items(&items(5));
+    let csv = |n: u64, sold: &str| {
+        format!("1764000000000,\"item {n}\",{n},{sold},{n}.5,0.25,2026-11-01\n")
+    };
+    let header = "seen,name,id,sold,price,weight,day\n".to_string();
+    let text = header + &csv(0, "false") + &csv(1, "false") + &csv(2, "maybe");
+    place.write("day.csv", text);
+    done(&place, &["produce", "day.ndjson"], 0);
+    done(&place, &["stream", "--until-end"], 0);
+    done(
+        &place,
+        &["load-batch", "--rejects", "r.ndjson", "day.csv"],
+        1,
+    );
+    let list = verify(&place, &["--output", "-"]).stdout;
+    let class = |key: u64| {
+        let lines = list.lines().map(|line| serde_json::from_str(line).unwrap());
+        let mut lines = lines.filter(|line: &serde_json::Value| line["key"] == key);
+        let line = lines.next()?;
+        Some((line["class"].clone(), line["evidence"].to_string()))
+    };
+    assert_eq!(class(3).unwrap().0, "not_loaded_yet", "{list}");
+    let (rejected, why) = class(2).unwrap();
+    assert!(
+        rejected == "rejected" && why.contains("line 4 of the input"),
+        "{list}"
+    );
+    edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1");
+    let list = verify(&place, &["--output", "-"]).stdout;
+    let lost: Vec<&str> = list
+        .lines()
+        .filter(|line| line.contains("\"lost\""))
+        .collect();
+    assert!(
+        lost.len() == 1 && lost[0].contains("day.csv, line 3, was loaded"),
+        "{list}"
+    );
+}
+
+#[test]
+fn late_rows_by_the_ten_thousand_are_told_from_those_that_were_loaded() {
+    let place = with_items(&items(60_000));
+    place.write("new.ndjson", item(99_999, "new", THEN + 1));
+    done(&place, &["produce", "day.ndjson"], 0);
+    done(&place, &["stream", "--until-end"], 0);
+    place.write("half.ndjson", items(30_000));
+    done(&place, &["load-batch", "half.ndjson", "new.ndjson"], 0);
+    done(&place, &["produce", "new.ndjson"], 0);
+    done(&place, &["stream", "--until-end"], 0);
+    edit(
+        &place,
+        BATCH,
+        "DELETE FROM batch_items_rows WHERE id < 29000",
+    );
+    let ran = verify(&place, &["--sample", "0", "--format", "json"]);
+    let shown: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let classes = shown["classes"].as_array().unwrap();
+    let count = |name: &str| {
+        let class = classes.iter().find(|class| class["name"] == name).unwrap();
+        class["count"].as_u64().unwrap()
+    };
+    assert_eq!(
+        (count("lost"), count("not_loaded_yet")),
+        (29_000, 30_000),
+        "{}",
+        ran.stderr
+    );
+    let passes = "log and files were searched 2 times";
+    assert!(ran.stderr.contains(passes), "{}", ran.stderr);
+}
+
+#[test]
+fn a_key_that_is_lacked_and_there_twice_is_told_once_as_each() {
+    let place = with_items(&items(5));
+    for args in [
+        &["load-batch", "day.ndjson"][..],
+        &["produce", "day.ndjson"],
+        &["stream", "--until-end"],
+    ] {
+        done(&place, args, 0);
+    }
+    edit(&place, REALTIME, "DELETE FROM items_rows WHERE id = 2");
+    edit(
+        &place,
+        BATCH,
+        "DROP INDEX batch_items_key;
+         INSERT INTO batch_items_rows SELECT * FROM batch_items_rows WHERE id = 2",
+    );
+    let ran = verify(&place, &["--output", "-"]);
+    let mut kinds: Vec<String> = ran
+        .stdout
+        .lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            format!("{} {} {}", line["key"], line["kind"], line["class"])
+        })
+        .collect();
+    kinds.sort();
+    let expected = ["2 \"duplicate\" \"duplicate\"", "2 \"extra\" \"lost\""];
+    assert_eq!(kinds, expected, "{}", ran.stderr);
 }

@@ -315,6 +315,79 @@ async fn columns_that_an_event_leaves_alone_have_older_timestamps() {
     assert_eq!(age, 60, "{row}");
 }
 
+/// Gives the place's tables a `ttl`, in a keyspace of its own.
+fn short_lived(place: &Place, server: &Server, keyspace: &str, ttl: &str) {
+    let dataset = std::fs::read_to_string(place.path("users.toml")).unwrap();
+    let (own, other) = (
+        format!("keyspace = \"{keyspace}\""),
+        format!("keyspace = \"{keyspace}_{ttl}\"\nttl = \"{ttl}\""),
+    );
+    place.write("users.toml", dataset.replace(&own, &other));
+    let made = rtp(place, server, &["init"], b"");
+    assert_eq!(made.status, 0, "{}", made.stderr);
+}
+
+/// What `verify` lists, and the counts of its classes other than 0.
+fn listed(place: &Place, server: &Server, status: i32) -> (String, serde_json::Value) {
+    let args = ["verify", "--output", "list.ndjson", "--format", "json"];
+    let ran = rtp(place, server, &args, b"");
+    assert_eq!(ran.status, status, "{}{}", ran.stdout, ran.stderr);
+    let mut document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let classes = document["classes"].as_array_mut().unwrap();
+    classes.retain(|class| class["count"] != 0);
+    let counts: serde_json::Map<_, _> = classes
+        .iter()
+        .map(|class| {
+            (
+                class["name"].as_str().unwrap().into(),
+                class["count"].clone(),
+            )
+        })
+        .collect();
+    let list = std::fs::read_to_string(place.path("list.ndjson")).unwrap();
+    (list, counts.into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_has_expired_is_told_from_a_lost_one() {
+    let Some(cassandra) = server("cassandra", Access::Open) else {
+        return;
+    };
+    let session = session(cassandra).await;
+    let place = place(cassandra, "expiry");
+    short_lived(&place, cassandra, "expiry", "1s");
+    let events = user(1, 0, "a@example.com") + "\n" + &user(2, 0, "b@example.com");
+    through_both(&place, cassandra, &events);
+    while count(&session, "expiry_1s.users").await > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    // The real-time store is empty, and that is right.
+    let (list, classes) = listed(&place, cassandra, 0);
+    assert_eq!(classes, serde_json::json!({"expired": 2}), "{list}");
+    assert!(
+        list.contains("rows expire 1s after they are written"),
+        "{list}"
+    );
+    // One that was never produced has not expired.
+    let unknown = user(3, 0, "c@example.com");
+    let ran = rtp(&place, cassandra, &["load-batch"], unknown.as_bytes());
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let (list, classes) = listed(&place, cassandra, 1);
+    let expected = serde_json::json!({"expired": 2, "unexplained": 1});
+    assert_eq!(classes, expected, "{list}");
+
+    // Before its time a row is lost.
+    let place = self::place(cassandra, "early");
+    short_lived(&place, cassandra, "early", "7d");
+    through_both(&place, cassandra, &events);
+    let key = "00000000-0000-4000-8000-000000000001";
+    let delete = format!("DELETE FROM early_7d.users WHERE id = {key}");
+    session.query_unpaged(delete, ()).await.unwrap();
+    let (list, classes) = listed(&place, cassandra, 1);
+    assert_eq!(classes, serde_json::json!({"lost": 1}), "{list}");
+    assert!(list.contains("cannot have expired before"), "{list}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_series_that_does_not_fit_its_table_is_told() {
     let Some(cassandra) = server("cassandra", Access::Open) else {
@@ -404,23 +477,59 @@ async fn a_series_that_does_not_fit_its_table_is_told() {
     }
     let mut lines: Vec<_> = ran.stdout.lines().collect();
     lines.sort_unstable();
-    let line = |class, key, column, realtime, batch| {
+    let line = |class, kind, key, column, realtime, batch| {
         format!(
-            r#"{{"class":"unexplained","kind":"{class}","key":"{key}","store":"{series}","column":"{column}","realtime":{realtime},"batch":{batch},"evidence":""}}"#
+            r#"{{"class":"{class}","kind":"{kind}","key":"{key}","store":"{series}","column":"{column}","realtime":{realtime},"batch":{batch},"evidence":""#
         )
     };
     let null = || "null".to_string();
     let at = |time| format!("\"2026-11-01T{time}.000Z\"");
     let one = at("00:01:00");
     let time = "fetched_at";
+    let (outside, unexplained) = ("changed_outside", "unexplained");
     let expected = [
-        line("changed", key(8), "phone", null(), "\"1\"".into()),
-        line("extra", key(7), time, one.clone(), at("00:00:01")),
-        line("extra", key(7), time, one.clone(), at("02:00:00")),
-        line("extra", key(9_000_000), time, null(), one.clone()),
-        line("missing", key(7), time, one, null()),
+        line(outside, "changed", key(8), "phone", null(), "\"1\"".into()),
+        line(outside, "extra", key(7), time, one.clone(), at("00:00:01")),
+        line("lost", "missing", key(7), time, one.clone(), null()),
+        line(
+            unexplained,
+            "extra",
+            key(7),
+            time,
+            one.clone(),
+            at("02:00:00"),
+        ),
+        line(unexplained, "extra", key(9_000_000), time, null(), one),
     ];
-    assert_eq!(lines, expected);
+    let are_expected = |lines: &[&str]| {
+        assert_eq!(lines.len(), expected.len(), "{lines:?}");
+        for (line, expected) in lines.iter().zip(&expected) {
+            let is_told = line.starts_with(expected) && !line.ends_with("\"evidence\":\"\"}");
+            assert!(is_told, "{line}\n{expected}");
+        }
+    };
+    are_expected(&lines);
+    let changed = lines[0].to_string();
+
+    // What is listed is compared again where it was found, and nothing else.
+    place.write("list.ndjson", &ran.stdout);
+    let again = ["verify", "--rerun", "list.ndjson", "--output", "-"];
+    let ran = rtp(&place, cassandra, &again, b"");
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    let mut lines: Vec<_> = ran.stdout.lines().collect();
+    lines.sort_unstable();
+    are_expected(&lines);
+    let repaired = format!(
+        "UPDATE {series} SET phone = null WHERE {newest} AND shard = {shard_of_eight} AND id = {}",
+        key(8)
+    );
+    session.query_unpaged(repaired, ()).await.unwrap();
+    place.write("list.ndjson", &changed);
+    let ran = rtp(&place, cassandra, &again, b"");
+    assert_eq!((ran.status, &*ran.stdout), (0, ""), "{}", ran.stderr);
+    let told =
+        "equal: series.users_by_hour has the newest row of each of the 1 keys in series.users";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

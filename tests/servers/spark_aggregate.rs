@@ -3,7 +3,8 @@
 
 use std::process::Stdio;
 
-use crate::common::{Place, Ran, figures_are_right, users_without_history};
+use crate::common::figures::figures_are_right;
+use crate::common::{Place, Ran, users_without_history};
 use crate::postgres::Database;
 use crate::spark::{ALONE, run, spark};
 use crate::stack::does_not_run;
@@ -179,7 +180,10 @@ fn the_figures_of_the_spark_job_are_those_of_rtp() {
     assert_eq!(loaded.status, 0, "{}", loaded.stderr);
     // A time that no value of the dataset's types can be.
     database
-        .psql("UPDATE kinds SET time = 'infinity', date = '-infinity' WHERE id = -9")
+        .psql(
+            "UPDATE kinds SET time = 'infinity', date = '-infinity' WHERE id = -9;
+             UPDATE kinds SET time = '0044-03-15 00:00:00+00 BC', date = '10000-01-01' WHERE id = -8",
+        )
         .unwrap();
     let all = ["--date", "2026-02-28", "--to", "2026-03-03"];
     // 20,000 texts are too many values to count by.
@@ -243,11 +247,43 @@ fn the_figures_of_the_spark_job_are_those_of_rtp() {
         again.stderr
     );
 
-    // Both prefer the history.
+    // Both prefer the history, if the dataset declares one: not a table that is only there.
+    let with_history = |name: &str| {
+        let keeps = "[batch]\nhistory = true";
+        place.write(
+            &format!("{name}.toml"),
+            DATASET.replace("NAME", name).replace("[batch]", keeps),
+        );
+    };
+    with_history("history");
+    let missing = job(&place, &database, "history.toml", &["--date", DAY]);
+    assert_eq!(missing.status, 2, "{}", missing.stderr);
+    let told = "there is no table kinds_history";
+    assert!(missing.stderr.contains(told), "{}", missing.stderr);
+    let made = rtp(&["init", "--dataset", "history.toml"], "");
+    assert_eq!(made.status, 0, "{}", made.stderr);
+    let columns = "id, text, int, bigint, boolean, date, time, at, rtp_digest";
     database
-        .psql("CREATE TABLE kinds_history AS SELECT *, '2026-03-01'::date AS as_of FROM kinds WHERE id < 0; DELETE FROM kinds WHERE id >= 0")
+        .psql(&format!(
+            "INSERT INTO kinds_history ({columns}, as_of) SELECT {columns}, '2026-03-01' FROM kinds WHERE id < 0;
+             DELETE FROM kinds WHERE id >= 0"
+        ))
         .unwrap();
+    database.psql("DELETE FROM kinds WHERE id = -3").unwrap();
     let day = ["--date", DAY, "--replace"];
+    let undeclared = job(&place, &database, "by_spark.toml", &day);
+    assert!(
+        undeclared.stderr.contains("6 rows of kinds,"),
+        "{}",
+        undeclared.stderr
+    );
+    let by_rtp = rtp(
+        &[&["aggregate", "--dataset", "by_spark.toml"][..], &day].concat(),
+        "",
+    );
+    let [figures, ..] = undeclared.counts();
+    assert_eq!(by_rtp.counts(), [figures, 0, 0, 0, figures]);
+    with_history("by_rtp");
     let fewer = rtp(
         &[&["aggregate", "--dataset", "by_rtp.toml"][..], &day].concat(),
         "",
@@ -268,7 +304,7 @@ fn the_figures_of_the_spark_job_are_those_of_rtp() {
 }
 
 #[test]
-fn the_spark_job_tells_what_rtp_tells() {
+fn the_users_figures_and_the_messages_of_the_spark_job_are_those_of_rtp() {
     let Some(database) = ready("spark_aggregate_says") else {
         return;
     };
@@ -297,13 +333,22 @@ fn the_spark_job_tells_what_rtp_tells() {
         assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(told), "{args:?}: {}", ran.stderr);
     }
-    // The users' figures, computed by rtp and by an independent count; then a row leaves the day.
-    let made = database.rtp(&place, &["init", "--dataset", "users.toml"], b"");
-    assert_eq!(made.status, 0, "{}", made.stderr);
-    figures_are_right(
-        &place,
-        &["--dataset", "users.toml", "--batch-store", &database.url],
-    );
+    // The users' figures, computed by rtp, by an independent count and by the job, each from nothing; then a row leaves the
+    // day.
+    let store = ["--batch-store", &database.url];
+    figures_are_right(&place, &users_without_history(), &store);
+    let ours = std::fs::read_to_string(place.path("users.toml")).unwrap();
+    let theirs = ours.replacen("name = \"users\"", "name = \"by_spark\"", 1);
+    place.write("by_spark.toml", theirs);
+    let counted = job(&place, &database, "by_spark.toml", &["--date", DAY]);
+    assert_eq!(counted.status, 0, "{}", counted.stderr);
+    let figures = |name: &str| {
+        let figures = "SELECT aggregate, coalesce('=' || value, 'null'), count FROM rtp_aggregates WHERE dataset = ";
+        let figures = database.psql(&format!("{figures}'{name}' ORDER BY 1, 2"));
+        figures.unwrap()
+    };
+    assert_eq!(figures("by_spark"), figures("users"));
+    println!("{} figures by Spark are rtp's", counted.counts()[0]);
     let moved = "UPDATE batch_users SET fetched_at = fetched_at + interval '1 day'
         WHERE id = (SELECT id FROM batch_users LIMIT 1)";
     database.psql(moved).unwrap();

@@ -1,4 +1,5 @@
-//! What every store of figures must do: one case for each guarantee of the port.
+//! What every store of figures must do: one case for each guarantee of the port. The file is long because it is one list,
+//! of cases that can each be read on their own.
 
 use async_trait::async_trait;
 use jiff::civil::{Date, date};
@@ -8,7 +9,7 @@ use crate::error::{Kind, Result};
 use crate::ports::aggregates::{Aggregates, Computed, Fewer, Figure, MAX_VALUES, Summary, Top};
 use crate::ports::batch_store::{BatchStore, Mode};
 use crate::ports::conformance::{
-    Abilities, Checked, Verdict, cases, dataset, equal, fine, fresh, holds, load_of, rows,
+    Abilities, Checked, Verdict, cases, dataset, equal, fine, fresh, holds, load_of, rows, smaller,
 };
 
 /// A store to check.
@@ -22,9 +23,6 @@ pub trait Harness: Abilities + Send + Sync {
 
     /// The figures.
     async fn aggregates(&self, dataset: &Dataset) -> Result<Box<dyn Aggregates>>;
-
-    /// Keeps the rows that the table has now in the table `<table>_history`, under this day, in its column `as_of`.
-    async fn keep_history(&self, dataset: &Dataset, day: Date) -> Result<()>;
 }
 
 cases! {
@@ -39,6 +37,8 @@ cases! {
     too_many_values_are_an_error_and_change_nothing,
     other_days_datasets_and_dimensions_are_left_alone,
     a_history_has_the_rows_of_a_former_day,
+    a_history_that_is_not_declared_does_not_count,
+    a_table_that_lacks_a_column_is_told,
     the_last_day_with_figures_is_known,
     the_largest_figures_come_with_the_sum_of_all,
     a_summary_tells_whether_figures_changed,
@@ -55,7 +55,14 @@ struct Counter<'h> {
 
 impl<'h> Counter<'h> {
     async fn new(harness: &'h dyn Harness, by: &[(&str, &str, By)]) -> Checked<Counter<'h>> {
-        let mut dataset = dataset("id")?;
+        Self::of(harness, dataset("id")?, by).await
+    }
+
+    async fn of(
+        harness: &'h dyn Harness,
+        mut dataset: Dataset,
+        by: &[(&str, &str, By)],
+    ) -> Checked<Counter<'h>> {
         dataset.name = fresh("dataset");
         for (name, field, by) in by {
             let field = dataset.field_index(field).ok_or("no such field")?;
@@ -425,28 +432,87 @@ async fn other_days_datasets_and_dimensions_are_left_alone(harness: &dyn Harness
     counter.has("of the other dataset", DAY, &both[..1]).await
 }
 
+/// A store whose dataset keeps a history; both rows of the day have gone to the next one.
+async fn with_history<'h>(harness: &'h dyn Harness) -> Checked<Counter<'h>> {
+    let mut dataset = dataset("id")?;
+    dataset.batch.history = true;
+    let counter = Counter::of(harness, dataset, BY_TITLE).await?;
+    let [first, second] = [[NOON, "a", "b"], [NEXT, "c", "d"]];
+    for [at, one, two] in [first, second] {
+        let load = titles(&[(1, at, one), (2, at, two)]);
+        counter.load(Mode::Upsert, &load).await?;
+    }
+    Ok(counter)
+}
+
 async fn a_history_has_the_rows_of_a_former_day(harness: &dyn Harness) -> Verdict {
-    let mut counter = Counter::new(harness, BY_TITLE).await?;
-    counter
-        .load(Mode::Insert, &titles(&[(1, NOON, "a"), (2, NOON, "b")]))
-        .await?;
-    let kept = harness.keep_history(&counter.dataset, DAY).await;
-    fine("keeping the history", kept)?;
-    counter
-        .load(Mode::Upsert, &titles(&[(1, NEXT, "c"), (2, NEXT, "d")]))
-        .await?;
+    let mut counter = with_history(harness).await?;
     let done = counter.compute(DAY, Fewer::Keep, "run").await?;
     let table = format!("{}_history", counter.dataset.batch.table);
     equal("table and rows", (done.table, done.rows), (table, 2))?;
     let former = [("titles", Some("a"), 1), ("titles", Some("b"), 1)];
     counter.has("from the history", DAY, &former).await?;
     // A history that was switched on later has no rows of a day, or not all.
+    counter.dataset.batch.history = false;
     let more = titles(&[(3, NOON, "e"), (4, NOON, "f"), (5, NOON, "g")]);
     counter.load(Mode::Insert, &more).await?;
-    for (day, rows) in [(date(2026, 3, 2), 2), (DAY, 3)] {
+    let only = date(2026, 2, 28);
+    let before = titles(&[(6, "2026-02-28T12:00:00Z", "h")]);
+    counter.load(Mode::Insert, &before).await?;
+    for (day, rows) in [(only, 1), (DAY, 3)] {
         let done = counter.compute(day, Fewer::Keep, "run").await?;
         let table = counter.dataset.batch.table.clone();
         equal("table and rows", (done.table, done.rows), (table, rows))?;
+    }
+    Ok(())
+}
+
+async fn a_history_that_is_not_declared_does_not_count(harness: &dyn Harness) -> Verdict {
+    let mut counter = with_history(harness).await?;
+    counter.dataset.batch.history = false;
+    counter.figures = fine("opening", harness.aggregates(&counter.dataset).await)?;
+    let table = counter.dataset.batch.table.clone();
+    for (day, rows) in [(DAY, 0), (date(2026, 3, 2), 2)] {
+        let done = counter.compute(day, Fewer::Keep, "run").await?;
+        let told = (done.table, done.rows);
+        equal("table and rows", told, (table.clone(), rows))?;
+    }
+    // One that is declared and not there is an error: it would be missed without a word.
+    let mut other = dataset("id")?;
+    other.aggregates.clone_from(&counter.dataset.aggregates);
+    fine("creating tables", harness.create(&other).await)?;
+    other.batch.history = true;
+    let opened = harness.aggregates(&other).await.map(|_| ());
+    equal(
+        "opening without its table",
+        opened.map_err(|e| e.kind()),
+        Err(Kind::Invalid),
+    )
+}
+
+/// A column that is not there must not be counted as if it were, whatever the store makes of its name.
+async fn a_table_that_lacks_a_column_is_told(harness: &dyn Harness) -> Verdict {
+    for keeps_history in [false, true] {
+        let mut dataset = dataset("id")?;
+        dataset.batch.history = keeps_history;
+        let without = smaller(&dataset);
+        fine("creating tables", harness.create(&without).await)?;
+        let field = dataset.field_index("title").ok_or("no such field")?;
+        dataset.aggregates.push(Aggregate {
+            name: "titles".into(),
+            field,
+            by: By::Value,
+        });
+        let told = match harness.aggregates(&dataset).await {
+            Ok(mut figures) => figures.compute(DAY, Fewer::Keep, "run").await.map(|_| ()),
+            Err(e) => Err(e),
+        };
+        let Err(e) = told else {
+            return Err("a column that the table lacks is counted".into());
+        };
+        equal(format_args!("kind of {e}"), e.kind(), Kind::Invalid)?;
+        let names = e.to_string().contains("title");
+        holds(format_args!("`{e}` names title"), names)?;
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! What every event log must do: one case for each guarantee of the port. The file is long because it is one list, of cases
 //! that can each be read on their own.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ports::conformance::{Abilities, Checked, Verdict, cases, equal, fine, fresh, holds};
 use crate::ports::event_log::{
     Consumer, Epoch, FIRST_EVENT_WAIT, Limits, Offsets, Position, Producer, Span, Topic,
@@ -30,6 +31,11 @@ pub trait Harness: Abilities + Send + Sync {
 
     /// How long a consumer may take until its next event comes.
     fn patience(&self) -> Duration;
+
+    /// Deletes events of partition 0, behind the log's back.
+    async fn delete(&self, _topic: &str, _offsets: Range<i64>) -> Result<()> {
+        Err(Error::internal("this harness cannot delete events"))
+    }
 }
 
 cases! {
@@ -55,6 +61,8 @@ cases! {
     the_end_is_the_offset_of_the_next_event,
     seek_goes_on_from_the_offsets,
     another_event_before_a_position_is_told needs MarksPositions,
+    events_that_are_missing_are_told needs LeavesNoGaps,
+    a_log_without_its_oldest_events_starts_at_those_it_has needs LeavesNoGaps,
     a_commit_survives_a_crash,
     polling_alone_commits_nothing,
     a_commit_moves_no_further_than_named,
@@ -739,12 +747,71 @@ async fn another_event_before_a_position_is_told(harness: &dyn Harness) -> Verdi
         ..at
     };
     member.seek(Some(&Offsets::from_iter([(0, other)]))).await?;
+    is_told_of_missing(&mut member, "after another event").await
+}
+
+/// The next polls fail as `Missing`.
+async fn is_told_of_missing(member: &mut Member, what: &str) -> Verdict {
     for _ in 0..2 {
         let polled = member.consumer.poll(ALL).await;
         let told = polled
             .map(|polled| polled.events.len())
             .map_err(|e| e.kind());
-        equal("the poll after another event", told, Err(Kind::Missing))?;
+        equal(format_args!("the poll {what}"), told, Err(Kind::Missing))?;
+    }
+    Ok(())
+}
+
+async fn events_that_are_missing_are_told(harness: &dyn Harness) -> Verdict {
+    // In the middle: the events before them come first.
+    let topic_1 = topic(harness, 1).await?;
+    produce(harness, &topic_1, &numbered("k", 0, 10)).await?;
+    fine("deleting", harness.delete(&topic_1, 4..7).await)?;
+    let mut member = open(harness, &topic_1, &fresh("group")).await?;
+    let before = poll(harness, &mut member, ALL).await?;
+    let expected = texts(&numbered("k", 0, 4));
+    equal("events before the gap", texts(&before), expected)?;
+    is_told_of_missing(&mut member, "at a gap").await?;
+    member.commit().await?;
+    // After what is committed, whether others follow or not.
+    for deleted in [4..7, 4..10] {
+        let topic = topic(harness, 1).await?;
+        let group = fresh("group");
+        produce(harness, &topic, &numbered("k", 0, 4)).await?;
+        let mut member = open(harness, &topic, &group).await?;
+        read(harness, &mut member, 4).await?;
+        member.commit().await?;
+        produce(harness, &topic, &numbered("k", 4, 6)).await?;
+        fine("deleting", harness.delete(&topic, deleted.clone()).await)?;
+        let what = format!("after {deleted:?} were deleted");
+        is_told_of_missing(&mut member, &what).await?;
+        let mut other = open(harness, &topic, &group).await?;
+        is_told_of_missing(&mut other, &format!("{what}, by another member")).await?;
+    }
+    Ok(())
+}
+
+async fn a_log_without_its_oldest_events_starts_at_those_it_has(harness: &dyn Harness) -> Verdict {
+    let topic = topic(harness, 1).await?;
+    produce(harness, &topic, &numbered("k", 0, 10)).await?;
+    for deleted in [6_i64, 10] {
+        fine("deleting", harness.delete(&topic, 0..deleted).await)?;
+        let group = fresh("group");
+        let mut member = open(harness, &topic, &group).await?;
+        let at = Offsets::from([(0, deleted)]);
+        let start = fine("asking for the start", member.consumer.start().await)?;
+        equal("the start", start, at.clone())?;
+        let committed = fine("asking", member.consumer.committed().await)?;
+        equal("what a new group has committed", committed, at)?;
+        let rest = numbered("k", deleted as usize, 10 - deleted as usize);
+        for seeks in [false, true] {
+            if seeks {
+                member.seek(Some(&Offsets::default())).await?;
+            }
+            let found = read(harness, &mut member, rest.len()).await?;
+            equal("events that are left", texts(&found), texts(&rest))?;
+        }
+        member.commit().await?;
     }
     Ok(())
 }

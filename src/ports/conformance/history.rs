@@ -12,7 +12,9 @@ use crate::ports::conformance::{
 cases! {
     dyn Harness;
     every_mode_records_the_newest_of_each_day,
-    an_older_version_of_a_day_does_not_replace_a_newer,
+    each_mode_treats_the_recorded_row_as_the_stored_one,
+    what_a_replacement_left_gives_way_to_the_stored_row,
+    a_load_of_several_days_records_each_by_its_mode,
     versions_of_one_time_go_by_digest,
     the_same_load_again_changes_nothing,
     days_are_those_of_utc,
@@ -121,58 +123,147 @@ async fn every_mode_records_the_newest_of_each_day(harness: &dyn Harness) -> Ver
         if mode == Mode::Insert {
             continue; // a key that is stored fails the load
         }
-        // Whether or not they replace the stored rows: they were the newest of their days.
         let [old, new] = [
             at(1, "2025-12-31T08:00:00Z", "old"),
             at(2, "2026-01-02T00:00:00Z", "n"),
         ];
         keeper.load(mode, &[old.clone(), new.clone()]).await?;
-        let expected = [&before, &old, &late, &other, &new];
-        keeper.has_recorded(&what, &expected).await?;
+        // A day of which nothing was known, but nothing newer than what is stored.
+        let with_new = [&before, &old, &late, &other, &new];
+        let expected = match mode {
+            Mode::Ignore => &with_new[..4],
+            _ => &with_new,
+        };
+        keeper.has_recorded(&what, expected).await?;
     }
     Ok(())
 }
 
-async fn an_older_version_of_a_day_does_not_replace_a_newer(harness: &dyn Harness) -> Verdict {
-    for mode in [
-        Mode::UpdateIfNewer,
-        Mode::Upsert,
-        Mode::Ignore,
-        Mode::Replace,
-    ] {
+/// The stored row of the key is recorded under its day. It is the last day's, unless the mode has put an older row in
+/// the place of a newer one.
+async fn each_mode_treats_the_recorded_row_as_the_stored_one(harness: &dyn Harness) -> Verdict {
+    let noon = at(1, NOON, "noon");
+    let earlier = at(1, "2026-01-01T08:00:00Z", "earlier");
+    let later = at(1, "2026-01-01T20:00:00Z", "later");
+    let next = at(1, "2026-01-02T08:00:00Z", "next day");
+    let former = at(1, "2025-12-31T08:00:00Z", "day before");
+    for mode in MODES.into_iter().filter(|mode| *mode != Mode::Insert) {
+        for loaded in [&earlier, &later, &next, &former] {
+            let is_newer = loaded.event == later.event || loaded.event == next.event;
+            let is_stored = match mode {
+                Mode::Ignore => false,
+                Mode::UpdateIfNewer => is_newer,
+                _ => true,
+            };
+            let stored = if is_stored { loaded } else { &noon };
+            let mut recorded = vec![stored];
+            if loaded.day != noon.day && is_stored {
+                recorded.push(&noon);
+            }
+            if loaded.day < noon.day && !is_stored {
+                recorded.push(loaded);
+            }
+            let mut keeper = Keeper::new(harness).await?;
+            keeper
+                .load(Mode::Upsert, std::slice::from_ref(&noon))
+                .await?;
+            for turn in ["", " again"] {
+                keeper.load(mode, std::slice::from_ref(loaded)).await?;
+                let what = format!("after {} by {}{turn}", loaded.event, mode.name());
+                keeper.has_stored(&what, &[stored]).await?;
+                keeper.has_recorded(&what, &recorded).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn what_a_replacement_left_gives_way_to_the_stored_row(harness: &dyn Harness) -> Verdict {
+    let evening = at(1, "2026-01-01T20:00:00Z", "evening");
+    let morning = at(1, "2026-01-01T08:00:00Z", "morning");
+    let other = at(2, NOON, "other");
+    for mode in MODES {
         let mut keeper = Keeper::new(harness).await?;
-        let noon = at(1, NOON, "noon");
-        keeper.load(mode, std::slice::from_ref(&noon)).await?;
         keeper
-            .load(mode, &[at(1, "2026-01-01T11:59:59Z", "older")])
+            .load(Mode::Upsert, std::slice::from_ref(&evening))
             .await?;
-        let what = format!("after an older one by {}", mode.name());
-        keeper.has_recorded(&what, &[&noon]).await?;
-        let newer = at(1, "2026-01-01T12:00:01Z", "newer");
-        keeper.load(mode, std::slice::from_ref(&newer)).await?;
-        let what = format!("after a newer one by {}", mode.name());
-        keeper.has_recorded(&what, &[&newer]).await?;
+        keeper
+            .load(Mode::Replace, std::slice::from_ref(&other))
+            .await?;
+        let what = "after a replacement without the key";
+        keeper.has_recorded(what, &[&evening, &other]).await?;
+        keeper.load(mode, std::slice::from_ref(&morning)).await?;
+        let what = format!("after the key came back by {}", mode.name());
+        let stored: &[&Version] = match mode.clears() {
+            true => &[&morning],
+            false => &[&morning, &other],
+        };
+        keeper.has_stored(&what, stored).await?;
+        keeper.has_recorded(&what, &[&morning, &other]).await?;
+    }
+    Ok(())
+}
+
+async fn a_load_of_several_days_records_each_by_its_mode(harness: &dyn Harness) -> Verdict {
+    for mode in MODES.into_iter().filter(|mode| *mode != Mode::Insert) {
+        let mut keeper = Keeper::new(harness).await?;
+        let recorded = [
+            at(1, "2026-01-01T12:00:00Z", "noon"),
+            at(1, "2026-01-02T12:00:00Z", "noon"),
+            at(1, "2026-01-03T12:00:00Z", "noon"),
+        ];
+        keeper.load(Mode::Upsert, &recorded).await?;
+        // The newest of each day comes in the middle.
+        let [first, second, third] = [
+            at(1, "2026-01-01T10:00:00Z", "earlier"),
+            at(1, "2026-01-02T14:00:00Z", "later"),
+            at(1, "2026-01-03T10:00:00Z", "earlier"),
+        ];
+        let load = [
+            at(1, "2026-01-01T08:00:00Z", "early"),
+            at(1, "2026-01-02T13:00:00Z", "early"),
+            second.clone(),
+            first.clone(),
+            third.clone(),
+            at(1, "2026-01-03T08:00:00Z", "early"),
+            at(1, "2026-01-02T12:30:00Z", "early"),
+        ];
+        let expected = match mode {
+            Mode::Ignore => [&recorded[0], &recorded[1], &recorded[2]],
+            Mode::UpdateIfNewer => [&recorded[0], &second, &recorded[2]],
+            _ => [&first, &second, &third],
+        };
+        for turn in ["at first", "again"] {
+            keeper.load(mode, &load).await?;
+            let what = format!("{turn} by {}", mode.name());
+            keeper.has_stored(&what, &expected[2..]).await?;
+            keeper.has_recorded(&what, &expected).await?;
+        }
     }
     Ok(())
 }
 
 async fn versions_of_one_time_go_by_digest(harness: &dyn Harness) -> Verdict {
-    for mode in [Mode::UpdateIfNewer, Mode::Upsert] {
-        for newest_comes_first in [true, false] {
+    for newest_comes_first in [true, false] {
+        let mut keeper = Keeper::new(harness).await?;
+        let pair = [at(1, NOON, "one").event, at(1, NOON, "another").event];
+        let [newer, older] = newer_first(&keeper.dataset, pair)?.map(|event| Version {
+            event,
+            day: "2026-01-01".into(),
+        });
+        let order = match newest_comes_first {
+            true => [newer.clone(), older],
+            false => [older, newer.clone()],
+        };
+        for version in order.clone() {
+            keeper.load(Mode::UpdateIfNewer, &[version]).await?;
+        }
+        keeper.has_recorded("of one time", &[&newer]).await?;
+        for mode in MODES {
             let mut keeper = Keeper::new(harness).await?;
-            let pair = [at(1, NOON, "one").event, at(1, NOON, "another").event];
-            let [newer, older] = newer_first(&keeper.dataset, pair)?.map(|event| Version {
-                event,
-                day: "2026-01-01".into(),
-            });
-            let order = match newest_comes_first {
-                true => [newer.clone(), older],
-                false => [older, newer.clone()],
-            };
-            for version in order {
-                keeper.load(mode, &[version]).await?;
-            }
-            keeper.has_recorded("of one time", &[&newer]).await?;
+            keeper.load(mode, &order).await?;
+            let what = format!("of one time, in one load by {}", mode.name());
+            keeper.has_recorded(&what, &[&newer]).await?;
         }
     }
     Ok(())

@@ -24,6 +24,7 @@ pub trait Harness: Store {
 cases! {
     dyn Harness;
     loads_are_listed_newest_first_with_what_was_known,
+    the_newest_record_is_that_of_all_loads,
     a_load_that_failed_is_not_listed,
     a_verdict_comes_back_as_it_was_given,
     verdicts_are_listed_newest_first,
@@ -104,6 +105,35 @@ async fn loads_are_listed_newest_first_with_what_was_known(harness: &dyn Harness
     equal("the last loads", infos(last).collect(), expected)
 }
 
+async fn the_newest_record_is_that_of_all_loads(harness: &dyn Harness) -> Verdict {
+    let [dataset, other] = [ready(harness).await?, ready(harness).await?];
+    let newest = async |dataset: &Dataset| {
+        let mut ledger = open(harness, dataset).await?;
+        fine("asking for the newest record", ledger.newest().await)
+    };
+    for info in infos() {
+        holds(
+            "the load is done",
+            load(harness, &other, Mode::Upsert, &info).await?,
+        )?;
+    }
+    let mut expected = None;
+    equal("without a load", newest(&dataset).await?, expected)?;
+    for time in [None, Some(-5), Some(1_767_225_600_001), Some(7), None] {
+        let info = LoadInfo {
+            newest: time,
+            ..load_of(&fresh("run"))
+        };
+        holds(
+            "the load is done",
+            load(harness, &dataset, Mode::Upsert, &info).await?,
+        )?;
+        expected = expected.max(time);
+        equal("the newest record", newest(&dataset).await?, expected)?;
+    }
+    Ok(())
+}
+
 async fn a_load_that_failed_is_not_listed(harness: &dyn Harness) -> Verdict {
     let dataset = ready(harness).await?;
     let (done, failed) = (fresh("run"), fresh("run"));
@@ -140,6 +170,7 @@ fn verdict(agrees: bool) -> ledger::Verdict {
         classes: counts(&[("in_flight", 3), ("lost", 9_007_199_254_740_993)]),
         columns: counts(&[("a column's \"name\"", 1), ("title", 2)]),
         samples: samples.collect(),
+        options: vec!["--tolerance price=0.01".into(), "a\"b\\c\n".into()],
     }
 }
 

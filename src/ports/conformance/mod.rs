@@ -49,6 +49,8 @@ pub enum Ability {
     RemovesOldProbes,
     /// The log marks its positions with the event before them.
     MarksPositions,
+    /// The log never leaves a gap between events, and the harness can make one.
+    LeavesNoGaps,
     /// A column of the store can hold values that do not fit its type.
     HoldsForeignValues,
 }

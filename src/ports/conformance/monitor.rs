@@ -43,6 +43,7 @@ pub mod log {
         lag_is_what_the_group_has_not_committed,
         an_offset_beyond_the_end_is_told,
         an_offset_after_another_event_is_told needs MarksPositions,
+        an_offset_of_a_missing_event_is_told needs LeavesNoGaps,
         a_missing_topic_is_an_error,
     }
 
@@ -249,6 +250,32 @@ pub mod log {
         for (at, expected) in [(at, vec![]), (other, vec![Why::OtherEvents])] {
             let found = why(&mut *monitor, partition, at).await?;
             equal(format!("what is wrong with {at:?}"), found, expected)?;
+        }
+        Ok(())
+    }
+
+    async fn an_offset_of_a_missing_event_is_told(harness: &dyn Harness) -> Verdict {
+        let topic = fresh("conformance");
+        let topics = [Topic::new(&topic, 1), Topic::new(probe_topic(&topic), 1)];
+        fine("creating topics", harness.create(&topics).await)?;
+        let group = fresh("group");
+        produce(harness, &topic, "a").await?;
+        let mut consumer = fine("joining", harness.consumer(&topic, &group).await)?;
+        let polled = fine("polling", consumer.poll(ALL).await)?;
+        fine("committing", consumer.commit(&polled.span).await)?;
+        for key in ["b", "c", "d"] {
+            produce(harness, &topic, key).await?;
+        }
+        let mut monitor = open(harness, &topic).await?;
+        for (deleted, low) in [(0..1, None), (1..3, Some(3)), (3..4, Some(4))] {
+            fine("deleting", harness.delete(&topic, deleted.clone()).await)?;
+            let expected: Vec<Why> = low.map(|low| Why::Deleted { low }).into_iter().collect();
+            let what = format!("after {deleted:?} were deleted");
+            let found = why(&mut *monitor, 0, 1.into()).await?;
+            equal(format_args!("offset 1 {what}"), found, expected.clone())?;
+            let lag = fine("asking for the lag", monitor.lag(&group).await)?;
+            let found: Vec<Why> = lag.out_of_range.iter().map(|out| out.why).collect();
+            equal(format_args!("the group {what}"), found, expected)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::ports::conformance::{
     Checked, HARD_KEYS, Verdict, dataset, equal, event, fine, hard_events, holds, keyed_events,
     rows,
 };
-use crate::ports::page_reader::{Filter, PageQuery};
+use crate::ports::page_reader::{Filter, Misfits, PageQuery};
 use crate::ports::table_reader::TableReader;
 use crate::record::row::compare_keys;
 use crate::record::value::Value;
@@ -43,7 +43,7 @@ pub(super) async fn pages_have_every_key_once_in_order(harness: &dyn Harness) ->
             .map(|i| expected.value(i, dataset.event.key).owned())
             .collect();
         expected.sort_by(compare_keys);
-        let whole = fine("reading", table.page(&all(&dataset)).await)?;
+        let whole = fine("reading", table.page(&all(&dataset)).await)?.keys;
         equal(
             format_args!("keys {key} of one page"),
             whole,
@@ -57,7 +57,7 @@ pub(super) async fn pages_have_every_key_once_in_order(harness: &dyn Harness) ->
                 most: 3,
                 ..all(&dataset)
             };
-            let page = fine("reading", table.page(&query).await)?;
+            let page = fine("reading", table.page(&query).await)?.keys;
             holds(
                 "a page has at most as many keys as asked for",
                 page.len() <= 3,
@@ -93,7 +93,7 @@ pub(super) async fn pages_have_only_rows_with_these_values(harness: &dyn Harness
                 filters: &[filter],
                 ..all(&dataset)
             };
-            let keys = fine("reading", table.page(&query).await)?;
+            let keys = fine("reading", table.page(&query).await)?.keys;
             let name = &dataset.fields[field].name;
             equal(format_args!("keys with {name} = {value}"), keys, expected)?;
         }
@@ -119,9 +119,51 @@ pub(super) async fn pages_have_only_newer_rows(harness: &dyn Harness) -> Verdict
             filters: &filters,
             ..all(&dataset)
         };
-        let keys = fine("reading", table.page(&query).await)?;
+        let keys = fine("reading", table.page(&query).await)?.keys;
         let expected: Vec<Value<'static>> = (first..20).map(Value::Int).collect();
         equal(format_args!("keys newer than {boundary}"), keys, expected)?;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_key_that_does_not_fit_is_told_and_ends_no_page(
+    harness: &dyn Harness,
+) -> Verdict {
+    let dataset = dataset("id")?;
+    let events: Vec<String> = (0..9_u8).map(|n| event(n.into(), n, "a")).collect();
+    written(harness, &dataset, &events).await?;
+    let planted = harness.plant_text(&dataset, "id", "twelve").await;
+    fine("planting a text", planted)?;
+    let mut table = fine("opening the table", harness.table(&dataset).await)?;
+    let filters = [Filter {
+        field: 1,
+        value: Value::Text("a".into()),
+    }];
+    for filters in [&[][..], &filters] {
+        let (mut keys, mut told): (Vec<Value<'static>>, _) = (Vec::new(), Misfits::default());
+        loop {
+            let last = keys.last().cloned();
+            let query = PageQuery {
+                after: last.as_ref(),
+                most: 3,
+                filters,
+                ..all(&dataset)
+            };
+            let page = fine("reading", table.page(&query).await)?;
+            let is_last = page.keys.len() < 3;
+            keys.extend(page.keys);
+            told.extend(page.misfits);
+            if is_last {
+                break;
+            }
+        }
+        let expected: Vec<Value<'static>> = [0, 2, 3, 4, 5, 6, 7, 8].map(Value::Int).into();
+        equal("the keys that fit", keys, expected)?;
+        holds("a key that does not fit is told", told.count > 0)?;
+        holds(
+            "a sample shows what is there",
+            told.samples.iter().all(|found| found.contains("twelve")),
+        )?;
     }
     Ok(())
 }

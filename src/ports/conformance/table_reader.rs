@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use crate::dataset::{Dataset, Field};
 use crate::error::{Kind, Result};
 use crate::ports::conformance::pages::{
-    pages_have_every_key_once_in_order, pages_have_only_newer_rows,
-    pages_have_only_rows_with_these_values,
+    a_key_that_does_not_fit_is_told_and_ends_no_page, pages_have_every_key_once_in_order,
+    pages_have_only_newer_rows, pages_have_only_rows_with_these_values,
 };
 use crate::ports::conformance::{
     Abilities, Checked, HARD_KEYS, Stored, Verdict, cases, dataset, equal, event, fine,
@@ -67,6 +67,7 @@ cases! {
     pages_have_every_key_once_in_order,
     pages_have_only_rows_with_these_values,
     pages_have_only_newer_rows,
+    a_key_that_does_not_fit_is_told_and_ends_no_page needs HoldsForeignValues,
     provenance_is_what_was_written,
     provenance_is_that_of_the_row_now,
     keys_are_unique_in_tables_of_our_own,

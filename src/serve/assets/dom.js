@@ -3,9 +3,11 @@
 const SVG = "http://www.w3.org/2000/svg";
 const SVG_NAMES = new Set(["svg", "path", "circle", "rect", "line", "g"]);
 
-/** Makes an element. `css` sets properties one by one, which a strict style policy allows. */
-export function h(name, attributes, ...children) {
+/** Makes an element: "p", or "p.note" with a class. `css` sets properties one by one, which a strict style policy allows. */
+export function h(kind, attributes, ...children) {
+	const [name, ...classes] = kind.split(".");
 	const element = SVG_NAMES.has(name) ? document.createElementNS(SVG, name) : document.createElement(name);
+	if (classes.length) element.setAttribute("class", classes.join(" "));
 	for (const [key, value] of Object.entries(attributes ?? {})) {
 		if (value == null || value === false) continue;
 		if (key === "css") for (const [property, text] of Object.entries(value)) element.style.setProperty(property, text);

@@ -6,7 +6,7 @@ import { columns, position } from "./bars.js";
 import { emptyState, nothing, numbers } from "./parts.js";
 import { zone } from "./model.js";
 
-export const panel = { id: "event_time", servers: ["event_log"], render };
+export const panel = { id: "event_time", servers: ["event_log"], reads: (state) => [state?.event_time], render };
 
 function render(state) {
 	const data = state?.event_time;
@@ -25,7 +25,7 @@ function trimmed({ edges, counts }) {
 }
 
 function figure(name, note, chart, table) {
-	return h("figure", {}, h("figcaption", {}, h("h3", {}, name), h("span", { class: "note" }, note)), chart, table);
+	return h("figure", {}, h("figcaption", {}, h("h3", {}, name), h("span.note", {}, note)), chart, table);
 }
 
 function times(data, advice) {
@@ -33,8 +33,8 @@ function times(data, advice) {
 	if (!usable(histogram)) return figure("When events happened", "", advice ?? waiting(), null);
 	const { edges, counts } = histogram;
 	const total = sum(counts);
-	const long = edges.at(-1) - edges[0] > 2 * 86_400_000;
-	const at = (time) => (long ? day(time, zone()) : clock(time, zone(), edges.at(-1) - edges[0] < 600_000));
+	const range = edges.at(-1) - edges[0];
+	const at = (time) => (range > 2 * 86_400_000 ? day(time, zone()) : clock(time, zone(), range < 600_000));
 	const span = (index) => `${moment(edges[index], zone())} to ${clock(edges[index + 1], zone())}`;
 	const bars = counts.map((value, index) => ({ label: span(index), value }));
 	const middle = Math.floor(counts.length / 2);
@@ -65,4 +65,4 @@ function lateness(data) {
 	return figure(name, `half within ${duration(data.lateness.p50)}`, columns({ hue: "stream", label, bars, marks, ticks }), numbers("lateness", "Lateness", ["Lateness", "Events"], rows));
 }
 
-const waiting = () => h("div", { class: "columns waiting" }, nothing("No event yet.", "event_log"));
+const waiting = () => h("div.columns.waiting", {}, nothing("No event with a time yet.", "event_log"));

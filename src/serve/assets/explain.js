@@ -3,6 +3,7 @@
 import { $, fill, h } from "./dom.js";
 import { exact, moment, words, DASH } from "./format.js";
 import { zone } from "./model.js";
+import { none } from "./parts.js";
 
 const dialog = $("#explain");
 const input = h("input", { type: "search", id: "explain-key", name: "key", autocomplete: "off", spellcheck: "false", placeholder: "a key" });
@@ -11,7 +12,7 @@ const form = h(
 	"form",
 	{},
 	h("label", { for: "explain-key" }, "Key"),
-	h("span", { class: "field" }, input, h("button", { type: "submit" }, "Explain")),
+	h("span.field", {}, input, h("button", { type: "submit" }, "Explain")),
 );
 fill(
 	dialog,
@@ -48,7 +49,7 @@ export function openExplain(key = null) {
 async function ask(key) {
 	asking?.abort();
 	const mine = (asking = new AbortController());
-	fill(answer, h("p", { class: "nothing" }, "Looking in the log and both stores…"));
+	fill(answer, h("p.nothing", {}, "Looking in the log and both stores…"));
 	let shown;
 	try {
 		const response = await fetch(`/api/v1/explain/${encodeURIComponent(key)}`, { signal: mine.signal, headers: { accept: "application/json" } });
@@ -56,12 +57,12 @@ async function ask(key) {
 		shown = body && typeof body === "object" ? story(body, response) : [status(response)];
 	} catch (error) {
 		if (error.name === "AbortError") return;
-		shown = [h("p", { class: "problem" }, "The dashboard's server does not answer. Try again when it is back.")];
+		shown = [h("p.problem", {}, "The dashboard's server does not answer. Try again when it is back.")];
 	}
 	if (mine === asking) fill(answer, shown);
 }
 
-const status = (response) => h("p", { class: "problem" }, `The server answered with status ${response.status}.`);
+const status = (response) => h("p.problem", {}, `The server answered with status ${response.status}.`);
 
 function story(body, response) {
 	const { summary, ...rest } = body;
@@ -81,19 +82,19 @@ const TIME = /(^|_)(at|time|since|newest|until|boundary|modified)$/;
 
 /** Any JSON value, readable. */
 function shown(name, value) {
-	if (value == null || value === "") return h("span", { class: "none" }, DASH);
+	if (value == null || value === "") return none(DASH);
 	if (value === true) return "yes";
 	if (value === false) return "no";
 	if (typeof value === "number") return TIME.test(name) && value > 1e11 ? h("span", { title: value }, moment(value, zone())) : exact(value);
 	if (Array.isArray(value)) return list(name, value);
 	if (isObject(value)) return fields(value);
-	return h("span", { class: "text" }, String(value));
+	return h("span.text", {}, String(value));
 }
 
 function list(name, values) {
-	if (!values.length) return h("span", { class: "none" }, "none");
+	if (!values.length) return none("none");
 	if (values.every((value) => !isObject(value) && !Array.isArray(value))) return values.map((value, index) => [index > 0 && ", ", shown(name, value)]);
-	return h("ol", { class: "cards" }, values.map((value) => h("li", {}, shown(name, value))));
+	return h("ol.cards", {}, values.map((value) => h("li", {}, shown(name, value))));
 }
 
 const fields = (value) => h("dl", {}, Object.entries(value).map(([name, inner]) => field(name, inner)));

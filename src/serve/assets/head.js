@@ -5,7 +5,7 @@ import { clock, count, duration, exact, moment, short, since, plural, DASH } fro
 import { icon } from "./parts.js";
 import { away, model, now, RANGES, zone } from "./model.js";
 
-const KINDS = { ok: "In order", busy: "At work", bad: "Look here", empty: "Empty", away: "Away" };
+const KINDS = { ok: "In order", busy: "At work", bad: "Look here", empty: "Empty", away: "Away", locked: "Locked" };
 
 export function drawHead(state) {
 	$("#dataset").textContent = state?.dataset ?? "";
@@ -24,27 +24,44 @@ function drawSentence(state) {
 	fill($("#kind"), level !== "none" && [icon(level), KINDS[level]]);
 	const words = $("#words");
 	if (words.textContent !== text) words.textContent = text;
-	document.title = `${level === "ok" || level === "none" ? "" : `${KINDS[level]}: `}${state?.dataset ? `${state.dataset} · ` : ""}rtp dashboard`;
+	drawTitle();
+}
+
+/** The name of the tab. A hidden page hears of nothing, so it must not look as if all were in order. */
+export function drawTitle() {
+	const { level } = sentence(model.state);
+	const kind = document.hidden ? "Paused while hidden: " : level === "ok" || level === "none" ? "" : `${KINDS[level]}: `;
+	const dataset = model.state?.dataset;
+	document.title = `${kind}${dataset ? `${dataset} · ` : ""}rtp dashboard`;
 }
 
 function sentence(state) {
-	if (model.lost !== null) {
-		const time = since(model.lost, now(), zone());
-		const rest = state ? "The numbers are from then; this page comes back by itself." : "This page tries again by itself.";
-		return { level: "away", text: `The dashboard's server has not answered since ${time}. ${rest}` };
-	}
+	if (model.lost !== null) return lost(model.lost);
 	const said = state?.sentence;
-	if (!said?.text) return { level: "none", text: state ? "No verdict yet." : "Connecting…" };
-	return { level: said.level in KINDS ? said.level : "busy", text: said.text.replace(/(\d) (?=(s|min|h|d)\b)/g, "$1\u00a0").replace(/(\d),(?=\d{3})/g, "$1\u202f") };
+	if (!said?.text) return { level: "none", text: state ? "No word about the pipeline." : "Connecting…" };
+	// A level of a newer server is not guessed.
+	return { level: Object.hasOwn(KINDS, said.level) ? said.level : "none", text: said.text.replace(/(\d) (?=(s|min|h|d)\b)/g, "$1\u00a0").replace(/(\d),(?=\d{3})/g, "$1\u202f") };
+}
+
+/** Why there is no state, and what to do. */
+function lost({ since: from, seen, refused }) {
+	const time = (at) => since(at, now(), zone());
+	const old = seen === null ? "" : `The numbers are from ${time(seen) === time(from) && !refused ? "then" : time(seen)}; `;
+	if (refused) {
+		const why = seen === null ? "needs its token" : "needs its token again, because it is no longer the one that this browser has shown";
+		return { level: "locked", text: `The dashboard ${why}: open ${location.origin}/?token=TOKEN once, with the token in place of TOKEN. ${old || "Then "}this page goes on by itself.` };
+	}
+	return { level: "away", text: `The dashboard's server has not answered since ${time(from)}. ${old ? `${old}this page comes back by itself.` : "This page tries again by itself."}` };
 }
 
 function headline(state) {
 	const numbers = state?.headline ?? {};
 	const rows = numbers.rows ?? {};
 	const records = numbers.lag_records;
+	const behind = numbers.lag_seconds ?? (records === 0 ? 0 : null);
 	return [
 		number("ingestion", "Events a second", [["event_log", numbers.events_per_second, short]], "into the event log"),
-		number("ingestion", "Behind", [["event_log", numbers.lag_seconds, duration, duration]], typeof records === "number" && `${plural(records, "record")} to go`),
+		number("ingestion", "Behind", [["event_log", behind, duration, duration]], typeof records === "number" && `${plural(records, "record")} to go`),
 		number("layers", "Rows", [
 			["realtime_store", rows.realtime?.count, () => count(rows.realtime, large), exact, "real time", "stream"],
 			["batch_store", rows.batch?.count, () => count(rows.batch, large), exact, "batch", "load"],
@@ -64,10 +81,10 @@ function number(panel, label, values, under) {
 		h(
 			"a",
 			{ href: `#${panel}` },
-			h("span", { class: "label" }, label),
+			h("span.label", {}, label),
 			h(
-				"span",
-				{ class: "values" },
+				"span.values",
+				{},
 				values.map(([server, value, how, whole = exact, name, hue]) => {
 					const gone = model.lost !== null || away([server]).length > 0;
 					const [text, full] = [how(value), whole(value)];
@@ -76,12 +93,12 @@ function number(panel, label, values, under) {
 						"span",
 						{ class: gone ? "value stale" : "value" },
 						h("span", { class: "figure", "data-tip": hidden ? full : null }, text),
-						hidden && h("span", { class: "sr" }, ` (${full})`),
+						hidden && h("span.sr", {}, ` (${full})`),
 						name && h("span", { class: `hue ${hue}` }, name),
 					);
 				}),
 			),
-			under && h("span", { class: "under" }, under),
+			under && h("span.under", {}, under),
 		),
 	);
 }
@@ -113,7 +130,7 @@ export function drawClock() {
 		$("#clock"),
 		paused && h("strong", {}, "paused "),
 		h("span", { title: moment(now(), zone()) }, time),
-		h("span", { class: "zone" }, ` ${model.state ? zone() : ""}`),
+		h("span.zone", {}, ` ${model.state ? zone() : ""}`),
 	);
 }
 

@@ -1,4 +1,4 @@
-// Ingestion: events a second of each stage, how far the stream is behind, and the dead letters, over one time axis.
+// Events a second of each stage, how far the stream is behind, and the dead letters, over one time axis.
 
 import { h } from "./dom.js";
 import { clock, duration, exact, moment, plural, short, words, DASH } from "./format.js";
@@ -9,7 +9,7 @@ import { build } from "./strips.js";
 
 const rate = (value) => (typeof value === "number" ? `${short(value)}\u202f/s` : DASH);
 const MEASURES = [
-	...["fetch", "produce", "stream", "load"].map((name) => {
+	...["produce", "stream", "load"].map((name) => {
 		const of = (it) => it.rates?.[name];
 		return { text: name, hue: name, how: rate, live: of, of };
 	}),
@@ -103,9 +103,9 @@ function letterList(letters) {
 			h(
 				"li",
 				{},
-				h("span", { class: "when" }, timeAgo(letter.at)),
-				h("span", { class: "what" }, h("span", { class: "rule" }, letter.rule ?? "rule"), " ", reason(letter)),
-				h("span", { class: "where" }, typeof letter.key === "string" && letter.key ? keyButton(letter.key) : place(letter)),
+				h("span.when", {}, timeAgo(letter.at)),
+				h("span.what", {}, h("span.rule", {}, letter.rule ?? "rule"), " ", reason(letter)),
+				h("span.where", {}, typeof letter.key === "string" && letter.key ? keyButton(letter.key) : place(letter)),
 			),
 		),
 	);
@@ -123,9 +123,9 @@ function table() {
 	const letters = () => deadLetters().map((letter) => [moment(letter.at, zone()), place(letter), letter.rule, letter.field, letter.message, letter.key]);
 	const partitions = () => (model.state?.ingestion?.lag?.partitions ?? []).map(([partition, records]) => [String(partition), records]);
 	return h(
-		"div",
-		{ class: "tables" },
-		numbers("rates", "Rates and lag over time", [`Time (${zone()})`, "Fetch /s", "Produce /s", "Stream /s", "Load /s", "Lag, records", "Lag, s"], rows),
+		"div.tables",
+		{},
+		numbers("rates", "Rates and lag over time", [`Time (${zone()})`, "Produce /s", "Stream /s", "Load /s", "Lag, records", "Lag, s"], rows),
 		numbers("letters", "Dead letters", ["Time", "Place", "Rule", "Field", "Reason", "Key"], letters),
 		numbers("partitions", "Lag by partition", ["Partition", "Records"], partitions),
 	);

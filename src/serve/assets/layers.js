@@ -1,11 +1,11 @@
-// Batch against real time: both layers side by side, the last verdict, how the verdicts went, and what differs.
+// Both layers side by side, the last verdict, how the verdicts went, and what differs.
 
 import { h } from "./dom.js";
-import { count, duration, exact, moment, plural, words } from "./format.js";
-import { emptyState, hue, icon, keyButton, nothing, numbers, timeAgo, timeAt } from "./parts.js";
+import { count, duration, exact, moment, plural, words, DASH } from "./format.js";
+import { answers, emptyState, hue, icon, keyButton, none, nothing, numbers, timeAgo, timeAt } from "./parts.js";
 import { away, model, zone } from "./model.js";
 
-export const panel = { id: "layers", servers: ["realtime_store", "batch_store"], render };
+export const panel = { id: "layers", servers: ["realtime_store", "batch_store"], reads: (state) => [state?.layers, model.series], render };
 
 const TREND = 48;
 const SAMPLES = 4;
@@ -23,8 +23,8 @@ function sides({ realtime, batch }) {
 	const row = (name, left, right) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: fast }, left), h("td", { class: slow }, right));
 	const load = batch?.last_load;
 	return h(
-		"table",
-		{ class: "sides" },
+		"table.sides",
+		{},
 		h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, hue("stream", "real time")), h("th", { scope: "col" }, hue("load", "batch")))),
 		h(
 			"tbody",
@@ -32,8 +32,8 @@ function sides({ realtime, batch }) {
 			row("rows", h("strong", { title: estimate(realtime) }, count(realtime)), h("strong", { title: estimate(batch) }, count(batch))),
 			row("newest event", timeAgo(realtime?.newest), timeAgo(batch?.newest)),
 			row("last write", timeAgo(realtime?.last_write), timeAgo(batch?.last_write)),
-			row("complete up to", h("span", { class: "none" }, "always open"), timeAt(batch?.boundary)),
-			row("last load", h("span", { class: "none" }, "streams"), load ? loaded(load) : h("span", { class: "none" }, "none yet")),
+			row("complete up to", none("always open"), timeAt(batch?.boundary)),
+			row("last load", none("streams"), load ? loaded(load) : none(answers("batch_store") ? "none yet" : DASH)),
 		),
 	);
 }
@@ -44,7 +44,7 @@ const total = (verdict) => Object.values(verdict?.classes ?? {}).reduce((sum, nu
 
 function verdict(layers) {
 	const last = layers.verdict;
-	if (!last) return h("div", { class: "verdict" }, nothing("No verdict yet: rtp verify compares the two.", "batch_store"));
+	if (!last) return h("div.verdict", {}, nothing("No verdict yet: rtp verify compares the two.", "batch_store"));
 	const differ = total(last);
 	const text = last.agrees ? (differ ? `Both layers agree; ${plural(differ, "difference")} explained` : "Both layers agree") : differences(last, layers.classes ?? []);
 	const [left, right] = last.rows ?? [];
@@ -53,16 +53,19 @@ function verdict(layers) {
 		"div",
 		{ class: last.agrees ? "verdict agrees" : "verdict differs" },
 		h(
-			"p",
-			{ class: "judged" },
+			"p.judged",
+			{},
 			icon(last.agrees ? "ok" : "bad"),
 			h("strong", {}, text),
-			h("span", { class: "note" }, "checked ", timeAgo(last.ended_at), ` in ${took}: ${exact(left)} against ${exact(right)} rows`),
+			h("span.note", {}, "checked ", timeAgo(last.ended_at), ` in ${took}: ${exact(left)} against ${exact(right)} rows`, comparedWith(last)),
 		),
 		classes(last, layers.classes ?? []),
 		columnsThatDiffer(last),
 	);
 }
+
+/** What was tolerated or compared in addition. */
+const comparedWith = (each) => (each.options?.length ? `, compared with ${each.options.join(" ")}` : "");
 
 /** Whether a difference of this class fails; of an unknown class, it does if the verdict says so. */
 const fails = (name, last, known) => known.find((each) => each.name === name)?.fails ?? !last.agrees;
@@ -70,6 +73,7 @@ const fails = (name, last, known) => known.find((each) => each.name === name)?.f
 function differences(last, known) {
 	const failing = Object.entries(last.classes ?? {}).reduce((sum, [name, number]) => sum + (fails(name, last, known) ? number : 0), 0);
 	const all = total(last);
+	if (!all) return "The layers do not agree, although no row differs";
 	return `${plural(all, "key")} ${all === 1 ? "differs" : "differ"}` + (failing < all ? `; ${exact(failing)} should not` : "");
 }
 
@@ -88,15 +92,15 @@ function classes(last, known) {
 			return h(
 				"li",
 				{ class: bad(name) ? "fails" : null },
-				h("span", { class: "number" }, exact(number)),
+				h("span.number", {}, exact(number)),
 				h(
-					"span",
-					{ class: "class" },
+					"span.class",
+					{},
 					h("b", {}, words(name)),
-					!bad(name) && h("span", { class: "note" }, " does not fail"),
-					h("span", { class: "meaning" }, about.get(name)?.meaning),
+					!bad(name) && h("span.note", {}, " does not fail"),
+					h("span.meaning", {}, about.get(name)?.meaning),
 				),
-				h("span", { class: "keys" }, keys.map(keyButton), keys.length > 0 && number > keys.length && h("span", { class: "note" }, `and ${exact(number - keys.length)} more`)),
+				h("span.keys", {}, keys.map(keyButton), keys.length > 0 && number > keys.length && h("span.note", {}, `and ${exact(number - keys.length)} more`)),
 			);
 		}),
 	);
@@ -105,7 +109,7 @@ function classes(last, known) {
 function columnsThatDiffer(last) {
 	const found = Object.entries(last.columns ?? {}).filter(([, number]) => number > 0).sort((a, b) => b[1] - a[1]);
 	if (!found.length) return null;
-	return h("p", { class: "note by-column" }, "by column: ", found.map(([name, number]) => `${name} ${exact(number)}`).join(", "));
+	return h("p.note.by-column", {}, "by column: ", found.map(([name, number]) => `${name} ${exact(number)}`).join(", "));
 }
 
 /** All verdicts of the range and the last one, the oldest first. */
@@ -119,10 +123,11 @@ function trend(layers) {
 	const all = verdicts(layers);
 	const most = Math.log2(2 + Math.max(0, ...all.map(total)));
 	const bad = all.filter((each) => !each.agrees).length;
-	const label = `${plural(all.length, "verdict")}, ${bad ? `${exact(bad)} of them with differences` : "all agree"}`;
+	const known = answers("batch_store") && model.series !== null;
+	const label = all.length ? `${plural(all.length, "verdict")}, ${bad ? `${exact(bad)} of them with differences` : "all agree"}` : known ? "none in this range" : "not known yet";
 	return h(
-		"div",
-		{ class: "trend" },
+		"div.trend",
+		{},
 		h("h3", {}, "Verdicts"),
 		h(
 			"div",
@@ -132,18 +137,18 @@ function trend(layers) {
 				return h("i", { class: each.agrees ? "agrees" : "differs", title, css: { "--v": `${(Math.log2(1 + total(each)) / most) * 100}%` } });
 			}),
 		),
-		h("span", { class: "note" }, all.length ? label : "none in this range"),
+		h("span.note", {}, all.length || known ? label : "\u00a0"),
 	);
 }
 
 function tables(layers) {
 	const found = (each) => Object.entries(each.classes ?? {}).filter(([, number]) => number).map(([name, number]) => `${name} ${number}`);
-	const row = (each) => [moment(each.ended_at, zone()), each.agrees ? "agree" : "differ", each.rows?.[0], each.rows?.[1], found(each).join(", ") || "none"];
+	const row = (each) => [moment(each.ended_at, zone()), (each.agrees ? "agree" : "differ") + comparedWith(each), each.rows?.[0], each.rows?.[1], found(each).join(", ") || "none"];
 	const rows = () => verdicts(layers).reverse().map(row);
 	const samples = () => Object.entries(layers.verdict?.samples ?? {}).flatMap(([name, keys]) => keys.map((key) => [key, words(name)]));
 	return h(
-		"div",
-		{ class: "tables" },
+		"div.tables",
+		{},
 		numbers("verdicts", "Verdicts", ["Ended", "Verdict", "Real-time rows", "Batch rows", "Differences"], rows),
 		numbers("samples", "Keys that differ", ["Key", "Class"], samples),
 	);

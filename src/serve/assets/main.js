@@ -1,10 +1,11 @@
-// Starts the page: connects the server's states with the panels, and the viewer's clicks and keys with both.
+// Connects the server's states with the panels, and the viewer's clicks and keys with both.
 
 import { $, fill } from "./dom.js";
-import { drawClock, drawHead } from "./head.js";
+import { drawClock, drawHead, drawTitle } from "./head.js";
 import { openExplain } from "./explain.js";
 import { listen, openKeys } from "./keys.js";
-import { away, chooseRange, model, now, rangeNamed } from "./model.js";
+import { day } from "./format.js";
+import { away, chooseRange, model, now, rangeNamed, zone } from "./model.js";
 import { awayNotes, tick } from "./parts.js";
 import { extend, refresh } from "./series.js";
 import { follow } from "./stream.js";
@@ -17,6 +18,7 @@ import { panel as pipeline } from "./pipeline.js";
 const PANELS = [ingestion, eventTime, layers, profiles, pipeline];
 let latest = null; // the newest state, which a pause does not show
 let due = false;
+let missed = false; // states, while the page was hidden
 
 function draw() {
 	due = false;
@@ -25,10 +27,22 @@ function draw() {
 	for (const panel of PANELS) {
 		const place = document.getElementById(panel.id);
 		place.classList.toggle("stale", model.lost !== null || away(panel.servers).length > 0);
+		if (!isNews(panel, place, state)) continue;
 		fill($(":scope > header > .note", place), awayNotes(panel.servers), panel.note?.(state));
 		fill($(":scope > .body", place), panel.render(state));
 	}
 	document.documentElement.classList.toggle("ready", state !== null);
+}
+
+const drawn = new Map();
+
+/** Whether what a panel shows has changed, besides times, which go on by themselves. A patch keeps what it does not name. */
+function isNews({ id, reads }, place, state) {
+	const open = [...place.querySelectorAll("details[open]")].map((details) => details.id).join();
+	const shown = reads && [...reads(state), state?.servers, state?.next, state === null, open, day(now(), zone())];
+	const before = drawn.get(id);
+	drawn.set(id, shown);
+	return !shown || !before || shown.some((value, index) => value !== before[index]);
 }
 
 /** Draws before the next frame, once for everything that happened until then. */
@@ -60,16 +74,21 @@ function pause() {
 follow({
 	onState(state) {
 		if (typeof state.now === "number") model.ahead = state.now - Date.now();
-		const back = model.lost !== null || latest === null;
+		const back = model.lost !== null || latest === null || missed;
 		model.lost = null;
+		missed = false;
 		latest = state;
 		if (model.paused === null || !model.state) show(state);
 		else drawSoon();
 		refresh(drawSoon, back);
 	},
-	onLost(time) {
-		model.lost = time + model.ahead;
+	onLost({ since, seen, refused }) {
+		model.lost = { since: since + model.ahead, seen: seen && seen + model.ahead, refused };
 		drawSoon();
+	},
+	onHidden() {
+		missed ||= document.hidden;
+		drawTitle();
 	},
 });
 
@@ -125,7 +144,7 @@ document.addEventListener("toggle", drawSoon, true);
 listen({ range, pause, look: () => openExplain() });
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => ingestion.redraw());
-// Paper is white, whatever the screen is, and a canvas does not know how wide the style sheet makes it there.
+// Paper is white, and a canvas does not know how wide the style sheet makes it there.
 const PAPER = 488;
 let screen = null;
 addEventListener("beforeprint", () => {

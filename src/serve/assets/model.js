@@ -1,4 +1,4 @@
-// What the page knows: the server's state, the series of the chosen range, and what the viewer chose.
+// The server's state, the series of the chosen range, and what the viewer chose.
 
 export const RANGES = [
 	{ name: "15m", text: "15 min", words: "The last 15 minutes", ms: 900_000 },
@@ -15,7 +15,7 @@ export const model = {
 	state: null,
 	series: null,
 	range: rangeOfAddress(),
-	/** When the dashboard's own server was last heard of, if it does not answer. */
+	/** If there are no states any more, in server time: {since, seen: of the last one or null, refused: for want of a token}. */
 	lost: null,
 	/** The time of what is shown, if not now. */
 	paused: null,

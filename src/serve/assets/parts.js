@@ -10,6 +10,7 @@ const ICONS = {
 	bad: "M8 2.4 14.3 13.4H1.7zM8 6.6v3M8 11.4v.1",
 	empty: "M4 8h8",
 	away: "M4.2 4.2l7.6 7.6M11.8 4.2l-7.6 7.6",
+	locked: "M3.8 7.4h8.4v5.8H3.8zM5.8 7.2V5.4a2.2 2.2 0 0 1 4.4 0v1.8",
 };
 
 /** A shape for each level, so that colour is never alone. */
@@ -17,15 +18,18 @@ export function icon(level) {
 	return h("svg", { viewBox: "0 0 16 16", class: `icon ${level}`, "aria-hidden": "true" }, h("path", { d: ICONS[level] ?? ICONS.empty }));
 }
 
+/** What stands where there is no value. */
+export const none = (text) => h("span.none", {}, text);
+
 /** A time as "2 minutes ago", which goes on counting; exact on hover. */
 export function timeAgo(time) {
-	if (typeof time !== "number") return h("span", { class: "none" }, DASH);
+	if (typeof time !== "number") return none(DASH);
 	return h("span", { title: moment(time, zone()), "data-ago": time }, ago(time, now()));
 }
 
 /** A point in time, exact on hover. */
 export function timeAt(time) {
-	if (typeof time !== "number") return h("span", { class: "none" }, DASH);
+	if (typeof time !== "number") return none(DASH);
 	return h("span", { title: moment(time, zone()) }, since(time, now(), zone()));
 }
 
@@ -44,7 +48,7 @@ export function keyButton(key) {
 
 /** A command with a button that copies it. */
 export function command(text) {
-	return h("div", { class: "command" }, h("code", {}, text), h("button", { type: "button", class: "copy", "data-copy": text, "aria-label": `Copy: ${text}` }, "Copy"));
+	return h("div.command", {}, h("code", {}, text), h("button", { type: "button", class: "copy", "data-copy": text, "aria-label": `Copy: ${text}` }, "Copy"));
 }
 
 /** What fills the panel, with the commands; null if nothing is missing. */
@@ -52,16 +56,19 @@ export function emptyState(panel) {
 	const steps = advice(panel);
 	if (!steps.length) return null;
 	return h(
-		"div",
-		{ class: "advice" },
+		"div.advice",
+		{},
 		steps.map((step) => h("div", {}, h("p", {}, sentence(step.why)), command(step.command))),
 	);
 }
 
 const sentence = (text) => `${String(text ?? "").replace(/^./u, (first) => first.toUpperCase())}.`.replace(/([.!?])\.$/, "$1");
 
+/** Whether a server answers, so that what it does not have is not there. */
+export const answers = (server) => model.state?.servers?.[server]?.up === true;
+
 /** Says that there is nothing, if the server that would have it answers. */
-export const nothing = (text, server) => h("p", { class: "nothing" }, model.state?.servers?.[server]?.up ? text : "\u00a0");
+export const nothing = (text, server) => h("p.nothing", {}, answers(server) ? text : "\u00a0");
 
 /** A line for each server of the panel that does not answer. */
 export function awayNotes(names) {
@@ -78,7 +85,7 @@ export function numbers(id, name, columns, rows) {
 	return h(
 		"details",
 		{ class: "numbers", id: `${id}-numbers` },
-		h("summary", {}, "Numbers", h("span", { class: "sr" }, `: ${name.replace(/^./u, (first) => first.toLowerCase())}`)),
+		h("summary", {}, "Numbers", h("span.sr", {}, `: ${name.replace(/^./u, (first) => first.toLowerCase())}`)),
 		// It scrolls, so the keyboard must reach it.
 		h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, isOpen(id) && table(name, columns, rows())),
 	);

@@ -5,17 +5,17 @@ import { duration, words } from "./format.js";
 import { emptyState, icon, nothing, timeAgo, timeAt } from "./parts.js";
 import { SERVERS } from "./model.js";
 
-export const panel = { id: "pipeline", servers: [], render };
+export const panel = { id: "pipeline", servers: [], reads: (state) => [state?.pipeline], render };
 
 const HUES = { fetch: "fetch", produce: "produce", stream: "stream", "load-batch": "load", verify: "verify", aggregate: "aggregate" };
-const STATUS = { done: ["ok", "done"], running: ["busy", "running"], failed: ["bad", "failed"], never: ["empty", "never run"] };
+const STATUS = { done: ["ok", "done"], running: ["busy", "running"], failed: ["bad", "failed"], never: ["empty", "never run"], unknown: ["empty", "not known yet"] };
 
 function render(state) {
 	const stages = state?.pipeline?.stages ?? Object.keys(HUES).map((name) => ({ name, status: "never" }));
 	return [
 		h("ol", { class: "stages", "aria-label": "Stages" }, stages.map((each) => stage(each, state))),
 		emptyState("pipeline"),
-		h("div", { class: "checks" }, servers(state), heartbeat(state)),
+		h("div.checks", {}, servers(state), heartbeat(state)),
 	];
 }
 
@@ -25,9 +25,9 @@ function stage(each, state) {
 	return h(
 		"li",
 		{ class: `stage ${HUES[each.name] ?? "lag"}` },
-		h("span", { class: "name" }, each.name),
+		h("span.name", {}, each.name),
 		h("span", { class: `status ${level}` }, state && icon(level), text),
-		h("span", { class: "ran" }, ran ? [timeAgo(each.at), typeof each.seconds === "number" && ` · ${duration(each.seconds)}`] : "\u00a0"),
+		(ran || !each.note) && h("span.ran", {}, ran ? [timeAgo(each.at), typeof each.seconds === "number" && ` · ${duration(each.seconds)}`] : "\u00a0"),
 		each.note && h("span", { class: "note", title: each.note }, each.note),
 	);
 }
@@ -35,12 +35,12 @@ function stage(each, state) {
 function servers(state) {
 	const rows = Object.entries(SERVERS).map(([name, text]) => ({ text, ...state?.servers?.[name] }));
 	return h(
-		"div",
-		{ class: "group" },
+		"div.group",
+		{},
 		h("h3", {}, "Servers"),
 		h(
-			"ul",
-			{ class: "list" },
+			"ul.list",
+			{},
 			rows.map((server) => {
 				const [level, said] = server.up === true ? ["ok", "answers"] : server.up === false ? ["away", "away"] : ["empty", "not asked yet"];
 				return h(
@@ -48,7 +48,7 @@ function servers(state) {
 					{ class: server.up === false && "gone" },
 					icon(level),
 					h("b", {}, server.text),
-					h("span", { class: "said" }, said, typeof server.since === "number" && [" since ", timeAt(server.since)], server.up === false && server.message && `: ${server.message}`),
+					h("span.said", {}, said, typeof server.since === "number" && [" since ", timeAt(server.since)], server.up === false && server.message && `: ${server.message}`),
 					h("code", {}, server.address),
 				);
 			}),
@@ -59,17 +59,17 @@ function servers(state) {
 function heartbeat(state) {
 	const checks = state?.pipeline?.heartbeat ?? [];
 	return h(
-		"div",
-		{ class: "group" },
+		"div.group",
+		{},
 		h("h3", {}, "Heartbeat"),
 		checks.length
-			? h("ul", { class: "list" }, checks.map(one))
-			: nothing("No check yet: rtp heartbeat --once runs one.", "event_log"),
+			? h("ul.list", {}, checks.map(one))
+			: nothing("Nothing has been checked yet.", "event_log"),
 	);
 }
 
 function one({ check, ok, message }) {
 	const level = ok ? "ok" : ok === false ? "bad" : "empty";
 	const name = SERVERS[String(check).replace("-", "_")] ?? words(check);
-	return h("li", { class: ok === false && "gone" }, icon(level), h("b", {}, name), h("span", { class: "said" }, message));
+	return h("li", { class: ok === false && "gone" }, icon(level), h("b", {}, name), h("span.said", {}, message));
 }

@@ -1,60 +1,50 @@
-// Profiles: what is in the data. Bars are the batch layer's figures, dots those of the events since the dashboard runs.
+// Profiles: what is in the data. Bars are the figures of `rtp aggregate`, dots those of the newest events.
 
 import { h } from "./dom.js";
-import { exact, percent, plural, since, words } from "./format.js";
+import { exact, percent, plural, words } from "./format.js";
 import { columns, shares } from "./bars.js";
 import { emptyState, nothing, numbers } from "./parts.js";
-import { now, zone } from "./model.js";
 
-export const panel = { id: "profiles", servers: ["batch_store"], render, note };
+export const panel = { id: "profiles", servers: ["batch_store"], reads: (state) => [state?.profiles], render, note };
 
 const LISTED = 6;
-const DOTTED = 36; // with more columns, dots would hide them
 const IN_ORDER = new Set(["band", "month", "hour", "lateness"]);
 const AS_COLUMNS = new Set(["month", "hour", "lateness"]);
 const NONE = "not given";
 const HOURS = Array.from({ length: 24 }, (_, hour) => String(hour).padStart(2, "0"));
 
 function note(state) {
-	const profiles = state?.profiles;
-	if (!profiles) return [];
-	return [
-		h("span", { class: "legend load" }, profiles.day ? `batch, ${profiles.day}` : "batch: no figures yet"),
-		profiles.live?.since && h("span", { class: "legend stream dots" }, `live since ${since(profiles.live.since, now(), zone())}`),
-	];
+	const { day, live } = state?.profiles ?? {};
+	return [day && h("span.legend.load", {}, `batch, ${day}`), live?.events > 0 && h("span.legend.stream.dots", {}, `live, the last ${plural(live.events, "event")}`)];
 }
 
 function render(state) {
-	const empty = emptyState("profiles");
-	if (empty) return [empty];
-	const profiles = state?.profiles ?? {};
-	const batch = new Map((profiles.aggregates ?? []).map((each) => [each.name, each]));
-	const live = new Map((profiles.live?.aggregates ?? []).map((each) => [each.name, each]));
-	const names = [...new Set([...batch.keys(), ...live.keys()])];
-	if (!names.length) return [nothing("No figures yet.", "batch_store")];
-	const shown = names.map((name) => profile(name, batch.get(name), live.get(name)));
+	const { aggregates, live } = state?.profiles ?? {};
+	const [batch, fast] = [aggregates, live?.aggregates].map((all) => new Map((all ?? []).map((each) => [each.name, each])));
+	const names = [...new Set([...batch.keys(), ...fast.keys()])];
+	const advice = emptyState("profiles");
+	if (!names.length) return [advice ?? nothing("No figures yet.", "batch_store")];
+	const shown = names.map((name) => profile(name, batch.get(name), fast.get(name)));
 	const order = (each) => (each.wide ? 1 : 0);
-	return [h("div", { class: "profiles" }, shown.sort((a, b) => order(a) - order(b)).map((each) => each.element))];
+	return [advice, h("div.profiles", {}, shown.sort((a, b) => order(a) - order(b)).map((each) => each.element))];
 }
 
-const sum = (aggregate) => aggregate?.total ?? (aggregate?.values ?? []).reduce((total, [, count]) => total + count, 0);
-const counts = (aggregate) => new Map((aggregate?.values ?? []).map(([text, count]) => [text, count]));
+/** The counts of one side, and their shares of all its rows. Not all values may have been sent; those are not known. */
+function side({ values = [], total, distinct } = {}) {
+	const counts = new Map(values);
+	const all = total ?? values.reduce((sum, [, count]) => sum + count, 0);
+	const count = (text) => counts.get(text) ?? (distinct > values.length ? null : 0);
+	return { texts: [...counts.keys()], count, share: (text) => (all && count(text) !== null ? count(text) / all : null) };
+}
 
-/** All values of both, with their counts and shares; a side without figures has no share. */
+/** The values of both sides. */
 function rowsOf(kind, batch, live) {
-	const [slow, fast, all, new_] = [counts(batch), counts(live), sum(batch), sum(live)];
-	let texts = [...new Set([...slow.keys(), ...fast.keys()])];
+	const [slow, fast] = [side(batch), side(live)];
+	let texts = [...new Set([...slow.texts, ...fast.texts])];
 	if (kind === "month") texts = withGaps(texts);
 	else if (kind === "hour") texts = [...new Set([...HOURS, ...texts])];
-	else if (!IN_ORDER.has(kind)) texts.sort((a, b) => (slow.get(b) ?? 0) - (slow.get(a) ?? 0) || (fast.get(b) ?? 0) - (fast.get(a) ?? 0));
-	return texts.map((text) => ({
-		name: text ?? NONE,
-		known: text !== null,
-		count: slow.get(text) ?? 0,
-		liveCount: fast.get(text) ?? 0,
-		batch: all ? (slow.get(text) ?? 0) / all : null,
-		live: new_ ? (fast.get(text) ?? 0) / new_ : null,
-	}));
+	else if (!IN_ORDER.has(kind)) texts.sort((a, b) => slow.count(b) - slow.count(a) || fast.count(b) - fast.count(a));
+	return texts.map((text) => ({ name: text ?? NONE, known: text !== null, count: (batch ? slow : fast).count(text), share: slow.share(text), live: fast.share(text) }));
 }
 
 /** Every month from the first to the last one, so that a gap is a gap. */
@@ -69,33 +59,28 @@ function withGaps(texts) {
 }
 
 function profile(name, batch, live) {
-	const kind = (batch ?? live).kind;
+	const { kind, distinct } = batch ?? live;
 	const rows = rowsOf(kind, batch, live);
 	const title = words(name);
 	const wide = AS_COLUMNS.has(kind);
-	const chart = !rows.length ? nothing("No rows.", "batch_store") : wide ? overTime(title, rows) : ranking(title, rows, kind);
-	const side = (count, share) => (share === null ? [null, null] : [count, percent(share)]);
-	const line = (row) => [row.name, ...side(row.count, row.batch), ...side(row.liveCount, row.live)];
-	const table = numbers(`profile-${name}`, title, [title, "Batch", "Batch share", "Live", "Live share"], () => rows.map(line));
-	const caption = h("figcaption", {}, h("h3", {}, title), h("span", { class: "note" }, distinct(rows, kind)));
+	const chart = !rows.length ? nothing("No rows.", "batch_store") : wide ? overTime(title, rows, batch ? "load" : "stream") : ranking(title, rows, kind, distinct ?? rows.length);
+	const table = numbers(`profile-${name}`, title, [title, batch ? "Rows" : "Events", "Batch", "Live"], () => rows.map((row) => [row.name, row.count, percent(row.share), percent(row.live)]));
+	const note = kind === "band" || wide ? "" : plural(distinct ?? rows.filter((row) => row.known).length, "value");
+	const caption = h("figcaption", {}, h("h3", {}, title), h("span.note", {}, note));
 	return { wide, element: h("figure", { class: wide ? "profile wide" : "profile", "data-id": name }, caption, chart, table) };
 }
 
-const distinct = (rows, kind) => (kind === "band" || AS_COLUMNS.has(kind) ? "" : plural(rows.filter((row) => row.known).length, "value"));
-
-function ranking(title, rows, kind) {
+function ranking(title, rows, kind, distinct) {
 	const listed = kind === "band" || rows.length <= LISTED + 1 ? rows.slice(0, 12) : rows.slice(0, LISTED);
-	const rest = rows.slice(listed.length);
-	// Not all of them may have been sent.
-	const left = (side) => (rows[0]?.[side] == null ? null : Math.max(0, 1 - listed.reduce((share, row) => share + row[side], 0)));
-	const others = rest.length ? [{ name: `${exact(rest.length)} others`, rest: true, batch: left("batch"), live: left("live") }] : [];
+	const rest = distinct - listed.length;
+	const left = (part) => (rows.every((row) => row[part] === null) ? null : Math.max(0, 1 - listed.reduce((sum, row) => sum + row[part], 0)));
+	const others = rest > 0 ? [{ name: plural(rest, "other"), rest: true, share: left("share"), live: left("live") }] : [];
 	return shares({ label: title, rows: [...listed, ...others] });
 }
 
-function overTime(title, rows) {
-	const bars = rows.map((row) => ({ label: row.name, value: row.batch === null ? row.liveCount : row.count, dot: row.batch === null || rows.length > DOTTED ? null : row.live, share: row.batch }));
+function overTime(title, rows, hue) {
+	const bars = rows.map((row) => ({ label: row.name, value: row.count }));
 	const ends = rows.length > 2 ? [0, Math.floor((rows.length - 1) / 2), rows.length - 1] : rows.map((_, index) => index);
 	const ticks = ends.map((index) => ({ at: rows.length > 1 ? index / (rows.length - 1) : 0.5, text: rows[index].name }));
-	return columns({ hue: rows.some((row) => row.batch !== null) ? "load" : "stream", label: `${title}: ${plural(rows.length, "column")}, from ${rows[0].name} to ${rows.at(-1).name}`, bars, ticks });
+	return columns({ hue, label: `${title}: ${plural(rows.length, "column")}, from ${rows[0].name} to ${rows.at(-1).name}`, bars, ticks });
 }
-

@@ -3,6 +3,7 @@
 import { model } from "./model.js";
 
 const FETCH_EVERY = 30_000;
+const MOST = 2_000; // points, while no series can be fetched
 
 let fetched = 0;
 let asking = null;
@@ -36,10 +37,14 @@ export function extend(state) {
 	if (!series?.t || !ingestion || typeof state.now !== "number") return;
 	const last = series.t.at(-1) ?? 0;
 	if (state.now - last < Math.max(1, series.step_s ?? 1) * 1000) return;
-	series.t.push(state.now);
-	for (const [name, column] of Object.entries(series.rates ?? {})) column.push(ingestion.rates?.[name] ?? null);
-	series.lag_records?.push(ingestion.lag?.records ?? null);
-	series.lag_seconds?.push(ingestion.lag?.seconds ?? null);
+	const rates = Object.entries(series.rates ?? {}).map(([name, column]) => [column, ingestion.rates?.[name]]);
+	const all = [[series.t, state.now], ...rates, [series.lag_records, ingestion.lag?.records], [series.lag_seconds, ingestion.lag?.seconds]];
+	const first = series.t.findIndex((time) => model.range.ms === null || time >= state.now - model.range.ms);
+	const gone = Math.max(first < 0 ? series.t.length : first, series.t.length + 1 - MOST);
+	for (const [column, value] of all) {
+		column?.push(value ?? null);
+		column?.splice(0, gone);
+	}
 }
 
 /** Dead letters of the series and those that arrived since, the newest first. */

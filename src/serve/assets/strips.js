@@ -70,10 +70,10 @@ export function build(place, measures, onCursor) {
 
 function strip(measure, measures, onCursor) {
 	const last = measure === measures.at(-1);
-	const chart = h("div", { class: "chart" });
-	const value = h("output", { class: "value" });
-	const note = h("span", { class: "peak" });
-	const row = h("div", { class: last ? "strip last" : "strip" }, h("span", { class: `name hue ${measure.hue}` }, measure.text), chart, h("span", { class: "now" }, value, note));
+	const chart = h("div.chart", {});
+	const value = h("output.value", {});
+	const note = h("span.peak", {});
+	const row = h("div", { class: last ? "strip last" : "strip" }, h("span", { class: `name hue ${measure.hue}` }, measure.text), chart, h("span.now", {}, value, note));
 	const height = last ? LAST : STRIP;
 	const options = {
 		width: 300,
@@ -109,8 +109,8 @@ function axis() {
 	return {
 		size: 26,
 		gap: 4,
-		font: '11px Inter, system-ui, "Segoe UI", sans-serif',
-		stroke: () => colour("--ink-2"),
+		font: '11px Inter, system-ui, sans-serif',
+		stroke: () => colour("--dim"),
 		grid: { show: false },
 		ticks: { show: true, size: 4, width: 1, stroke: () => colour("--line") },
 		space: 74,

@@ -1,4 +1,4 @@
-// Runs before the first paint, so that a kept choice of theme does not flash. Nothing is kept while the system decides.
+// Runs before the first paint, so that a kept choice of theme does not flash.
 {
 	const root = document.documentElement;
 	try {

@@ -30,14 +30,20 @@ pub(super) async fn check(cluster: &Cluster, dataset: &Dataset) -> Result<()> {
     Ok(())
 }
 
+/// After how many seconds rows of a table expire, 0 for never.
+pub(super) async fn time_to_live(cluster: &Cluster, keyspace: &str, table: &str) -> Result<u64> {
+    let there: Vec<(Option<i32>,)> = select(cluster, TTL, (keyspace, table)).await?;
+    let there = there.first().and_then(|(ttl,)| *ttl);
+    Ok(there.map_or(0, |ttl| ttl.unsigned_abs().into()))
+}
+
 /// An error if rows expire in another time than the dataset says.
 pub(super) async fn check_ttl(cluster: &Cluster, dataset: &Dataset) -> Result<()> {
     let keyspace = &dataset.realtime.keyspace;
     let needed = dataset.realtime.ttl.map_or(0, |ttl| ttl.as_secs());
     for (table, _) in tables(dataset) {
-        let there: Vec<(Option<i32>,)> = select(cluster, TTL, (keyspace, table)).await?;
-        let there = there.first().and_then(|(ttl,)| *ttl).unwrap_or(0);
-        if u64::try_from(there) != Ok(needed) {
+        let there = time_to_live(cluster, keyspace, table).await?;
+        if there != needed {
             let why = format!(
                 "its default_time_to_live is {there} s, but the dataset's ttl is {needed} s"
             );

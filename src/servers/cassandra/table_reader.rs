@@ -1,6 +1,7 @@
 //! Reads the tables of the real-time store in Cassandra, by concurrent ranges of tokens.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -14,7 +15,7 @@ use scylla::statement::prepared::PreparedStatement;
 use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, Field, FieldType, Series};
 use crate::error::{Error, Result};
-use crate::ports::page_reader::{FirstKeys, PageQuery};
+use crate::ports::page_reader::{FirstKeys, Page, PageQuery};
 use crate::ports::series_reader::{Place, SeriesReader};
 use crate::ports::table_reader::{Foreign, Provenance, StoredRow, TableReader, Visitor};
 use crate::record::row::Origin;
@@ -22,7 +23,7 @@ use crate::record::value::Value;
 use crate::servers::address::Address;
 use crate::servers::cassandra::pages::Recent;
 use crate::servers::cassandra::types::{self, Parameters};
-use crate::servers::cassandra::{self, Cluster};
+use crate::servers::cassandra::{self, Cluster, schema};
 
 /// Number of token ranges in a scan: many more than are read at once, so that no single long one delays the end.
 const RANGES: u64 = 256;
@@ -55,6 +56,8 @@ pub struct CassandraTable {
     /// By which new rows are found, once that was asked for.
     recent: Option<Recent>,
     table: String,
+    /// Keyspace and table, as the schema has them.
+    name: [String; 2],
     /// Prepared when it is first needed.
     provenance: Option<PreparedStatement>,
 }
@@ -102,6 +105,7 @@ impl CassandraTable {
         row: &[usize],
     ) -> Result<Self> {
         let cluster = Cluster::connect(server, &dataset.realtime.keyspace).await?;
+        let name = [&*dataset.realtime.keyspace, table].map(str::to_string);
         let table = cassandra::table(dataset, table);
         let names: Vec<String> = fields.iter().map(|f| quoted(&f.name)).collect();
         let select = format!("SELECT {} FROM {table}", names.join(", "));
@@ -123,6 +127,7 @@ impl CassandraTable {
             cluster,
             recent: None,
             table,
+            name,
             provenance: None,
         })
     }
@@ -342,18 +347,25 @@ impl TableReader for CassandraTable {
         self.scan_rows(visitor).await
     }
 
+    async fn time_to_live(&mut self) -> Result<Option<Duration>> {
+        let [keyspace, table] = &self.name;
+        let seconds = schema::time_to_live(&self.cluster, keyspace, table).await?;
+        Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+    }
+
     async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()> {
         let keys = keys.iter().map(|key| vec![key.clone()]);
         self.read_rows(keys, visitor).await
     }
 
-    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Page> {
         let mut first = FirstKeys::new(query);
         if !self.read_recent(query, &mut first).await? {
             self.scan_rows(&mut first).await?;
         }
-        Ok(first.into_keys())
+        Ok(first.into_page())
     }
+
     async fn provenance(&mut self, keys: &[Value<'_>]) -> Result<Vec<Provenance>> {
         let select = self.prepare_provenance().await?;
         let session = &self.cluster.session;

@@ -11,11 +11,10 @@ use crate::dataset::ddl::quoted;
 use crate::dataset::{Aggregate, By, Dataset, Field, FieldType, LATENESS, UNBORN, VERY_LATE};
 use crate::error::{Context, Error, Result};
 use crate::ports::aggregates::{
-    Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, Summary, Top, history_of, names,
-    number, too_many,
+    Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, Summary, Top, names, number, too_many,
 };
 use crate::servers::address::Address;
-use crate::servers::postgres::{Session, Target, open_tables};
+use crate::servers::postgres::{Session, Target, open_tables, schema};
 
 /// The table of figures, and what keeps a second figure of a value out of it. An index holds no long text, so it has a
 /// hash of the value.
@@ -77,8 +76,12 @@ impl PostgresAggregates {
         let session = match self.session.take() {
             Some(session) if session.is_open() => session,
             _ => {
-                let tables = [&*self.dataset.batch.table, "rtp_aggregates"];
-                open_tables(&self.target, &tables).await?
+                let history = self.dataset.history().map(|history| history.batch.table);
+                let mut tables = vec![&*self.dataset.batch.table, "rtp_aggregates"];
+                tables.extend(history.as_deref());
+                let mut session = open_tables(&self.target, &tables).await?;
+                schema::check(&mut session, &self.target, &self.dataset).await?;
+                session
             }
         };
         Ok(self.session.insert(session))
@@ -227,12 +230,9 @@ impl Task {
 
     /// The table that has the rows of the day, and how many.
     fn rows(&self, on: &mut Transaction<'_>) -> Result<Computed, ::postgres::Error> {
-        let history = history_of(&self.dataset);
-        let there = "SELECT to_regclass($1) IS NOT NULL";
-        let there: bool = on.query_one(there, &[&quoted(&history)])?.try_get(0)?;
+        let history = self.dataset.history().map(|history| history.batch.table);
         let mut counted = Computed::default();
-        let batch = self.dataset.batch.table.clone();
-        for table in [Some(batch), there.then_some(history)]
+        for table in [Some(self.dataset.batch.table.clone()), history]
             .into_iter()
             .flatten()
         {
@@ -307,7 +307,7 @@ fn expression(dataset: &Dataset, aggregate: &Aggregate, day: Date) -> String {
     let column = quoted(&field.name);
     match aggregate.by {
         By::Value => match field.kind {
-            FieldType::Date => finite(&column, &of_time(field, &column, "YYYY-MM-DD")),
+            FieldType::Date => dated(field, &of_time(field, &column, "YYYY-MM-DD")),
             _ => format!("{column}::text"),
         },
         By::Band { width } => {
@@ -319,14 +319,14 @@ fn expression(dataset: &Dataset, aggregate: &Aggregate, day: Date) -> String {
                 _ => format!("{low} || '-' || {low} + {}", width - 1),
             };
             let band = format!("CASE WHEN {born} > {day} THEN '{UNBORN}' ELSE {band} END");
-            finite(&column, &band)
+            dated(field, &band)
         }
         // In the collation C, only A to Z have a lower case, as in SQLite.
         By::Domain => format!(
             "CASE WHEN strpos({column}, '@') > 0 THEN lower(substring({column} FROM '[^@]*$') COLLATE \"C\") END"
         ),
-        By::Month => finite(&column, &of_time(field, &column, "YYYY-MM")),
-        By::Hour => finite(&column, &of_time(field, &column, "HH24")),
+        By::Month => dated(field, &of_time(field, &column, "YYYY-MM")),
+        By::Hour => dated(field, &of_time(field, &column, "HH24")),
         By::Lateness => {
             let late = format!("{column} - {}", quoted(&dataset.time().name));
             let buckets = LATENESS.map(|(below, name)| {
@@ -336,7 +336,7 @@ fn expression(dataset: &Dataset, aggregate: &Aggregate, day: Date) -> String {
                 )
             });
             let bucket = format!("CASE {} ELSE '{VERY_LATE}' END", buckets.join(" "));
-            finite(&column, &bucket)
+            dated(field, &bucket)
         }
     }
 }
@@ -349,9 +349,15 @@ fn of_time(field: &Field, column: &str, format: &str) -> String {
     }
 }
 
-/// The expression, for times and dates that are not infinite, which the dataset's types have no value for.
-fn finite(column: &str, expression: &str) -> String {
+/// The expression, for times and dates of the years that the dataset's types have: not infinite ones, for example.
+fn dated(field: &Field, expression: &str) -> String {
+    let column = quoted(&field.name);
+    let (midnight, kind) = match field.kind {
+        FieldType::Date => ("", "date"),
+        _ => (" 00:00:00+00", "timestamp with time zone"),
+    };
     format!(
-        "CASE WHEN isfinite({column}) THEN {expression} WHEN {column} IS NOT NULL THEN '{INVALID}' END"
+        "CASE WHEN {column} >= '0001-01-01{midnight}'::{kind} AND {column} < '10000-01-01{midnight}'::{kind} THEN {expression}
+           WHEN {column} IS NOT NULL THEN '{INVALID}' END"
     )
 }

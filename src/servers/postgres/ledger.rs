@@ -37,7 +37,8 @@ pub(super) const VERDICTS: &str = "CREATE TABLE IF NOT EXISTS rtp_verdicts (
   batch_rows bigint NOT NULL,
   classes text NOT NULL,
   columns text NOT NULL,
-  samples text NOT NULL
+  samples text NOT NULL,
+  options text
 )";
 
 /// Adds to a store what the version of rtp that created it did not keep. Only the owner of a table may alter it, so one
@@ -48,6 +49,9 @@ pub(super) const UPGRADE: &str = "DO $$ BEGIN
       ADD COLUMN IF NOT EXISTS newest timestamp(3) with time zone,
       ADD COLUMN IF NOT EXISTS inputs text[], ADD COLUMN IF NOT EXISTS rejects text;
   END IF;
+  IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('rtp_verdicts') AND attname = 'options') THEN
+    ALTER TABLE rtp_verdicts ADD COLUMN IF NOT EXISTS options text;
+  END IF;
 END $$";
 
 const RECORD: &str = "INSERT INTO rtp_loads
@@ -56,17 +60,20 @@ const RECORD: &str = "INSERT INTO rtp_loads
     'epoch'::timestamptz + $6::bigint * interval '1 millisecond', $7, $8)";
 
 const ADD_VERDICT: &str = "INSERT INTO rtp_verdicts
-    (run_id, dataset, started_at, ended_at, agrees, realtime_rows, batch_rows, classes, columns, samples)
+    (run_id, dataset, started_at, ended_at, agrees, realtime_rows, batch_rows, classes, columns, samples, options)
   VALUES ($1, $2, 'epoch'::timestamptz + $3::bigint * interval '1 millisecond',
-    'epoch'::timestamptz + $4::bigint * interval '1 millisecond', $5, $6, $7, $8, $9, $10)";
+    'epoch'::timestamptz + $4::bigint * interval '1 millisecond', $5, $6, $7, $8, $9, $10, $11)";
 
 const LAST_LOADS: &str = "SELECT run_id, mode, (extract(epoch FROM loaded_at) * 1000)::bigint, written,
     (extract(epoch FROM coalesce(started_at, loaded_at)) * 1000)::bigint, (extract(epoch FROM newest) * 1000)::bigint,
     coalesce(inputs, '{}'), rejects
   FROM rtp_loads WHERE target = $1 ORDER BY id DESC LIMIT $2";
 
+const NEWEST: &str = "SELECT (extract(epoch FROM max(newest)) * 1000)::bigint FROM rtp_loads WHERE target = $1 LIMIT $2";
+
 const LAST_VERDICTS: &str = "SELECT run_id, (extract(epoch FROM started_at) * 1000)::bigint,
-    (extract(epoch FROM ended_at) * 1000)::bigint, agrees, realtime_rows, batch_rows, classes, columns, samples
+    (extract(epoch FROM ended_at) * 1000)::bigint, agrees, realtime_rows, batch_rows, classes, columns, samples,
+    options
   FROM rtp_verdicts WHERE dataset = $1 ORDER BY id DESC LIMIT $2";
 
 /// Records a load of a table, in the open transaction.
@@ -92,9 +99,18 @@ pub(super) fn record(
 
 /// An error if the table of the loads lacks what this version keeps about them.
 pub(super) async fn must_be_current(session: &mut Session, target: &Target) -> Result<()> {
-    let there = session.run(|client| columns(client, "rtp_loads")).await;
+    must_have(session, target, "rtp_loads", "rejects").await
+}
+
+async fn must_have(
+    session: &mut Session,
+    target: &Target,
+    table: &'static str,
+    column: &str,
+) -> Result<()> {
+    let there = session.run(move |client| columns(client, table)).await;
     let there = there.context(format_args!("cannot open {}", target.address()))?;
-    match there.iter().any(|(name, _)| name == "rejects") {
+    match there.iter().any(|(name, _)| name == column) {
         true => Ok(()),
         false => Err(Error::invalid(format!(
             "{} was set up by an older version of rtp",
@@ -132,7 +148,9 @@ impl PostgresLedger {
             _ => {
                 let mut session = open_tables(&self.target, &["rtp_loads"]).await?;
                 must_be_current(&mut session, &self.target).await?;
-                open_tables(&self.target, &["rtp_verdicts"]).await?
+                let mut session = open_tables(&self.target, &["rtp_verdicts"]).await?;
+                must_have(&mut session, &self.target, "rtp_verdicts", "options").await?;
+                session
             }
         };
         Ok(self.session.insert(session))
@@ -166,8 +184,10 @@ fn load(row: &Row) -> Result<LoadRecord, ::postgres::Error> {
     })
 }
 
-/// The verdict without its maps, and they as text.
-fn verdict(row: &Row) -> Result<(Verdict, [String; 3]), ::postgres::Error> {
+/// A verdict without its maps and options, and they as text.
+type Parts = (Verdict, [String; 3], Option<String>);
+
+fn verdict(row: &Row) -> Result<Parts, ::postgres::Error> {
     let verdict = Verdict {
         run_id: row.try_get(0)?,
         started_at: row.try_get(1)?,
@@ -176,7 +196,8 @@ fn verdict(row: &Row) -> Result<(Verdict, [String; 3]), ::postgres::Error> {
         rows: [unsigned(row.try_get(4)?), unsigned(row.try_get(5)?)],
         ..Verdict::default()
     };
-    Ok((verdict, [row.try_get(6)?, row.try_get(7)?, row.try_get(8)?]))
+    let maps = [row.try_get(6)?, row.try_get(7)?, row.try_get(8)?];
+    Ok((verdict, maps, row.try_get(9)?))
 }
 
 fn signed(number: u64) -> i64 {
@@ -195,12 +216,19 @@ impl Ledger for PostgresLedger {
         read.map_err(|e| super::error(&e)).context(self.unread())
     }
 
+    async fn newest(&mut self) -> Result<Option<i64>> {
+        let rows = self.last(NEWEST, self.table.clone(), 1).await?;
+        let newest = rows.first().map_or(Ok(None), |row| row.try_get(0));
+        newest.map_err(|e| super::error(&e)).context(self.unread())
+    }
+
     async fn add_verdict(&mut self, verdict: &Verdict) -> Result<()> {
         let (dataset, v) = (self.dataset.clone(), verdict.clone());
         let maps = [
             to_json(&v.classes)?,
             to_json(&v.columns)?,
             to_json(&v.samples)?,
+            to_json(&v.options)?,
         ];
         let work = move |client: &mut Client| {
             let rows = v.rows.map(signed);
@@ -217,6 +245,7 @@ impl Ledger for PostgresLedger {
                     &maps[0],
                     &maps[1],
                     &maps[2],
+                    &maps[3],
                 ],
             )
         };
@@ -230,9 +259,9 @@ impl Ledger for PostgresLedger {
     async fn verdicts(&mut self, most: u32) -> Result<Vec<Verdict>> {
         let rows = self.last(LAST_VERDICTS, self.dataset.clone(), most).await?;
         let read = rows.iter().map(|row| {
-            let (verdict, [classes, columns, samples]) =
+            let (verdict, [classes, columns, samples], options) =
                 verdict(row).map_err(|e| super::error(&e))?;
-            verdict.with_maps(&classes, &columns, &samples)
+            verdict.with_maps(&classes, &columns, &samples, options.as_deref())
         });
         let read: Result<_> = read.collect();
         read.context(self.unread())

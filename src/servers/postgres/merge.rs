@@ -96,7 +96,7 @@ impl Plan {
             ),
             conflict,
             keys: format!("SELECT count(DISTINCT {key}) FROM pg_temp.rtp_stage"),
-            history: History::of(dataset),
+            history: History::of(dataset, mode),
             in_doubt: InDoubt::default(),
         }
     }

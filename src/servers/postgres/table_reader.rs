@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, Field, FieldType};
 use crate::error::{Context, Error, Result};
-use crate::ports::page_reader::PageQuery;
+use crate::ports::page_reader::{Misfits, Page, PageQuery};
 use crate::ports::table_reader::{Foreign, Provenance, StoredRow, TableReader, Visitor};
 use crate::ports::table_schema::{ColumnSchema, TableSchema};
 use crate::record::row::Digest;
@@ -257,14 +257,24 @@ impl TableReader for PostgresTable {
         Ok(())
     }
 
-    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
-        let (select, parameters) = pages::select(&self.table, query);
+    fn has_key_order(&self) -> bool {
+        true
+    }
+
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Page> {
+        let statements = pages::Statements::new(&self.table, query);
         let mut session = self.session().await?;
-        let work = move |client: &mut Client| pages::texts(client, &select, &parameters);
-        let texts = session.run(work).await;
-        let texts = texts.context(format_args!("cannot read {}", self.target.address()))?;
+        let read = session.run(move |client| statements.read(client)).await;
+        let (texts, nulls) = read.context(format_args!("cannot read {}", self.target.address()))?;
         self.session = Some(session);
-        pages::keys(&self.fields[self.key], texts)
+        let samples = (nulls > 0).then(|| "null".to_string());
+        Ok(Page {
+            keys: pages::keys(&self.fields[self.key], texts)?,
+            misfits: Misfits {
+                count: nulls,
+                samples: samples.into_iter().collect(),
+            },
+        })
     }
 
     async fn provenance(&mut self, keys: &[Value<'_>]) -> Result<Vec<Provenance>> {

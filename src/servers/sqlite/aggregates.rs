@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use jiff::civil::Date;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use crate::dataset::ddl::quoted;
 use crate::dataset::{Aggregate, By, Dataset, Field, FieldType, LATENESS, UNBORN, VERY_LATE};
 use crate::error::{Context, Error, Result};
 use crate::ports::aggregates::{
-    Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, Summary, Top, bounds, history_of,
-    names, number, too_many,
+    Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, Summary, Top, bounds, names, number,
+    too_many,
 };
-use crate::servers::sqlite;
 use crate::servers::sqlite::ddl::rows_of;
+use crate::servers::sqlite::{self, batch_store};
 
 /// Page cache: each dimension reads the table once.
 const CACHE_KIB: u32 = 16_384;
@@ -71,7 +71,13 @@ impl SqliteAggregates {
     /// Opens a file that must have the tables.
     pub fn open(path: &Path, dataset: &Dataset) -> Result<Self> {
         let rows = rows_of(&dataset.batch.table);
-        let db = sqlite::open_tables(path, &[&rows, "rtp_aggregates"], CACHE_KIB)?;
+        let history = dataset
+            .history()
+            .map(|history| rows_of(&history.batch.table));
+        let mut tables = vec![&*rows, "rtp_aggregates"];
+        tables.extend(history.as_deref());
+        let db = sqlite::open_tables(path, &tables, CACHE_KIB)?;
+        batch_store::check(&db, path, dataset)?;
         sqlite::fail(db.execute_batch(COUNTED), "count the rows of", path)?;
         Ok(SqliteAggregates {
             db,
@@ -120,15 +126,12 @@ impl SqliteAggregates {
 
     /// The table that has the rows of a day, and how many.
     fn rows(&self, day: Date) -> rusqlite::Result<Computed> {
-        let history = history_of(&self.dataset);
-        let there = "SELECT 1 FROM sqlite_schema WHERE name = ?1 AND type = 'table'";
-        let there = self
-            .db
-            .query_row(there, [rows_of(&history)], |_| Ok(()))
-            .optional()?;
+        let history = self.dataset.history().map(|history| history.batch.table);
         let mut counted = Computed::default();
-        let batch = self.dataset.batch.table.clone();
-        for table in [Some(batch), there.map(|()| history)].into_iter().flatten() {
+        for table in [Some(self.dataset.batch.table.clone()), history]
+            .into_iter()
+            .flatten()
+        {
             let count = format!("SELECT count(*) {}", self.of_day(&table));
             let rows = self.db.query_row(&count, bounds(day), |row| row.get(0))?;
             counted.consider(table, rows);
@@ -267,7 +270,7 @@ fn expression(dataset: &Dataset, aggregate: &Aggregate, day: Date) -> String {
                 _ => format!("printf('%d-%d', {low}, {low} + {})", width - 1),
             };
             let band = format!("CASE WHEN {born} > {day} THEN '{UNBORN}' ELSE {band} END");
-            fitting(&column, "integer", &band)
+            dated(field, &band)
         }
         // Without the characters other than @ at its end, the text ends with its last @.
         By::Domain => {
@@ -277,14 +280,14 @@ fn expression(dataset: &Dataset, aggregate: &Aggregate, day: Date) -> String {
             );
             fitting(&column, "text", &domain)
         }
-        By::Month => fitting(&column, "integer", &of_time(field, &column, "%Y-%m")),
-        By::Hour => fitting(&column, "integer", &of_time(field, &column, "%H")),
+        By::Month => dated(field, &of_time(field, &column, "%Y-%m")),
+        By::Hour => dated(field, &of_time(field, &column, "%H")),
         By::Lateness => {
             let late = format!("{column} - {}", quoted(&dataset.time().name));
             let buckets =
                 LATENESS.map(|(below, name)| format!("WHEN {late} < {below} THEN '{name}'"));
             let bucket = format!("CASE {} ELSE '{VERY_LATE}' END", buckets.join(" "));
-            fitting(&column, "integer", &bucket)
+            dated(field, &bucket)
         }
     }
 }
@@ -297,7 +300,7 @@ fn value(field: &Field, column: &str) -> String {
             );
             fitting(column, "integer", &words)
         }
-        FieldType::Date => fitting(column, "integer", &of_time(field, column, "%Y-%m-%d")),
+        FieldType::Date => dated(field, &of_time(field, column, "%Y-%m-%d")),
         FieldType::Text => fitting(column, "text", column),
         _ => fitting(column, "integer", &format!("CAST({column} AS TEXT)")),
     }
@@ -310,6 +313,19 @@ fn of_time(field: &Field, column: &str, format: &str) -> String {
         _ => format!("({column} - ({column} % 1000 + 1000) % 1000) / 1000"),
     };
     format!("strftime('{format}', {seconds}, 'unixepoch')")
+}
+
+/// The expression, for times and dates of the years that the dataset's types have.
+fn dated(field: &Field, expression: &str) -> String {
+    let column = quoted(&field.name);
+    let [first, last] = match field.kind {
+        FieldType::Date => [-719_162, 2_932_896],
+        _ => [-62_135_596_800_000_i64, 253_402_300_799_999],
+    };
+    let dated = format!(
+        "CASE WHEN {column} BETWEEN {first} AND {last} THEN {expression} ELSE '{INVALID}' END"
+    );
+    fitting(&column, "integer", &dated)
 }
 
 /// The expression, for values of this type: a column of SQLite can hold any.

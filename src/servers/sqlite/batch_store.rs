@@ -36,6 +36,15 @@ pub fn create(path: &Path, dataset: &Dataset) -> Result<()> {
     }
 }
 
+/// An error if a table of the dataset is missing, or cannot take its rows.
+pub(super) fn check(db: &Connection, path: &Path, dataset: &Dataset) -> Result<()> {
+    table(dataset).check(db, path)?;
+    match History::of(dataset) {
+        Some(history) => history.check(db, path),
+        None => Ok(()),
+    }
+}
+
 fn table(dataset: &Dataset) -> DatasetTable<'_> {
     DatasetTable {
         dataset,
@@ -66,10 +75,7 @@ impl SqliteBatchStore {
         tables.extend(history_rows.as_deref());
         let db = sqlite::open_tables(path, &tables, CACHE_KIB)?;
         ledger::must_be_current(&db, path)?;
-        table(dataset).check(&db, path)?;
-        if let Some(history) = &history {
-            history.check(&db, path)?;
-        }
+        check(&db, path, dataset)?;
         let store = SqliteBatchStore {
             db,
             path: path.into(),
@@ -122,7 +128,8 @@ impl SqliteBatchStore {
         };
         mode.check_written(merged.written, &self.dataset.batch.table)?;
         if let Some(history) = &self.history {
-            history.record(&self.db).map_err(|e| sqlite::error(&e))?;
+            let recorded = history.record(&self.db, mode);
+            recorded.map_err(|e| sqlite::error(&e))?;
         }
         ledger::record(&self.db, &self.dataset, mode, info, merged.written)?;
         Ok(merged)

@@ -49,12 +49,14 @@ pub(super) const VERDICTS: &str = "CREATE TABLE IF NOT EXISTS rtp_verdicts (
   batch_rows INTEGER NOT NULL,
   classes TEXT NOT NULL,
   columns TEXT NOT NULL,
-  samples TEXT NOT NULL
+  samples TEXT NOT NULL,
+  options TEXT
 )";
 
 /// Adds to a store what the version of rtp that created it did not keep.
 pub(super) fn upgrade(path: &Path) -> Result<()> {
-    sqlite::add_columns(path, "rtp_loads", &LATER_COLUMNS)
+    sqlite::add_columns(path, "rtp_loads", &LATER_COLUMNS)?;
+    sqlite::add_columns(path, "rtp_verdicts", &["options TEXT"])
 }
 
 /// An error if the table of the loads lacks what this version keeps about them.
@@ -103,6 +105,7 @@ impl SqliteLedger {
         let db = sqlite::open_tables(path, &["rtp_loads"], CACHE_KIB)?;
         must_be_current(&db, path)?;
         let db = sqlite::open_tables(path, &["rtp_verdicts"], CACHE_KIB)?;
+        must_have(&db, path, "rtp_verdicts", "options")?;
         Ok(SqliteLedger {
             db,
             path: path.into(),
@@ -136,8 +139,8 @@ impl SqliteLedger {
 
     fn add(&self, v: &Verdict) -> Result<()> {
         let insert = "INSERT INTO rtp_verdicts
-            (run_id, dataset, started_at, ended_at, agrees, realtime_rows, batch_rows, classes, columns, samples)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+            (run_id, dataset, started_at, ended_at, agrees, realtime_rows, batch_rows, classes, columns, samples, options)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         let values = params![
             v.run_id,
             self.dataset,
@@ -149,6 +152,7 @@ impl SqliteLedger {
             to_json(&v.classes)?,
             to_json(&v.columns)?,
             to_json(&v.samples)?,
+            to_json(&v.options)?,
         ];
         let added = tokio::task::block_in_place(|| self.db.execute(insert, values));
         sqlite::fail(added, "keep the verdict in", &self.path).map(|_| ())
@@ -181,6 +185,7 @@ fn load(row: &Row<'_>) -> rusqlite::Result<Result<LoadRecord>> {
 fn verdict(row: &Row<'_>) -> rusqlite::Result<Result<Verdict>> {
     let (classes, columns, samples): (String, String, String) =
         (row.get(6)?, row.get(7)?, row.get(8)?);
+    let options: Option<String> = row.get(9)?;
     let v = Verdict {
         run_id: row.get(0)?,
         started_at: row.get(1)?,
@@ -189,7 +194,7 @@ fn verdict(row: &Row<'_>) -> rusqlite::Result<Result<Verdict>> {
         rows: [row.get(4)?, row.get(5)?],
         ..Verdict::default()
     };
-    Ok(v.with_maps(&classes, &columns, &samples))
+    Ok(v.with_maps(&classes, &columns, &samples, options.as_deref()))
 }
 
 #[async_trait]
@@ -200,12 +205,18 @@ impl Ledger for SqliteLedger {
         self.last(select, &self.table, most, load)
     }
 
+    async fn newest(&mut self) -> Result<Option<i64>> {
+        let select = "SELECT max(newest) FROM rtp_loads WHERE target = ?1 LIMIT ?2";
+        let newest = self.last(select, &self.table, 1, |row| row.get(0).map(Ok));
+        Ok(newest?.into_iter().next().flatten())
+    }
+
     async fn add_verdict(&mut self, verdict: &Verdict) -> Result<()> {
         self.add(verdict)
     }
 
     async fn verdicts(&mut self, most: u32) -> Result<Vec<Verdict>> {
-        let select = "SELECT run_id, started_at, ended_at, agrees, realtime_rows, batch_rows, classes, columns, samples
+        let select = "SELECT run_id, started_at, ended_at, agrees, realtime_rows, batch_rows, classes, columns, samples, options
             FROM rtp_verdicts WHERE dataset = ?1 ORDER BY id DESC LIMIT ?2";
         self.last(select, &self.dataset, most, verdict)
     }

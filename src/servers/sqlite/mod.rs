@@ -21,6 +21,7 @@ pub use server::{KIND, Sqlite};
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 
@@ -62,9 +63,10 @@ pub fn open(path: &Path, missing: Missing, cache_kib: u32) -> Result<Connection>
         }
         Missing::Refuse => must_exist(path)?,
     }
-    let connection = Connection::open_with_flags(path, flags)
+    Connection::open_with_flags(path, flags)
         .and_then(|c| {
             c.busy_timeout(BUSY_TIMEOUT)?;
+            c.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?; // a missing column is not a text
             c.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
             c.execute_batch(&format!(
                 "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -{cache_kib}; PRAGMA temp_store = FILE; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
@@ -72,8 +74,7 @@ pub fn open(path: &Path, missing: Missing, cache_kib: u32) -> Result<Connection>
             Ok(c)
         })
         .map_err(|e| error(&e))
-        .context(format_args!("cannot open {}", path.display()))?;
-    Ok(connection)
+        .context(format_args!("cannot open {}", path.display()))
 }
 
 /// Opens a file through a connection that cannot write. In WAL mode only a recovery after a crash makes it wait.
@@ -81,6 +82,7 @@ fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY_TIMEOUT)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?; // as above
     db.execute_batch(&format!("PRAGMA cache_size = -{READING_CACHE_KIB}"))?;
     Ok(db)
 }

@@ -15,7 +15,9 @@ use crate::ports::monitor::{
     Lag, LogMonitor, OutOfRange, RowCount, StoreMonitor, Stored, Why, probe_topic, round_trip,
 };
 use crate::servers::sqlite::ddl::rows_of;
-use crate::servers::sqlite::event_log::{SqliteConsumer, SqliteProducer, continues, events_table};
+use crate::servers::sqlite::event_log::{
+    SqliteConsumer, SqliteProducer, continues, events_table, next_event,
+};
 use crate::servers::sqlite::realtime_store::{must_be_current, offsets_of};
 use crate::servers::sqlite::{self, Missing};
 
@@ -106,8 +108,6 @@ impl SqliteLogMonitor {
         };
         for (partition, end, committed) in partitions {
             let number = i32::try_from(partition).unwrap_or(i32::MAX);
-            lag.out_of_range
-                .extend(committed.and_then(|at| OutOfRange::find(number, at, 0, end)));
             let first = format!(
                 "SELECT offset, timestamp FROM {} WHERE offset >= ?1 ORDER BY offset LIMIT 1",
                 events_table(id, partition)
@@ -117,7 +117,11 @@ impl SqliteLogMonitor {
                     Ok((r.get(0)?, r.get(1)?))
                 })
                 .optional()?;
-            let behind = first.map_or(0, |(offset, _)| end - offset);
+            // Nothing but somebody else deletes an event, the next one included.
+            let next = first.map_or(end, |(offset, _)| offset);
+            lag.out_of_range
+                .extend(committed.and_then(|at| OutOfRange::find(number, at, next.min(end), end)));
+            let behind = end - next;
             lag.partitions
                 .push((number, u64::try_from(behind).unwrap_or(0)));
             if let Some((_, timestamp)) = first {
@@ -139,7 +143,11 @@ impl SqliteLogMonitor {
             let end = select.query_row(params![id, partition], |r| r.get(0));
             // A partition that the topic lacks ends before its first event.
             let end = end.optional()?.unwrap_or(0);
-            found.extend(match OutOfRange::find(partition, at.offset, 0, end) {
+            let next = match u32::try_from(partition) {
+                Ok(number) if at.offset < end => next_event(&tx, id, number, at.offset)?,
+                _ => 0,
+            };
+            found.extend(match OutOfRange::find(partition, at.offset, next, end) {
                 None if !continues(&tx, id, partition.into(), at)? => Some(OutOfRange {
                     partition,
                     offset: at.offset,

@@ -11,7 +11,7 @@ use crate::dataset::ddl::quoted;
 use crate::dataset::{Dataset, Field};
 use crate::error::{Error, Result};
 use crate::ports::INIT_FIRST;
-use crate::ports::page_reader::PageQuery;
+use crate::ports::page_reader::{Page, PageQuery};
 use crate::ports::table_reader::{
     EncodedRow, EncodedVisitor, Foreign, Provenance, StoredRow, TableReader, Visitor,
 };
@@ -244,8 +244,12 @@ impl TableReader for SqliteTable {
         sqlite::fail(read, "read", &self.path)
     }
 
-    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
-        let read = tokio::task::block_in_place(|| pages::keys(&self.db, &self.rows, query));
+    fn has_key_order(&self) -> bool {
+        true
+    }
+
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Page> {
+        let read = tokio::task::block_in_place(|| pages::page(&self.db, &self.rows, query));
         sqlite::fail(read, "read", &self.path)
     }
 
@@ -292,18 +296,22 @@ fn read<'r>(
 
 impl Foreign {
     fn new(field: usize, stored: &ValueRef<'_>) -> Self {
-        let found = match stored {
-            ValueRef::Null => "null".into(),
-            ValueRef::Integer(n) => format!("integer {n}"),
-            ValueRef::Real(n) => format!("real {n}"),
-            ValueRef::Text(text) => format!("text {:?}", String::from_utf8_lossy(text)),
-            ValueRef::Blob(bytes) => format!("blob of {} bytes", bytes.len()),
-        };
         Foreign {
             field,
-            found,
+            found: found(stored),
             between: None,
         }
+    }
+}
+
+/// What is stored, for people.
+pub(super) fn found(stored: &ValueRef<'_>) -> String {
+    match stored {
+        ValueRef::Null => "null".into(),
+        ValueRef::Integer(n) => format!("integer {n}"),
+        ValueRef::Real(n) => format!("real {n}"),
+        ValueRef::Text(text) => format!("text {:?}", String::from_utf8_lossy(text)),
+        ValueRef::Blob(bytes) => format!("blob of {} bytes", bytes.len()),
     }
 }
 

@@ -141,13 +141,3 @@ pub(super) fn parameter(value: &Value<'_>) -> rusqlite::types::Value {
         Value::Text(text) | Value::Decimal(text) => Stored::Text(text.to_string()),
     }
 }
-
-/// What `typeof` says about a stored value of this type.
-pub(super) fn stored_as(kind: FieldType) -> &'static str {
-    match column_type(kind) {
-        "BLOB" => "blob",
-        "INTEGER" => "integer",
-        "REAL" => "real",
-        _ => "text",
-    }
-}

@@ -35,15 +35,19 @@ pub fn history_table(verdicts: &[Verdict], out: &mut dyn Write) -> io::Result<()
     align([left, left, right, right, left], &rows, out)
 }
 
-/// The classes with a difference.
+/// The classes with a difference, and what the comparison was other than one of everything.
 fn classes(verdict: &Verdict) -> String {
     let found = verdict.classes.iter().filter(|(_, count)| **count > 0);
     let found: Vec<String> = found
         .map(|(name, count)| format!("{name} {}", grouped(*count)))
         .collect();
-    match found.is_empty() {
+    let found = match found.is_empty() {
         true => "none".into(),
         false => found.join(", "),
+    };
+    match verdict.options.is_empty() {
+        true => found,
+        false => format!("{found}; compared with {}", verdict.options.join(" ")),
     }
 }
 
@@ -58,11 +62,12 @@ struct Past<'a> {
     classes: &'a BTreeMap<String, u64>,
     columns: &'a BTreeMap<String, u64>,
     samples: &'a BTreeMap<String, Vec<String>>,
+    options: &'a [String],
 }
 
 /// Writes them as one object on one line, in the order given: `{"verdicts": [...]}`, each with `agrees`, `run_id`,
-/// `started_at`, `ended_at` (RFC 3339), `realtime_rows`, `batch_rows`, and as in the ledger `classes`, `columns` and
-/// `samples`, which are keys by class.
+/// `started_at`, `ended_at` (RFC 3339), `realtime_rows`, `batch_rows`, and as in the ledger `classes`, `columns`,
+/// `samples`, which are keys by class, and `options`.
 pub fn history_json(verdicts: &[Verdict], out: &mut dyn Write) -> io::Result<()> {
     let verdicts = verdicts.iter().map(|verdict| Past {
         agrees: verdict.agrees,
@@ -74,6 +79,7 @@ pub fn history_json(verdicts: &[Verdict], out: &mut dyn Write) -> io::Result<()>
         classes: &verdict.classes,
         columns: &verdict.columns,
         samples: &verdict.samples,
+        options: &verdict.options,
     });
     let verdicts: Vec<Past<'_>> = verdicts.collect();
     json::line(&BTreeMap::from([("verdicts", verdicts)]), out)

@@ -6,13 +6,17 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{StoreDocument, VerdictDocument, text};
+use super::{SeriesDocument, StoreDocument, VerdictDocument, text};
 use crate::run::escape_json;
 
 #[derive(Serialize)]
 struct Document<'a> {
     agrees: bool,
     sentence: &'a str,
+    problems: &'a [String],
+    scope: &'a str,
+    files: &'a [String],
+    options: &'a [String],
     dataset: &'a str,
     run_id: &'a str,
     started_at: String,
@@ -24,6 +28,25 @@ struct Document<'a> {
     classes: Vec<Class<'a>>,
     columns: &'a BTreeMap<String, u64>,
     samples: Vec<Sample<'a>>,
+    series: Vec<Series<'a>>,
+    landing: Option<Landing>,
+}
+
+#[derive(Serialize)]
+struct Series<'a> {
+    table: &'a str,
+    agrees: bool,
+    keys: u64,
+    rows: u64,
+    missing: u64,
+    extra: u64,
+    changed: u64,
+}
+
+#[derive(Serialize)]
+struct Landing {
+    records: u64,
+    bad_records: u64,
 }
 
 #[derive(Serialize)]
@@ -61,6 +84,10 @@ pub(super) fn write(document: &VerdictDocument, out: &mut dyn Write) -> io::Resu
         &Document {
             agrees: verdict.agrees,
             sentence: &document.sentence,
+            problems: &document.problems,
+            scope: document.scope.name,
+            files: &document.scope.files,
+            options: &verdict.options,
             dataset: &document.dataset,
             run_id: &verdict.run_id,
             started_at: text::time(verdict.started_at),
@@ -88,9 +115,27 @@ pub(super) fn write(document: &VerdictDocument, out: &mut dyn Write) -> io::Resu
                     evidence: &sample.evidence,
                 })
                 .collect(),
+            series: document.series.iter().map(series).collect(),
+            landing: document.landing.map(|read| Landing {
+                records: read.records,
+                bad_records: read.rejected,
+            }),
         },
         out,
     )
+}
+
+fn series(series: &SeriesDocument) -> Series<'_> {
+    let [missing, extra, changed] = series.differences;
+    Series {
+        table: &series.table,
+        agrees: series.agrees,
+        keys: series.keys,
+        rows: series.rows,
+        missing,
+        extra,
+        changed,
+    }
 }
 
 fn store(store: &StoreDocument, rows: u64) -> Store<'_> {

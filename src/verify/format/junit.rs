@@ -3,14 +3,16 @@
 
 use std::io::{self, Write};
 
-use super::text::{grouped, markup};
+use super::text::{counted, markup};
 use super::{Counted, VerdictDocument};
 
-/// Writes the suite. If the layers do not agree although no class fails, a further case says so: a suite must not pass then.
+/// Writes the suite. If the layers do not agree for another reason than a class, a further case says so: a suite must not
+/// pass then.
 pub(super) fn write(document: &VerdictDocument, out: &mut dyn Write) -> io::Result<()> {
     let classes = document.counted();
     let failed = classes.iter().filter(|c| has_failed(c)).count();
-    let is_unsaid = !document.verdict.agrees && failed == 0;
+    let has_problem = !document.verdict.agrees && !document.problems.is_empty();
+    let is_unsaid = has_problem || (!document.verdict.agrees && failed == 0);
     let unsaid = usize::from(is_unsaid);
     let (tests, failures) = (classes.len() + unsaid, failed + unsaid);
     let verdict = &document.verdict;
@@ -27,14 +29,17 @@ pub(super) fn write(document: &VerdictDocument, out: &mut dyn Write) -> io::Resu
     )?;
     properties(document, out)?;
     if is_unsaid {
-        let sentence = markup(&document.sentence);
-        case(out, "verdict", Some((&document.sentence, &sentence)))?;
+        let why = match has_problem {
+            true => document.problems.join("; "),
+            false => document.sentence.clone(),
+        };
+        case(out, "verdict", Some((&why, &markup(&why))))?;
     }
     for class in &classes {
         match has_failed(class) {
             false => case(out, class.name, None)?,
             true => {
-                let message = format!("{} keys: {}", grouped(class.count), class.meaning);
+                let message = format!("{}: {}", counted(class.count, "key"), class.meaning);
                 case(out, class.name, Some((&message, &listed(document, class))))?;
             }
         }
@@ -43,9 +48,9 @@ pub(super) fn write(document: &VerdictDocument, out: &mut dyn Write) -> io::Resu
     let passed: String = passed
         .map(|class| {
             let meaning = markup(class.meaning);
-            let count = grouped(class.count);
+            let count = counted(class.count, "key");
             let list = listed(document, class);
-            format!("{}: {count} keys: {meaning}\n{list}", markup(class.name))
+            format!("{}: {count}: {meaning}\n{list}", markup(class.name))
         })
         .collect();
     let (word, sentence) = (document.word(), markup(&document.sentence));

@@ -17,6 +17,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 pub use history::{history_json, history_table};
+pub(super) use text::counted;
 
 use crate::ports::ledger::Verdict;
 
@@ -45,6 +46,10 @@ pub struct VerdictDocument {
     pub verdict: Verdict,
     /// The verdict in a sentence.
     pub sentence: String,
+    /// Why the layers do not agree, besides what the classes say.
+    pub problems: Vec<String>,
+    /// What was compared.
+    pub scope: ScopeDocument,
     /// The dataset's name.
     pub dataset: String,
     /// The real-time and the batch store.
@@ -57,6 +62,52 @@ pub struct VerdictDocument {
     pub classes: Vec<ClassDocument>,
     /// Some differences of each class, in the order in which they are shown.
     pub samples: Vec<SampleDocument>,
+    /// The tables for reads by time that were compared.
+    pub series: Vec<SeriesDocument>,
+    /// What was read of landing files, if these were compared.
+    pub landing: Option<LandingDocument>,
+}
+
+/// What was compared.
+#[derive(Clone, Debug)]
+pub struct ScopeDocument {
+    /// `all`; or the option by which it was less: `rerun` or `against`.
+    pub name: &'static str,
+    /// The files of that option.
+    pub files: Vec<String>,
+}
+
+impl Default for ScopeDocument {
+    fn default() -> Self {
+        ScopeDocument {
+            name: "all",
+            files: Vec::new(),
+        }
+    }
+}
+
+/// A table for reads by time that was compared.
+#[derive(Clone, Debug, Default)]
+pub struct SeriesDocument {
+    /// The table.
+    pub table: String,
+    /// Whether it has what it must have.
+    pub agrees: bool,
+    /// Keys of the real-time store's table.
+    pub keys: u64,
+    /// Its rows.
+    pub rows: u64,
+    /// Rows that are missing, extra and changed.
+    pub differences: [u64; 3],
+}
+
+/// What was read of landing files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LandingDocument {
+    /// Good records.
+    pub records: u64,
+    /// Bad ones.
+    pub rejected: u64,
 }
 
 /// A store that was compared.
@@ -160,8 +211,20 @@ impl VerdictDocument {
             format!("{} in {}: {rows} rows", store.table, store.address)
         });
         let boundary = self.boundary.map_or("nothing is loaded".into(), text::time);
+        let files = self.scope.files.join(", ");
+        let scope = match self.scope.name {
+            "rerun" => format!("only the keys in {files}"),
+            "against" => format!("the records of {files} with both stores"),
+            _ => "all rows".into(),
+        };
+        let options = match self.verdict.options.is_empty() {
+            true => "none".into(),
+            false => self.verdict.options.join(" "),
+        };
         vec![
             ("dataset", self.dataset.clone()),
+            ("scope", scope),
+            ("options", options),
             ("real-time store", realtime),
             ("batch store", batch),
             ("newest loaded record", boundary),

@@ -3,18 +3,22 @@
 //!
 //! The table is scanned into the event time and digest of each key, for a bounded number of keys, and the rows of the
 //! series are compared with these; a larger table takes several passes. What does not fit is read again from both
-//! before it is reported.
+//! before it is reported, after a grace if one is asked for, and gets a class.
 
 mod compared;
+mod evidence;
+pub(super) mod open;
 mod recheck;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
 use std::ops::ControlFlow;
 
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::compared::ComparedSeries;
+pub(super) use self::open::name;
 use self::recheck::{AT_ONCE, Recheck};
 use super::buckets::{Hashed, go_on};
 use super::{Comparison, Report};
@@ -39,23 +43,37 @@ const SMALLER: u64 = 16;
 /// Maximum passes: with more of them, the keys of a pass are too few to have so many suspects, unless one key has.
 const PASSES: u64 = 1 << 28;
 
-/// Compares a series with its dataset's table, which has about this many rows. None if a stop was requested before the
-/// end.
+/// What is compared of a series.
+#[derive(Clone, Copy, Debug)]
+pub struct SeriesPart<'a> {
+    /// The series.
+    pub series: &'a Series,
+    /// The only keys; all of them, if none are named.
+    pub only: Option<&'a [Value<'static>]>,
+    /// About how many rows the table has.
+    pub rows: u64,
+}
+
+/// Compares a series with its dataset's table. None if a stop was requested before the end.
 pub async fn compare_series(
     comparison: &Comparison,
-    series: &Series,
+    SeriesPart { series, only, rows }: SeriesPart<'_>,
     mut reader: Box<dyn SeriesReader>,
     mut table: Box<dyn TableReader>,
-    rows: u64,
     retry: &Retry,
     report: &mut Report<'_>,
 ) -> Result<Option<ComparedSeries>> {
+    let only: Option<HashSet<u64>> =
+        only.map(|keys| keys.iter().map(|key| hash(key, &mut Vec::new())).collect());
     let mut recheck = Recheck {
         comparison,
         series,
+        only: only.as_ref(),
         reader: &mut *reader,
         table: &mut *table,
         retry,
+        base: None,
+        extra: Vec::new(),
     };
     let passes = rows / PASS_KEYS + 1;
     let mut left: Vec<Pass> = (0..passes).rev().map(|n| (n, passes)).collect();
@@ -87,7 +105,7 @@ async fn compare_pass(
     report: &mut Report<'_>,
 ) -> Result<ComparedSeries> {
     let (comparison, retry) = (recheck.comparison, recheck.retry);
-    let mut keys = Keys::new(comparison, recheck.series, pass);
+    let mut keys = Keys::new(comparison, recheck.series, recheck.only, pass);
     let scan = async || {
         keys.newest.clear();
         recheck.table.scan(&mut TableRows(&mut keys)).await
@@ -107,12 +125,18 @@ async fn compare_pass(
         };
         retry.through_outage(scan).await?;
     }
+    let scanned = Instant::now();
     let mut compared = ComparedSeries {
         keys: keys.newest.len() as u64,
         rows: keys.rows,
         is_cut: keys.are_too_many(),
         ..ComparedSeries::default()
     };
+    keys.newest = HashMap::default(); // what follows needs memory, too
+    if !keys.versions.is_empty() || !keys.lacking.is_empty() {
+        comparison.wait(scanned).await;
+        recheck.ask().await;
+    }
     let goes_on = || comparison.stop.requested().is_none();
     for places in keys.versions.chunks(AT_ONCE).take_while(|_| goes_on()) {
         recheck.versions(places, report, &mut compared).await?;
@@ -120,7 +144,14 @@ async fn compare_pass(
     for lacking in keys.lacking.chunks(AT_ONCE).take_while(|_| goes_on()) {
         recheck.newest(lacking, report, &mut compared).await?;
     }
+    recheck.finish(report, &mut compared).await?;
     Ok(compared)
+}
+
+fn hash(key: &Value<'_>, encoding: &mut Vec<u8>) -> u64 {
+    encoding.clear();
+    key.encode(encoding);
+    xxh3_64(encoding)
 }
 
 /// The number of a pass, and of how many.
@@ -130,6 +161,8 @@ type Pass = (u64, u64);
 struct Keys<'a> {
     comparison: &'a Comparison,
     series: &'a Series,
+    /// The hashes of the only keys that are compared, if only some are.
+    only: Option<&'a HashSet<u64>>,
     pass: Pass,
     newest: HashMap<u64, Newest, BuildHasherDefault<Hashed>>,
     /// Keys whose newest row is not in the series.
@@ -152,10 +185,16 @@ struct Newest {
 }
 
 impl<'a> Keys<'a> {
-    fn new(comparison: &'a Comparison, series: &'a Series, pass: Pass) -> Self {
+    fn new(
+        comparison: &'a Comparison,
+        series: &'a Series,
+        only: Option<&'a HashSet<u64>>,
+        pass: Pass,
+    ) -> Self {
         Keys {
             comparison,
             series,
+            only,
             pass,
             newest: HashMap::default(),
             lacking: Vec::new(),
@@ -168,15 +207,15 @@ impl<'a> Keys<'a> {
     }
 
     fn hash(&mut self, key: &Value<'_>) -> u64 {
-        self.encoding.clear();
-        key.encode(&mut self.encoding);
-        xxh3_64(&self.encoding)
+        hash(key, &mut self.encoding)
     }
 
     /// Whether a key belongs to this pass.
     fn wants(&mut self, key: &Value<'_>) -> bool {
         let (pass, passes) = self.pass;
-        ((self.hash(key) >> 32) * passes) >> 32 == pass
+        let hash = self.hash(key);
+        let is_named = self.only.is_none_or(|only| only.contains(&hash));
+        is_named && ((hash >> 32) * passes) >> 32 == pass
     }
 
     /// The digest of a row; none if a value does not fit its type.

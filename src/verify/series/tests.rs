@@ -4,7 +4,10 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::dataset::{Dataset, Nulls};
+use crate::ports::table_reader::Provenance;
+use crate::record::row::Origin;
 use crate::run::{LogFormat, Run, Signal, Stop};
+use crate::verify::fakes::{Diary, FakeLog, witnesses};
 use crate::verify::{Sample, Tolerances};
 
 const HOUR: i64 = 3_600_000;
@@ -66,6 +69,20 @@ impl TableReader for Memory {
         self.lend(keys.iter().flat_map(|key| self.rows_of(key)), visitor);
         Ok(())
     }
+
+    /// Each row is from the event whose offset is the number in its key.
+    async fn provenance(&mut self, keys: &[Value<'_>]) -> Result<Vec<Provenance>> {
+        let kept = |key: &Value<'_>| {
+            let offset = i64::from_str_radix(&key.to_string()[24..], 16).unwrap();
+            Provenance {
+                key: key.owned(),
+                origin: Origin::of(Some(0), Some(offset)),
+                digest: None,
+                write_timestamps: None,
+            }
+        };
+        Ok(keys.iter().map(kept).collect())
+    }
 }
 
 #[async_trait]
@@ -108,8 +125,20 @@ async fn compared_of(
     series: Vec<Row>,
     rows: u64,
 ) -> ComparedSeries {
+    compared_part(dataset, table, series, None, rows, None).await
+}
+
+async fn compared_part(
+    dataset: &Dataset,
+    table: Vec<Row>,
+    series: Vec<Row>,
+    only: Option<&[Value<'static>]>,
+    rows: u64,
+    log: Option<FakeLog>,
+) -> ComparedSeries {
     let tolerances = Tolerances::parse(dataset, &[]).unwrap();
-    let comparison = Comparison::new(dataset, tolerances, Stop::channel().1);
+    let mut comparison = Comparison::new(dataset, tolerances, Stop::channel().1);
+    comparison.witnesses = log.map(|log| witnesses(&Diary::default(), Some(log)));
     let run = Run::new(
         "verify",
         "1".into(),
@@ -129,7 +158,12 @@ async fn compared_of(
     };
     let one = &dataset.realtime.series[0];
     let [table, series] = [table, series].map(|rows| Memory::of(dataset, rows));
-    compare_series(&comparison, one, series, table, rows, &retry, &mut report)
+    let part = SeriesPart {
+        series: one,
+        only,
+        rows,
+    };
+    compare_series(&comparison, part, series, table, &retry, &mut report)
         .await
         .unwrap()
         .unwrap()
@@ -273,9 +307,38 @@ async fn suspects_are_not_read_again_after_a_stop() {
     let mut report = Report::create(&retry.run, names, sample, None).unwrap();
     let one = &dataset.realtime.series[0];
     let series = Box::new(NeverReadAgain);
-    let compared =
-        compare_series(&comparison, one, series, table, 3_000, &retry, &mut report).await;
+    let part = SeriesPart {
+        series: one,
+        only: None,
+        rows: 3_000,
+    };
+    let compared = compare_series(&comparison, part, series, table, &retry, &mut report).await;
     assert_eq!(compared.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_some_keys_only_these_are_compared() {
+    let dataset = Dataset::load(None).unwrap();
+    // The series lacks the first, has the second in a wrong place, and another value of the third.
+    let rows: Vec<[Row; 2]> = (1..=5).map(|n| version(&dataset, n, HOUR, "a")).collect();
+    let table: Vec<Row> = rows.iter().map(|[row, _]| row.clone()).collect();
+    let mut series: Vec<Row> = rows.iter().skip(1).map(|[_, row]| row.clone()).collect();
+    series[0][dataset.fields.len()] = Value::Timestamp(0);
+    series[1] = version(&dataset, 3, HOUR, "b")[1].clone();
+    let key = |n: usize| rows[n - 1][0][dataset.event.key].clone();
+    for (named, [keys, missing, extra, changed]) in [
+        (&[4, 5][..], [2, 0, 0, 0]),
+        (&[1, 4], [2, 1, 0, 0]),
+        (&[2], [1, 1, 1, 0]),
+        (&[3], [1, 0, 0, 1]),
+        (&[], [0, 0, 0, 0]),
+    ] {
+        let only: Vec<Value<'static>> = named.iter().map(|n| key(*n)).collect();
+        let (table, series) = (table.clone(), series.clone());
+        let found = compared_part(&dataset, table, series, Some(&only), 0, None).await;
+        let counts = [found.keys, found.missing, found.extra, found.changed];
+        assert_eq!(counts, [keys, missing, extra, changed], "{named:?}");
+    }
 }
 
 #[test]
@@ -316,5 +379,44 @@ async fn the_first_and_last_times_that_a_store_can_hold_have_a_place() {
             compared(vec![row], vec![stored], 1).await.is_equal(),
             "{time}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_stream_is_writing_is_explained_and_what_it_has_committed_is_not() {
+    let dataset = Dataset::load(None).unwrap();
+    let row = |n: u32, time: i64, email: &str| version(&dataset, n, time, email);
+    let event = |n: u32, ms: i64, email: &str| {
+        let id = Value::Uuid(uuid::Uuid::from_u128(n.into()));
+        let time = crate::time::format_ms(ms);
+        format!("{{\"id\":\"{id}\",\"email\":\"{email}\",\"fetched_at\":\"{time}\"}}")
+    };
+    // The events at offsets 0 to 5; the series lacks 2 and 4, and has 5, which the table lacks.
+    let events = (0..6).map(|n| event(n, HOUR, "a")).collect();
+    let table: Vec<Row> = (0..5).map(|n| row(n, HOUR, "a")[0].clone()).collect();
+    let mut series: Vec<Row> = [0, 1, 3, 5].map(|n| row(n, HOUR, "a")[1].clone()).into();
+    for (committed, outside, explained, agrees) in [
+        (2, false, 3, true),
+        (3, false, 2, false),
+        (6, false, 0, false),
+        (2, true, 3, false),
+    ] {
+        if outside {
+            // A row that was never produced.
+            series.push(row(9, HOUR, "b")[1].clone());
+        }
+        let log = FakeLog {
+            committed,
+            events: Vec::clone(&events),
+        };
+        let (table, series) = (table.clone(), series.clone());
+        let found = compared_part(&dataset, table, series, None, 0, Some(log)).await;
+        assert_eq!((found.missing, found.extra), (2, 1 + u64::from(outside)));
+        assert_eq!(
+            (found.explained, found.agrees()),
+            (explained, agrees),
+            "{committed}"
+        );
+        assert!(!found.is_equal());
     }
 }

@@ -30,6 +30,8 @@ enum Break {
     TakesTooMany,
     RemovesOtherDays,
     IgnoresTheHistory,
+    TakesAnyHistory,
+    TakesAnyTable,
     KnowsNoLastDay,
     SumsOnlyTheLargest,
     SumsUpNothing,
@@ -58,6 +60,11 @@ const BREAKERS: &[(Break, &str)] = &[
         Break::IgnoresTheHistory,
         "a_history_has_the_rows_of_a_former_day",
     ),
+    (
+        Break::TakesAnyHistory,
+        "a_history_that_is_not_declared_does_not_count",
+    ),
+    (Break::TakesAnyTable, "a_table_that_lacks_a_column_is_told"),
     (Break::KnowsNoLastDay, "the_last_day_with_figures_is_known"),
     (
         Break::SumsOnlyTheLargest,
@@ -99,26 +106,27 @@ impl Harness for Embedded {
     }
 
     async fn aggregates(&self, dataset: &Dataset) -> Result<Box<dyn Aggregates>> {
-        let intact = SqliteAggregates::open(&self.path(), dataset)?;
+        let mut dataset = dataset.clone();
+        match self.is {
+            Break::IgnoresTheHistory => dataset.batch.history = false,
+            Break::TakesAnyHistory => dataset.batch.history = true,
+            _ => {}
+        }
+        if self.is == Break::TakesAnyTable {
+            let table = &dataset.batch.table;
+            let add = format!("ALTER TABLE {table}_rows ADD COLUMN title TEXT");
+            run(&self.path(), &add)?;
+        }
+        let intact = SqliteAggregates::open(&self.path(), &dataset)?;
         Ok(match self.is {
             Break::Nothing => Box::new(intact),
             is => Box::new(Broken {
                 intact,
                 is,
                 path: self.path(),
-                dataset: dataset.clone(),
+                dataset,
             }),
         })
-    }
-
-    async fn keep_history(&self, dataset: &Dataset, day: Date) -> Result<()> {
-        let table = &dataset.batch.table;
-        run(
-            &self.path(),
-            &format!(
-                "CREATE TABLE {table}_history_rows AS SELECT *, '{day}' AS as_of FROM {table}_rows"
-            ),
-        )
     }
 }
 
@@ -160,10 +168,6 @@ impl Aggregates for Broken {
             Break::WritesAll => self.run("DELETE FROM rtp_aggregates")?,
             Break::RemovesOtherDays => {
                 self.run(&format!("DELETE FROM rtp_aggregates WHERE day <> '{day}'"))?;
-            }
-            Break::IgnoresTheHistory => {
-                let table = &self.dataset.batch.table;
-                self.run(&format!("DROP TABLE IF EXISTS {table}_history_rows"))?;
             }
             _ => {}
         }

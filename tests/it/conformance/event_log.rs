@@ -1,6 +1,7 @@
 //! The embedded event log, intact and broken.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -53,6 +54,8 @@ pub(crate) enum Break {
     SeeksNamedPartitionsOnly,
     IgnoresMarks,
     MarksNothing,
+    PassesGaps,
+    StartsAtZero,
     ForgetsCommits,
     CommitsTheEnd,
     CommitsWithThePoll,
@@ -169,6 +172,11 @@ const BREAKERS: &[(Break, &str)] = &[
     (
         Break::MarksNothing,
         "another_event_before_a_position_is_told",
+    ),
+    (Break::PassesGaps, "events_that_are_missing_are_told"),
+    (
+        Break::StartsAtZero,
+        "a_log_without_its_oldest_events_starts_at_those_it_has",
     ),
     (Break::ForgetsCommits, "a_commit_survives_a_crash"),
     (Break::CommitsTheEnd, "a_commit_survives_a_crash"),
@@ -320,6 +328,57 @@ impl Harness for Log {
 
     fn patience(&self) -> Duration {
         Duration::ZERO
+    }
+
+    async fn delete(&self, topic: &str, offsets: Range<i64>) -> Result<()> {
+        let db = rusqlite::Connection::open(self.path()).unwrap();
+        let id = "SELECT id FROM topics WHERE name = ?1";
+        let id: i64 = db
+            .query_row(id, [self.real(topic)], |row| row.get(0))
+            .unwrap();
+        let Range { start, end } = offsets;
+        let delete = "DELETE FROM events_ID_0 WHERE offset >= ?1 AND offset < ?2";
+        let delete = delete.replace("ID", &id.to_string());
+        db.execute(&delete, [start, end]).unwrap();
+        Ok(())
+    }
+}
+
+/// The embedded log, beside which something else is broken.
+pub(crate) struct Beside<B> {
+    pub(crate) log: Log,
+    pub(crate) broken: Option<B>,
+}
+
+impl<B> Beside<B> {
+    pub(crate) fn new(broken: Option<B>) -> Self {
+        let log = Log::new(None);
+        Beside { log, broken }
+    }
+}
+
+impl<B> Abilities for Beside<B> {}
+
+#[async_trait]
+impl<B: Send + Sync> Harness for Beside<B> {
+    async fn create(&self, topics: &[Topic]) -> Result<()> {
+        self.log.create(topics).await
+    }
+
+    async fn producer(&self, topic: &str) -> Result<Box<dyn Producer>> {
+        self.log.producer(topic).await
+    }
+
+    async fn consumer(&self, topic: &str, group: &str) -> Result<Box<dyn Consumer>> {
+        self.log.consumer(topic, group).await
+    }
+
+    fn patience(&self) -> Duration {
+        self.log.patience()
+    }
+
+    async fn delete(&self, topic: &str, offsets: Range<i64>) -> Result<()> {
+        self.log.delete(topic, offsets).await
     }
 }
 
@@ -511,14 +570,19 @@ impl Consumer for BrokenConsumer {
             Break::IgnoresTheLimitOfBytes => usize::MAX,
             _ => limits.bytes,
         };
-        let mut polled = self
-            .inner
-            .poll(Limits {
-                events,
-                bytes,
-                ..limits
-            })
-            .await?;
+        let limits = Limits {
+            events,
+            bytes,
+            ..limits
+        };
+        let mut polled = match self.inner.poll(limits).await {
+            Err(_) if self.broken == Break::PassesGaps => {
+                let end = self.inner.end().await?;
+                self.inner.seek(Some(&end)).await?;
+                self.inner.poll(limits).await?
+            }
+            polled => polled?,
+        };
         self.position = polled.span.to.clone();
         if self.broken == Break::CommitsWithThePoll {
             self.commit_polled().await?;
@@ -624,7 +688,11 @@ impl Consumer for BrokenConsumer {
     }
 
     async fn start(&mut self) -> Result<Offsets> {
-        self.inner.start().await
+        let start = self.inner.start().await?;
+        Ok(match self.broken {
+            Break::StartsAtZero => start.iter().map(|(p, _)| (p, 0)).collect(),
+            _ => start,
+        })
     }
 
     async fn end(&mut self) -> Result<Offsets> {

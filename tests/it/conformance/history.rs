@@ -30,6 +30,10 @@ enum Break {
     TakesTheNextDay,
     /// Records the last load of a day, whatever its version.
     TakesTheLastLoad,
+    /// Keeps the newer version of a day, whatever the mode.
+    GoesByVersionOnly,
+    /// Records what the mode has ignored.
+    RecordsWhatIsIgnored,
     /// Records once more what is there already.
     ChangesTheRest,
     EmptiesTheHistoryToo,
@@ -49,7 +53,31 @@ const BREAKERS: &[(Break, &str)] = &[
     ),
     (
         Break::TakesTheLastLoad,
-        "an_older_version_of_a_day_does_not_replace_a_newer",
+        "each_mode_treats_the_recorded_row_as_the_stored_one",
+    ),
+    (
+        Break::GoesByVersionOnly,
+        "each_mode_treats_the_recorded_row_as_the_stored_one",
+    ),
+    (
+        Break::RecordsWhatIsIgnored,
+        "each_mode_treats_the_recorded_row_as_the_stored_one",
+    ),
+    (
+        Break::GoesByVersionOnly,
+        "what_a_replacement_left_gives_way_to_the_stored_row",
+    ),
+    (
+        Break::TakesTheLastLoad,
+        "a_load_of_several_days_records_each_by_its_mode",
+    ),
+    (
+        Break::GoesByVersionOnly,
+        "a_load_of_several_days_records_each_by_its_mode",
+    ),
+    (
+        Break::RecordsWhatIsIgnored,
+        "every_mode_records_the_newest_of_each_day",
     ),
     (Break::TakesTheLastLoad, "versions_of_one_time_go_by_digest"),
     (Break::ChangesTheRest, "the_same_load_again_changes_nothing"),
@@ -153,12 +181,14 @@ struct BrokenStore {
 }
 
 impl BrokenStore {
-    /// Runs a statement about the table of the history.
+    /// Runs a statement about the tables of the history and of the current rows.
     fn change(&self, statement: &str) {
         let history = self.dataset.history().unwrap();
-        let rows = quoted(&rows_of(&history.batch.table));
+        let [history, batch] =
+            [&history, &self.dataset].map(|table| quoted(&rows_of(&table.batch.table)));
+        let statement = statement.replace("HISTORY", &history);
         let db = rusqlite::Connection::open(&self.path).unwrap();
-        db.execute_batch(&statement.replace("HISTORY", &rows))
+        db.execute_batch(&statement.replace("BATCH", &batch))
             .unwrap();
     }
 
@@ -198,10 +228,25 @@ impl BatchStore for BrokenStore {
                 self.change("DELETE FROM HISTORY");
             }
             Break::ChangesTheRest => self.change("UPDATE HISTORY SET title = title || '!'"),
+            Break::GoesByVersionOnly => {
+                self.change(
+                    "DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT * FROM HISTORY",
+                );
+            }
+            Break::RecordsWhatIsIgnored => {
+                self.change("DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT * FROM BATCH");
+            }
             _ => {}
         }
-        let merged = self.inner.merge(mode, load).await;
+        let is_recorded = self.broken == Break::RecordsWhatIsIgnored && mode == Mode::Ignore;
+        let by = if is_recorded { Mode::Upsert } else { mode };
+        let merged = self.inner.merge(by, load).await;
         match (self.broken, &merged) {
+            (Break::GoesByVersionOnly, _) => self.change(
+                "REPLACE INTO HISTORY SELECT kept.* FROM kept JOIN HISTORY AS h ON h.id = kept.id AND h.as_of = kept.as_of
+                 WHERE kept.at > h.at",
+            ),
+            (Break::RecordsWhatIsIgnored, _) if is_recorded => self.change("REPLACE INTO BATCH SELECT * FROM kept"),
             (Break::TakesTheNextDay, _) => self.change("UPDATE HISTORY SET as_of = as_of + 1"),
             (Break::RecordsFailedLoads, Err(_)) => {
                 let dataset = self.dataset.clone();

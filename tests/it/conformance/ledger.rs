@@ -24,6 +24,7 @@ enum Break {
     ListsMoreThanAsked,
     ForgetsTheNewestTime,
     ForgetsTheInputs,
+    TellsTheLastNewestTime,
     ListsFailedLoads,
     KeepsNoVerdict,
     ForgetsSamples,
@@ -39,6 +40,14 @@ const BREAKERS: &[(Break, &str)] = &[
     (Break::ListsMoreThanAsked, LOADS),
     (Break::ForgetsTheNewestTime, LOADS),
     (Break::ForgetsTheInputs, LOADS),
+    (
+        Break::TellsTheLastNewestTime,
+        "the_newest_record_is_that_of_all_loads",
+    ),
+    (
+        Break::MixesDatasets,
+        "the_newest_record_is_that_of_all_loads",
+    ),
     (Break::ListsFailedLoads, "a_load_that_failed_is_not_listed"),
     (Break::KeepsNoVerdict, GIVEN),
     (Break::ForgetsSamples, GIVEN),
@@ -167,6 +176,18 @@ impl Ledger for BrokenLedger {
             }
         }
         Ok(loads)
+    }
+
+    async fn newest(&mut self) -> Result<Option<i64>> {
+        if self.broken == Break::TellsTheLastNewestTime {
+            let loads = self.inner.loads(1).await?;
+            return Ok(loads.iter().find_map(|load| load.info.newest));
+        }
+        let mut newest = self.inner.newest().await?;
+        for other in &mut self.others {
+            newest = newest.max(other.newest().await?);
+        }
+        Ok(newest)
     }
 
     async fn add_verdict(&mut self, verdict: &Verdict) -> Result<()> {

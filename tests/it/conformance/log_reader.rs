@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rtp::error::{Error, Result};
-use rtp::ports::conformance::Abilities;
-use rtp::ports::conformance::event_log::Harness as EventLog;
 use rtp::ports::conformance::log_reader::{CASES, Harness};
-use rtp::ports::event_log::{Consumer, Limits, Offsets, Producer, Span, Topic};
+use rtp::ports::event_log::{Consumer, Limits, Offsets, Span, Topic};
 use rtp::ports::log_reader::{EventVisitor, LogReader};
 use rtp::record::event::Event;
 use rtp::servers::sqlite::event_log::{SqliteConsumer, SqliteLogReader, create};
 
-use super::event_log::Log;
+use super::event_log::Beside;
 use super::{each_case_can_fail, keeps_all};
 
 /// One way to break the port's promises.
@@ -90,38 +88,7 @@ const BREAKERS: &[(Break, &str)] = &[
 ];
 
 /// The embedded log and its reader.
-struct ReadLog {
-    log: Log,
-    broken: Option<Break>,
-}
-
-impl ReadLog {
-    fn new(broken: Option<Break>) -> ReadLog {
-        let log = Log::new(None);
-        ReadLog { log, broken }
-    }
-}
-
-impl Abilities for ReadLog {}
-
-#[async_trait]
-impl EventLog for ReadLog {
-    async fn create(&self, topics: &[Topic]) -> Result<()> {
-        self.log.create(topics).await
-    }
-
-    async fn producer(&self, topic: &str) -> Result<Box<dyn Producer>> {
-        self.log.producer(topic).await
-    }
-
-    async fn consumer(&self, topic: &str, group: &str) -> Result<Box<dyn Consumer>> {
-        self.log.consumer(topic, group).await
-    }
-
-    fn patience(&self) -> Duration {
-        self.log.patience()
-    }
-}
+type ReadLog = Beside<Break>;
 
 #[async_trait]
 impl Harness for ReadLog {

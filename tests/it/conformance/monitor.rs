@@ -2,16 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use rtp::dataset::Dataset;
 use rtp::error::{Error, Result};
 use rtp::ports::conformance::Abilities;
-use rtp::ports::conformance::event_log::Harness as EventLog;
 use rtp::ports::conformance::monitor::{log, store};
 use rtp::ports::conformance::table_reader::Harness as TableHarness;
-use rtp::ports::event_log::{Consumer, Offsets, Producer, Topic};
+use rtp::ports::event_log::{Offsets, Producer};
 use rtp::ports::monitor::{Lag, LogMonitor, OutOfRange, RowCount, StoreMonitor, probe_topic};
 use rtp::ports::table_reader::TableReader;
 use rtp::record::event::{Event, EventBatch};
@@ -19,7 +17,7 @@ use rtp::record::row::Rows;
 use rtp::servers::sqlite::event_log::SqliteProducer;
 use rtp::servers::sqlite::monitor::{SqliteLogMonitor, SqliteStoreMonitor};
 
-use super::event_log::Log;
+use super::event_log::Beside;
 use super::table::{Kind, Table};
 use super::{each_case_can_fail, keeps_all};
 
@@ -67,42 +65,15 @@ const LOG_BREAKERS: &[(LogBreak, &str)] = &[
         LogBreak::TakesAnyEvent,
         "an_offset_after_another_event_is_told",
     ),
+    (
+        LogBreak::TakesAnyOffset,
+        "an_offset_of_a_missing_event_is_told",
+    ),
     (LogBreak::TakesWhatIsMissing, "a_missing_topic_is_an_error"),
 ];
 
 /// The embedded log, monitored.
-struct WatchedLog {
-    log: Log,
-    broken: Option<LogBreak>,
-}
-
-impl WatchedLog {
-    fn new(broken: Option<LogBreak>) -> WatchedLog {
-        let log = Log::new(None);
-        WatchedLog { log, broken }
-    }
-}
-
-impl Abilities for WatchedLog {}
-
-#[async_trait]
-impl EventLog for WatchedLog {
-    async fn create(&self, topics: &[Topic]) -> Result<()> {
-        self.log.create(topics).await
-    }
-
-    async fn producer(&self, topic: &str) -> Result<Box<dyn Producer>> {
-        self.log.producer(topic).await
-    }
-
-    async fn consumer(&self, topic: &str, group: &str) -> Result<Box<dyn Consumer>> {
-        self.log.consumer(topic, group).await
-    }
-
-    fn patience(&self) -> Duration {
-        self.log.patience()
-    }
-}
+type WatchedLog = Beside<LogBreak>;
 
 #[async_trait]
 impl log::Harness for WatchedLog {

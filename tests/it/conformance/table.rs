@@ -13,7 +13,7 @@ use rtp::ports::batch_store::{BatchStore, Mode};
 use rtp::ports::conformance::table_reader::{CASES, Harness, Kept};
 use rtp::ports::conformance::{Abilities, Stored, load_of, stored};
 use rtp::ports::event_log::{Offsets, Span};
-use rtp::ports::page_reader::PageQuery;
+use rtp::ports::page_reader::{Misfits, Page, PageQuery};
 use rtp::ports::realtime_store::{RealtimeStore, Upstream};
 use rtp::ports::table_reader::{Provenance, StoredRow, TableReader, Visitor};
 use rtp::record::row::{Digest, Rows};
@@ -50,6 +50,8 @@ pub(crate) enum Break {
     PagesBeyondTheEnd,
     PagesWhateverTheValue,
     PagesWhateverTheTime,
+    EndsAtAMisfit,
+    HidesMisfits,
     DeniesUniqueKeys,
     TakesWhatIsMissing,
     LocksWritersOut,
@@ -71,6 +73,14 @@ const BREAKERS: &[(Break, &str)] = &[
         "pages_have_only_rows_with_these_values",
     ),
     (Break::PagesWhateverTheTime, "pages_have_only_newer_rows"),
+    (
+        Break::EndsAtAMisfit,
+        "a_key_that_does_not_fit_is_told_and_ends_no_page",
+    ),
+    (
+        Break::HidesMisfits,
+        "a_key_that_does_not_fit_is_told_and_ends_no_page",
+    ),
     (Break::LendsARowTwice, "a_scan_lends_every_row_once"),
     (Break::LosesARow, "a_scan_lends_every_row_once"),
     (Break::LendsWhatIsNotWanted, "only_wanted_rows_are_lent"),
@@ -363,7 +373,7 @@ impl TableReader for BrokenTable {
         self.broken != Break::DeniesUniqueKeys
     }
 
-    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Vec<Value<'static>>> {
+    async fn page(&mut self, query: &PageQuery<'_>) -> Result<Page> {
         let mut query = *query;
         match self.broken {
             Break::PagesFromTheStart => query.after = None,
@@ -372,11 +382,14 @@ impl TableReader for BrokenTable {
             Break::PagesWhateverTheTime => query.newer_than = None,
             _ => {}
         }
-        let mut keys = self.inner.page(&query).await?;
-        if self.broken == Break::PagesBackwards {
-            keys.reverse();
+        let mut page = self.inner.page(&query).await?;
+        match self.broken {
+            Break::PagesBackwards => page.keys.reverse(),
+            Break::EndsAtAMisfit if page.misfits.count > 0 => page.keys.truncate(1),
+            Break::HidesMisfits => page.misfits = Misfits::default(),
+            _ => {}
         }
-        Ok(keys)
+        Ok(page)
     }
 
     async fn scan(&mut self, visitor: &mut dyn Visitor) -> Result<()> {

@@ -4,24 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Dashboard, lines, load, stream};
 use crate::common::Place;
-
-/// Applies a merge patch (RFC 7396).
-fn apply(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    let map = target.as_object_mut().unwrap();
-    for (name, value) in patch {
-        match value {
-            Value::Null => drop(map.remove(name)),
-            _ => apply(map.entry(name.clone()).or_insert(Value::Null), value),
-        }
-    }
-}
+use crate::common::merge_patch::apply;
 
 #[test]
 fn it_shows_what_is_in_the_log_and_in_both_stores() {

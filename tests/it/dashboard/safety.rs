@@ -112,11 +112,11 @@ fn with_a_token_each_request_needs_it() {
         "Cookie: rtp_session=x\r\n",
     ] {
         for path in [
-            "/",
             "/api/v1/state",
             "/api/v1/events",
             "/metrics",
             "/nowhere",
+            "/assets/nothing.js",
             "/?token=wrong",
         ] {
             let refused = dashboard.ask("GET", path, headers);
@@ -130,6 +130,12 @@ fn with_a_token_each_request_needs_it() {
         }
     }
     assert_eq!(dashboard.get("/healthz").body, "ok\n");
+    // The page is the same for everybody, and says what to do.
+    for path in ["/", "/?range=24h", "/assets/main.js"] {
+        let known = std::fs::read_to_string(asset(path)).unwrap();
+        let file = dashboard.get(path);
+        assert_eq!((file.status, file.body), (200, known), "{path}");
+    }
     let bearer = format!("Authorization: Bearer {TOKEN}\r\n");
     assert_eq!(dashboard.ask("GET", "/api/v1/state", &bearer).status, 200);
     // Other paths take no token from the address, which ends up in logs.
@@ -152,8 +158,30 @@ fn with_a_token_each_request_needs_it() {
     assert!(!login.head.contains(TOKEN) && !login.body.contains(TOKEN));
     let cookie = format!("Cookie: a=b; {}\r\n", cookie.split(';').next().unwrap());
     assert_eq!(dashboard.ask("GET", "/api/v1/state", &cookie).status, 200);
+    // An old token in the address is told, whoever has the cookie, because the token must not stay there.
+    dashboard.ask("GET", "/?token=wrong", &cookie).is_problem(
+        401,
+        "is another one",
+        "/?token=TOKEN",
+    );
     let said = dashboard.stop();
     assert!(!said.contains(TOKEN), "{said}");
+
+    // The browser of before is known to the next dashboard with this token, and to no other one.
+    for (token, status) in [(TOKEN, 200), ("another token is not it", 401)] {
+        place.write("token", &token.replace(' ', "-"));
+        let dashboard = Dashboard::start(&place, &["--token-file", "token"]);
+        let answer = dashboard.ask("GET", "/api/v1/state", &cookie);
+        assert_eq!(answer.status, status, "{token}");
+        dashboard.stop();
+    }
+}
+
+fn asset(path: &str) -> std::path::PathBuf {
+    let name = path.strip_prefix("/assets/").unwrap_or("index.html");
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/serve/assets")
+        .join(name)
 }
 
 #[test]

@@ -87,10 +87,12 @@ fn each_row_is_the_newer_one_and_says_where_it_stands() {
         (3, "batch", "newer-in-batch@x"),
         (4, "batch", "batch-only@x"),
         (5, "realtime", "realtime-only@x"),
+        (6, "realtime", "before-the-boundary@x"),
     ]);
     let all = view(&place, &[]);
     assert_eq!(shown(&all), expected);
-    assert_eq!(all.counts(), [5, 5, 0, 0, 0]);
+    assert!(!all.stderr.contains("not listed"), "{}", all.stderr);
+    assert_eq!(all.counts(), [6, 6, 0, 0, 0]);
     let first = &lines(&all)[0];
     assert_eq!(first["event_time"], "2026-11-01T00:00:10.000Z");
     let time = |name: &str| {
@@ -99,10 +101,34 @@ fn each_row_is_the_newer_one_and_says_where_it_stands() {
     };
     let lag = (time("as_of") - time("event_time")) as f64 / 1e3;
     assert_eq!(first["lag_seconds"], lag);
-    // An earlier boundary asks the real-time store for more keys.
-    let earlier = view(&place, &["--boundary", "2026-11-01T00:00:06Z"]);
-    let six = rows(&[(6, "realtime", "before-the-boundary@x")]);
-    assert_eq!(shown(&earlier), [&expected[..], &six].concat());
+    // A boundary leaves out what is only in the real-time store and not newer, and says so.
+    for (boundary, rows) in [
+        ("2026-11-01T00:00:10Z", &expected[..5]),
+        ("2026-11-01T00:00:06Z", &expected),
+        ("none", &expected),
+    ] {
+        let ran = view(&place, &["--boundary", boundary]);
+        assert_eq!(shown(&ran), rows);
+        let said = ran
+            .stderr
+            .contains("only the real-time store has are not listed")
+            && ran.stderr.contains("--boundary none lists them");
+        assert_eq!(said, boundary != "none", "{}", ran.stderr);
+    }
+}
+
+/// Such a load says nothing about what was streamed before.
+#[test]
+fn a_small_load_of_a_newer_record_hides_nothing() {
+    let place = Place::ready();
+    let streamed: Vec<String> = (1..6).map(|n| user(n, n, "streamed@x")).collect();
+    stream(&place, &streamed);
+    load(&place, &[user(7, 50, "loaded@x")]);
+    let numbers = |ran: &Ran| -> Vec<u64> { shown(ran).into_iter().map(|(n, ..)| n).collect() };
+    for more in [&[][..], &["--limit", "100"], &["--where", "first_name=Zoë"]] {
+        let ran = view(&place, more);
+        assert_eq!(numbers(&ran), [1, 2, 3, 4, 5, 7], "{more:?}");
+    }
 }
 
 #[test]
@@ -118,6 +144,8 @@ fn a_key_is_read_from_both_layers_whatever_the_boundary() {
     }
     let none = view(&place, &[&id(7)]);
     assert_eq!((none.status, none.stdout.as_str()), (1, ""));
+    let said = format!("neither store has a row with the key `{}`", id(7));
+    assert!(none.stderr.contains(&said), "{}", none.stderr);
 }
 
 #[test]
@@ -129,6 +157,96 @@ fn conditions_are_about_the_row_that_is_shown() {
     assert_eq!(by_email("older@x"), rows(&[]));
     let both = view(&place, &["--where", "email=same@x", "--where", "gender=f"]);
     assert_eq!(shown(&both), rows(&[]));
+    // Also of a row that is only in the real-time store, and not newer than what was loaded.
+    stream(&place, &[user(4, 8, "late@x")]);
+    for more in [
+        &[][..],
+        &["--boundary", "2026-11-01T00:00:10Z"],
+        &["--boundary", "none"],
+    ] {
+        let late = view(&place, &[&["--where", "email=late@x"], more].concat());
+        assert_eq!(shown(&late), rows(&[(4, "realtime", "late@x")]), "{more:?}");
+        let old = view(&place, &[&["--where", "email=batch-only@x"], more].concat());
+        assert_eq!(shown(&old), rows(&[]), "{more:?}");
+    }
+}
+
+/// Such a listing is read by that key, whatever the boundary.
+#[test]
+fn a_condition_on_the_key_finds_it_in_both_stores() {
+    let place = place();
+    let id = "id=00000000-0000-4000-8000-000000000006";
+    let six = rows(&[(6, "realtime", "before-the-boundary@x")]);
+    let with = |more: &[&str]| view(&place, &[&["--where", id][..], more].concat());
+    for boundary in ["none", "2026-11-01T00:00:10Z"] {
+        let ran = with(&["--boundary", boundary]);
+        assert_eq!(shown(&ran), six);
+        assert!(!ran.stderr.contains("not listed"), "{}", ran.stderr);
+    }
+    assert_eq!(shown(&with(&["--where", "email=other@x"])), rows(&[]));
+    let other = ["--where", "id=00000000-0000-4000-8000-000000000005"];
+    assert_eq!(shown(&with(&other)), rows(&[]));
+}
+
+/// Nor does it end the listing.
+#[test]
+fn a_key_of_another_type_is_named() {
+    let place = place();
+    let plant = |store: &str, table: &str, n: u64, key: &str| {
+        let db = rusqlite::Connection::open(place.path(store)).unwrap();
+        let update =
+            format!("UPDATE {table} SET id = {key} WHERE hex(id) = '00000000000040008000{n:012}'");
+        assert_eq!(db.execute(&update, []).unwrap(), 1);
+    };
+    plant(".rtp/realtime.db", "users_rows", 6, "'abc'");
+    plant(
+        ".rtp/batch.db",
+        "batch_users_rows",
+        3,
+        "x'00000000000040008000000000000002ff'",
+    );
+    let expected = rows(&[
+        (1, "both", "same@x"),
+        (2, "realtime", "new@x"),
+        (3, "realtime", "older@x"),
+        (4, "batch", "batch-only@x"),
+        (5, "realtime", "realtime-only@x"),
+    ]);
+    let fitting = |ran: &Ran| -> Vec<String> {
+        assert_eq!(ran.status, 5, "{}", ran.stderr);
+        ran.stdout.lines().map(String::from).collect()
+    };
+    let all = view(&place, &[]);
+    assert_eq!(fitting(&all).len(), expected.len());
+    for said in [
+        "1 row of the real-time store is not listed, because the key is not of the type uuid: text",
+        "abc",
+        "1 row of the batch store is not listed, because the key is not of the type uuid: blob of 17 bytes",
+    ] {
+        assert!(all.stderr.contains(said), "{}", all.stderr);
+    }
+    // Without the misfits, the same rows in pages; with a condition, only the misfits that it is about.
+    let mut pages = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let after = cursor.iter().flat_map(|c| ["--after", c]);
+        let args: Vec<&str> = ["--limit", "2"].into_iter().chain(after).collect();
+        let page = view(&place, &args);
+        let text =
+            |line: &str| serde_json::from_str::<Value>(line).unwrap()["row"]["email"].clone();
+        pages.extend(page.stdout.lines().map(text));
+        let said = page.stderr.split("--after ").nth(1);
+        let Some(next) = said.and_then(|said| said.split(' ').next()) else {
+            break;
+        };
+        cursor = Some(next.into());
+    }
+    let emails: Vec<&str> = expected.iter().map(|(.., email)| &**email).collect();
+    assert_eq!(pages, emails);
+    let by_condition = view(&place, &["--where", "email=new@x"]);
+    assert_eq!(shown(&by_condition), rows(&[(2, "realtime", "new@x")]));
+    let misfit = view(&place, &["--where", "email=before-the-boundary@x"]);
+    assert_eq!(fitting(&misfit).len(), 0);
 }
 
 #[test]

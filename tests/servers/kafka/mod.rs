@@ -121,7 +121,11 @@ pub fn committed(
 
 impl Abilities for Log {
     fn lacks(&self) -> &[Ability] {
-        &[Ability::RemovesOldProbes, Ability::MarksPositions]
+        &[
+            Ability::RemovesOldProbes,
+            Ability::MarksPositions,
+            Ability::LeavesNoGaps,
+        ]
     }
 }
 

@@ -7,13 +7,26 @@ use async_trait::async_trait;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::{OpenTopic, RESTORED, events_table, next_offset};
+use super::{OpenTopic, RESTORED, events_table, next_event, next_offset};
 use crate::error::{Error, Result};
 use crate::ports::event_log::{Consumer, Epoch, Limits, Offsets, Polled, Position, Span};
 use crate::record::event::{Event, EventBatch};
 
 /// Maximum bytes that a poll reserves before it knows how many events there are.
 const MOST_RESERVED: usize = 16 << 20;
+
+/// What to do about events that somebody has deleted.
+const DELETED: &str = "restore the log from a backup; to go on without them, delete the events before them, too, and read the rest with --group NEW";
+
+/// What a partition has from a position on.
+enum Read {
+    /// Events, up to this position.
+    To(Position),
+    /// Another event before it than the one that was read there.
+    Other,
+    /// Not the event at it, but later ones.
+    Gap,
+}
 
 /// Reads as a member of a group. There is no assignment protocol: each member reads every partition,
 /// and a commit succeeds only if no other member has moved the group's offsets since.
@@ -54,11 +67,22 @@ impl SqliteConsumer {
         Ok(self)
     }
 
-    /// Goes to the committed offsets.
+    /// Goes to the committed offsets, or to the oldest event.
     fn rewind(&mut self) -> Result<Epoch> {
-        self.committed = self.stored_offsets()?;
-        let committed = self.committed.iter().copied();
-        Ok(self.set_back(committed.map(Position::from).collect()))
+        let stored = self.stored_offsets()?;
+        let position = self.or_oldest(&stored)?;
+        self.committed = stored.into_iter().map(Option::unwrap_or_default).collect();
+        Ok(self.set_back(position.into_iter().map(Position::from).collect()))
+    }
+
+    /// The offset of the oldest event in the partitions that have none.
+    fn or_oldest(&self, offsets: &[Option<i64>]) -> Result<Vec<i64>> {
+        let or_oldest = |(partition, at): (u32, &Option<i64>)| match at {
+            Some(at) => Ok(*at),
+            None => next_event(&self.topic.db, self.topic.id, partition, 0),
+        };
+        let found: rusqlite::Result<_> = (0..).zip(offsets).map(or_oldest).collect();
+        self.topic.fail(found, "read the oldest events of")
     }
 
     fn set_back(&mut self, position: Vec<Position>) -> Epoch {
@@ -68,10 +92,10 @@ impl SqliteConsumer {
         self.epoch
     }
 
-    fn stored_offsets(&self) -> Result<Vec<i64>> {
+    fn stored_offsets(&self) -> Result<Vec<Option<i64>>> {
         let read = (0..self.topic.partitions)
             .map(|p| stored_offset(&self.topic.db, &self.group, self.topic.id, p))
-            .collect::<rusqlite::Result<Vec<i64>>>();
+            .collect::<rusqlite::Result<Vec<_>>>();
         self.topic.fail(read, "read the group's offsets of")
     }
 
@@ -97,10 +121,14 @@ impl SqliteConsumer {
                 };
                 let p = (self.turn + i) % count;
                 let read = self.read_partition(p, positions[p], room, &mut batch);
-                positions[p] = match self.topic.fail(read, "read")? {
-                    Some(next) => next,
-                    None => return Err(self.restored(p, positions[p].offset)),
-                };
+                let at = positions[p].offset;
+                match self.topic.fail(read, "read")? {
+                    Read::To(next) => positions[p] = next,
+                    Read::Other => return Err(self.restored(p, at)),
+                    // What was read before it comes first.
+                    Read::Gap if at > self.position[p].offset => {}
+                    Read::Gap => self.check_next(p as u32, at)?,
+                }
             }
         }
         self.check_ends(&positions)?;
@@ -109,17 +137,18 @@ impl SqliteConsumer {
         Ok(batch)
     }
 
-    /// Adds events of one partition from a position on; returns the position after them. None if another event is
-    /// before it than the one that was read there, which the same statement shows: the file may be restored at any time.
+    /// Adds events of one partition from a position on, up to the first one that is missing: rtp deletes none. The same
+    /// statement shows whether another event is before the position than the one that was read there: the file may be
+    /// restored at any time.
     fn read_partition(
         &self,
         partition: usize,
         from: Position,
         room: Limits,
         batch: &mut EventBatch,
-    ) -> rusqlite::Result<Option<Position>> {
+    ) -> rusqlite::Result<Read> {
         let Ok(number) = i32::try_from(partition) else {
-            return Ok(Some(from));
+            return Ok(Read::To(from));
         };
         let mut select = self.topic.db.prepare_cached(&format!(
             "SELECT offset, timestamp, key, value, headers FROM {} WHERE offset >= ?1 ORDER BY offset LIMIT ?2",
@@ -130,23 +159,47 @@ impl SqliteConsumer {
         let mut rows = select.query(params![first, room.events + overlap])?;
         let known = batch.len();
         let full = batch.size() + room.bytes;
+        let mut next = from;
         while batch.size() < full && batch.len() - known < room.events {
             let Some(row) = rows.next()? else { break };
             let event = event(row, number)?;
             match from.before {
                 Some(before) if event.offset < from.offset => {
                     if event.mark() != before {
-                        return Ok(None);
+                        return Ok(Read::Other);
                     }
                 }
-                _ => batch.push(event),
+                _ if event.offset != next.offset => {
+                    return Ok(match batch.len() > known {
+                        true => Read::To(after(batch, next)),
+                        false => Read::Gap,
+                    });
+                }
+                _ => {
+                    batch.push(event);
+                    next.offset += 1;
+                }
             }
         }
-        let last = batch.last().filter(|_| batch.len() > known);
-        Ok(Some(last.map_or(from, |last| Position {
-            offset: last.offset + 1,
-            before: Some(last.mark()),
-        })))
+        Ok(Read::To(match batch.len() > known {
+            true => after(batch, next),
+            false => from,
+        }))
+    }
+
+    /// An error if the event at this offset is missing although there are later ones, or were.
+    fn check_next(&self, partition: u32, at: i64) -> Result<()> {
+        let next = next_event(&self.topic.db, self.topic.id, partition, at);
+        let next = self.topic.fail(next, "read")?;
+        if next <= at {
+            return Ok(());
+        }
+        let (name, path) = (&self.topic.name, self.topic.path.display());
+        Err(Error::missing(format!(
+            "topic {name} partition {partition} in {path}: the events from offset {at} to {} are missing, because somebody has deleted them",
+            next - 1
+        ))
+        .hint(DELETED))
     }
 
     fn restored(&self, partition: usize, offset: i64) -> Error {
@@ -182,6 +235,8 @@ impl SqliteConsumer {
                 ))
                 .hint(RESTORED));
             }
+            // Not if it is only this poll that had no room for it.
+            self.check_next(partition, position.offset)?;
         }
         Ok(())
     }
@@ -194,7 +249,7 @@ impl SqliteConsumer {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         for p in 0..self.topic.partitions {
             let stored = stored_offset(&tx, &self.group, self.topic.id, p)?;
-            if stored != self.committed[p as usize] {
+            if stored.unwrap_or_default() != self.committed[p as usize] {
                 return Ok(false);
             }
         }
@@ -262,13 +317,20 @@ fn stored_offset(
     group: &str,
     topic: i64,
     partition: u32,
-) -> rusqlite::Result<i64> {
+) -> rusqlite::Result<Option<i64>> {
     db.prepare_cached(
         "SELECT offset FROM group_offsets WHERE consumer_group = ?1 AND topic = ?2 AND partition = ?3",
     )?
     .query_row(params![group, topic, partition], |r| r.get(0))
     .optional()
-    .map(Option::unwrap_or_default)
+}
+
+/// The position after the last event of a batch.
+fn after(batch: &EventBatch, next: Position) -> Position {
+    Position {
+        before: batch.last().map(|last| last.mark()),
+        ..next
+    }
 }
 
 fn numbered<P: Copy + Into<Position>>(positions: &[P]) -> Offsets {
@@ -312,13 +374,17 @@ impl Consumer for SqliteConsumer {
         let Some(offsets) = offsets else {
             return self.rewind();
         };
-        let at = |p| offsets.position(p).unwrap_or(Position::from(0));
-        let position = (0..).take(self.position.len()).map(at).collect();
-        Ok(self.set_back(position))
+        let partitions = (0..).take(self.position.len());
+        let known: Vec<_> = partitions.map(|p| offsets.position(p)).collect();
+        let starts: Vec<_> = known.iter().map(|at| at.map(|at| at.offset)).collect();
+        let starts = tokio::task::block_in_place(|| self.or_oldest(&starts))?;
+        let position = known.iter().zip(starts);
+        let position = position.map(|(known, start)| known.unwrap_or(start.into()));
+        Ok(self.set_back(position.collect()))
     }
 
     async fn committed(&mut self) -> Result<Offsets> {
-        let read = tokio::task::block_in_place(|| self.stored_offsets());
+        let read = tokio::task::block_in_place(|| self.or_oldest(&self.stored_offsets()?));
         Ok(numbered(&read?))
     }
 
@@ -327,7 +393,9 @@ impl Consumer for SqliteConsumer {
     }
 
     async fn start(&mut self) -> Result<Offsets> {
-        Ok((0..).zip(self.position.iter().map(|_| 0)).collect()) // no event is ever deleted
+        let none = vec![None; self.position.len()];
+        let oldest = tokio::task::block_in_place(|| self.or_oldest(&none));
+        Ok(numbered(&oldest?))
     }
 
     async fn end(&mut self) -> Result<Offsets> {

@@ -143,6 +143,23 @@ pub(crate) fn events_table(topic: i64, partition: i64) -> String {
     format!("events_{topic}_{partition}")
 }
 
+/// The offset of the first event at or after another one, or of the next event if there is none.
+pub(super) fn next_event(
+    db: &Connection,
+    topic: i64,
+    partition: u32,
+    at: i64,
+) -> rusqlite::Result<i64> {
+    // In this order, because what is appended meanwhile comes after the end.
+    let end = next_offset(db, topic, partition)?;
+    let first = format!(
+        "SELECT min(offset) FROM {} WHERE offset >= ?1",
+        events_table(topic, i64::from(partition))
+    );
+    let first: Option<i64> = db.prepare_cached(&first)?.query_row([at], |r| r.get(0))?;
+    Ok(first.unwrap_or(end))
+}
+
 /// Whether the event before a position is the one that was read there; true if that is not known, or if somebody has
 /// deleted the event.
 pub(super) fn continues(

@@ -128,6 +128,19 @@ fn junit_has_a_case_for_each_class_and_fails_as_they_do() {
 }
 
 #[test]
+fn junit_has_a_case_for_what_no_class_says() {
+    let mut d = document();
+    d.problems = vec![HOSTILE.into(), "1 bad record".into()];
+    let text = written(Format::Junit, &d);
+    let (cases, failed) = check_junit(&text);
+    assert_eq!((cases, failed.len()), (4, 2), "{text}");
+    assert!(text.contains("; 1 bad record"), "{text}");
+    d.verdict.agrees = true;
+    d.verdict.classes.clear();
+    assert_eq!(check_junit(&written(Format::Junit, &d)), (3, vec![]));
+}
+
+#[test]
 fn junit_never_passes_a_verdict_that_says_no() {
     let mut d = document();
     d.verdict.classes.remove("lost");

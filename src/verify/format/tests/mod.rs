@@ -42,7 +42,21 @@ fn document() -> VerdictDocument {
             classes: counts(&[("in_flight", 1_234), ("lost", 2)]),
             columns: counts(&[("email", 3)]),
             samples: BTreeMap::new(),
+            options: vec!["--tolerance price=0.01".into()],
         },
+        problems: Vec::new(),
+        scope: ScopeDocument::default(),
+        series: vec![SeriesDocument {
+            table: "realtime.by_hour".into(),
+            agrees: false,
+            keys: 5,
+            rows: 7,
+            differences: [1, 2, 3],
+        }],
+        landing: Some(LandingDocument {
+            records: 4,
+            rejected: 1,
+        }),
         sentence: "2 rows of realtime.users are lost".into(),
         dataset: "users".into(),
         stores: [
@@ -87,6 +101,12 @@ fn hostile() -> VerdictDocument {
     d.sentence = text();
     d.dataset = text();
     d.verdict.run_id = text();
+    d.verdict.options = vec![text()];
+    d.scope = ScopeDocument {
+        name: "against",
+        files: vec![text()],
+    };
+    d.series[0].table = text();
     d.verdict.columns = BTreeMap::from([(text(), 1)]);
     d.verdict.classes.insert(text(), 5);
     d.classes.push(class(HOSTILE, HOSTILE, true));
@@ -175,6 +195,8 @@ fn the_table_is_aligned_and_says_everything() {
 DIFFER: 2 rows of realtime.users are lost
 
 dataset               users
+scope                 all rows
+options               --tolerance price=0.01
 real-time store       realtime.users in cassandra://db:9042: 1,000,000 rows
 batch store           batch_users in postgres://me@db/rtp: 999,999 rows
 newest loaded record  2025-12-31T23:58:20.000Z
@@ -268,6 +290,14 @@ fn json_is_one_object_that_reads_back_as_it_was() {
             {"class": "lost", "key": "k2", "column": null, "realtime": null, "batch": null,
              "evidence": "users.ndjson:12"},
         ],
+        "problems": [],
+        "scope": "all",
+        "files": [],
+        "options": ["--tolerance price=0.01"],
+        "series": [
+            {"table": "realtime.by_hour", "agrees": false, "keys": 5, "rows": 7, "missing": 1, "extra": 2, "changed": 3},
+        ],
+        "landing": {"records": 4, "bad_records": 1},
     });
     assert_eq!(json, expected);
 }
@@ -280,6 +310,7 @@ fn past_verdicts_are_a_table_and_json_in_their_order() {
         ended_at: 1_767_139_205_000,
         rows: [5, 5],
         classes: BTreeMap::from([("lost".into(), 0)]),
+        options: Vec::new(),
         ..verdict.clone()
     };
     let both = [verdict, older];
@@ -287,7 +318,7 @@ fn past_verdicts_are_a_table_and_json_in_their_order() {
     history_table(&both, &mut out).unwrap();
     let expected = "\
 ended                     agree  real-time rows  batch rows  differing keys by class
-2026-01-01T00:00:05.250Z  no          1,000,000     999,999  in_flight 1,234, lost 2
+2026-01-01T00:00:05.250Z  no          1,000,000     999,999  in_flight 1,234, lost 2; compared with --tolerance price=0.01
 2025-12-31T00:00:05.000Z  yes                 5           5  none
 ";
     assert_eq!(String::from_utf8(out).unwrap(), expected);

@@ -1,0 +1,166 @@
+//! The search for what tells the class of differences, and the verdict on each.
+
+use tokio::task::block_in_place;
+
+use super::waiting::{ASKED, ASKED_RECORDS, Answers, Asked, Waiting, Witness};
+use super::{ROUNDS, Settle, known};
+use crate::error::Result;
+use crate::time::now_ms;
+use crate::verify::Class;
+use crate::verify::classify::{self, Judged, Version};
+use crate::verify::expiry::Expiry;
+use crate::verify::recheck::Found;
+use crate::verify::search::{Landed, Seen, hash_of, in_landing, in_log, in_rejects};
+
+impl Settle<'_, '_> {
+    /// Searches for what differences wait for, if they are too many to wait for more.
+    pub(super) async fn answer_if_many(&mut self) -> Result<()> {
+        match self.waiting.is_full() && self.answers.is_none() {
+            // A search judges what waits for it, in this very way.
+            true => {
+                self.was_full = true;
+                Box::pin(self.answer()).await
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Searches for what the differences wait for, reads their rows again, and reports those that still differ. Rows that
+    /// are other ones by then wait for another search.
+    pub(super) async fn answer(&mut self) -> Result<()> {
+        for round in 1..=ROUNDS {
+            let waiting = std::mem::take(&mut self.waiting);
+            if waiting.is_empty() || self.is_stopped() {
+                return Ok(());
+            }
+            let Waiting {
+                keys,
+                records,
+                asked,
+            } = waiting;
+            self.searches += 1;
+            self.answers = Some(self.search(asked).await?);
+            self.is_last_round = round == ROUNDS;
+            self.judge_keys(&keys).await?;
+            self.judge_records(records).await?;
+            self.answers = None;
+            self.is_last_round = false;
+        }
+        Ok(())
+    }
+
+    async fn search(&self, asked: Asked) -> Result<Answers> {
+        let comparison = self.comparison;
+        let (dataset, stop) = (&comparison.whole, &comparison.stop);
+        let base = known(self.base.as_ref())?;
+        let (seen, trouble) = match asked.log.is_empty() {
+            true => Default::default(),
+            false => {
+                let witnesses = comparison.witnesses.as_ref();
+                in_log(witnesses, dataset, &base.log, &asked.log, stop).await
+            }
+        };
+        let loads = base.loads.as_deref().unwrap_or_default();
+        let landed = match asked.landing.is_empty() {
+            true => Landed::default(),
+            false => block_in_place(|| {
+                in_landing(dataset, loads, base.has_earlier, &asked.landing, stop)
+            }),
+        };
+        let is_cut = self.rejects.as_ref().is_some_and(|all| all.is_cut);
+        let rejects = is_cut.then(|| {
+            let wanted = [&asked.rejects, &asked.landing];
+            block_in_place(|| in_rejects(dataset, loads, Some(&wanted), stop))
+        });
+        Ok(Answers {
+            asked,
+            seen,
+            trouble,
+            landed,
+            rejects,
+        })
+    }
+
+    /// The class of a difference with its evidence; none if that has to be asked for.
+    pub(super) fn verdict(
+        &mut self,
+        found: &Found,
+        judged: Judged,
+        witness: Witness,
+        version: Version,
+    ) -> Result<Option<(Class, String)>> {
+        if witness != Witness::Log {
+            self.read_rejects()?;
+        }
+        let dataset = &self.comparison.whole;
+        let base = known(self.base.as_ref())?;
+        let all = self.rejects.as_ref();
+        let answers = self.answers.as_ref();
+        let answers = answers.filter(|answers| answers.has(&found.key, witness, version));
+        let rejects = match all.filter(|all| !all.is_cut) {
+            Some(all) => Some(all),
+            None => answers.and_then(|answers| answers.rejects.as_ref()),
+        };
+        let rejects = rejects.filter(|_| witness != Witness::Log);
+        let rejected = rejects.and_then(|r| r.of(dataset, &found.key, version.0));
+        let unread = rejects.and_then(|rejects| rejects.unread.as_deref());
+        Ok(match (judged, answers) {
+            (Judged::AskLog(_), Some(answers)) => {
+                let nothing = Seen::default();
+                let seen = answers.seen.get(&hash_of(&found.key)).unwrap_or(&nothing);
+                let trouble = answers.trouble.as_deref();
+                let judged = classify::by_log(dataset, base, seen, trouble);
+                Some(match self.comparison.ttl {
+                    None => judged,
+                    Some(ttl) => {
+                        let expiry = Expiry { ttl, now: now_ms() };
+                        expiry.or(judged, found.kind, version.0, seen, trouble, base)
+                    }
+                })
+            }
+            (Judged::AskLanding(class, came_later), Some(answers)) => {
+                let not_read = answers.landed.unread.as_ref();
+                // It counts if every later load is known not to have read the record.
+                let rejected =
+                    rejected.filter(|r| not_read.is_none_or(|(unread, _)| *unread >= r.load));
+                Some(classify::by_landing(
+                    base,
+                    (class, came_later),
+                    answers.landed.place(hash_of(&found.key)).as_deref(),
+                    rejected.as_ref().map(|rejected| &*rejected.why),
+                    not_read.map(|(_, why)| &**why),
+                ))
+            }
+            (Judged::AskLog(_) | Judged::AskLanding(..), None) => None,
+            (Judged::Known(class, evidence), _) => rejects.map(|_| match (rejected, unread) {
+                (Some(rejected), _) => (Class::Rejected, rejected.why),
+                (None, None) => (class, evidence),
+                (None, Some(unread)) => (class, format!("{evidence}; {unread}")),
+            }),
+        })
+    }
+
+    /// Reads where all rejected records are, if they are not too many.
+    fn read_rejects(&mut self) -> Result<()> {
+        if self.rejects.is_none() {
+            let dataset = &self.comparison.whole;
+            let loads = known(self.base.as_ref())?
+                .loads
+                .as_deref()
+                .unwrap_or_default();
+            let stop = &self.comparison.stop;
+            self.rejects = Some(block_in_place(|| in_rejects(dataset, loads, None, stop)));
+        }
+        Ok(())
+    }
+
+    /// Tells why there was more than one search, if there was.
+    pub(super) fn tell_searches(&self) {
+        let searches = self.searches;
+        if self.was_full && searches > 1 {
+            self.retry.run.info(format!(
+                "log and files were searched {searches} times for what tells the classes, because one search is for at most {ASKED} keys or {ASKED_RECORDS} records of landing files"
+            ));
+        }
+    }
+}

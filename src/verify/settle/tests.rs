@@ -1,0 +1,181 @@
+//! How often, and when, rows are read and witnesses asked.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::dataset::{Dataset, FieldType};
+use crate::ports::table_reader::{StoredRow, TableReader, Visitor};
+use crate::run::{LogFormat, Run, Stop};
+use crate::verify::fakes::{Diary, witnesses};
+use crate::verify::{Sample, Tolerances, compare, compare_landing};
+
+type Row = Vec<Value<'static>>;
+
+/// Rows in memory, without a unique index.
+struct Memory {
+    dataset: Dataset,
+    rows: Vec<Row>,
+    diary: Diary,
+}
+
+impl Memory {
+    fn lend(&self, visitor: &mut dyn Visitor, is_it: impl Fn(&Value<'_>) -> bool) {
+        for values in &self.rows {
+            let key = &values[self.dataset.event.key];
+            if is_it(key) && visitor.wants(key) {
+                let row = StoredRow {
+                    values,
+                    foreign: &[],
+                };
+                if visitor.row(row).is_break() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl TableReader for Memory {
+    fn has_unique_keys(&self) -> bool {
+        false
+    }
+
+    async fn scan(&mut self, visitor: &mut dyn Visitor) -> Result<()> {
+        self.diary.add("scan");
+        self.lend(visitor, |_| true);
+        Ok(())
+    }
+
+    async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()> {
+        self.diary.add("read");
+        self.lend(visitor, |key| keys.contains(key));
+        Ok(())
+    }
+
+    async fn provenance(&mut self, _: &[Value<'_>]) -> Result<Vec<Provenance>> {
+        Ok(Vec::new())
+    }
+}
+
+/// A comparison of users whose keys are texts.
+struct Setting {
+    dataset: Dataset,
+    comparison: Arc<Comparison>,
+    retry: Retry,
+    diary: Diary,
+    _stop: tokio::sync::watch::Sender<Option<crate::run::Signal>>,
+}
+
+impl Setting {
+    fn new(grace: Duration) -> Setting {
+        let mut dataset = Dataset::load(None).unwrap();
+        let key = dataset.event.key;
+        dataset.fields[key].kind = FieldType::Text;
+        let (sender, stop) = Stop::channel();
+        let tolerances = Tolerances::parse(&dataset, &[]).unwrap();
+        let mut comparison = Comparison::new(&dataset, tolerances, stop.clone());
+        let diary = Diary::default();
+        comparison.grace = grace;
+        comparison.witnesses = Some(witnesses(&diary, None));
+        let run = Run::new("verify", "1".into(), stop, LogFormat::Text, true);
+        let max_outage = Duration::ZERO;
+        Setting {
+            dataset,
+            comparison: Arc::new(comparison),
+            retry: Retry { run, max_outage },
+            diary,
+            _stop: sender,
+        }
+    }
+
+    /// Rows with keys of 40,000 bytes, so that few of them fill a group of buckets.
+    fn rows(&self, count: usize) -> Vec<Row> {
+        let row = |n: usize| {
+            let mut row = vec![Value::Null; self.dataset.fields.len()];
+            row[self.dataset.event.key] = Value::Text(format!("{n:040000}").into());
+            row[self.dataset.event.time] = Value::Timestamp(1_000);
+            row
+        };
+        (0..count).map(row).collect()
+    }
+
+    fn table(&self, rows: Vec<Row>) -> Box<dyn TableReader> {
+        Box::new(Memory {
+            dataset: self.dataset.clone(),
+            rows,
+            diary: self.diary.clone(),
+        })
+    }
+
+    fn report(&self) -> Report<'_> {
+        let sample = Sample {
+            most: 0,
+            has_values: false,
+        };
+        Report::create(&self.retry.run, names(), sample, None).unwrap()
+    }
+}
+
+fn names() -> [String; 2] {
+    ["a", "b"].map(String::from)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_and_ledger_are_asked_once_for_all_groups_of_buckets() {
+    for grace in [Duration::ZERO, Duration::from_millis(20)] {
+        let setting = Setting::new(grace);
+        let tables = [setting.rows(400), Vec::new()].map(|rows| setting.table(rows));
+        let (retry, diary) = (setting.retry.clone(), setting.diary.clone());
+        let mut report = setting.report();
+        let compared = compare(&setting.comparison, tables, &retry, &mut report);
+        let compared = compared.await.unwrap().unwrap();
+        assert_eq!((compared.missing, compared.rows), (400, [400, 0]));
+        assert_eq!(compared.classes[&Class::NotLoadedYet], 400);
+        let entries = diary.entries();
+        let asked = entries.iter().filter(|entry| **entry == "ledger");
+        assert_eq!(asked.count(), 1, "{entries:?}");
+        let scans = diary.all().iter().filter(|e| **e == "scan").count();
+        assert!(scans > 4, "several groups: {scans}");
+        if grace > Duration::ZERO {
+            // The grace is over before log and ledger are asked, so no key waited for another one.
+            assert_eq!(entries, ["scan", "ledger", "log", "read"]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_and_ledger_are_asked_once_for_both_sides_of_all_landing_files() {
+    let setting = Setting::new(Duration::from_millis(300));
+    let folder = tempfile::tempdir().unwrap();
+    let files: Vec<PathBuf> = (0..3)
+        .map(|n| {
+            let path = folder.path().join(format!("{n}.ndjson"));
+            let line = format!("{{\"id\":\"{n}\",\"fetched_at\":\"2026-11-01T00:00:00Z\"}}\n");
+            std::fs::write(&path, line).unwrap();
+            path
+        })
+        .collect();
+    let tables = [(); 2].map(|()| setting.table(Vec::new()));
+    let (retry, diary) = (setting.retry.clone(), setting.diary.clone());
+    let mut report = setting.report();
+    let names = names();
+    let done = compare_landing(
+        &setting.comparison,
+        tables,
+        &names,
+        &files,
+        &retry,
+        &mut report,
+    );
+    let (compared, landing) = done.await.unwrap().unwrap();
+    assert_eq!((landing.records, landing.rejected), (3, 0));
+    assert_eq!(
+        (compared.missing, compared.extra, compared.rows),
+        (3, 3, [0, 0])
+    );
+    assert_eq!(diary.entries(), ["read", "ledger", "log", "read"]);
+}

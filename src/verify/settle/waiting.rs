@@ -1,0 +1,147 @@
+//! Differences that wait: for the end of a grace, or for a search of the log or of files.
+
+use crate::error::{Error, Result};
+use crate::record::value::Value;
+use crate::verify::Side;
+use crate::verify::classify::Version;
+use crate::verify::recheck::{Found, OwnedRow};
+use crate::verify::search::{ByKey, Landed, Rejects, Seen, Wanted, hash_of};
+
+/// Maximum keys that wait for one search. They, what is looked for and what is found take some 10 MB.
+pub(super) const ASKED: usize = (1 << 16) / 8 * 7;
+
+/// Maximum bytes of these keys.
+const ASKED_BYTES: usize = 4 << 20;
+
+/// Maximum records of landing files that wait for one search.
+pub(super) const ASKED_RECORDS: usize = 4_096;
+
+/// Encodings of keys, one after the other, because many may wait.
+#[derive(Default)]
+pub(super) struct KeyList {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl KeyList {
+    pub(super) fn add(&mut self, key: &[u8]) {
+        let len = key.len() as u32; // a key has at most 65,535 bytes
+        self.bytes.extend_from_slice(&len.to_le_bytes());
+        self.bytes.extend_from_slice(key);
+        self.count += 1;
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Result<Value<'static>>> {
+        let mut rest = &self.bytes[..];
+        std::iter::from_fn(move || {
+            let (len, after) = rest.split_first_chunk()?;
+            let (key, after) = after.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+            rest = after;
+            let key = Value::decode_key(key);
+            Some(key.ok_or_else(|| Error::internal("a key is not a valid encoding")))
+        })
+    }
+}
+
+/// Who is asked about a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Witness {
+    /// The log and its dead letters.
+    Log,
+    /// The files that were loaded, and what the loads rejected.
+    Landing,
+    /// Only what the loads rejected.
+    Rejects,
+}
+
+/// Differences whose class a search has to find. Their rows are read again after it, because it may take long.
+#[derive(Default)]
+pub(super) struct Waiting {
+    pub(super) keys: KeyList,
+    /// Records of landing files, with the store that lacks them.
+    pub(super) records: Vec<(Side, OwnedRow)>,
+    pub(super) asked: Asked,
+}
+
+/// The versions that are looked for.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub(super) log: Wanted,
+    pub(super) landing: Wanted,
+    pub(super) rejects: Wanted,
+}
+
+impl Asked {
+    fn of(&mut self, witness: Witness) -> &mut Wanted {
+        match witness {
+            Witness::Log => &mut self.log,
+            Witness::Landing => &mut self.landing,
+            Witness::Rejects => &mut self.rejects,
+        }
+    }
+}
+
+impl Waiting {
+    /// Adds a difference, and what is asked about it.
+    pub(super) fn add(&mut self, found: Found, witness: Witness, version: Version) {
+        self.asked.of(witness).add(&found.key, version);
+        match found.record {
+            None => {
+                let mut key = Vec::new();
+                found.key.encode(&mut key);
+                self.keys.add(&key);
+            }
+            Some(_) => self.records.extend(record(found)),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.count == 0 && self.records.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.keys.count >= ASKED
+            || self.keys.bytes() >= ASKED_BYTES
+            || self.records.len() >= ASKED_RECORDS
+    }
+}
+
+/// The record of a landing file that a store lacks, and the store.
+pub(super) fn record(found: Found) -> Option<(Side, OwnedRow)> {
+    let [realtime, batch] = found.rows;
+    match found.record? {
+        Side::Batch => Some((Side::Realtime, batch?)),
+        Side::Realtime => Some((Side::Batch, realtime?)),
+    }
+}
+
+/// What a search found.
+pub(super) struct Answers {
+    pub(super) asked: Asked,
+    pub(super) seen: ByKey<Seen>,
+    /// Why the log was not searched to its end.
+    pub(super) trouble: Option<String>,
+    pub(super) landed: Landed,
+    /// None if all rejected records are known anyway.
+    pub(super) rejects: Option<Rejects>,
+}
+
+impl Answers {
+    /// Whether this version was looked for there.
+    pub(super) fn has(&self, key: &Value<'_>, witness: Witness, version: Version) -> bool {
+        let asked = match witness {
+            Witness::Log => &self.asked.log,
+            Witness::Landing => &self.asked.landing,
+            Witness::Rejects => &self.asked.rejects,
+        };
+        asked.has(hash_of(key), version)
+    }
+}
