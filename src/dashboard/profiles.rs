@@ -152,7 +152,7 @@ mod tests {
 
         async fn top(&mut self, _: Date, _: &str, most: u32) -> Result<Top> {
             self.read += 1;
-            let values = (0..most).map(|n| (Some(format!("{:03}", 999 - n)), 1));
+            let values = (0..most).map(|n| (Some(format!("{:04}", 9_999 - n)), 1));
             Ok(Top {
                 values: values.collect(),
                 distinct: 10_000,
@@ -220,7 +220,7 @@ mod tests {
         let values = domains["values"].as_array().unwrap();
         assert_eq!(
             (values.len(), &values[0]),
-            (MOST as usize, &json!(["940", 1]))
+            (MOST as usize, &json!(["9940", 1]))
         );
         let months = shown("registrations_by_month")["values"]
             .as_array()
