@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::format::counted;
 use super::{Compared, ComparedSeries, Landing, Scope, Tolerances};
 use crate::run::{Run, add};
 
@@ -92,10 +93,7 @@ impl Outcome {
         let [realtime, batch] = &self.names;
         let [a, b] = compared.rows;
         let within = self.tolerances.within();
-        let keys = match self.listed {
-            1 => "1 key".to_string(),
-            n => format!("{n} keys"),
-        };
+        let keys = counted(self.listed, "key");
         let neither = match compared.absent {
             0 => String::new(),
             n => format!(", and neither has {n}"),
@@ -126,21 +124,20 @@ impl Outcome {
         let compared = &self.compared;
         let [realtime, batch] = &self.names;
         let within = self.tolerances.within();
-        let records = self.landing.as_ref().map_or(0, |landing| landing.records);
+        let read = self.landing.as_ref().map_or(0, |landing| landing.records);
+        let records = counted(read, "record");
         let files = shown(files);
-        match (records, compared.agrees(), compared.is_equal()) {
+        match (read, compared.agrees(), compared.is_equal()) {
             (0, ..) => format!("nothing was compared, because there is no good record in {files}"),
             (_, true, true) => format!(
-                "equal: {realtime} and {batch} have all {records} records of {files}, or newer ones{within}"
+                "equal: {realtime} and {batch} have {records} of {files}, or newer ones{within}"
             ),
             (_, true, false) => {
                 let explained = compared.of_classes(|class| !class.fails());
-                format!(
-                    "in agreement: {records} records of {files}{within}; explained: {explained}"
-                )
+                format!("in agreement: {records} of {files}{within}; explained: {explained}")
             }
             (_, false, _) => format!(
-                "not equal: of {records} records of {files}, {} missing in {realtime}, {} missing in {batch}, {} older or changed there{}",
+                "not equal: of {records} of {files}, {} missing in {realtime}, {} missing in {batch}, {} older or changed there{}",
                 compared.extra,
                 compared.missing,
                 compared.changed,
@@ -161,10 +158,7 @@ impl Outcome {
         let bad = landing.map(|landing| {
             let first = landing.first_bad.iter();
             let first: String = first.map(|why| format!(", the first: {why}")).collect();
-            let records = match landing.rejected {
-                1 => "1 bad record".to_string(),
-                n => format!("{n} bad records"),
-            };
+            let records = counted(landing.rejected, "bad record");
             format!("{records}{first}")
         });
         let nothing = (self.require_records && !self.has_records())
@@ -216,10 +210,11 @@ impl Outcome {
 }
 
 /// The names of files.
-pub(super) fn shown(files: &[PathBuf]) -> String {
-    let names: Vec<String> = files
-        .iter()
-        .map(|file| file.display().to_string())
-        .collect();
+fn shown(files: &[PathBuf]) -> String {
+    let name = |file: &PathBuf| match file.as_os_str() == "-" {
+        true => "standard input".to_string(),
+        false => file.display().to_string(),
+    };
+    let names: Vec<String> = files.iter().map(name).collect();
     names.join(", ")
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::format::counted;
 use super::recheck::Found;
 use super::{Class, Kind};
 use crate::dataset::Dataset;
@@ -78,25 +79,26 @@ impl Repair {
         let name = &self.name;
         if realtime + batch > 0 {
             run.info(format!(
-                "{name} has {} records: the real-time store lacks {realtime} of them (rtp produce {name}), the batch store {batch} (rtp load-batch {name}); both commands keep what is newer",
-                realtime + batch
+                "{name} has {}: the real-time store lacks {realtime} of them (rtp produce {name}), the batch store {batch} (rtp load-batch {name}); both commands keep what is newer",
+                counted(realtime + batch, "record")
             ));
         }
         if none > 0 {
             run.warn(format!(
-                "{none} differences are not repaired by {name}, because their rows do not show which record is right; rtp explain KEY shows what is known of one"
+                "{} not repaired by {name}, because no row shows which record is right; rtp explain KEY shows what is known of one",
+                differences(none)
             ));
         }
         if self.of_series > 0 {
             run.warn(format!(
-                "{} differences of tables for reads by time are not repaired by {name}, because it has only records that a main table lacks",
-                self.of_series
+                "{} not repaired by {name}, because they are of tables for reads by time, and it has only records that a main table lacks",
+                differences(self.of_series)
             ));
         }
         if self.explained > 0 {
             run.info(format!(
-                "{} differences are left out of {name}, because they are explained: their records are on their way, refused or expired",
-                self.explained
+                "{} left out of {name}, because they are explained: the records are on their way, refused or expired",
+                differences(self.explained)
             ));
         }
         if self.counts == [0; 3] && self.of_series == 0 {
@@ -106,4 +108,10 @@ impl Repair {
         }
         Ok(())
     }
+}
+
+/// `1 difference is`, `2 differences are`.
+fn differences(number: u64) -> String {
+    let verb = if number == 1 { "is" } else { "are" };
+    format!("{} {verb}", counted(number, "difference"))
 }

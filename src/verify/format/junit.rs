@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use super::text::{grouped, markup};
+use super::text::{counted, markup};
 use super::{Counted, VerdictDocument};
 
 /// Writes the suite. If the layers do not agree for another reason than a class, a further case says so: a suite must not
@@ -39,7 +39,7 @@ pub(super) fn write(document: &VerdictDocument, out: &mut dyn Write) -> io::Resu
         match has_failed(class) {
             false => case(out, class.name, None)?,
             true => {
-                let message = format!("{} keys: {}", grouped(class.count), class.meaning);
+                let message = format!("{}: {}", counted(class.count, "key"), class.meaning);
                 case(out, class.name, Some((&message, &listed(document, class))))?;
             }
         }
@@ -48,9 +48,9 @@ pub(super) fn write(document: &VerdictDocument, out: &mut dyn Write) -> io::Resu
     let passed: String = passed
         .map(|class| {
             let meaning = markup(class.meaning);
-            let count = grouped(class.count);
+            let count = counted(class.count, "key");
             let list = listed(document, class);
-            format!("{}: {count} keys: {meaning}\n{list}", markup(class.name))
+            format!("{}: {count}: {meaning}\n{list}", markup(class.name))
         })
         .collect();
     let (word, sentence) = (document.word(), markup(&document.sentence));

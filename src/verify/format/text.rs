@@ -30,6 +30,14 @@ pub(super) fn grouped(number: u64) -> String {
     out
 }
 
+/// How many there are of something, which is named in the singular.
+pub(in crate::verify) fn counted(number: u64, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        n => format!("{} {what}s", grouped(n)),
+    }
+}
+
 /// A duration in seconds.
 pub(super) fn seconds(duration: Duration) -> String {
     format!("{} s", duration.as_secs_f64())
