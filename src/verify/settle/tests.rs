@@ -141,8 +141,10 @@ async fn log_and_ledger_are_asked_once_for_all_groups_of_buckets() {
         let scans = diary.all().iter().filter(|e| **e == "scan").count();
         assert!(scans > 4, "several groups: {scans}");
         if grace > Duration::ZERO {
-            // The grace is over before log and ledger are asked, so no key waited for another one.
-            assert_eq!(entries, ["scan", "ledger", "log", "read"]);
+            // The grace is over before log and ledger are asked, and more keys than may wait are settled in few pieces.
+            assert_eq!(entries[..4], ["scan", "ledger", "log", "read"]);
+            let pieces = entries.iter().filter(|entry| **entry == "read").count();
+            assert!(pieces <= 400 * 40_000 / WAITING_BYTES + 1, "{entries:?}");
         }
     }
 }
