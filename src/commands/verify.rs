@@ -146,7 +146,7 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
     let batch_store = &*request.witnesses.batch_store;
     let boundary = match args.format {
         Some(_) => newest_loaded(batch_store, dataset, run).await,
-        None => None,
+        None => Ok(None),
     };
     let mut report = args.report(&request.names(), run)?;
     let Some(outcome) = request.compare(opened, &retry, &mut report).await? else {

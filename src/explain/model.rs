@@ -310,6 +310,8 @@ pub struct LastVerdict {
     pub agrees: bool,
     /// The classes that have the key among their samples.
     pub classes: Vec<String>,
+    /// What was tolerated or compared in addition, as on the command line of `verify`.
+    pub options: Vec<String>,
 }
 
 /// What could not be found out.

@@ -226,6 +226,7 @@ fn last_verdict(key: &str, verdict: &Verdict) -> LastVerdict {
         ended_at: Time(verdict.ended_at),
         agrees: verdict.agrees,
         classes: named.map(|(class, _)| class.clone()).collect(),
+        options: verdict.options.clone(),
     }
 }
 

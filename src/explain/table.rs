@@ -125,9 +125,13 @@ impl Lines {
             true => "does not name this key among its samples".into(),
             false => format!("names this key as {}", verdict.classes.join(", ")),
         };
+        let with = match verdict.options.is_empty() {
+            true => String::new(),
+            false => format!(", compared with {}", verdict.options.join(" ")),
+        };
         self.add(
             "verdict",
-            &format!("{}: {said}; it {named}", verdict.ended_at),
+            &format!("{}: {said}{with}; it {named}", verdict.ended_at),
         );
     }
 }

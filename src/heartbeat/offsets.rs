@@ -11,7 +11,7 @@ use crate::ports::monitor::{Lag, OutOfRange, Stored, Why};
 const OTHER_LOG: &str = "the log was deleted, restored or replaced; use a new --group";
 
 /// What to do about events that were deleted.
-const RETENTION: &str = "the topic's retention has deleted them (retention.ms, or retention.bytes); raise it, and use a new --group to continue with the oldest event that is left";
+const RETENTION: &str = "the topic's retention has deleted them (retention.ms, or retention.bytes) and should be raised, or somebody has; a new --group continues with the oldest event that is left";
 
 /// Judges whose offsets the real-time store keeps: a stream continues there, and not where the log says that the group
 /// is, so they must be those of this topic.

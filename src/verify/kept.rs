@@ -22,13 +22,17 @@ pub async fn keep(store: &dyn BatchStores, dataset: &Dataset, verdict: &Verdict,
     }
 }
 
-/// The newest event time that was loaded so far, in milliseconds since 1970 UTC; none if nothing was, or if the store does
+/// The newest event time that was loaded so far, in milliseconds since 1970 UTC, none if nothing was; or why the store does
 /// not say, which is told.
-pub async fn newest_loaded(store: &dyn BatchStores, dataset: &Dataset, run: &Run) -> Option<i64> {
+pub async fn newest_loaded(
+    store: &dyn BatchStores,
+    dataset: &Dataset,
+    run: &Run,
+) -> Result<Option<i64>, String> {
     let newest = async { store.ledger(dataset).await?.newest().await };
-    newest.await.unwrap_or_else(|e| {
+    newest.await.map_err(|e| {
         run.warn(format!("the newest loaded record is not known: {e}"));
-        None
+        e.to_string()
     })
 }
 

@@ -210,10 +210,11 @@ impl Outcome {
 }
 
 /// The names of files.
-pub(super) fn shown(files: &[PathBuf]) -> String {
-    let names: Vec<String> = files
-        .iter()
-        .map(|file| file.display().to_string())
-        .collect();
+fn shown(files: &[PathBuf]) -> String {
+    let name = |file: &PathBuf| match file.as_os_str() == "-" {
+        true => "standard input".to_string(),
+        false => file.display().to_string(),
+    };
+    let names: Vec<String> = files.iter().map(name).collect();
     names.join(", ")
 }

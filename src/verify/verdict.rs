@@ -41,8 +41,8 @@ pub struct Compare<'a> {
     pub dataset: &'a str,
     /// Address and table of each store.
     pub stores: [(String, String); 2],
-    /// Event time of the newest loaded record, in milliseconds since 1970 UTC.
-    pub boundary: Option<i64>,
+    /// Event time of the newest loaded record, in milliseconds since 1970 UTC; or why it is not known.
+    pub boundary: Result<Option<i64>, String>,
     /// The grace.
     pub grace: Duration,
 }
@@ -65,7 +65,7 @@ pub fn document(verdict: Verdict, outcome: &Outcome, about: &Compare<'_>) -> Ver
         scope: scope(outcome),
         dataset: about.dataset.into(),
         stores: about.stores.each_ref().map(store),
-        boundary: about.boundary,
+        boundary: about.boundary.clone(),
         grace: about.grace,
         classes: Class::ALL.map(class).into(),
         samples: outcome.compared.documents.clone(),

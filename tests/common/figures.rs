@@ -1,5 +1,7 @@
 //! The figures of users, held against an independent count.
 
+#![allow(clippy::print_stderr)] // how many figures were compared
+
 use std::path::Path;
 use std::process::Command;
 
@@ -111,7 +113,7 @@ pub fn figures_are_right(place: &Place, users: &str, store: &[&str]) {
     assert_eq!(right.status, 0, "{}{}", right.stdout, right.stderr);
     let told = format!(" users, {figures} figures of 7 dimensions are right");
     assert!(right.stdout.contains(&told), "{}", right.stdout);
-    println!("{}", right.stdout.trim_end());
+    eprintln!("{}", right.stdout.trim_end());
     assert_eq!(compute("second.ndjson"), [figures, 0, 0, 0, figures]);
     let [first, second] = ["first.ndjson", "second.ndjson"]
         .map(|name| std::fs::read_to_string(place.path(name)).unwrap());

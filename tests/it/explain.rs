@@ -330,4 +330,9 @@ fn the_last_verdict_is_told() {
         assert!(ran.stdout.contains(line), "{}", ran.stdout);
         assert!(ran.stdout.contains(told), "{}", ran.stdout);
     }
+    let options = "UPDATE rtp_verdicts SET options = '[\"--tolerance phone=ignore\"]'";
+    db.execute(options, []).unwrap();
+    let told = "do not agree, compared with --tolerance phone=ignore; it names";
+    let shown = explain(&place, 7, &[]).stdout;
+    assert!(shown.contains(told), "{shown}");
 }

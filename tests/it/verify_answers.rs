@@ -84,6 +84,18 @@ fn a_verdict_says_that_records_were_required() {
 }
 
 #[test]
+fn what_the_ledger_does_not_tell_is_said() {
+    let place = filled(3);
+    edit(&place, BATCH, "DROP TABLE rtp_verdicts");
+    let ran = verify(&place, &["--format", "table"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let unknown = "newest loaded record  not known: ";
+    assert!(ran.stdout.contains(unknown), "{}", ran.stdout);
+    let warned = "the verdict was not kept for --history";
+    assert!(ran.stderr.contains(warned), "{}", ran.stderr);
+}
+
+#[test]
 fn an_empty_store_is_named() {
     let place = with_items("");
     done(&place, &["produce", "day.ndjson"], 0);
@@ -226,6 +238,14 @@ fn bad_records_of_a_landing_file_are_in_the_verdict() {
     assert!(
         junit.contains("failures=\"1\"") && junit.contains("1 bad record"),
         "{junit}"
+    );
+    let args = ["--dataset", "items.toml", "verify", "--against", "-"];
+    let ran = place.rtp(&args, items(3).as_bytes());
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("have 3 records of standard input, or"),
+        "{}",
+        ran.stderr
     );
     place.write("day.ndjson", "");
     let (empty, _) = document(&place, &["--against", "day.ndjson"], 0);

@@ -348,7 +348,7 @@ fn the_users_figures_and_the_messages_of_the_spark_job_are_those_of_rtp() {
         figures.unwrap()
     };
     assert_eq!(figures("by_spark"), figures("users"));
-    println!("{} figures by Spark are rtp's", counted.counts()[0]);
+    eprintln!("{} figures by Spark are rtp's", counted.counts()[0]);
     let moved = "UPDATE batch_users SET fetched_at = fetched_at + interval '1 day'
         WHERE id = (SELECT id FROM batch_users LIMIT 1)";
     database.psql(moved).unwrap();

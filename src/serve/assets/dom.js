@@ -8,6 +8,7 @@ export function h(kind, attributes, ...children) {
 	const [name, ...classes] = kind.split(".");
 	const element = SVG_NAMES.has(name) ? document.createElementNS(SVG, name) : document.createElement(name);
 	if (classes.length) element.setAttribute("class", classes.join(" "));
+	if (name === "button") element.type = "button"; // unless it says otherwise
 	for (const [key, value] of Object.entries(attributes ?? {})) {
 		if (value == null || value === false) continue;
 		if (key === "css") for (const [property, text] of Object.entries(value)) element.style.setProperty(property, text);

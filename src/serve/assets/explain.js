@@ -20,7 +20,7 @@ fill(
 		"header",
 		{},
 		h("h2", { id: "explain-name", tabindex: "-1" }, "One record’s life"),
-		h("button", { type: "button", class: "close", "data-close": "explain" }, "Close"),
+		h("button", { class: "close", "data-close": "explain" }, "Close"),
 	),
 	form,
 	answer,

@@ -109,7 +109,7 @@ function drawRanges() {
 		RANGES.map((range, index) =>
 			h(
 				"button",
-				{ type: "button", "data-range": range.name, "aria-pressed": String(range === model.range), title: `${range.words} (${index + 1})` },
+				{ "data-range": range.name, "aria-pressed": String(range === model.range), title: `${range.words} (${index + 1})` },
 				range.text,
 			),
 		),

@@ -1,4 +1,4 @@
-// The keyboard: what each key does, and the list of them.
+// The keyboard, and the list of its keys.
 
 import { $, fill, h } from "./dom.js";
 import { RANGES } from "./model.js";
@@ -14,7 +14,7 @@ const LIST = [
 ];
 fill(
 	dialog,
-	h("header", {}, h("h2", { id: "keys-name", tabindex: "-1" }, "Keys"), h("button", { type: "button", class: "close", "data-close": "keys" }, "Close")),
+	h("header", {}, h("h2", { id: "keys-name", tabindex: "-1" }, "Keys"), h("button", { class: "close", "data-close": "keys" }, "Close")),
 	h("dl", {}, LIST.map(([keys, text]) => h("div", {}, h("dt", {}, keys.map((key) => h("kbd", {}, key))), h("dd", {}, text)))),
 );
 

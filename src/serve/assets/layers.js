@@ -143,7 +143,7 @@ function trend(layers) {
 
 function tables(layers) {
 	const found = (each) => Object.entries(each.classes ?? {}).filter(([, number]) => number).map(([name, number]) => `${name} ${number}`);
-	const row = (each) => [moment(each.ended_at, zone()), (each.agrees ? "agree" : "differ") + comparedWith(each), each.rows?.[0], each.rows?.[1], found(each).join(", ") || "none"];
+	const row = (each) => [moment(each.ended_at, zone()), (each.agrees ? "agree" : "differ") + comparedWith(each), ...(each.rows ?? [null, null]), found(each).join(", ") || "none"];
 	const rows = () => verdicts(layers).reverse().map(row);
 	const samples = () => Object.entries(layers.verdict?.samples ?? {}).flatMap(([name, keys]) => keys.map((key) => [key, words(name)]));
 	return h(

@@ -107,7 +107,7 @@ function theme() {
 		if (next === system) localStorage.removeItem("rtp-theme");
 		else localStorage.setItem("rtp-theme", next);
 	} catch {
-		// Storage is switched off: the choice lasts until the page is closed.
+		// Storage is switched off.
 	}
 	ingestion.redraw();
 }

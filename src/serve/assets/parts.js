@@ -43,12 +43,12 @@ export function tick() {
 
 /** A key of a record, which opens its explanation. */
 export function keyButton(key) {
-	return h("button", { type: "button", class: "key", "data-explain": key, title: `Explain ${key}` }, key);
+	return h("button", { class: "key", "data-explain": key, title: `Explain ${key}` }, key);
 }
 
 /** A command with a button that copies it. */
 export function command(text) {
-	return h("div.command", {}, h("code", {}, text), h("button", { type: "button", class: "copy", "data-copy": text, "aria-label": `Copy: ${text}` }, "Copy"));
+	return h("div.command", {}, h("code", {}, text), h("button", { class: "copy", "data-copy": text, "aria-label": `Copy: ${text}` }, "Copy"));
 }
 
 /** What fills the panel, with the commands; null if nothing is missing. */
@@ -80,7 +80,7 @@ export function awayNotes(names) {
 /** A stage's or layer's name with its hue. */
 export const hue = (stage, text) => h("span", { class: `hue ${stage}` }, text);
 
-/** The numbers of a chart as a table, for screen readers and for copying. Filled only while open. */
+/** The numbers of a chart as a table, filled only while open. */
 export function numbers(id, name, columns, rows) {
 	return h(
 		"details",
@@ -97,7 +97,7 @@ function table(name, columns, rows) {
 	return h(
 		"table",
 		{},
-		h("caption", {}, name, h("button", { type: "button", class: "copy", "data-copy": tsv(columns, rows), "aria-label": `Copy ${name} as a table` }, "Copy")),
+		h("caption", {}, name, h("button", { class: "copy", "data-copy": tsv(columns, rows), "aria-label": `Copy ${name} as a table` }, "Copy")),
 		h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col" }, column)))),
 		h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell, index) => h(index ? "td" : "th", index ? {} : { scope: "row" }, shown(cell)))))),
 	);

@@ -29,7 +29,7 @@ function render(state) {
 	return [advice, h("div.profiles", {}, shown.sort((a, b) => order(a) - order(b)).map((each) => each.element))];
 }
 
-/** The counts of one side, and their shares of all its rows. Not all values may have been sent; those are not known. */
+/** Counts of one side, and shares of all its rows. What was not sent is not known. */
 function side({ values = [], total, distinct } = {}) {
 	const counts = new Map(values);
 	const all = total ?? values.reduce((sum, [, count]) => sum + count, 0);

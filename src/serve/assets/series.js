@@ -1,4 +1,4 @@
-// The series of the chosen range: fetched now and then, and continued by the states that arrive in between.
+// The series of the chosen range: fetched now and then, and continued by the states in between.
 
 import { model } from "./model.js";
 

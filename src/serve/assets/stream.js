@@ -97,7 +97,7 @@ export function follow({ onState, onLost, onHidden }) {
 		}
 		onHidden();
 	});
-	// A machine that slept, or a network that came back: no need to wait for the next try.
+	// A network that came back: no need to wait for the next try.
 	addEventListener("online", open);
 	addEventListener("pagehide", close);
 	addEventListener("pageshow", (event) => event.persisted && source === null && open());

@@ -1,4 +1,4 @@
-// The strips of the ingestion panel: one small uPlot a measure, all over the same time axis, with one common cursor.
+// The strips of the ingestion panel: a small uPlot a measure, one time axis, one cursor.
 
 import { h } from "./dom.js";
 import { clock, day } from "./format.js";

@@ -94,7 +94,7 @@ pub(super) fn write(document: &VerdictDocument, out: &mut dyn Write) -> io::Resu
             ended_at: text::time(verdict.ended_at),
             realtime: store(realtime, verdict.rows[0]),
             batch: store(batch, verdict.rows[1]),
-            boundary: document.boundary.map(text::time),
+            boundary: document.boundary.clone().ok().flatten().map(text::time),
             grace_seconds: document.grace.as_secs_f64(),
             classes: classes
                 .map(|class| Class {

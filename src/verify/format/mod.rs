@@ -40,7 +40,7 @@ pub enum Format {
 }
 
 /// What all formats say. The counts of the classes and columns, and the numbers of rows, are those of the verdict.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct VerdictDocument {
     /// What is kept of it.
     pub verdict: Verdict,
@@ -54,8 +54,9 @@ pub struct VerdictDocument {
     pub dataset: String,
     /// The real-time and the batch store.
     pub stores: [StoreDocument; 2],
-    /// Event time of the newest loaded record, in milliseconds since 1970 UTC; none if nothing is loaded.
-    pub boundary: Option<i64>,
+    /// Event time of the newest loaded record, in milliseconds since 1970 UTC, none if nothing is loaded; or why it is not
+    /// known.
+    pub boundary: Result<Option<i64>, String>,
     /// How long a difference was given to go away.
     pub grace: Duration,
     /// All classes, in the order in which they are shown, also those without a difference.
@@ -210,7 +211,11 @@ impl VerdictDocument {
             let rows = text::grouped(self.verdict.rows[i]);
             format!("{} in {}: {rows} rows", store.table, store.address)
         });
-        let boundary = self.boundary.map_or("nothing is loaded".into(), text::time);
+        let boundary = match &self.boundary {
+            Ok(Some(newest)) => text::time(*newest),
+            Ok(None) => "nothing is loaded".into(),
+            Err(why) => format!("not known: {why}"),
+        };
         let files = self.scope.files.join(", ");
         let scope = match self.scope.name {
             "rerun" => format!("only the keys in {files}"),

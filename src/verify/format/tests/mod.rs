@@ -69,7 +69,7 @@ fn document() -> VerdictDocument {
                 table: "batch_users".into(),
             },
         ],
-        boundary: Some(1_767_225_500_000),
+        boundary: Ok(Some(1_767_225_500_000)),
         grace: Duration::from_millis(1_500),
         classes: vec![
             class("in_flight", "produced, and not yet streamed", false),
@@ -223,7 +223,11 @@ lost       k2                             users.ndjson:12
         agrees: true,
         ..Verdict::default()
     };
-    (agreed.samples, agreed.boundary) = (Vec::new(), None);
+    (agreed.samples, agreed.boundary) = (Vec::new(), Err("no answer".into()));
+    let text = written(Format::Table, &agreed);
+    let unknown = "newest loaded record  not known: no answer\n";
+    assert!(text.contains(unknown), "{text}");
+    agreed.boundary = Ok(None);
     let text = written(Format::Table, &agreed);
     assert!(
         text.contains("newest loaded record  nothing is loaded\n"),
