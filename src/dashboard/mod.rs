@@ -18,6 +18,7 @@ mod sentence;
 mod state;
 mod store_eyes;
 mod times;
+mod words;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 use super::Seen;
 use super::log_eye::LogSeen;
+use super::words::{ago, number, seconds};
 use crate::ports::ledger::Verdict;
 use crate::ports::monitor::{OutOfRange, Why};
 
@@ -255,45 +256,6 @@ fn lag(seen: &Seen) -> String {
             ),
         },
     }
-}
-
-/// `0.4 s`, `42 s`, `3 minutes`.
-fn seconds(ms: i64) -> String {
-    match ms {
-        _ if ms < 10_000 => format!("{:.1} s", ms as f64 / 1e3),
-        _ if ms < 120_000 => format!("{} s", ms / 1_000),
-        _ => long(ms),
-    }
-}
-
-fn ago(ms: i64) -> String {
-    match ms {
-        _ if ms < 60_000 => format!("{} s ago", ms.max(0) / 1_000),
-        _ => format!("{} ago", long(ms)),
-    }
-}
-
-fn long(ms: i64) -> String {
-    let (count, unit) = match ms / 60_000 {
-        minutes if minutes < 120 => (minutes, "minute"),
-        minutes if minutes < 48 * 60 => (minutes / 60, "hour"),
-        minutes => (minutes / 1_440, "day"),
-    };
-    let s = if count == 1 { "" } else { "s" };
-    format!("{count} {unit}{s}")
-}
-
-/// With commas between thousands.
-fn number(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 #[cfg(test)]

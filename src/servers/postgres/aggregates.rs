@@ -41,7 +41,7 @@ const READ: &str =
   ORDER BY aggregate COLLATE \"C\", value COLLATE \"C\" NULLS FIRST";
 
 const TOP: &str =
-    "SELECT value, count, count(*) OVER (), (sum(count) OVER ())::bigint FROM rtp_aggregates
+    "SELECT value, count, count(*) OVER () AS distinct_values, (sum(count) OVER ())::bigint AS all_rows FROM rtp_aggregates
   WHERE dataset = $1 AND day = $2::text::date AND aggregate = $3
   ORDER BY count DESC, value COLLATE \"C\" NULLS FIRST LIMIT $4";
 
