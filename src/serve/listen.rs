@@ -131,14 +131,16 @@ async fn refuse(mut stream: TcpStream) {
     let told = async {
         // If a request is left unread, the system resets the connection, and the client may lose the answer.
         let mut request = [0; 4_096];
-        stream.read(&mut request).await?;
+        if stream.read(&mut request).await? == 0 {
+            return Ok(());
+        }
         stream.write_all(FULL.as_bytes()).await?;
         stream.shutdown().await?;
         while stream.read(&mut request).await? > 0 {}
-        std::io::Result::Ok(())
+        Ok(())
     };
     // Whoever does not listen is disconnected all the same.
-    let told = tokio::time::timeout(TELL_TIME, told).await;
+    let told: Result<std::io::Result<()>, _> = tokio::time::timeout(TELL_TIME, told).await;
     told.unwrap_or(Ok(())).unwrap_or(());
 }
 

@@ -64,7 +64,7 @@ async fn what_a_page_leaves_out_is_said_and_can_be_asked_for() {
         }
     }
     let mut view = layers.view().await;
-    let all = vec![1, 2, 3, 4, 5, 6, 7, 9];
+    let all = [1, 2, 3, 4, 5, 6, 7, 9];
     let unasked = Asked {
         text: None,
         boundary: Boundary::Unasked,
