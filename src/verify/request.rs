@@ -124,7 +124,7 @@ impl<'a> Request<'a> {
         comparison.ttl = retry.through_outage(ask).await?;
         let comparison = Arc::new(comparison);
         let (tables, names) = (opened.tables, self.names());
-        let (mut landing, listed) = (None, opened.listed.len());
+        let (mut landing, listed) = (None, opened.listed.count());
         let compared = match &self.scope {
             Scope::Whole { .. } => compare(&comparison, tables, retry, report).await?,
             Scope::Listed(_) => {

@@ -57,7 +57,7 @@ pub fn listed(path: &Path, dataset: &Dataset) -> Result<Listed> {
 
 impl Listed {
     /// Number of keys.
-    pub fn len(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         (self.keys.len() + self.foreign.len()) as u64
     }
 
@@ -153,7 +153,7 @@ mod tests {
         let lines = store("batch") + &store(series) + &store("realtime") + &store(series);
         std::fs::write(&path, lines + &foreign).unwrap();
         let all = listed(&path, &dataset).unwrap();
-        assert_eq!((all.keys.len(), all.len()), (1, 2));
+        assert_eq!((all.keys.len(), all.count()), (1, 2));
         assert_eq!(all.foreign, BTreeSet::from(["text \"a\"".to_string()]));
         assert_eq!(
             all.series,
