@@ -91,9 +91,10 @@ fn a_csv_record_reads_as_it_did_when_it_was_loaded() {
 
 #[test]
 fn a_record_that_cannot_be_read_any_more_may_be_what_was_loaded() {
-    let place = produced(&(item(1, "a", THEN) + &item(2, "b", THEN)));
-    let csv = |n: u64, name: &str| format!("{n},{name},{THEN},\\N\n");
-    let text = "id,name,seen,price\n".to_string() + &csv(1, "a") + &csv(2, "b");
+    let priced = item(1, "a", THEN).replace("\"seen\"", "\"price\":1.5,\"seen\"");
+    let place = produced(&(priced + &item(2, "b", THEN)));
+    let csv = |n: u64, name: &str, price: &str| format!("{n},{name},{THEN},{price}\n");
+    let text = "id,name,seen,price\n".to_string() + &csv(1, "a", "1.5") + &csv(2, "b", "\\N");
     place.write("day.csv", text);
     done(&place, &["load-batch", "--null", "\\N", "day.csv"], 0);
     edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 2");
@@ -105,13 +106,13 @@ fn a_record_that_cannot_be_read_any_more_may_be_what_was_loaded() {
     assert_class(&place, 1, "lost", invalid);
 
     done(&place, &["load-batch", "day.ndjson"], 0);
-    edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1");
-    assert_class(&place, 1, "lost", "day.ndjson, line 1, was loaded");
+    edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 2");
+    assert_class(&place, 1, "lost", "day.ndjson, line 2, was loaded");
     let price = "name = \"price\"\n";
     assert!(ITEMS.contains(price));
     let strict = ITEMS.replace(price, &format!("{price}required = true\n"));
     place.write("items.toml", strict);
-    let invalid = "day.ndjson, line 1, has its key, but is not a valid record now";
+    let invalid = "day.ndjson, line 2, has its key, but is not a valid record now";
     assert_class(&place, 1, "lost", invalid);
 }
 
