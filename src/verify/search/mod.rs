@@ -18,6 +18,8 @@ pub(super) use self::rejects::{Rejects, in_rejects};
 use super::buckets::Hashed;
 use super::classify::Version;
 use crate::error::{Error, Result};
+use crate::intake::chunk::FileFormat;
+use crate::ports::ledger::LoadedFile;
 use crate::record::transform::write_key;
 use crate::record::value::Value;
 
@@ -68,6 +70,13 @@ impl Wanted {
         let times = self.0.values().map(|(time, _)| *time);
         times.min().unwrap_or(i64::MAX)
     }
+}
+
+/// The format in which a file was loaded.
+fn format_of(input: &LoadedFile) -> FileFormat {
+    let kept = input.read.as_ref();
+    let kept = kept.and_then(|read| FileFormat::of_option(&read.format));
+    kept.unwrap_or_else(|| FileFormat::of(Path::new(&input.path)))
 }
 
 /// An error if this is not a regular file, or was written to after that time, in milliseconds since 1970 UTC.

@@ -119,16 +119,20 @@ impl Settle<'_, '_> {
                 })
             }
             (Judged::AskLanding(class, came_later), Some(answers)) => {
-                let not_read = answers.landed.unread.as_ref();
+                let hash = hash_of(&found.key);
+                let not_read = answers.landed.unread(hash, version.0);
                 // It counts if every later load is known not to have read the record.
-                let rejected =
-                    rejected.filter(|r| not_read.is_none_or(|(unread, _)| *unread >= r.load));
+                let rejected = rejected.filter(|r| {
+                    not_read
+                        .as_ref()
+                        .is_none_or(|(unread, _)| *unread >= r.load)
+                });
                 Some(classify::by_landing(
                     base,
                     (class, came_later),
-                    answers.landed.place(hash_of(&found.key)).as_deref(),
+                    answers.landed.place(hash).as_deref(),
                     rejected.as_ref().map(|rejected| &*rejected.why),
-                    not_read.map(|(_, why)| &**why),
+                    not_read.as_ref().map(|(_, why)| &**why),
                 ))
             }
             (Judged::AskLog(_) | Judged::AskLanding(..), None) => None,
