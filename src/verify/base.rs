@@ -12,7 +12,7 @@ use crate::ports::event_log::{Offsets, Span};
 use crate::ports::ledger::LoadRecord;
 
 /// How many loads are looked at; what was loaded by an earlier one is not known.
-pub(super) const LOADS: u32 = 4_096;
+pub(super) const LOADS: u32 = crate::ports::ledger::LOOKED_AT;
 
 /// Bytes of the names of their files that are kept, at most.
 const NAME_BYTES: usize = 1 << 20;
