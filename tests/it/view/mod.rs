@@ -302,6 +302,11 @@ fn what_cannot_be_asked_is_a_usage_error_that_says_what_can() {
         (&["--after", "x"], "invalid cursor `x`"),
         (&["--limit", "0"], "0 is not in 1.."),
         (&["--boundary", "soon"], "invalid time `soon`"),
+        (
+            &["--boundary", "9999-12-31"],
+            "invalid time `9999-12-31`; the last one is 9999-12-30T",
+        ),
+        (&["-5"], "`-5` is not a value of id"),
         (&["x", "--limit", "3"], "cannot be used with"),
     ] {
         let ran = view(&place, args);
