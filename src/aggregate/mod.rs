@@ -93,11 +93,10 @@ impl Figures<'_> {
                 return Ok(signal.exit());
             }
             let computed = self.day(day, &mut *store, output.as_mut()).await;
-            if computed.is_err() {
+            let rows = computed.inspect_err(|_| {
                 self.tell_end(first, day, last);
                 self.tell_unwritten(output.as_ref());
-            }
-            let rows = computed?;
+            })?;
             has_all &= rows > 0;
             if day == today && rows > 0 {
                 run.info(format!(

@@ -284,9 +284,9 @@ impl Ahead {
 
     /// Takes the misfits up to a position of the listing, at its end all of them.
     fn pass(&mut self, position: Option<&Value<'static>>, is_end: bool) {
-        let is_passed = |next: &Option<Value<'static>>| match (next, position) {
-            (Some(next), Some(position)) => compare_keys(next, position).is_le(),
-            _ => false,
+        let is_passed = |next: &Option<Value<'static>>| {
+            let both = next.as_ref().zip(position);
+            both.is_some_and(|(next, position)| compare_keys(next, position).is_le())
         };
         while let Some((next, _)) = self.misfits_ahead.front()
             && (is_end || is_passed(next))
