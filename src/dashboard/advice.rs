@@ -33,9 +33,9 @@ impl Options {
     }
 }
 
-/// A word as a shell takes it.
+/// A word as a shell takes it, also zsh, which looks for files by [ and for a program by = at the beginning.
 fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,@%+=[]".contains(c);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,@%+".contains(c);
     match !word.is_empty() && word.chars().all(is_plain) {
         true => word.into(),
         false => format!("'{}'", word.replace('\'', "'\\''")),
@@ -170,6 +170,13 @@ mod tests {
             options.batch_store,
             " --batch-store 'postgres://me@h:5432/db?x=1&y'"
         );
-        assert_eq!(quoted(""), "''");
+        for (word, expected) in [
+            ("", "''"),
+            ("kafka://[::1]:9092", "'kafka://[::1]:9092'"),
+            ("=ls", "'=ls'"),
+            ("a-b_c.d/e:1,f@g%h+", "a-b_c.d/e:1,f@g%h+"),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
     }
 }

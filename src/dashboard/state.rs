@@ -117,11 +117,11 @@ fn layers(sources: &Sources, seen: &Seen) -> Value {
     speed["newest"] = json!(newest.and_then(|log| log.times.newest()));
     speed["last_write"] = json!(realtime.and_then(|store| store.last_write));
     let mut loaded = rows(batch.and_then(|store| store.rows));
-    let loads = || batch.into_iter().flat_map(|batch| &batch.loads);
-    loaded["newest"] = json!(loads().filter_map(|load| load.info.newest).max());
+    let mut loads = batch.into_iter().flat_map(|batch| &batch.loads);
+    loaded["newest"] = json!(batch.and_then(|batch| batch.newest_loaded));
     loaded["last_write"] = json!(batch.and_then(|store| store.last_write));
-    loaded["boundary"] = json!(batch.and_then(|batch| batch.boundary()));
-    loaded["last_load"] = json!(loads().next().map(|load| json!({
+    loaded["boundary"] = loaded["newest"].clone();
+    loaded["last_load"] = json!(loads.next().map(|load| json!({
         "run_id": load.info.run_id,
         "mode": load.mode,
         "loaded_at": load.loaded_at,

@@ -9,6 +9,9 @@ use serde_json::json;
 
 use crate::error::{Error, Result};
 
+/// How many loads are looked at where their files may be evidence; what was loaded by an earlier one is not known then.
+pub const LOOKED_AT: u32 = 4_096;
+
 /// Reads and extends rtp's own records about one dataset.
 #[async_trait]
 pub trait Ledger: Send {

@@ -13,7 +13,7 @@ use crate::ports::ledger::{LoadRecord, LoadedFile};
 use crate::record::transform::MAX_FUTURE_MS;
 
 /// How many loads are looked at; what was loaded by an earlier one is not known.
-pub(super) const LOADS: u32 = 4_096;
+pub(super) const LOADS: u32 = crate::ports::ledger::LOOKED_AT;
 
 /// Bytes of the names of their files that are kept, at most.
 const NAME_BYTES: usize = 1 << 20;

@@ -130,7 +130,7 @@ test("a key that is invalid, and one that is looked up by hand", () =>
     await page.fill("#explain-key", "a/b?c#d");
     await page.click("#explain form button");
     await until(page, "#explain .summary", /^Lost/);
-    assert.ok(server.seen.includes("GET /api/v1/explain/a%2Fb%3Fc%23d"));
+    assert.ok(server.seen.includes("GET /api/v1/explain?key=a%2Fb%3Fc%23d"));
     await page.click("#explain .close");
     assert.equal(await page.locator("dialog[open]").count(), 0);
   }));

@@ -72,7 +72,7 @@ function profile(name, batch, live) {
 
 function ranking(title, rows, kind, distinct) {
 	const listed = kind === "band" || rows.length <= LISTED + 1 ? rows.slice(0, 12) : rows.slice(0, LISTED);
-	const rest = distinct - listed.length;
+	const rest = Math.max(distinct, rows.length) - listed.length; // the figures do not know what only the stream has
 	const left = (part) => (rows.every((row) => row[part] === null) ? null : Math.max(0, 1 - listed.reduce((sum, row) => sum + row[part], 0)));
 	const others = rest > 0 ? [{ name: plural(rest, "other"), rest: true, share: left("share"), live: left("live") }] : [];
 	return shares({ label: title, rows: [...listed, ...others] });
