@@ -128,6 +128,9 @@ fn differ(verdict: &Verdict, now: i64) -> String {
 /// Partitions that the sentence names.
 const NAMED: usize = 3;
 
+/// A log that is not the one that the stream has read.
+const OTHER_LOG: &str = "the log was deleted, restored or replaced since the stream read it, so the stream cannot continue";
+
 /// What the group cannot read any more.
 fn missing(log: &LogSeen) -> Option<String> {
     let [mut deleted, mut others] = [Vec::new(), Vec::new()];
@@ -136,7 +139,7 @@ fn missing(log: &LogSeen) -> Option<String> {
         partition,
         offset,
         why,
-    } in &log.out_of_range
+    } in &log.missing()
     {
         match why {
             Why::Deleted { low } => {
@@ -150,6 +153,9 @@ fn missing(log: &LogSeen) -> Option<String> {
                 "partition {partition} has other events than those that the stream has read"
             )),
         }
+    }
+    if log.other_topic.is_some() {
+        others.push(OTHER_LOG.into());
     }
     let mut says = Vec::new();
     if !deleted.is_empty() {
