@@ -50,11 +50,13 @@ impl Lag {
             let committed = known.committed.get(partition);
             let at = continues_at(partition, committed, known.stored, low);
             // Where it continues once somebody has told it to.
-            let at = known.next(partition, at).clamp(low, end);
-            lag.produced += end;
+            let at = known.next(partition, at).min(end).max(low);
+            lag.produced = lag.produced.saturating_add(end);
             // Not the clamped one: what is deleted was not read, so it is no progress.
-            lag.committed += committed.or(known.base.get(partition)).unwrap_or(low);
-            lag.partitions.push((partition, end - at));
+            let progress = committed.or(known.base.get(partition)).unwrap_or(low);
+            lag.committed = lag.committed.saturating_add(progress);
+            lag.partitions
+                .push((partition, end.saturating_sub(at).max(0)));
             if at < end {
                 lag.first.from.set(partition, at);
                 lag.first.to.set(partition, at + 1);

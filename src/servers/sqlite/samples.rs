@@ -116,7 +116,7 @@ impl SqliteSamples {
         let tier = i64::try_from(tier.unwrap_or(0)).unwrap_or(0);
         // Beside max(at), SQLite gives the other columns of the row that has it.
         let select = "SELECT max(at), produced, committed, lag_records, lag_ms FROM scope_samples
-            WHERE scope = ?1 AND tier = ?2 AND at >= ?3 GROUP BY at / ?4 ORDER BY 1";
+            WHERE scope = ?1 AND tier = ?2 AND at >= max(?3, 0) GROUP BY at / ?4 ORDER BY 1";
         let mut select = self.db.prepare_cached(select)?;
         let rows = select.query_map([self.scope, tier, from, step.max(1)], |row| {
             Ok(Sample {
@@ -210,7 +210,8 @@ impl SampleStore for SqliteSamples {
 
     async fn oldest(&mut self) -> Result<Option<i64>> {
         let select = || {
-            let oldest = "SELECT min(at) FROM scope_samples WHERE scope = ?1";
+            // A damaged one may have any time.
+            let oldest = "SELECT min(at) FROM scope_samples WHERE scope = ?1 AND at > 0";
             self.db.query_row(oldest, [self.scope], |row| row.get(0))
         };
         sqlite::fail(tokio::task::block_in_place(select), "read", &self.path)
