@@ -220,7 +220,7 @@ mod tests {
             values(&json, "email_domain"),
             json!([[null, 1], ["x.example", 2]])
         );
-        let ages = json!([["20-29", 1], ["30-39", 1], ["under 0", 1]]);
+        let ages = json!([["under 0", 1], ["20-29", 1], ["30-39", 1]]);
         assert_eq!(values(&json, "age_band"), ages);
         assert_eq!(values(&json, "gender"), json!([[null, 2], ["f", 1]]));
         assert_eq!(
