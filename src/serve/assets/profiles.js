@@ -50,9 +50,9 @@ function rowsOf(kind, batch, live) {
 	return texts.map((text) => ({ name: text ?? NONE, known: text !== null, count: (batch ? slow : fast).count(text), share: slow.share(text), live: fast.share(text) }));
 }
 
-/** The place of a value along its axis. Those without a value have none: they come after the times, and before the rest. */
+/** The place of a value along its axis, after which come those without a value. */
 function place(kind, text) {
-	if (text === null) return AS_COLUMNS.has(kind) ? Infinity : -2;
+	if (text === null) return Infinity;
 	if (kind === "lateness") return LATENESS.indexOf(text) < 0 ? LATENESS.length : LATENESS.indexOf(text);
 	if (kind === "band") return text === UNBORN ? -1 : parseInt(text, 10);
 	return 0;
