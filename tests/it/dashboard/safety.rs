@@ -261,3 +261,18 @@ fn a_process_with_few_files_keeps_some_for_the_stores() {
     crate::common::eventually("a place", || dashboard.get("/healthz").status == 200);
     dashboard.stop();
 }
+
+#[test]
+fn a_history_is_not_written_into_somebody_elses_database() {
+    let place = Place::ready();
+    let made = place.bash(
+        "sqlite3 lab.db \"CREATE TABLE samples (blood TEXT); INSERT INTO samples VALUES ('A')\"",
+    );
+    assert_eq!(made.status, 0, "{}", made.stderr);
+    let before = std::fs::read(place.path("lab.db")).unwrap();
+    let ran = place.rtp(&["dashboard", "--port", "0", "--history", "lab.db"], b"");
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    let told = "lab.db is not a history of the dashboard: it has the table samples";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    assert_eq!(std::fs::read(place.path("lab.db")).unwrap(), before);
+}
