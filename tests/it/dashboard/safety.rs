@@ -173,7 +173,7 @@ fn with_a_token_each_request_needs_it() {
 
     // The browser of before is known to the next dashboard with this token, and to no other one.
     for (token, status) in [(TOKEN, 200), ("another token is not it", 401)] {
-        place.write("token", &token.replace(' ', "-"));
+        place.write("token", token.replace(' ', "-"));
         let dashboard = Dashboard::start(&place, &["--token-file", "token"]);
         let answer = dashboard.ask("GET", "/api/v1/state", &cookie);
         assert_eq!(answer.status, status, "{token}");
