@@ -1,7 +1,7 @@
 //! What is known before rows are read: where the group and the loads had got to. A row that is not there afterwards,
 //! although they were past it, is not on its way.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
@@ -10,6 +10,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::ledger::LoadRecord;
+use crate::ports::monitor::Stored;
 
 /// How many loads are looked at; what was loaded by an earlier one is not known.
 pub(super) const LOADS: u32 = 4_096;
@@ -43,6 +44,33 @@ pub(super) struct LogBase {
     pub(super) bounds: Span,
     /// The first events that were produced after the last load had begun.
     pub(super) after_load: Offsets,
+    /// How far the groups had got whose offsets the real-time store keeps, or why that is not known. Whatever they have
+    /// read is in the store or among the dead letters, whoever they are.
+    pub(super) writers: Result<Vec<Writer>, String>,
+}
+
+/// A group whose offsets the real-time store keeps.
+#[derive(Clone, Debug)]
+pub(super) struct Writer {
+    pub(super) group: String,
+    pub(super) offsets: Offsets,
+}
+
+impl LogBase {
+    /// Who has read this event, for people: the group, or one whose offsets in the real-time store are past it.
+    pub(super) fn reader_of(&self, (partition, offset): (i32, i64)) -> Option<String> {
+        let past = |offsets: &Offsets| offsets.get(partition).filter(|next| *next > offset);
+        if let Some(committed) = past(&self.committed) {
+            return Some(format!("the group, which has committed {committed}"));
+        }
+        let mut writers = self.writers.iter().flatten();
+        writers.find_map(|Writer { group, offsets }| {
+            let next = past(offsets)?;
+            Some(format!(
+                "group {group}, whose offset in the real-time store is {next} (--group names the one that is waited for)"
+            ))
+        })
+    }
 }
 
 impl Base {
@@ -83,6 +111,7 @@ impl Base {
                 committed,
                 bounds,
                 after_load,
+                writers: in_time(writers(witnesses, dataset)).await,
             })
         });
         Base {
@@ -97,6 +126,31 @@ impl Base {
     pub(super) fn last_load(&self) -> Option<&LoadRecord> {
         self.loads.as_ref().ok()?.first()
     }
+}
+
+/// The groups whose offsets the real-time store keeps, as far as these are offsets of the topic that is there now.
+async fn writers(witnesses: &Witnesses, dataset: &Dataset) -> Result<Vec<Writer>> {
+    let Some(store) = &witnesses.realtime_store else {
+        return Ok(Vec::new());
+    };
+    let groups = store.monitor(dataset).await?.groups().await?;
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (log, until) = (&witnesses.event_log, Instant::now() + ANSWER);
+    let mut log = log.monitor(&dataset.event.topic, until).await?;
+    let topic = log.lag(&witnesses.group).await?.topic;
+    let is_other = |stored: &Stored| {
+        let both = topic.as_ref().zip(stored.topic.as_ref());
+        both.is_some_and(|(now, then)| now != then)
+    };
+    let groups = groups.into_iter().filter(|(_, stored)| !is_other(stored));
+    Ok(groups
+        .map(|(group, stored)| Writer {
+            group,
+            offsets: stored.offsets,
+        })
+        .collect())
 }
 
 /// Keeps the newest loads, within bounded memory. Whether there are earlier ones.

@@ -44,7 +44,7 @@ pub use self::class::{Class, Kind};
 pub use self::compared::Compared;
 pub use self::kept::{history, keep, newest_loaded};
 pub use self::landing::{Landing, compare_landing};
-pub use self::outcome::Outcome;
+pub use self::outcome::{DEFAULT_GROUP, Outcome};
 use self::recheck::{KEYS_AT_ONCE, rows_now};
 pub use self::repair::Repair;
 pub use self::report::{Content, Difference, Report, Sample};
@@ -59,6 +59,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::ports::batch_store::BatchStores;
 use crate::ports::event_log::EventLog;
+use crate::ports::realtime_store::RealtimeStores;
 use crate::ports::table_reader::{EncodedRow, EncodedVisitor, TableReader};
 use crate::run::Stop;
 use crate::run::retry::Retry;
@@ -110,6 +111,8 @@ pub struct Witnesses {
     pub event_log: Arc<dyn EventLog>,
     /// The store that keeps its loads.
     pub batch_store: Arc<dyn BatchStores>,
+    /// The store that keeps the offsets of its writers, if it does.
+    pub realtime_store: Option<Arc<dyn RealtimeStores>>,
     /// The consumer group of the stream.
     pub group: String,
 }

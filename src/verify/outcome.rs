@@ -6,6 +6,9 @@ use super::format::counted;
 use super::{Compared, ComparedSeries, Landing, Scope, Tolerances};
 use crate::run::{Run, add};
 
+/// The group of a stream that names none.
+pub const DEFAULT_GROUP: &str = "rtp";
+
 /// What was found.
 #[derive(Debug)]
 pub struct Outcome {
@@ -25,6 +28,8 @@ pub struct Outcome {
     pub tolerances: Tolerances,
     /// Whether it is a "no" if there is nothing to compare.
     pub require_records: bool,
+    /// The consumer group whose commits tell what is in flight.
+    pub group: String,
 }
 
 /// A part of the answer.
@@ -64,6 +69,9 @@ impl Outcome {
         let mut options = self.tolerances.options();
         if let Scope::Whole { series: true } = self.scope {
             options.push("--series".into());
+        }
+        if self.group != DEFAULT_GROUP {
+            options.push(format!("--group {}", self.group));
         }
         if self.require_records {
             options.push("--require-records".into());

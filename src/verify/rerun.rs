@@ -10,6 +10,8 @@ use serde::Deserialize;
 use super::{Side, series};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, file_error};
+use crate::intake::chunk::FileFormat;
+use crate::intake::sniff;
 use crate::record::value::Value;
 
 /// The evidence of a row whose key does not fit its column, by which a list tells such a key from others.
@@ -38,6 +40,7 @@ struct Line {
 
 /// Reads the NDJSON that `--output` wrote. `Invalid` names the line that is none, or whose key is none.
 pub fn listed(path: &Path, dataset: &Dataset) -> Result<Listed> {
+    sniff::check_files(&[path.to_path_buf()], Some(FileFormat::Ndjson))?;
     let file = File::open(path).map_err(|e| file_error("open", path, &e))?;
     let mut all = Listed::default();
     let mut seen = HashSet::new();

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::keys::KeyFinder;
-use super::{ByKey, Wanted, check_unchanged, hash_of, key_hash};
+use super::{ByKey, Wanted, check_unchanged, hash_of, id_of, key_hash};
 use crate::dataset::{Dataset, Nulls};
 use crate::error::Result;
 use crate::intake::chunk::{FileFormat, Line};
@@ -14,6 +14,7 @@ use crate::ports::ledger::LoadRecord;
 use crate::record::row::{Origin, Rows};
 use crate::record::transform::Transform;
 use crate::run::Stop;
+use crate::verify::classify::Version;
 
 /// Where versions are in files that were loaded.
 #[derive(Debug, Default)]
@@ -25,9 +26,9 @@ pub(in crate::verify) struct Landed {
 }
 
 impl Landed {
-    /// File and line of a key's version or of a newer one, for people.
-    pub(in crate::verify) fn place(&self, key: u64) -> Option<String> {
-        let (file, line) = self.found.get(&key)?;
+    /// File and line of the version with this id or of a newer one of its key, for people.
+    pub(in crate::verify) fn place(&self, id: u64) -> Option<String> {
+        let (file, line) = self.found.get(&id)?;
         let file = self.files.get(*file as usize)?;
         Some(format!("{file}, line {line},"))
     }
@@ -125,11 +126,8 @@ impl<'a> LoadedFile<'a> {
     }
 
     /// Whether the row is the version that is looked for, or a newer one.
-    fn is_loaded(&self, key: u64, format: FileFormat) -> bool {
+    fn is_loaded(&self, wanted: Version, format: FileFormat) -> bool {
         let version = self.rows.meta(0).version();
-        let Some(wanted) = self.wanted.get(key) else {
-            return false;
-        };
         match (self.dataset.nulls, format) {
             (Nulls::Write, FileFormat::Ndjson) => version >= wanted,
             // Where absent fields leave values alone, the row is a mixture, whose digest is that of no record; and which
@@ -152,15 +150,17 @@ impl Seeker for LoadedFile<'_> {
             FileFormat::Ndjson => self.keys.plain(record.bytes).map(key_hash),
             FileFormat::Csv => None,
         };
-        if plain.is_some_and(|key| self.wanted.get(key).is_none()) {
+        if plain.is_some_and(|key| !self.wanted.has_key(key)) {
             self.has_records = true;
         } else if self.read(record.bytes, format) {
             self.has_records = true;
             let key = hash_of(&self.rows.value(0, self.dataset.event.key));
-            if self.is_loaded(key, format) {
-                let file = self.landed.files.len() as u32 - 1;
-                let place = (file, record.number);
-                self.landed.found.entry(key).or_insert(place);
+            let place = (self.landed.files.len() as u32 - 1, record.number);
+            for version in self.wanted.versions(key) {
+                if self.is_loaded(version, format) {
+                    let id = id_of(key, version);
+                    self.landed.found.entry(id).or_insert(place);
+                }
             }
         }
         Ok(ControlFlow::Continue(()))
@@ -220,15 +220,16 @@ mod tests {
         let text = format!("fetched_at,email,id\n{}{}", cells(1), cells(2)) + &cells(3);
         std::fs::write(&csv, text).unwrap();
         let mut wanted = Wanted::default();
-        for (n, second) in [(1, 4), (2, 6), (3, 5), (4, 0)] {
-            wanted.add(&key(n), at(second));
+        let version_of = |n: u32| at([4, 6, 5, 0][n as usize - 1]);
+        for n in 1..=4 {
+            wanted.add(&key(n), version_of(n));
         }
         let (_stop, stop) = Stop::channel();
         let found = |load: LoadRecord| in_landing(&dataset, &[load], false, &wanted, &stop);
         for (path, third) in [(&json, 3), (&csv, 6)] {
             let landed = found(load(vec![path.clone()], at(5).0));
             assert_eq!(landed.unread, None);
-            let places = [1, 2, 3, 4].map(|n| landed.place(hash_of(&key(n))));
+            let places = [1, 2, 3, 4].map(|n| landed.place(id_of(hash_of(&key(n)), version_of(n))));
             let line = |n: u32| Some(format!("{path}, line {n},"));
             let first = if third == 3 { 1 } else { 2 };
             assert_eq!(places, [line(first), None, line(third), None]);

@@ -189,9 +189,10 @@ impl Seeker for RejectFile<'_> {
         let Some((key, time)) = raw.and_then(|raw| self.read(&raw)) else {
             return Ok(ControlFlow::Continue(()));
         };
-        let is_other = |wanted: &Wanted| match (wanted.get(key), time) {
-            (Some((wanted, _)), Some(time)) => time != wanted,
-            (wanted, _) => wanted.is_none(),
+        let is_other = |wanted: &Wanted| {
+            wanted
+                .versions(key)
+                .all(|(wanted, _)| time.is_some_and(|time| time != wanted))
         };
         let all_other = |wanted: &[&Wanted]| wanted.iter().all(|wanted| is_other(wanted));
         if self.wanted.is_some_and(all_other) {

@@ -10,7 +10,7 @@ use crate::verify::Class;
 use crate::verify::classify::{self, Judged, Version};
 use crate::verify::expiry::Expiry;
 use crate::verify::recheck::Found;
-use crate::verify::search::{Landed, Seen, hash_of, in_landing, in_log, in_rejects};
+use crate::verify::search::{Landed, Seen, hash_of, id_of, in_landing, in_log, in_rejects};
 
 impl Settle<'_, '_> {
     /// Searches for what differences wait for, if they are too many to wait for more.
@@ -101,13 +101,14 @@ impl Settle<'_, '_> {
             Some(all) => Some(all),
             None => answers.and_then(|answers| answers.rejects.as_ref()),
         };
+        let id = id_of(hash_of(&found.key), version);
         let rejects = rejects.filter(|_| witness != Witness::Log);
         let rejected = rejects.and_then(|r| r.of(dataset, &found.key, version.0));
         let unread = rejects.and_then(|rejects| rejects.unread.as_deref());
         Ok(match (judged, answers) {
             (Judged::AskLog(_), Some(answers)) => {
                 let nothing = Seen::default();
-                let seen = answers.seen.get(&hash_of(&found.key)).unwrap_or(&nothing);
+                let seen = answers.seen.get(&id).unwrap_or(&nothing);
                 let trouble = answers.trouble.as_deref();
                 let judged = classify::by_log(dataset, base, seen, trouble);
                 Some(match self.comparison.ttl {
@@ -126,7 +127,7 @@ impl Settle<'_, '_> {
                 Some(classify::by_landing(
                     base,
                     (class, came_later),
-                    answers.landed.place(hash_of(&found.key)).as_deref(),
+                    answers.landed.place(id).as_deref(),
                     rejected.as_ref().map(|rejected| &*rejected.why),
                     not_read.map(|(_, why)| &**why),
                 ))
