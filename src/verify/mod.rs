@@ -200,7 +200,12 @@ pub async fn compare(
 pub async fn compare_keys(
     comparison: &Arc<Comparison>,
     tables: [Box<dyn TableReader>; 2],
-    Listed { keys, foreign, .. }: Listed,
+    Listed {
+        keys,
+        may_be_gone,
+        foreign,
+        ..
+    }: Listed,
     retry: &Retry,
     report: &mut Report<'_>,
 ) -> Result<Option<Compared>> {
@@ -211,8 +216,14 @@ pub async fn compare_keys(
     };
     for keys in keys.chunks(KEYS_AT_ONCE) {
         let now = rows_now(comparison, &mut tables, keys, retry).await?;
-        let absent = now.iter().filter(|rows| **rows == [None, None]);
-        compared.absent += absent.count() as u64;
+        let rows = keys.iter().zip(&now);
+        let absent = rows.filter(|(_, rows)| **rows == [None, None]);
+        for (key, _) in absent {
+            let mut encoding = Vec::new();
+            key.encode(&mut encoding);
+            compared.absent += 1;
+            compared.gone += u64::from(!may_be_gone.contains(&encoding));
+        }
         for side in Side::BOTH {
             let rows = now.iter().filter(|rows| rows[side as usize].is_some());
             compared.rows[side as usize] += rows.count() as u64;

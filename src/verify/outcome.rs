@@ -102,9 +102,10 @@ impl Outcome {
         let [a, b] = compared.rows;
         let within = self.tolerances.within();
         let keys = counted(self.listed, "key");
-        let neither = match compared.absent {
-            0 => String::new(),
-            n => format!(", and neither has {n}"),
+        let neither = match (compared.absent, compared.gone) {
+            (0, _) => String::new(),
+            (n, 0) => format!(", and neither has {n}"),
+            (n, gone) => format!(", and neither has {n}, of which {gone} not repaired"),
         };
         let rows = format!("of {keys} in {list}, {realtime} has {a} and {batch} {b}{neither}");
         match (self.listed, compared.agrees(), compared.is_equal()) {
@@ -183,7 +184,7 @@ impl Outcome {
         let series = self.series.iter();
         match &self.scope {
             Scope::Whole { .. } => self.compared.rows != [0, 0],
-            Scope::Listed(_) => self.listed > 0 || series.len() > 0,
+            Scope::Listed(_) => self.compared.rows != [0, 0] || series.len() > 0,
             Scope::Landing(_) => self.landing.as_ref().is_some_and(|read| read.records > 0),
         }
     }

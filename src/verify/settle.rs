@@ -4,6 +4,7 @@
 
 mod answers;
 mod waiting;
+mod writer;
 
 use std::time::Duration;
 

@@ -35,4 +35,5 @@ mod stream;
 mod transform;
 mod verify;
 mod verify_answers;
+mod verify_witnesses;
 mod view;

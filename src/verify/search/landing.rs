@@ -23,6 +23,8 @@ pub(in crate::verify) struct Landed {
     files: Vec<String>,
     /// Why not every file was read: of the newest load of which that is so, by its index, the newest being 0.
     pub(in crate::verify) unread: Option<(usize, String)>,
+    /// All of these loads, with the newest event time of each.
+    unread_loads: Vec<(usize, Option<i64>)>,
 }
 
 impl Landed {
@@ -33,8 +35,15 @@ impl Landed {
         Some(format!("{file}, line {line},"))
     }
 
-    fn unread(&mut self, load: usize, why: String) {
+    /// Whether a load other than this one may have had a version of this event time, because not all that it read is known.
+    pub(in crate::verify) fn may_be_elsewhere(&self, time: i64, load: usize) -> bool {
+        let mut loads = self.unread_loads.iter();
+        loads.any(|(unread, newest)| *unread != load && newest.is_none_or(|newest| newest >= time))
+    }
+
+    fn unread(&mut self, load: usize, newest: Option<i64>, why: String) {
         self.unread.get_or_insert((load, why));
+        self.unread_loads.push((load, newest));
     }
 }
 
@@ -58,7 +67,11 @@ pub(in crate::verify) fn in_landing(
         }
         if load.info.inputs.is_empty() {
             let run = &load.info.run_id;
-            landed.unread(at, format!("load {run} did not read files"));
+            landed.unread(
+                at,
+                load.info.newest,
+                format!("load {run} did not read files"),
+            );
         }
         for path in &load.info.inputs {
             let mut file = LoadedFile::new(dataset, wanted, &mut landed, path);
@@ -67,8 +80,14 @@ pub(in crate::verify) fn in_landing(
             let is_understood = file.has_records || !file.has_lines;
             match read {
                 Ok(()) if is_understood => {}
-                Ok(()) => landed.unread(at, format!("{path} has no record of the dataset")),
-                Err(why) => landed.unread(at, format!("cannot read {path}: {why}")),
+                Ok(()) => landed.unread(
+                    at,
+                    load.info.newest,
+                    format!("{path} has no record of the dataset"),
+                ),
+                Err(why) => {
+                    landed.unread(at, load.info.newest, format!("cannot read {path}: {why}"))
+                }
             }
         }
     }
@@ -76,6 +95,7 @@ pub(in crate::verify) fn in_landing(
         let looked_at = loads.len();
         landed.unread(
             looked_at,
+            None,
             format!("only the last {looked_at} loads are looked at"),
         );
     }

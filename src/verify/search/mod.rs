@@ -5,6 +5,7 @@ mod keys;
 mod landing;
 mod log;
 mod rejects;
+mod sample;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,6 +17,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 pub(super) use self::landing::{Landed, in_landing};
 pub(super) use self::log::{Seen, in_log};
 pub(super) use self::rejects::{Rejects, in_rejects};
+pub(super) use self::sample::waiting_keys;
 use super::buckets::Hashed;
 use super::classify::Version;
 use crate::error::{Error, Result};

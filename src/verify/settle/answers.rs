@@ -3,6 +3,7 @@
 use tokio::task::block_in_place;
 
 use super::waiting::{ASKED, ASKED_RECORDS, Answers, Asked, Waiting, Witness};
+use super::writer::or_ahead;
 use super::{ROUNDS, Settle, known};
 use crate::error::Result;
 use crate::time::now_ms;
@@ -49,7 +50,7 @@ impl Settle<'_, '_> {
         Ok(())
     }
 
-    async fn search(&self, asked: Asked) -> Result<Answers> {
+    async fn search(&mut self, asked: Asked) -> Result<Answers> {
         let comparison = self.comparison;
         let (dataset, stop) = (&comparison.whole, &comparison.stop);
         let base = known(self.base.as_ref())?;
@@ -60,6 +61,8 @@ impl Settle<'_, '_> {
                 in_log(witnesses, dataset, &base.log, &asked.log, stop).await
             }
         };
+        let ahead = self.ahead(&seen).await?;
+        let base = known(self.base.as_ref())?;
         let loads = base.loads.as_deref().unwrap_or_default();
         let landed = match asked.landing.is_empty() {
             true => Landed::default(),
@@ -76,6 +79,7 @@ impl Settle<'_, '_> {
             asked,
             seen,
             trouble,
+            ahead,
             landed,
             rejects,
         })
@@ -111,6 +115,7 @@ impl Settle<'_, '_> {
                 let seen = answers.seen.get(&id).unwrap_or(&nothing);
                 let trouble = answers.trouble.as_deref();
                 let judged = classify::by_log(dataset, base, seen, trouble);
+                let judged = or_ahead(judged, seen, &answers.ahead);
                 Some(match self.comparison.ttl {
                     None => judged,
                     Some(ttl) => {
@@ -121,20 +126,25 @@ impl Settle<'_, '_> {
             }
             (Judged::AskLanding(class, came_later), Some(answers)) => {
                 let not_read = answers.landed.unread.as_ref();
-                // It counts if every later load is known not to have read the record.
-                let rejected =
-                    rejected.filter(|r| not_read.is_none_or(|(unread, _)| *unread >= r.load));
-                Some(classify::by_landing(
+                // It counts if every other load is known not to have read the record.
+                let is_rejected = rejected.as_ref().is_some_and(|rejected| {
+                    rejected.is_sure && !answers.landed.may_be_elsewhere(version.0, rejected.load)
+                });
+                let why = rejected.map(|rejected| rejected.why);
+                let (class, evidence) = classify::by_landing(
                     base,
                     (class, came_later),
                     answers.landed.place(id).as_deref(),
-                    rejected.as_ref().map(|rejected| &*rejected.why),
+                    why.as_deref().filter(|_| is_rejected),
                     not_read.map(|(_, why)| &**why),
-                ))
+                );
+                let unsure = why.filter(|_| !is_rejected);
+                Some((class, also(evidence, unsure)))
             }
             (Judged::AskLog(_) | Judged::AskLanding(..), None) => None,
             (Judged::Known(class, evidence), _) => rejects.map(|_| match (rejected, unread) {
-                (Some(rejected), _) => (Class::Rejected, rejected.why),
+                (Some(rejected), _) if rejected.is_sure => (Class::Rejected, rejected.why),
+                (Some(unsure), _) => (class, also(evidence, Some(unsure.why))),
                 (None, None) => (class, evidence),
                 (None, Some(unread)) => (class, format!("{evidence}; {unread}")),
             }),
@@ -163,5 +173,13 @@ impl Settle<'_, '_> {
                 "log and files were searched {searches} times for what tells the classes, because one search is for at most {ASKED} keys or {ASKED_RECORDS} records of landing files"
             ));
         }
+    }
+}
+
+/// Evidence with a reject that may be of another record.
+fn also(evidence: String, reject: Option<String>) -> String {
+    match reject {
+        None => evidence,
+        Some(reject) => format!("{evidence}; perhaps rejected, see {reject}"),
     }
 }
