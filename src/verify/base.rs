@@ -111,11 +111,15 @@ impl Base {
                 committed,
                 bounds,
                 after_load,
-                writers: in_time(writers(witnesses, dataset)).await,
+                writers: Ok(Vec::new()),
             })
         });
+        let mut log = log.await;
+        if let Ok(log) = &mut log {
+            log.writers = in_time(writers(witnesses, dataset)).await;
+        }
         Base {
-            log: log.await,
+            log,
             loads,
             newest,
             has_earlier,

@@ -102,10 +102,9 @@ impl Outcome {
         let [a, b] = compared.rows;
         let within = self.tolerances.within();
         let keys = counted(self.listed, "key");
-        let neither = match (compared.absent, compared.gone) {
-            (0, _) => String::new(),
-            (n, 0) => format!(", and neither has {n}"),
-            (n, gone) => format!(", and neither has {n}, of which {gone} not repaired"),
+        let neither = match compared.absent {
+            0 => String::new(),
+            n => format!(", and neither has {n}"),
         };
         let rows = format!("of {keys} in {list}, {realtime} has {a} and {batch} {b}{neither}");
         match (self.listed, compared.agrees(), compared.is_equal()) {
@@ -170,13 +169,17 @@ impl Outcome {
             let records = counted(landing.rejected, "bad record");
             format!("{records}{first}")
         });
+        let gone = (self.compared.gone > 0).then(|| {
+            let keys = counted(self.compared.gone, "listed key");
+            format!("not repaired: neither store has a row of {keys}")
+        });
         let nothing = (self.require_records && !self.has_records())
             .then(|| "--require-records was given, and there is no row to compare".to_string());
         let no = |text| Part {
             is_yes: false,
             text,
         };
-        bad.into_iter().chain(nothing).map(no)
+        bad.into_iter().chain(gone).chain(nothing).map(no)
     }
 
     /// Whether anything was compared.

@@ -143,7 +143,7 @@ fn what_both_stores_have_lost_is_not_repaired() {
     assert_eq!(ran.status, 1, "{}", ran.stderr);
     let told = messages(&ran).join("\n");
     assert!(
-        told.contains("neither has 1, of which 1 not repaired"),
+        told.contains("not repaired: neither store has a row of 1 listed key"),
         "{told}"
     );
     // A row that somebody else had inserted is as it should be once it is gone; with nothing else, nothing was compared.
@@ -164,4 +164,34 @@ fn a_grace_without_end_and_a_list_that_is_none_are_refused() {
     let ran = verify(&place, &["--rerun", "l.ndjson"]);
     assert_eq!(ran.status, 2, "{}", ran.stderr);
     assert!(ran.stderr.contains("gunzip"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_a_load_was_told_to_do_is_in_the_evidence_and_not_repaired() {
+    for mode in ["ignore", "replace"] {
+        let place = with_items(&item(1, "old", THEN));
+        let newer = item(1, "new", THEN + 1) + &item(2, "b", THEN);
+        place.write("newer.ndjson", newer);
+        place.write("other.ndjson", item(3, "c", THEN));
+        for args in [
+            &["load-batch", "day.ndjson"][..],
+            &["produce", "newer.ndjson"],
+            &["produce", "other.ndjson"],
+            &["stream", "--until-end"],
+        ] {
+            done(&place, args, 0);
+        }
+        let (first, second) = match mode {
+            "ignore" => ("ignore", "ignore"),
+            _ => ("update-if-newer", "replace"),
+        };
+        done(&place, &["load-batch", "--mode", first, "newer.ndjson"], 0);
+        done(&place, &["load-batch", "--mode", second, "other.ndjson"], 0);
+        let repair = ["--repair", "repair.ndjson"];
+        let (class, why) = only_class(&place, &repair, 1);
+        let told = format!("with --mode {mode}");
+        assert!(class == "lost" && why.contains(&told), "{class}: {why}");
+        let repair = std::fs::read_to_string(place.path("repair.ndjson")).unwrap();
+        assert_eq!(repair, "", "{mode}");
+    }
 }

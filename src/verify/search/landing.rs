@@ -20,7 +20,8 @@ use crate::verify::classify::Version;
 #[derive(Debug, Default)]
 pub(in crate::verify) struct Landed {
     found: ByKey<(u32, u64)>,
-    files: Vec<String>,
+    /// The files, with the indexes of their loads.
+    files: Vec<(String, usize)>,
     /// Why not every file was read: of the newest load of which that is so, by its index, the newest being 0.
     pub(in crate::verify) unread: Option<(usize, String)>,
     /// All of these loads, with the newest event time of each.
@@ -31,8 +32,15 @@ impl Landed {
     /// File and line of the version with this id or of a newer one of its key, for people.
     pub(in crate::verify) fn place(&self, id: u64) -> Option<String> {
         let (file, line) = self.found.get(&id)?;
-        let file = self.files.get(*file as usize)?;
+        let (file, _) = self.files.get(*file as usize)?;
         Some(format!("{file}, line {line},"))
+    }
+
+    /// The index of the load that had it, the newest being 0.
+    pub(in crate::verify) fn load(&self, id: u64) -> Option<usize> {
+        let (file, _) = self.found.get(&id)?;
+        let (_, load) = self.files.get(*file as usize)?;
+        Some(*load)
     }
 
     /// Whether a load other than this one may have had a version of this event time, because not all that it read is known.
@@ -74,7 +82,7 @@ pub(in crate::verify) fn in_landing(
             );
         }
         for path in &load.info.inputs {
-            let mut file = LoadedFile::new(dataset, wanted, &mut landed, path);
+            let mut file = LoadedFile::new(dataset, wanted, &mut landed, (path, at));
             let read = check_unchanged(Path::new(path), load.info.started_at)
                 .and_then(|()| each_record(Path::new(path), None, stop, &mut file));
             let is_understood = file.has_records || !file.has_lines;
@@ -116,8 +124,13 @@ struct LoadedFile<'a> {
 }
 
 impl<'a> LoadedFile<'a> {
-    fn new(dataset: &'a Dataset, wanted: &'a Wanted, landed: &'a mut Landed, path: &str) -> Self {
-        landed.files.push(path.into());
+    fn new(
+        dataset: &'a Dataset,
+        wanted: &'a Wanted,
+        landed: &'a mut Landed,
+        (path, load): (&str, usize),
+    ) -> Self {
+        landed.files.push((path.into(), load));
         LoadedFile {
             dataset,
             wanted,

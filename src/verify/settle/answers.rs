@@ -6,12 +6,14 @@ use super::waiting::{ASKED, ASKED_RECORDS, Answers, Asked, Waiting, Witness};
 use super::writer::or_ahead;
 use super::{ROUNDS, Settle, known};
 use crate::error::Result;
+use crate::ports::batch_store::Mode;
+use crate::ports::ledger::LoadRecord;
 use crate::time::now_ms;
-use crate::verify::Class;
 use crate::verify::classify::{self, Judged, Version};
 use crate::verify::expiry::Expiry;
 use crate::verify::recheck::Found;
 use crate::verify::search::{Landed, Seen, hash_of, id_of, in_landing, in_log, in_rejects};
+use crate::verify::{Class, Kind};
 
 impl Settle<'_, '_> {
     /// Searches for what differences wait for, if they are too many to wait for more.
@@ -149,6 +151,25 @@ impl Settle<'_, '_> {
                 (None, Some(unread)) => (class, format!("{evidence}; {unread}")),
             }),
         })
+    }
+
+    /// Why the batch store lacks a version that was loaded, if that is what a load was told to do.
+    pub(super) fn as_meant(&self, found: &Found, version: Version) -> Option<String> {
+        let loads = self.base.as_ref()?.loads.as_deref().ok()?;
+        let id = id_of(hash_of(&found.key), version);
+        let at = self.answers.as_ref()?.landed.load(id)?;
+        let is_replace = |load: &&LoadRecord| load.mode == Mode::Replace.name();
+        let later = loads.iter().take(at);
+        if let Some(load) = later.rev().find(is_replace) {
+            let run = &load.info.run_id;
+            return Some(format!(
+                "load {run} with --mode replace has since removed all rows that it did not bring"
+            ));
+        }
+        let load = loads.get(at)?;
+        let has_stayed = found.kind == Kind::Changed && load.mode == Mode::Ignore.name();
+        let run = &load.info.run_id;
+        has_stayed.then(|| format!("load {run} with --mode ignore left the stored row as it was"))
     }
 
     /// Reads where all rejected records are, if they are not too many.
