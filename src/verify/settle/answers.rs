@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::ports::batch_store::Mode;
 use crate::ports::ledger::LoadRecord;
 use crate::time::now_ms;
+use crate::verify::base::Base;
 use crate::verify::classify::{self, Judged, Version};
 use crate::verify::expiry::Expiry;
 use crate::verify::recheck::Found;
@@ -113,18 +114,7 @@ impl Settle<'_, '_> {
         let unread = rejects.and_then(|rejects| rejects.unread.as_deref());
         Ok(match (judged, answers) {
             (Judged::AskLog(_), Some(answers)) => {
-                let nothing = Seen::default();
-                let seen = answers.seen.get(&id).unwrap_or(&nothing);
-                let trouble = answers.trouble.as_deref();
-                let judged = classify::by_log(dataset, base, seen, trouble);
-                let judged = or_ahead(judged, seen, &answers.ahead);
-                Some(match self.comparison.ttl {
-                    None => judged,
-                    Some(ttl) => {
-                        let expiry = Expiry { ttl, now: now_ms() };
-                        expiry.or(judged, found.kind, version.0, seen, trouble, base)
-                    }
-                })
+                Some(self.by_log(base, answers, (found.kind, id, version)))
             }
             (Judged::AskLanding(class, came_later), Some(answers)) => {
                 let not_read = answers.landed.unread.as_ref();
@@ -151,6 +141,27 @@ impl Settle<'_, '_> {
                 (None, Some(unread)) => (class, format!("{evidence}; {unread}")),
             }),
         })
+    }
+
+    /// The class of a version that the real-time store lacks, by the log, with its evidence.
+    fn by_log(
+        &self,
+        base: &Base,
+        answers: &Answers,
+        (kind, id, version): (Kind, u64, Version),
+    ) -> (Class, String) {
+        let nothing = Seen::default();
+        let seen = answers.seen.get(&id).unwrap_or(&nothing);
+        let trouble = answers.trouble.as_deref();
+        let judged = classify::by_log(&self.comparison.whole, base, seen, trouble);
+        let judged = or_ahead(judged, seen, &answers.ahead);
+        match self.comparison.ttl {
+            None => judged,
+            Some(ttl) => {
+                let expiry = Expiry { ttl, now: now_ms() };
+                expiry.or(judged, kind, version.0, seen, trouble, base)
+            }
+        }
     }
 
     /// Why the batch store lacks a version that was loaded, if that is what a load was told to do.
