@@ -50,7 +50,7 @@ pub fn parse_time(text: &str) -> Result<Timestamp, String> {
     match day {
         Some(day) => jiff::tz::TimeZone::UTC
             .to_timestamp(day.at(0, 0, 0, 0))
-            .map_err(|e| e.to_string()),
+            .map_err(|_| format!("invalid time `{text}`; the last one is {}", Timestamp::MAX)),
         None if is_leap_second(text) => Err(format!(
             "invalid time `{text}`: leap seconds cannot be stored"
         )),

@@ -89,34 +89,74 @@ impl Figures<'_> {
                 run.info(format!(
                     "stopped before {day}; the days before it are complete"
                 ));
+                self.tell_unwritten(output.as_ref());
                 return Ok(signal.exit());
             }
-            let computed = self
-                .retry
-                .through_outage(async || store.compute(day, self.fewer, &run.id).await)
-                .await?;
-            add(&run.counts.read, computed.figures);
-            add(&run.counts.written, computed.written);
-            add(&run.counts.skipped, computed.figures - computed.written);
-            has_all &= computed.rows > 0;
-            self.tell(day, &computed);
-            if day == today && computed.rows > 0 {
+            let computed = self.day(day, &mut *store, output.as_mut()).await;
+            let rows = computed.inspect_err(|_| {
+                self.tell_end(first, day, last);
+                self.tell_unwritten(output.as_ref());
+            })?;
+            has_all &= rows > 0;
+            if day == today && rows > 0 {
                 run.info(format!(
                     "{day} is not over yet in UTC, so its figures may still change"
                 ));
-            }
-            if let Some(output) = &mut output {
-                let figures = self
-                    .retry
-                    .through_outage(async || store.read(day).await)
-                    .await?;
-                output.write(self.dataset, day, &figures)?;
             }
         }
         if let Some(output) = output {
             output.finish()?;
         }
         Ok(Exit::verdict(has_all || !self.require_records))
+    }
+
+    /// Computes one day; the number of its rows.
+    async fn day(
+        &self,
+        day: Date,
+        store: &mut dyn Aggregates,
+        output: Option<&mut Output>,
+    ) -> Result<u64> {
+        let run = &self.retry.run;
+        let computed = self
+            .retry
+            .through_outage(async || store.compute(day, self.fewer, &run.id).await)
+            .await?;
+        add(&run.counts.read, computed.figures);
+        add(&run.counts.written, computed.written);
+        add(&run.counts.skipped, computed.figures - computed.written);
+        self.tell(day, &computed);
+        if let Some(output) = output {
+            let figures = self
+                .retry
+                .through_outage(async || store.read(day).await)
+                .await?;
+            output.write(self.dataset, day, &figures)?;
+        }
+        Ok(computed.rows)
+    }
+
+    /// Tells what an error has left undone of several days.
+    fn tell_end(&self, first: Date, day: Date, last: Date) {
+        let before = match first < day {
+            true => "; the days before it are complete",
+            false => "",
+        };
+        if day < last {
+            self.retry.run.warn(format!(
+                "the run ends at {day}, so no later day up to {last} was computed{before}"
+            ));
+        }
+    }
+
+    /// A file is written as a whole or not at all.
+    fn tell_unwritten(&self, output: Option<&Output>) {
+        if let (Some(Output::File(_)), Some(path)) = (output, self.output) {
+            let path = path.display();
+            let text =
+                format!("--output {path} was not written, because not all days were computed");
+            self.retry.run.warn(text);
+        }
     }
 
     fn days(&self, today: Date) -> Result<[Date; 2]> {
@@ -139,6 +179,12 @@ impl Figures<'_> {
 
     fn tell(&self, day: Date, computed: &Computed) {
         let (run, c) = (&self.retry.run, computed);
+        if c.unrecorded > 0 {
+            run.warn(format!(
+                "{day}: the history lacks {} of the rows that {} has of this day, so {1} is counted, without keys whose newest row is of a later day; loading the day's records again completes the history",
+                c.unrecorded, c.table
+            ));
+        }
         let rows = match c.rows {
             0 => "no rows".into(),
             1 => "1 row".into(),

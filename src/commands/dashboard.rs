@@ -83,6 +83,8 @@ impl Args {
             );
             return Err(Error::invalid(same).hint("name a file of its own"));
         }
+        servers::must_be_history(&self.history)
+            .map_err(|e| e.hint("name a file of its own with --history"))?;
         let scope = sources.scope();
         match servers::samples(Some(&self.history), &scope) {
             Ok(samples) => Ok(samples),

@@ -15,14 +15,14 @@ use crate::run::{Run, add, stdout};
 /// The first line says it in plain words: in both stores, waiting in the log, in the dead letters, rejected. The others
 /// are the evidence: each version in the log, with its offset and run; the rows of both stores, and whether they are
 /// what rtp wrote; the load that may have written the batch row; dead letters and rejects with their reasons; the line
-/// in the landing file; the last verdict of `verify`. Landing and reject files are those of the last 100 loads that
+/// in the landing file; the last verdict of `verify`. Landing and reject files are those of the last 4,096 loads that
 /// still exist.
 ///
-/// The log is read from its oldest event, but only the partition that the key belongs to. Nothing is written, and no
-/// consumer group is disturbed.
+/// The log is read from its oldest event: the partition that the key belongs to, and the others if that has nothing of
+/// it. Nothing is written, and no consumer group is disturbed.
 ///
-/// Ends with status 1 if nothing has the record, and with status 4 if something did not answer; the rest is told all
-/// the same.
+/// Ends with status 1 if nothing has the record, with status 4 if something did not answer, and with status 5 if nothing
+/// has it but there were more loads, whose files were not searched; the rest is told all the same.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The key of the record, as text

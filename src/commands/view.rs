@@ -29,7 +29,7 @@ const AHEAD: usize = 200_000;
 /// both stores were read), `lag_seconds` between these two, and `row`. Rows are in the order of their keys.
 ///
 /// Cassandra keeps no such order. With --limit, its keys are therefore listed only if their event time is after a
-/// boundary, which is the newest event time of the last load; a message then says what is not listed. --boundary none
+/// boundary, which is the newest event time of all loads; a message then says what is not listed. --boundary none
 /// lists them all, by reading Cassandra's whole table.
 ///
 /// Ends with status 1 if KEY is in neither store, and with 5 if a row could not be listed, because its key does not have
@@ -37,7 +37,7 @@ const AHEAD: usize = 200_000;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print the row of this key only
-    #[arg(conflicts_with_all = ["conditions", "limit", "after", "boundary"])]
+    #[arg(allow_negative_numbers = true, conflicts_with_all = ["conditions", "limit", "after", "boundary"])]
     key: Option<String>,
     /// Print only rows with this value; repeatable, for all of several values
     #[arg(long = "where", id = "conditions", value_name = "FIELD=VALUE")]
@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, value_name = "CURSOR")]
     after: Option<String>,
     /// List a key that only the real-time store has only if its event time is later; none lists all of them [default:
-    /// none; the newest event time of the last load if the real-time store is Cassandra and --limit is given]
+    /// none; the newest event time of all loads if the real-time store is Cassandra and --limit is given]
     #[arg(long, value_name = "TIME|none", value_parser = Boundary::parse)]
     boundary: Option<Boundary>,
     #[command(flatten)]

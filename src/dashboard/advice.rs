@@ -33,9 +33,9 @@ impl Options {
     }
 }
 
-/// A word as a shell takes it.
+/// A word as a shell takes it, also zsh, which looks for files by [ and for a program by = at the beginning.
 fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,@%+=[]".contains(c);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,@%+".contains(c);
     match !word.is_empty() && word.chars().all(is_plain) {
         true => word.into(),
         false => format!("'{}'", word.replace('\'', "'\\''")),
@@ -94,6 +94,11 @@ fn first_steps(sources: &Sources, seen: &Seen) -> Vec<Step> {
 fn later_steps(sources: &Sources, seen: &Seen) -> Vec<Step> {
     let (log, batch) = (seen.log.seen.as_ref(), seen.batch.seen.as_ref());
     let no_events = seen.log.needs_init() || log.is_some_and(|log| log.produced == 0);
+    let only_letters = log.is_some_and(|log| log.produced == 0 && log.dead_letters > 0);
+    let why_no_events = match only_letters {
+        true => "no event was accepted yet: each record is in the dead letters, with its reason",
+        false => "no event has arrived yet",
+    };
     let no_stream = log.is_some_and(|log| log.produced > 0 && !log.has_committed);
     let no_load = seen.batch.needs_init() || batch.is_some_and(|batch| batch.loads.is_empty());
     let no_verdict = batch.is_some_and(|batch| batch.verdicts.is_empty());
@@ -117,13 +122,8 @@ fn later_steps(sources: &Sources, seen: &Seen) -> Vec<Step> {
     );
     let aggregate = format!("rtp aggregate{}{} --date today", o.dataset, o.batch_store);
     vec![
-        (
-            no_events,
-            "ingestion",
-            produce.clone(),
-            "no event has arrived yet",
-        ),
-        (no_events, "event_time", produce, "no event has arrived yet"),
+        (no_events, "ingestion", produce.clone(), why_no_events),
+        (no_events, "event_time", produce, why_no_events),
         (
             no_stream,
             "ingestion",
@@ -170,6 +170,13 @@ mod tests {
             options.batch_store,
             " --batch-store 'postgres://me@h:5432/db?x=1&y'"
         );
-        assert_eq!(quoted(""), "''");
+        for (word, expected) in [
+            ("", "''"),
+            ("kafka://[::1]:9092", "'kafka://[::1]:9092'"),
+            ("=ls", "'=ls'"),
+            ("a-b_c.d/e:1,f@g%h+", "a-b_c.d/e:1,f@g%h+"),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
     }
 }

@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use jiff::civil::{Date, date};
 use serde_json::{Value as Json, json};
 
-use super::profiles::{kind, most};
+use super::profiles::{kind, most, sort};
 use crate::dataset::{Aggregate, By, Dataset, LATENESS, UNBORN, VERY_LATE};
 use crate::ports::aggregates::number;
 use crate::record::value::Value;
@@ -88,7 +88,7 @@ impl Live {
                 .collect();
             values.sort_by_key(|(group, count)| (std::cmp::Reverse(*count), *group));
             values.truncate(most(aggregate.by) as usize);
-            values.sort_unstable();
+            sort(aggregate.by, &mut values);
             json!({
                 "name": aggregate.name,
                 "kind": kind(aggregate.by),
@@ -220,7 +220,7 @@ mod tests {
             values(&json, "email_domain"),
             json!([[null, 1], ["x.example", 2]])
         );
-        let ages = json!([["20-29", 1], ["30-39", 1], ["under 0", 1]]);
+        let ages = json!([["under 0", 1], ["20-29", 1], ["30-39", 1]]);
         assert_eq!(values(&json, "age_band"), ages);
         assert_eq!(values(&json, "gender"), json!([[null, 2], ["f", 1]]));
         assert_eq!(

@@ -8,14 +8,14 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::Sources;
-use super::lag::{Lag, is_beyond};
+use super::lag::{Known, Lag};
 use super::live::Live;
 use super::times::Times;
 use crate::error::Result;
 use crate::intake::dead_letter::{DeadLetter, DeadLetters};
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::log_reader::{EventVisitor, LogReader};
-use crate::ports::monitor::OutOfRange;
+use crate::ports::monitor::{OutOfRange, Stored};
 use crate::record::event::Event;
 use crate::record::transform::Transform;
 use crate::record::value::Value;
@@ -44,6 +44,10 @@ pub(crate) struct LogSeen {
     pub(crate) lag: Vec<(i32, i64)>,
     /// Committed offsets that are not in the topic: events were deleted before they were read, or it is another topic.
     pub(crate) out_of_range: Vec<OutOfRange>,
+    /// The same for the offsets that the real-time store keeps, where the stream continues.
+    pub(crate) out_in_store: Vec<OutOfRange>,
+    /// The topic that those belong to, if it is not this one.
+    pub(crate) other_topic: Option<String>,
     /// When the oldest of them was produced.
     pub(crate) oldest: Option<i64>,
     /// When the newest event was produced.
@@ -59,6 +63,23 @@ pub(crate) struct LogSeen {
 }
 
 impl LogSeen {
+    /// What the stream cannot read any more, one place a partition.
+    pub(crate) fn missing(&self) -> Vec<OutOfRange> {
+        let mut missing = self.out_in_store.clone();
+        let in_store = |out: &&OutOfRange| {
+            let mut places = self.out_in_store.iter();
+            !places.any(|known| known.partition == out.partition)
+        };
+        missing.extend(self.out_of_range.iter().filter(in_store));
+        missing.sort_by_key(|out| out.partition);
+        missing
+    }
+
+    /// Whether nothing stands between the stream and the next event.
+    pub(crate) fn can_continue(&self) -> bool {
+        self.out_of_range.is_empty() && self.out_in_store.is_empty() && self.other_topic.is_none()
+    }
+
     /// Events not committed.
     pub(crate) fn lag_records(&self) -> i64 {
         self.lag.iter().map(|(_, events)| events).sum()
@@ -135,24 +156,36 @@ impl LogEye {
 
     /// Looks once.
     pub(crate) async fn look(&mut self, sources: &Sources) -> Result<LogSeen> {
-        let mut bounds = self.reader.bounds().await?;
+        // In this order, because the stream writes to the store first, and the end goes on.
+        let stored = stored(sources).await;
         let committed = self.reader.committed(&sources.group).await?;
-        if is_beyond(&committed, &bounds.to) {
-            // Perhaps of events that were appended in between. The beginnings stay those from before: what has been
-            // deleted since was perhaps committed in between.
-            bounds.to = self.reader.bounds().await?.to;
-        }
+        let topic = match stored.as_ref().and_then(|stored| stored.topic.as_ref()) {
+            Some(_) => self.reader.identity().await?,
+            None => None,
+        };
+        let of_topic = |stored: &Stored| stored.of_topic(topic.as_deref()).cloned();
+        let here = stored.as_ref().and_then(of_topic);
+        let bounds = self.reader.bounds().await?;
         self.base.set_missing(&bounds.from);
-        let lag = Lag::of(&bounds, &committed, &self.base);
         let mut seen = LogSeen {
             at: crate::time::now_ms(),
-            produced: lag.produced,
-            committed: lag.committed,
-            has_committed: committed.iter().next().is_some(),
-            lag: lag.partitions,
-            out_of_range: lag.out_of_range,
+            has_committed: !committed.is_empty(),
+            other_topic: stored
+                .filter(|_| here.is_none())
+                .and_then(|stored| stored.topic),
             ..LogSeen::default()
         };
+        self.compare(sources, &committed, here.as_ref(), &mut seen)
+            .await?;
+        let known = Known {
+            committed: &committed,
+            stored: here.as_ref(),
+            out_of_range: &seen.missing(),
+            base: &self.base,
+        };
+        let lag = Lag::of(&bounds, known);
+        (seen.produced, seen.committed) = (lag.produced, lag.committed);
+        seen.lag = lag.partitions;
         seen.oldest = self.oldest(&lag.first).await?;
         self.read_new(sources, &bounds).await?;
         self.read_letters(sources, &mut seen).await?;
@@ -160,6 +193,31 @@ impl LogEye {
         (seen.times, seen.newest) = (self.times.clone(), self.newest);
         seen.letters.clone_from(&self.letters);
         Ok(seen)
+    }
+
+    /// Finds the offsets that nobody can continue at, in the log and in the store.
+    async fn compare(
+        &mut self,
+        sources: &Sources,
+        committed: &Offsets,
+        here: Option<&Offsets>,
+        seen: &mut LogSeen,
+    ) -> Result<()> {
+        seen.out_of_range = self.reader.out_of_range(committed).await?;
+        if let Some(here) = here {
+            seen.out_in_store = self.reader.out_of_range(here).await?;
+        }
+        // Events that have just been read may be deleted at once.
+        if !seen.out_of_range.is_empty() {
+            let now = self.reader.committed(&sources.group).await?;
+            seen.out_of_range.retain(|out| is_at(&now, out));
+        }
+        if !seen.out_in_store.is_empty()
+            && let Some(now) = stored(sources).await
+        {
+            seen.out_in_store.retain(|out| is_at(&now.offsets, out));
+        }
+        Ok(())
     }
 
     /// When the oldest of these events was produced.
@@ -225,6 +283,19 @@ impl LogEye {
         (self.letters, self.dead_end) = (letters, Some(bounds.to));
         Ok(())
     }
+}
+
+/// What the real-time store keeps of the group, as the heartbeat asks for it. A store that does not answer is told by its
+/// own look; and only one that is a file keeps any, so that none on a server holds up the look at the log.
+async fn stored(sources: &Sources) -> Option<Stored> {
+    sources.realtime.file()?;
+    let store = sources.realtime.monitor(&sources.dataset).await;
+    store.ok()?.stored(&sources.group).await.ok()?
+}
+
+/// Whether the group is still at that offset.
+fn is_at(offsets: &Offsets, out: &OutOfRange) -> bool {
+    offsets.get(out.partition) == Some(out.offset)
 }
 
 /// The last events of each partition behind `read`, about so many in all; none if there are none.

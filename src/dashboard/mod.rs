@@ -2,7 +2,7 @@
 //! the dashboard, and keeps one state of it all, with its changes.
 //!
 //! `log_eye` and `store_eyes` look; `known` keeps the last numbers of a server that is away; `state` composes what is
-//! shown, with the sentence at its top from `sentence`, the stages from `pipeline` and the commands from `advice`; `lag`,
+//! shown, with the sentence at its top from `sentence` and `missing`, the stages from `pipeline` and the commands from `advice`; `lag`,
 //! `rates`, `profiles`, `live` and `times` are its figures, and `patch` the changes.
 
 mod advice;
@@ -10,6 +10,7 @@ mod known;
 mod lag;
 mod live;
 mod log_eye;
+mod missing;
 mod patch;
 mod pipeline;
 mod profiles;
@@ -20,6 +21,7 @@ mod store_eyes;
 mod times;
 mod words;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -83,11 +85,32 @@ impl Sources {
     pub(crate) fn scope(&self) -> Scope {
         Scope {
             dataset: self.dataset.name.clone(),
-            event_log: self.event_log.to_string(),
+            event_log: address(&*self.event_log),
             topic: self.dataset.event.topic.clone(),
             group: self.group.clone(),
         }
     }
+}
+
+/// The address of a log, by which the history knows it again: a relative one of a file means another file elsewhere.
+fn address(log: &dyn EventLog) -> String {
+    let Some(path) = log.file() else {
+        return log.to_string();
+    };
+    // The file itself may not be there yet, or not any more.
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let found = path.canonicalize().or_else(|_| {
+        let folder = folder.canonicalize()?;
+        Ok::<_, std::io::Error>(folder.join(path.file_name().unwrap_or_default()))
+    });
+    let path = found.or_else(|_| std::path::absolute(path));
+    path.map_or_else(
+        |_| log.to_string(),
+        |path| format!("sqlite:{}", path.display()),
+    )
 }
 
 /// A class of differences between the layers.
@@ -339,8 +362,11 @@ impl Board {
                 Some(range) => now.saturating_sub(range),
                 None => store.oldest().await?.unwrap_or(now - 900_000),
             };
-            let step = step(now - from);
-            (store.since(from - step, step).await?, from, step)
+            let (from, step) = steps(from, now);
+            let mut samples = store.since(from - step, step).await?;
+            // A damaged file may have any times.
+            samples.retain(|sample| (1..=now).contains(&sample.at));
+            (samples, from, step)
         };
         let seen = lock(&self.seen);
         let log = seen.log.seen.as_ref();
@@ -356,6 +382,12 @@ impl Board {
         series["verdicts"] = serde_json::to_value(verdicts).map_err(Error::internal)?;
         Ok(series)
     }
+}
+
+/// Where a range begins, which is not in the future, and its step.
+fn steps(from: i64, now: i64) -> (i64, i64) {
+    let from = from.clamp(0, now);
+    (from, step(now - from))
 }
 
 /// The step of a range, so that it has at most 400 of them.
@@ -391,5 +423,33 @@ mod tests {
             let step = step(range * 1_000);
             assert_eq!(step, step_s * 1_000, "{range}");
         }
+        let now = crate::time::now_ms();
+        for from in [i64::MIN, -9_000_000_000_000_000_000, now + 1, i64::MAX] {
+            let (from, step) = steps(from, now);
+            assert!(
+                (0..=now).contains(&from) && (now - from) / step < 4_000,
+                "{from}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_history_knows_a_log_by_its_file_and_not_by_the_folder_of_the_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(folder.join("sub")).unwrap();
+        let known = |path: &str| {
+            let url = format!("sqlite:{}/{path}", folder.display());
+            address(&*crate::servers::event_log(&url).unwrap())
+        };
+        let expected = format!("sqlite:{}/log.db", folder.display());
+        assert_eq!(known("sub/../log.db"), expected);
+        std::fs::write(folder.join("log.db"), "").unwrap();
+        assert_eq!(known("sub/../log.db"), expected, "now that it is there");
+        let relative = address(&*crate::servers::event_log("sqlite:log.db").unwrap());
+        let here = std::env::current_dir().unwrap().canonicalize().unwrap();
+        assert_eq!(relative, format!("sqlite:{}/log.db", here.display()));
+        let kafka = crate::servers::event_log("kafka://h:9092").unwrap();
+        assert_eq!(address(&*kafka), kafka.to_string());
     }
 }

@@ -60,8 +60,10 @@ pub(super) fn stages(seen: &Seen, now: i64) -> Value {
     let mut stream = Stage::of(seen.realtime.seen.as_ref(), |store| {
         Stage::trace(store.last_write, now)
     });
-    let missing = log.map(|log| &log.out_of_range[..]).unwrap_or_default();
-    stream.note = missing.first().map(ToString::to_string);
+    stream.note = log.and_then(|log| {
+        let place = log.missing().first().map(ToString::to_string);
+        place.or_else(|| log.other_topic.as_deref().map(other_topic))
+    });
     json!([
         fetch(seen).json("fetch"),
         produce.json("produce"),
@@ -131,6 +133,10 @@ fn aggregate(batch: &BatchSeen) -> Stage {
 pub(super) fn heartbeat(seen: &Seen) -> Value {
     let log = seen.log.seen.as_ref();
     let missing = log.map(|log| &log.out_of_range[..]).unwrap_or_default();
+    let in_store = log.and_then(|log| match &log.other_topic {
+        Some(topic) => Some(other_topic(topic)),
+        None => Some(places(&log.out_in_store)).filter(|places| !places.is_empty()),
+    });
     let realtime = seen.realtime.seen.as_ref();
     let batch = seen.batch.seen.as_ref();
     let mut log = check("event-log", &seen.log, None);
@@ -138,13 +144,15 @@ pub(super) fn heartbeat(seen: &Seen) -> Value {
         log["ok"] = false.into();
         log["message"] = places(missing).into();
     }
+    let remark = realtime.and_then(|store| store.remark.as_ref());
+    let mut realtime = check("realtime-store", &seen.realtime, remark);
+    if let (Some(true), Some(in_store)) = (seen.realtime.is_up, in_store) {
+        realtime["ok"] = false.into();
+        realtime["message"] = in_store.into();
+    }
     json!([
         log,
-        check(
-            "realtime-store",
-            &seen.realtime,
-            realtime.and_then(|store| store.remark.as_ref())
-        ),
+        realtime,
         check(
             "batch-store",
             &seen.batch,
@@ -160,6 +168,10 @@ fn check<T>(name: &str, known: &Known<T>, remark: Option<&String>) -> Value {
         (_, None) => remark.map_or("answers", String::as_str),
     };
     json!({"check": name, "ok": known.is_up, "message": said})
+}
+
+fn other_topic(topic: &str) -> String {
+    format!("its offsets belong to `{topic}`, but this log has another topic")
 }
 
 fn places(missing: &[OutOfRange]) -> String {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::civil::Date;
 use serde_json::{Value, json};
 
-use crate::dataset::{By, Dataset};
+use crate::dataset::{By, Dataset, LATENESS, UNBORN};
 use crate::error::Result;
 use crate::ports::aggregates::{Aggregates, Summary};
 
@@ -40,7 +40,7 @@ impl Profiles {
         for aggregate in &dataset.aggregates {
             let most = most(aggregate.by);
             let mut top = figures.top(day, &aggregate.name, most).await?;
-            top.values.sort();
+            sort(aggregate.by, &mut top.values);
             aggregates.push(json!({
                 "name": aggregate.name,
                 "kind": kind(aggregate.by),
@@ -112,6 +112,31 @@ pub(super) fn most(by: By) -> u32 {
     }
 }
 
+/// Sorts groups with their counts as they stand along an axis, those without a value first, and others by their names.
+pub(super) fn sort<T: AsRef<str> + Ord, N: Ord>(by: By, values: &mut [(Option<T>, N)]) {
+    values.sort_by(|(a, n), (b, m)| {
+        let [x, y] = [a, b].map(|group| group.as_ref().map(|group| place(by, group.as_ref())));
+        (x, a, n).cmp(&(y, b, m))
+    });
+}
+
+/// The place of a group along its axis.
+fn place(by: By, group: &str) -> i64 {
+    match by {
+        By::Band { .. } if group == UNBORN => -1,
+        By::Band { .. } => {
+            let low = group.split('-').next().and_then(|low| low.parse().ok());
+            low.unwrap_or(i64::MAX)
+        }
+        By::Lateness => {
+            let known = LATENESS.iter().position(|(_, name)| *name == group);
+            known.map_or(i64::MAX, |place| place as i64)
+        }
+        // The order of the names is that of the axis.
+        By::Value | By::Domain | By::Month | By::Hour => 0,
+    }
+}
+
 pub(super) fn kind(by: By) -> &'static str {
     match by {
         By::Value => "value",
@@ -162,6 +187,40 @@ mod tests {
 
         async fn summary(&mut self, _: Date) -> Result<Summary> {
             Ok(self.summary)
+        }
+    }
+
+    #[test]
+    fn groups_stand_along_an_axis_in_its_order() {
+        for (by, expected) in [
+            (
+                By::Band { width: 5 },
+                &[
+                    "under 0", "0-4", "5-9", "10-14", "15-19", "95-99", "100-104",
+                ][..],
+            ),
+            (By::Band { width: 1 }, &["under 0", "0", "9", "10", "100"]),
+            (
+                By::Lateness,
+                &[
+                    "early",
+                    "under 1s",
+                    "under 1m",
+                    "under 10m",
+                    "under 1h",
+                    "under 1d",
+                    "1d or more",
+                ],
+            ),
+            (By::Hour, &["00", "09", "23"]),
+            (By::Month, &["1999-12", "2020-01"]),
+            (By::Value, &["10", "9", "a"]),
+        ] {
+            let mut values: Vec<_> = expected.iter().rev().map(|name| (Some(*name), 1)).collect();
+            values.push((None, 1));
+            sort(by, &mut values);
+            let names: Vec<_> = values.iter().filter_map(|(name, _)| *name).collect();
+            assert_eq!((values[0].0, &names[..]), (None, expected), "{by:?}");
         }
     }
 

@@ -78,8 +78,9 @@ pub(crate) fn load_rate(batch: &BatchSeen) -> Option<f64> {
     let from = begin.max(batch.loads_known_after().unwrap_or(begin));
     let ms = batch.at.saturating_sub(from);
     let recent = batch.loads.iter().filter(|load| load.loaded_at > from);
-    let rows: u64 = recent.map(|load| load.written).sum();
-    (ms > 0).then(|| (rows as f64 * 1e6 / ms as f64).round() / 1e3)
+    // A record that somebody has damaged may have any number.
+    let rows: f64 = recent.map(|load| load.written as f64).sum();
+    (ms > 0).then(|| (rows * 1e6 / ms as f64).round() / 1e3)
 }
 
 /// Rows a second that loads have written in each step, which begins with a time of `times`; none where that is not known:
@@ -255,6 +256,8 @@ mod tests {
         assert_eq!(load_rate(&some), Some(1.667));
         let damaged = batch(70_000, vec![load(i64::MIN, 50), load(i64::MAX, 60)]);
         assert_eq!(load_rate(&damaged), Some(1.0));
+        let huge = batch(70_000, vec![load(65_000, u64::MAX); 3]);
+        assert!(load_rate(&huge).is_some_and(|rate| rate > 1e17));
         // One a tenth of a second: the list ends 20 s ago.
         let many = (0..i64::from(MOST))
             .map(|n| load(70_000 - n * 100, 10))

@@ -2,9 +2,10 @@
 
 use super::Seen;
 use super::log_eye::LogSeen;
+use super::missing::missing;
 use super::words::{ago, number, seconds};
 use crate::ports::ledger::Verdict;
-use crate::ports::monitor::{OutOfRange, Why};
+use crate::ports::monitor::RowCount;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -91,8 +92,13 @@ fn first_look(seen: &Seen) -> Option<(Level, String)> {
 
 fn empty(seen: &Seen) -> Option<(Level, String)> {
     let log = seen.log.seen.as_ref()?;
-    let batch = seen.batch.seen.as_ref()?;
-    let is_empty = log.produced == 0 && batch.loads.is_empty();
+    let (realtime, batch) = (seen.realtime.seen.as_ref()?, seen.batch.seen.as_ref()?);
+    let has_rows = |rows: Option<RowCount>| rows.is_some_and(|rows| rows.count > 0);
+    let is_empty = log.produced == 0
+        && log.dead_letters == 0
+        && batch.loads.is_empty()
+        && !has_rows(realtime.rows)
+        && !has_rows(batch.rows);
     let says = "No record has arrived yet: fetch some, and send them to the log.";
     is_empty.then(|| (Level::Empty, says.into()))
 }
@@ -125,68 +131,13 @@ fn differ(verdict: &Verdict, now: i64) -> String {
     format!("{what}{}, found {found}", compared_with(verdict))
 }
 
-/// Partitions that the sentence names.
-const NAMED: usize = 3;
-
-/// What the group cannot read any more.
-fn missing(log: &LogSeen) -> Option<String> {
-    let [mut deleted, mut others] = [Vec::new(), Vec::new()];
-    let mut events = 0;
-    for OutOfRange {
-        partition,
-        offset,
-        why,
-    } in &log.out_of_range
-    {
-        match why {
-            Why::Deleted { low } => {
-                events += low.saturating_sub(*offset).unsigned_abs();
-                deleted.push(format!("partition {partition}, offsets {offset} to {}", low - 1));
-            }
-            Why::Beyond { end } => others.push(format!(
-                "the stream has read up to offset {offset} of partition {partition}, but the topic ends at {end}"
-            )),
-            Why::OtherEvents => others.push(format!(
-                "partition {partition} has other events than those that the stream has read"
-            )),
-        }
-    }
-    let mut says = Vec::new();
-    if !deleted.is_empty() {
-        let was = if events == 1 {
-            "event was"
-        } else {
-            "events were"
-        };
-        says.push(format!(
-            "{} {was} deleted from the log before the stream had read {} ({})",
-            number(events),
-            if events == 1 { "it" } else { "them" },
-            shortened(deleted)
-        ));
-    }
-    if !others.is_empty() {
-        says.push(shortened(others));
-    }
-    (!says.is_empty()).then(|| format!("Data is missing: {}", says.join("; ")))
-}
-
-/// The first of them, and how many more there are.
-fn shortened(mut texts: Vec<String>) -> String {
-    let more = texts.len().saturating_sub(NAMED);
-    texts.truncate(NAMED);
-    if more > 0 {
-        texts.push(format!("and {more} more"));
-    }
-    texts.join("; ")
-}
-
 fn fine(seen: &Seen, now: i64) -> (Level, String) {
     let keeps_up = |log: &LogSeen| match (log.lag_records(), log.lag_ms()) {
         (0, _) => true,
         (_, Some(ms)) => log.has_committed && ms <= BUSY_MS,
         (_, None) => false, // nobody knows how long they have been waiting
     };
+    let keeps_up = |log: &LogSeen| keeps_up(log) && !only_letters(log);
     let level = match seen.log.seen.as_ref().is_some_and(keeps_up) {
         true => Level::Ok,
         false => Level::Busy,
@@ -200,7 +151,7 @@ fn fine(seen: &Seen, now: i64) -> (Level, String) {
         Some(verdict) => format!("{}; {}.", agreed(verdict, now), lag(seen)),
         None => {
             let mut lag = lag(seen);
-            lag.replace_range(..1, "T");
+            lag[..1].make_ascii_uppercase();
             format!("{lag}; the layers were never compared.")
         }
     };
@@ -235,12 +186,32 @@ fn differences(verdict: &Verdict) -> (u64, String) {
     let named =
         known.map(|(class, count)| format!("{} {}", number(*count), class.replace('_', " ")));
     let named: Vec<String> = named.collect();
-    (verdict.classes.values().sum(), named.join(", "))
+    // What somebody has damaged may be any number.
+    let keys = verdict
+        .classes
+        .values()
+        .fold(0_u64, |sum, count| sum.saturating_add(*count));
+    (keys, named.join(", "))
+}
+
+/// Whether all records that have arrived were bad.
+fn only_letters(log: &LogSeen) -> bool {
+    log.produced == 0 && log.dead_letters > 0
 }
 
 fn lag(seen: &Seen) -> String {
     match &seen.log.seen {
         None => "the stream's lag is not known".into(),
+        Some(log) if only_letters(log) => {
+            let (records, are) = match log.dead_letters {
+                1 => ("record", "is"),
+                _ => ("records", "are"),
+            };
+            format!(
+                "no event has been accepted yet, and {} {records} {are} in the dead letters",
+                number(log.dead_letters.unsigned_abs())
+            )
+        }
         Some(log) if !log.has_committed && log.lag_records() > 0 => {
             format!(
                 "the stream has not begun, and {} events wait",
@@ -264,6 +235,7 @@ mod tests {
     use super::super::store_eyes::{BatchSeen, RealtimeSeen};
     use super::*;
     use crate::error::Error;
+    use crate::ports::monitor::OutOfRange;
 
     const NOW: i64 = 1_795_500_000_000; // 2026-11-24T06:00:00Z
 
@@ -390,6 +362,23 @@ mod tests {
         let mut seen = seen(0, None, None);
         seen.log.look(Ok(LogSeen::default()), NOW);
         assert_eq!(sentence(&seen, NOW).0, Level::Empty);
+        let letters = LogSeen {
+            dead_letters: 9,
+            ..LogSeen::default()
+        };
+        seen.log.look(Ok(letters), NOW);
+        let text = "No event has been accepted yet, and 9 records are in the dead letters; the layers were never compared.";
+        assert_eq!(sentence(&seen, NOW), (Level::Busy, text.into()));
+        seen.log.look(Ok(LogSeen::default()), NOW);
+        let rows = RealtimeSeen {
+            rows: Some(RowCount {
+                count: 1,
+                exact: true,
+            }),
+            ..RealtimeSeen::default()
+        };
+        seen.realtime.look(Ok(rows), NOW);
+        assert_eq!(sentence(&seen, NOW).0, Level::Ok, "there are rows");
     }
 
     #[test]
@@ -450,6 +439,18 @@ mod tests {
         seen.log.look(Ok(log), NOW);
         let text = "The stream has not begun, and 4 events wait; the layers were never compared.";
         assert_eq!(sentence(&seen, NOW), (Level::Busy, text.into()));
+    }
+
+    #[test]
+    fn numbers_out_of_reach_are_told_too() {
+        let all = &[("lost", u64::MAX), ("older", u64::MAX)];
+        let (level, text) = sentence(&seen(0, None, Some((false, all))), NOW);
+        assert_eq!(level, Level::Bad);
+        let most = number(u64::MAX);
+        assert!(
+            text.starts_with(&format!("{most} rows differ ({most} lost, ")),
+            "{text}"
+        );
     }
 
     #[test]

@@ -97,7 +97,8 @@ fn ingestion(seen: &Seen) -> Value {
 
 /// What the group cannot read any more, by partition.
 fn missing(log: &LogSeen) -> Vec<Value> {
-    let missing = log.out_of_range.iter().map(|out| {
+    let missing = log.missing();
+    let missing = missing.iter().map(|out| {
         let events = match out.why {
             Why::Deleted { low } => Some(low.saturating_sub(out.offset)),
             Why::Beyond { .. } | Why::OtherEvents => None,
@@ -112,16 +113,16 @@ fn layers(sources: &Sources, seen: &Seen) -> Value {
     let rows = |rows: Option<crate::ports::monitor::RowCount>| json!({"count": rows.map(|rows| rows.count), "exact": rows.map(|rows| rows.exact)});
     let mut speed = rows(realtime.and_then(|store| store.rows));
     // Only if all events are stored, the newest one is.
-    let all_stored = |log: &&LogSeen| log.lag_records() == 0 && log.out_of_range.is_empty();
+    let all_stored = |log: &&LogSeen| log.lag_records() == 0 && log.can_continue();
     let newest = seen.log.seen.as_ref().filter(all_stored);
     speed["newest"] = json!(newest.and_then(|log| log.times.newest()));
     speed["last_write"] = json!(realtime.and_then(|store| store.last_write));
     let mut loaded = rows(batch.and_then(|store| store.rows));
-    let loads = || batch.into_iter().flat_map(|batch| &batch.loads);
-    loaded["newest"] = json!(loads().filter_map(|load| load.info.newest).max());
+    let mut loads = batch.into_iter().flat_map(|batch| &batch.loads);
+    loaded["newest"] = json!(batch.and_then(|batch| batch.newest_loaded));
     loaded["last_write"] = json!(batch.and_then(|store| store.last_write));
-    loaded["boundary"] = json!(batch.and_then(|batch| batch.boundary()));
-    loaded["last_load"] = json!(loads().next().map(|load| json!({
+    loaded["boundary"] = loaded["newest"].clone();
+    loaded["last_load"] = json!(loads.next().map(|load| json!({
         "run_id": load.info.run_id,
         "mode": load.mode,
         "loaded_at": load.loaded_at,

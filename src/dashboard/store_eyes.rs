@@ -29,6 +29,8 @@ pub(crate) struct BatchSeen {
     pub(crate) rows: Option<RowCount>,
     pub(crate) last_write: Option<i64>,
     pub(crate) remark: Option<String>,
+    /// The event time of the newest record that was ever loaded, in milliseconds since 1970 UTC.
+    pub(crate) newest_loaded: Option<i64>,
     /// The newest first.
     pub(crate) loads: Vec<LoadRecord>,
     /// The newest first.
@@ -38,11 +40,6 @@ pub(crate) struct BatchSeen {
 }
 
 impl BatchSeen {
-    /// The event time of the newest record of the last load that had any.
-    pub(crate) fn boundary(&self) -> Option<i64> {
-        self.loads.iter().find_map(|load| load.info.newest)
-    }
-
     /// The time after which all loads are known; none if all of them are.
     pub(crate) fn loads_known_after(&self) -> Option<i64> {
         let is_full = self.loads.len() >= MOST as usize;
@@ -98,6 +95,7 @@ impl BatchEye {
             rows: self.monitor.rows().await?,
             last_write: self.monitor.last_write().await?,
             remark: self.monitor.remark().await?,
+            newest_loaded: self.ledger.newest().await?,
             loads: self.ledger.loads(MOST).await?,
             verdicts: self.ledger.verdicts(MOST).await?,
             profiles: profiles.look(&mut *self.figures, &sources.dataset).await?,

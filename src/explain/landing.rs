@@ -31,7 +31,7 @@ pub(super) fn search(
     }
     for load in loads {
         for input in &load.info.inputs {
-            let path = PathBuf::from(input);
+            let path = PathBuf::from(&input.path);
             let is_named = |named: &&PathBuf| is_same(named, &path);
             let named = asked.landing.iter().find(is_named).cloned();
             if named.is_none() && !path.is_file() {

@@ -19,7 +19,8 @@ use crate::run::Stop;
 /// How many versions are kept for the answer, and how many dead letters.
 const MOST: usize = 100;
 
-/// Reads the partitions that the key belongs to; `origin` is where the real-time row comes from.
+/// Reads the partitions that the key belongs to, and all others if those have nothing: another program may have written
+/// the record with another key. `origin` is where the real-time row comes from.
 pub(super) async fn versions(asked: &Asked<'_>, origin: Option<Place>) -> Result<InLog> {
     let topic = &asked.dataset.event.topic;
     let mut reader = asked.log.reader(topic).await?;
@@ -35,11 +36,14 @@ pub(super) async fn versions(asked: &Asked<'_>, origin: Option<Place>) -> Result
         count: 0,
         versions: VecDeque::new(),
     };
-    let span = Span {
-        from: places(&finder.partitions, |p| p.oldest),
-        to: places(&finder.partitions, |p| p.end),
-    };
-    reader.read(&span, &mut finder).await?;
+    reader.read(&span(&finder.partitions), &mut finder).await?;
+    if finder.count == 0 {
+        let others = others(&finder.partitions, &bounds, &committed);
+        let span = span(&others);
+        finder.partitions.extend(others);
+        finder.partitions.sort_by_key(|p| p.partition);
+        reader.read(&span, &mut finder).await?;
+    }
     Ok(InLog {
         topic: topic.clone(),
         group: asked.group.into(),
@@ -49,8 +53,33 @@ pub(super) async fn versions(asked: &Asked<'_>, origin: Option<Place>) -> Result
     })
 }
 
-fn places(partitions: &[Partition], at: impl Fn(&Partition) -> i64) -> Offsets {
-    partitions.iter().map(|p| (p.partition, at(p))).collect()
+/// All events of these partitions.
+fn span(partitions: &[Partition]) -> Span {
+    let places = |at: fn(&Partition) -> i64| -> Offsets {
+        partitions.iter().map(|p| (p.partition, at(p))).collect()
+    };
+    Span {
+        from: places(|p| p.oldest),
+        to: places(|p| p.end),
+    }
+}
+
+/// The partition as it is now.
+fn partition(number: i32, bounds: &Span, committed: &Offsets) -> Option<Partition> {
+    Some(Partition {
+        partition: number,
+        oldest: bounds.from.get(number)?,
+        end: bounds.to.get(number)?,
+        committed: committed.get(number),
+    })
+}
+
+/// The partitions that were not read.
+fn others(read: &[Partition], bounds: &Span, committed: &Offsets) -> Vec<Partition> {
+    let all = bounds.to.iter().map(|(number, _)| number);
+    let others = all.filter(|number| read.iter().all(|p| p.partition != *number));
+    let others = others.filter_map(|number| partition(number, bounds, committed));
+    others.collect()
 }
 
 /// The partitions that may have the key: by the number of partitions now, and by that of the dataset, because a topic may
@@ -67,15 +96,10 @@ fn partitions(
         .map(|count| partition_of(key, count))
         .into();
     numbers.extend(origin.map(|origin| origin.partition));
-    let bounds_of = |partition: i32| {
-        Some(Partition {
-            partition,
-            oldest: bounds.from.get(partition)?,
-            end: bounds.to.get(partition)?,
-            committed: committed.get(partition),
-        })
-    };
-    numbers.into_iter().filter_map(bounds_of).collect()
+    let numbers = numbers.into_iter();
+    numbers
+        .filter_map(|number| partition(number, bounds, committed))
+        .collect()
 }
 
 /// Finds the versions of a key.

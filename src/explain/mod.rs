@@ -70,6 +70,7 @@ pub async fn explain(asked: &Asked<'_>) -> Explained {
     });
     let loads = batch.as_ref();
     let loads = loads.map(|row| stored::possible_loads(row, &kept.loads, &landing));
+    let (newest, cut) = (kept.newest, kept.cut());
     let both = realtime.as_ref().zip(batch.as_ref());
     let differences = both.map(|(a, b)| stored::differences(asked.dataset, a, b));
     let mut found = Explained {
@@ -91,7 +92,14 @@ pub async fn explain(asked: &Asked<'_>) -> Explained {
         verdict: kept.verdict,
         troubles,
     };
-    found.outcome = outcome::outcome(&found, kept.newest);
+    found.outcome = outcome::outcome(&found, newest);
+    // Whatever was found is an answer without the files of earlier loads; that nothing has it is none.
+    if let Some(cut) = cut.filter(|_| found.outcome.state == State::Unknown) {
+        let parts = [Part::Landing, Part::Rejects];
+        let troubles = parts.map(|part| Trouble::new(part, &cut));
+        found.troubles.extend(troubles);
+        found.outcome = outcome::outcome(&found, newest);
+    }
     found
 }
 

@@ -200,7 +200,7 @@ pub struct InLog {
     pub topic: String,
     /// The consumer group that it is compared with.
     pub group: String,
-    /// What was looked at: the partitions that the record's key belongs to.
+    /// What was looked at: the partitions that the record's key belongs to; all, if those have nothing of it.
     pub partitions: Vec<Partition>,
     /// Number of its versions.
     pub count: u64,

@@ -7,14 +7,11 @@ use super::model::{
     Cell, DayVersion, Difference, Landed, LastVerdict, Place, PossibleLoad, Row, Time,
 };
 use crate::dataset::{Dataset, Nulls};
-use crate::error::Result;
-use crate::ports::ledger::{LoadRecord, Verdict};
+use crate::error::{Error, Result};
+use crate::ports::ledger::{LOOKED_AT, LoadRecord, Verdict};
 use crate::ports::table_reader::{Provenance, StoredRow, TableReader, Visitor};
 use crate::record::row::{Digest, Origin, RowMeta, digest};
 use crate::record::value::Value;
-
-/// How many loads are looked at.
-const LOADS: u32 = 100;
 
 /// The real-time store's row.
 pub(super) async fn realtime(asked: &Asked<'_>) -> Result<Option<Row>> {
@@ -203,11 +200,26 @@ pub(super) struct Kept {
     /// Its event time, in milliseconds since 1970 UTC.
     pub(super) newest: Option<i64>,
     pub(super) verdict: Option<LastVerdict>,
+    /// Whether there were earlier loads, which are not looked at.
+    pub(super) has_earlier: bool,
+}
+
+impl Kept {
+    /// That the files of the earlier loads were not searched, if there are some.
+    pub(super) fn cut(&self) -> Option<Error> {
+        self.has_earlier.then(|| {
+            Error::missing(format!(
+                "only the files of the last {LOOKED_AT} loads were searched, and there are earlier ones"
+            ))
+        })
+    }
 }
 
 pub(super) async fn ledger(asked: &Asked<'_>) -> Result<Kept> {
     let mut ledger = asked.batch.ledger(asked.dataset).await?;
-    let loads = ledger.loads(LOADS).await?;
+    let mut loads = ledger.loads(LOOKED_AT + 1).await?;
+    let has_earlier = loads.len() > LOOKED_AT as usize;
+    loads.truncate(LOOKED_AT as usize);
     let newest = ledger.newest().await?;
     let verdict = ledger.verdicts(1).await?.into_iter().next();
     let key = asked.key.value.to_string();
@@ -215,6 +227,7 @@ pub(super) async fn ledger(asked: &Asked<'_>) -> Result<Kept> {
         loads,
         newest,
         verdict: verdict.map(|verdict| last_verdict(&key, &verdict)),
+        has_earlier,
     })
 }
 

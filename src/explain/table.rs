@@ -6,6 +6,9 @@ use crate::run::printable;
 /// Width of the first column.
 const LABEL: usize = 12;
 
+/// How many partitions without the record are listed one by one.
+const LISTED: usize = 8;
+
 /// The answer, a line each. Whatever comes from a store or a file cannot control a terminal.
 pub fn table(found: &Explained) -> String {
     let mut lines = Lines(printable(&found.outcome.text) + "\n");
@@ -100,7 +103,11 @@ impl Lines {
         for version in &log.versions {
             self.add("log", &format!("{} {}", log.topic, in_log(version)));
         }
-        if log.count == 0 {
+        if log.count == 0 && log.partitions.len() > LISTED {
+            let count = log.partitions.len();
+            let text = format!("nothing in the {count} partitions of {}", log.topic);
+            self.add("log", &text);
+        } else if log.count == 0 {
             for partition in &log.partitions {
                 let (number, oldest) = (partition.partition, partition.oldest);
                 let range = match partition.end > oldest {

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::error::Error;
+use crate::ports::ledger::Contents;
 
 /// The format of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -29,6 +30,20 @@ impl FileFormat {
             FileFormat::Ndjson => "NDJSON",
             FileFormat::Csv => "CSV",
         }
+    }
+
+    /// Its name on the command line.
+    pub fn option(self) -> &'static str {
+        match self {
+            FileFormat::Ndjson => "ndjson",
+            FileFormat::Csv => "csv",
+        }
+    }
+
+    /// The format of this name on the command line.
+    pub fn of_option(name: &str) -> Option<FileFormat> {
+        let mut all = [FileFormat::Ndjson, FileFormat::Csv].into_iter();
+        all.find(|format| format.option() == name)
     }
 }
 
@@ -78,6 +93,8 @@ pub struct Ended {
     pub is_open: bool,
     /// Whether it was a pipe, which also ends when its writer dies.
     pub is_pipe: bool,
+    /// What it held, to the last byte.
+    pub contents: Contents,
 }
 
 impl Ended {

@@ -8,11 +8,14 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use xxhash_rust::xxh3::Xxh3;
+
 use crate::error::{Context, Result, file_error};
 use crate::intake::chunk::{Chunk, Ended, FileFormat};
 use crate::intake::csv;
 use crate::intake::marks::{Mark, Tally};
 use crate::intake::sniff;
+use crate::ports::ledger::Contents;
 use crate::record::json::MAX_EVENT_BYTES;
 use crate::run::streams;
 
@@ -42,6 +45,9 @@ pub struct Input {
     open: bool,
     records: u64,
     is_pipe: bool,
+    /// The number and hash of the bytes of the file so far.
+    bytes: u64,
+    hash: Box<Xxh3>,
 }
 
 impl std::fmt::Debug for Input {
@@ -78,6 +84,8 @@ impl Input {
             open: false,
             records: 0,
             is_pipe: false,
+            bytes: 0,
+            hash: Box::default(),
         }
     }
 
@@ -113,6 +121,8 @@ impl Input {
                 }
             };
             let read = read.map_err(|e| file_error("read", Path::new(&self.name), &e))?;
+            self.hash.update(&bytes[old..old + read]);
+            self.bytes += read as u64;
             let ended = read == 0;
             if ended {
                 self.reader = None;
@@ -127,6 +137,10 @@ impl Input {
                     is_complete: self.complete,
                     is_open: self.open || self.awaits_header,
                     is_pipe: self.is_pipe,
+                    contents: Contents {
+                        bytes: self.bytes,
+                        xxh3: format!("{:032x}", self.hash.digest128()),
+                    },
                 });
                 return Ok(Some(chunk));
             }
@@ -148,6 +162,8 @@ impl Input {
         // A trailer is about its own file only.
         (self.since, self.complete, self.records) = (Tally::default(), false, 0);
         self.open = false;
+        self.bytes = 0;
+        self.hash.reset();
         self.is_pipe = is_pipe(&path);
         self.format = self.forced.unwrap_or_else(|| FileFormat::of(&path));
         self.awaits_header = self.format == FileFormat::Csv;

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::error::{Context, Result};
-use crate::intake::chunk::{FileFormat, Line};
+use crate::intake::chunk::{Ended, FileFormat, Line};
 use crate::intake::input::Input;
 use crate::run::Stop;
 
@@ -15,6 +15,9 @@ pub trait Seeker {
 
     /// Takes a record of a file of this format; `Break` ends the reading early, without an error.
     fn record(&mut self, record: Line<'_>, format: FileFormat) -> Result<ControlFlow<()>>;
+
+    /// Takes what is known of a file that was read to its end.
+    fn end(&mut self, _: &Ended) {}
 }
 
 /// Lends the records of a file to the seeker, in this format or in that of its extension. Blocks, ends early after a
@@ -37,6 +40,9 @@ pub fn each_record(
             if seeker.record(line, chunk.format)?.is_break() {
                 return Ok(());
             }
+        }
+        if let Some(ended) = &chunk.ended {
+            seeker.end(ended);
         }
         input.take_back(chunk);
     }

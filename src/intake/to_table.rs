@@ -10,7 +10,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Kind, Result, file_error};
 use crate::exit::Exit;
 use crate::ports::batch_store::{BatchStore, Mode};
-use crate::ports::ledger::LoadInfo;
+use crate::ports::ledger::{FileRead, LoadInfo, LoadedFile};
 use crate::record::row::{Origin, Rows};
 use crate::record::transform::Transform;
 use crate::record::value::Value;
@@ -92,7 +92,7 @@ impl Load<'_> {
         let mut intake = Intake::open(&self.options, self.format, &self.retry)?;
         let mut info = self.info()?;
         match self.stage(store, &mut intake, &mut info).await {
-            Ok(None) => {}
+            Ok(None) => self.add_contents(&mut info, intake.ended()),
             Ok(Some(interrupted)) => return Ok(interrupted),
             Err(e) => return Err(self.say_what_is_kept(e, store).await),
         }
@@ -118,8 +118,8 @@ impl Load<'_> {
             false => files.as_slice(),
         };
         let input = |path: &PathBuf| match is_stdin(path) {
-            true => Ok("-".into()),
-            false => absolute(path),
+            true => Ok(LoadedFile::at("-")),
+            false => absolute(path).map(LoadedFile::at),
         };
         let rejects = self.options.rejects.iter();
         let mut rejects = rejects.filter(|path| !is_standard_stream(path));
@@ -130,6 +130,19 @@ impl Load<'_> {
             inputs: inputs.iter().map(input).collect::<Result<_>>()?,
             rejects: rejects.next().map(|path| absolute(path)).transpose()?,
         })
+    }
+
+    /// Adds what was read of the files, so that `verify` can tell whether they are still the same.
+    fn add_contents(&self, info: &mut LoadInfo, ended: &[Ended]) {
+        for (input, ended) in info.inputs.iter_mut().zip(ended) {
+            if input.path != "-" && !ended.is_pipe {
+                input.read = Some(FileRead {
+                    contents: ended.contents.clone(),
+                    format: ended.format.option().into(),
+                    null: self.null.clone(),
+                });
+            }
+        }
     }
 
     /// Stages a chunk while the next one is read and checked, and notes the newest event time. Every error in the input

@@ -12,9 +12,10 @@ pub const MAX_VALUES: u64 = 10_000;
 /// Counts the rows of a day and keeps the figures.
 ///
 /// The rows of a day are those whose event time is on that day in UTC: those of the dataset's history, if it keeps one that
-/// has no fewer rows of that day, otherwise those of the batch table, which has only the newest row of each key. A history
-/// that the dataset does not declare, or no longer, does not count. A dimension counts each of them once, in the group of its value; null is a group of its own, and so is a value
-/// that does not fit its column's type ([`INVALID`]).
+/// has each row that the batch table has of that day, by its digest; otherwise those of the batch table, which has only the
+/// newest row of each key. So a history that was off for a while does not count with what it has missed; nor does one that
+/// the dataset does not declare, or no longer. A dimension counts each of them once, in the group of its value; null is a
+/// group of its own, and so is a value that does not fit its column's type ([`INVALID`]).
 ///
 /// Guarantees: the rows are counted by the store, in one statement a dimension; the figures of a day are stored all at
 /// once or not at all, and are of one state of the table; figures that are already stored are not touched, those that no
@@ -82,6 +83,8 @@ pub struct Computed {
     pub table: String,
     /// Its rows of that day.
     pub rows: u64,
+    /// Rows of the batch table of that day that the history lacks, so that it is not counted; 0 without a history.
+    pub unrecorded: u64,
     /// Rows that the figures counted that were stored before; none if there were no figures.
     pub stored_rows: u64,
     /// Whether the stored figures stay because they count more rows; nothing else is counted then.
@@ -95,11 +98,21 @@ pub struct Computed {
 }
 
 impl Computed {
-    /// Takes the rows of a table, first of the batch table and then of the history, if that has no fewer: a complete
-    /// history has at least those, and one that was switched on during the day lacks some.
-    pub(crate) fn consider(&mut self, table: String, rows: u64) {
-        if self.table.is_empty() || (rows > 0 && rows >= self.rows) {
-            (self.table, self.rows) = (table, rows);
+    /// The rows of the batch table.
+    pub(crate) fn of_table(table: String, rows: u64) -> Computed {
+        Computed {
+            table,
+            rows,
+            ..Computed::default()
+        }
+    }
+
+    /// Takes the rows of the history instead, unless it lacks rows of the batch table: it was off when they were loaded,
+    /// and then it may have older ones in their place. How many rows it has shows nothing.
+    pub(crate) fn prefer(&mut self, history: String, rows: u64, unrecorded: u64) {
+        self.unrecorded = unrecorded;
+        if unrecorded == 0 && rows > 0 {
+            (self.table, self.rows) = (history, rows);
         }
     }
 }

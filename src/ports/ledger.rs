@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::error::{Error, Result};
+
+/// How many loads are looked at where their files may be evidence; what was loaded by an earlier one is not known then.
+pub const LOOKED_AT: u32 = 4_096;
 
 /// Reads and extends rtp's own records about one dataset.
 #[async_trait]
@@ -35,10 +39,109 @@ pub struct LoadInfo {
     pub started_at: i64,
     /// The newest event time among the records that were staged, in milliseconds since 1970 UTC; none without records.
     pub newest: Option<i64>,
-    /// The input files, as absolute paths, in order, with `-` for standard input among them; none if it is the only input.
-    pub inputs: Vec<String>,
+    /// The input files in order, with standard input among them; none if it is the only input.
+    pub inputs: Vec<LoadedFile>,
     /// The reject file, as an absolute path, if one was named.
     pub rejects: Option<String>,
+}
+
+/// An input file of a load. An older version of rtp kept its path only, and a store that it wrote to still has that: a
+/// text instead of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "KeptFile", into = "KeptFile")]
+pub struct LoadedFile {
+    /// Its absolute path, or `-` for standard input.
+    pub path: String,
+    /// What was read of it, if that is known.
+    pub read: Option<FileRead>,
+}
+
+/// What a load read of a file, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FileRead {
+    /// Its bytes.
+    #[serde(flatten)]
+    pub contents: Contents,
+    /// Its format, by its name on the command line.
+    pub format: String,
+    /// The text of an unquoted CSV cell that means null.
+    pub null: String,
+}
+
+/// The bytes of a file: two with equal ones are the same for every purpose but that of somebody who forges them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Contents {
+    /// Their number.
+    pub bytes: u64,
+    /// Their XXH3 of 128 bits, in hexadecimal.
+    pub xxh3: String,
+}
+
+/// A file as a store keeps it.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum KeptFile {
+    Path(String),
+    Read {
+        path: String,
+        #[serde(flatten)]
+        read: FileRead,
+    },
+}
+
+impl From<KeptFile> for LoadedFile {
+    fn from(kept: KeptFile) -> LoadedFile {
+        match kept {
+            KeptFile::Path(path) => LoadedFile { path, read: None },
+            KeptFile::Read { path, read } => LoadedFile {
+                path,
+                read: Some(read),
+            },
+        }
+    }
+}
+
+impl From<LoadedFile> for KeptFile {
+    fn from(LoadedFile { path, read }: LoadedFile) -> KeptFile {
+        match read {
+            None => KeptFile::Path(path),
+            Some(read) => KeptFile::Read { path, read },
+        }
+    }
+}
+
+impl LoadedFile {
+    /// A file of which only the path is known.
+    pub fn at(path: impl Into<String>) -> LoadedFile {
+        LoadedFile {
+            path: path.into(),
+            read: None,
+        }
+    }
+
+    /// The file as one text, for a store that keeps a list of texts: its path if nothing else is known, which is absolute
+    /// and thus never looks like JSON.
+    pub(crate) fn to_text(&self) -> String {
+        match &self.read {
+            None => self.path.clone(),
+            Some(read) => json!({
+                "path": self.path,
+                "bytes": read.contents.bytes,
+                "xxh3": read.contents.xxh3,
+                "format": read.format,
+                "null": read.null,
+            })
+            .to_string(),
+        }
+    }
+
+    /// Reads it back; an error (`Invalid`) if somebody else changed it.
+    pub(crate) fn from_text(text: String) -> Result<LoadedFile> {
+        match text.starts_with('{') {
+            true => from_json(&text),
+            false => Ok(LoadedFile::at(text)),
+        }
+    }
 }
 
 /// A load that was committed.

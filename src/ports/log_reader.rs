@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::ports::event_log::{Offsets, Span};
+use crate::ports::monitor::OutOfRange;
 use crate::record::event::Event;
 
 /// Reads one topic without being a member of a group.
@@ -17,6 +18,13 @@ pub trait LogReader: Send {
     /// Where each partition begins and ends now: the offset of its oldest event, and the one that the next event will
     /// get, or the first event of a transaction that is still open.
     async fn bounds(&mut self) -> Result<Span>;
+
+    /// The topic's identity, as [`Consumer::identity`](crate::ports::event_log::Consumer::identity) tells it; none if the
+    /// log does not tell it.
+    async fn identity(&mut self) -> Result<Option<String>>;
+
+    /// Those of these offsets from which a member of a group could not continue.
+    async fn out_of_range(&mut self, offsets: &Offsets) -> Result<Vec<OutOfRange>>;
 
     /// What a group has committed; a partition without a commit has no offset.
     async fn committed(&mut self, group: &str) -> Result<Offsets>;

@@ -22,8 +22,9 @@ pub trait LogMonitor: Send {
     /// it back. May wait longer than the time limit, which the caller enforces.
     async fn probe(&mut self, id: &str) -> Result<()>;
 
-    /// How far a consumer group lags behind the current end of the topic.
-    async fn lag(&mut self, group: &str) -> Result<Lag>;
+    /// How far a consumer group lags behind the current end of the topic: from what it has committed or, in a partition
+    /// where a store has less of it, from what the store has. Offsets of another topic do not count.
+    async fn lag(&mut self, group: &str, stored: Option<&Stored>) -> Result<Lag>;
 
     /// Those of a store's offsets from which a reader could not continue.
     async fn out_of_range(&mut self, offsets: &Offsets) -> Result<Vec<OutOfRange>>;
@@ -126,6 +127,32 @@ pub struct Stored {
     pub topic: Option<String>,
     /// Where the group continues.
     pub offsets: Offsets,
+}
+
+impl Stored {
+    /// The offsets, unless they are known to belong to another topic than this.
+    pub fn of_topic(&self, topic: Option<&str>) -> Option<&Offsets> {
+        let is_other = |stored: &str| topic.is_some_and(|topic| topic != stored);
+        let is_other = self.topic.as_deref().is_some_and(is_other);
+        (!is_other).then_some(&self.offsets)
+    }
+}
+
+/// Where the events of a partition that begins at `low` begin to be new: to the group, by what it has committed, or to a
+/// store that keeps its offsets, and continues at the oldest event where it has none; whichever is less.
+pub fn continues_at(
+    partition: i32,
+    committed: Option<i64>,
+    stored: Option<&Offsets>,
+    low: i64,
+) -> i64 {
+    match (committed, stored) {
+        (committed, None) => committed.unwrap_or(low),
+        (committed, Some(stored)) => {
+            let stored = stored.get(partition).unwrap_or(low);
+            committed.map_or(stored, |at| at.min(stored))
+        }
+    }
 }
 
 /// Watches one of the stores.

@@ -19,6 +19,8 @@ pub struct PageQuery<'q> {
     pub after: Option<&'q Value<'q>>,
     /// Only rows that have all these values.
     pub filters: &'q [Filter],
+    /// Of the rows whose key does not fit, only those that have all these values, too.
+    pub misfits_with: &'q [Filter],
     /// Only rows whose event time is later, in milliseconds since 1970 UTC.
     pub newer_than: Option<i64>,
     /// At most so many keys, the first ones.
@@ -30,8 +32,23 @@ pub struct PageQuery<'q> {
 pub struct Page {
     /// The keys in their order, each once. Fewer than were asked for are the last ones.
     pub keys: Vec<Value<'static>>,
-    /// Keys that do not fit their column's type.
+    /// Keys that do not fit their column's type, of the whole table: only in the first page of a listing.
     pub misfits: Misfits,
+    /// Those that the store meets among the keys instead: before the key of this index, or behind the last one.
+    pub among: Vec<(usize, Misfits)>,
+}
+
+impl Page {
+    /// Adds a misfit that was met behind the keys so far.
+    pub fn meet(&mut self, found: impl FnOnce() -> String) {
+        let at = self.keys.len();
+        if self.among.last().is_none_or(|(last, _)| *last != at) {
+            self.among.push((at, Misfits::default()));
+        }
+        if let Some((_, misfits)) = self.among.last_mut() {
+            misfits.add(found);
+        }
+    }
 }
 
 /// Keys that do not fit their column's type: they have no place in the order, so their rows are in no page.
@@ -72,6 +89,11 @@ pub struct Filter {
     pub value: Value<'static>,
 }
 
+fn has_all(filters: &[Filter], values: &[Value<'_>]) -> bool {
+    let has = |filter: &Filter| values[filter.field] == filter.value;
+    filters.iter().all(has)
+}
+
 impl PageQuery<'_> {
     /// Whether a row with these values belongs to the page, as far as its key is not concerned.
     pub fn matches(&self, values: &[Value<'_>]) -> bool {
@@ -80,8 +102,7 @@ impl PageQuery<'_> {
             (Some(boundary), Value::Timestamp(time)) => *time > boundary,
             (Some(_), _) => false,
         };
-        let has = |filter: &Filter| values[filter.field] == filter.value;
-        is_new && self.filters.iter().all(has)
+        is_new && has_all(self.filters, values)
     }
 }
 
@@ -135,6 +156,7 @@ impl<'q> FirstKeys<'q> {
                 None => self.misfits,
                 Some(_) => Misfits::default(),
             },
+            among: Vec::new(),
         }
     }
 }
@@ -153,7 +175,9 @@ impl Visitor for FirstKeys<'_> {
             return ControlFlow::Continue(());
         }
         if let Some(foreign) = row.foreign.iter().find(|f| f.field == key) {
-            self.misfits.add(|| foreign.found.clone());
+            if has_all(self.query.misfits_with, row.values) {
+                self.misfits.add(|| foreign.found.clone());
+            }
         } else {
             self.keys.insert(Key(row.values[key].owned()));
             if self.keys.len() > self.query.most {
@@ -177,6 +201,7 @@ mod tests {
             dataset: &dataset,
             after: Some(&after),
             filters: &[],
+            misfits_with: &[],
             newer_than: Some(10),
             most: 3,
         };
@@ -213,19 +238,33 @@ mod tests {
     fn misfits_are_told_once_by_the_first_page() {
         let dataset = Dataset::load(None).unwrap();
         let after = Value::Uuid(uuid::Uuid::from_u128(2));
-        let values = vec![Value::Null; dataset.fields.len()];
+        let mut values = vec![Value::Null; dataset.fields.len()];
+        let email = dataset.field_index("email").unwrap();
+        values[email] = Value::Text("a".into());
+        let with = |value: &str| {
+            [Filter {
+                field: email,
+                value: Value::Text(value.to_string().into()),
+            }]
+        };
+        let (has, lacks) = (with("a"), with("b"));
         let foreign = [Foreign {
             field: dataset.event.key,
             found: "integer 7".into(),
             between: None,
         }];
-        for (after, newer_than, count) in
-            [(None, None, 8), (Some(&after), None, 0), (None, Some(1), 0)]
-        {
+        for (after, newer_than, misfits_with, count) in [
+            (None, None, &[][..], 8),
+            (None, None, &has, 8),
+            (None, None, &lacks, 0),
+            (Some(&after), None, &[], 0),
+            (None, Some(1), &[], 0),
+        ] {
             let mut first = FirstKeys::new(&PageQuery {
                 dataset: &dataset,
                 after,
                 filters: &[],
+                misfits_with,
                 newer_than,
                 most: 3,
             });

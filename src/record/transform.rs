@@ -12,7 +12,7 @@ pub const MAX_KEY_BYTES: usize = 2_600;
 
 /// How far in the future an event time may be, in milliseconds: Kafka's own bound (KIP-1030). A later
 /// one would win over every correct event forever.
-const MAX_FUTURE_MS: i64 = 3_600_000;
+pub(crate) const MAX_FUTURE_MS: i64 = 3_600_000;
 
 /// Reads events of one dataset, reusing its buffers.
 #[derive(Debug)]

@@ -16,8 +16,9 @@ use super::{Site, assets};
 /// How long an answer may take until it begins.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
-/// The longest path and query that are read.
-const MOST_URI_BYTES: usize = 4_096;
+/// The longest path and query that are read: a key of 2,600 bytes, each as %XX, and a cursor. All headers together may
+/// have 16 KiB.
+const MOST_URI_BYTES: usize = 12 << 10;
 
 /// The pause after a wrong token.
 const PAUSE: Duration = Duration::from_millis(250);

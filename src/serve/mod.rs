@@ -66,6 +66,7 @@ pub(crate) fn router(site: Site) -> Result<Router> {
         .route("/api/v1/state", get(state))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/series", get(serve_series))
+        .route("/api/v1/explain", get(explain_parameter))
         .route("/api/v1/explain/{*key}", get(explain))
         .route(
             "/api/v1/openapi.json",
@@ -135,13 +136,39 @@ async fn serve_series(
     Ok(json(&headers, series.to_string()))
 }
 
-/// One record's life. It may take long, because its events are looked for in the log.
+/// One record's life, by the key in the path.
 async fn explain(
     State(site): State<Arc<Site>>,
     key: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let key = Key::parse(&site.dataset, &rows::text(key)?)?;
+    life(&site, &rows::text(key)?, &headers).await
+}
+
+/// The same by a parameter, because a path cannot end with the key `.` or `..`: whoever asks resolves it.
+async fn explain_parameter(
+    State(site): State<Arc<Site>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let query = query.unwrap_or_default();
+    if !rows::is_utf8(&query) {
+        let problem = Problem::new(StatusCode::BAD_REQUEST, "the key is not UTF-8");
+        return Err(problem.expected(rows::ESCAPED));
+    }
+    let mut parameters = url::form_urlencoded::parse(query.as_bytes());
+    match (parameters.next(), parameters.next()) {
+        (Some((name, key)), None) if name == "key" => life(&site, &key, &headers).await,
+        _ => {
+            let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid parameters");
+            Err(problem.expected("key=KEY"))
+        }
+    }
+}
+
+/// What became of a record. It may take long, because its events are looked for in the log.
+async fn life(site: &Site, key: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+    let key = Key::parse(&site.dataset, key)?;
     let _turn = site.views.turn().await?;
     let sources = site.board.sources();
     let found = crate::explain::explain(&Asked {
@@ -157,7 +184,7 @@ async fn explain(
     .await;
     let mut answer = serde_json::to_value(&found).map_err(Error::internal)?;
     answer["summary"] = found.outcome.text.into();
-    Ok(json(&headers, answer.to_string()))
+    Ok(json(headers, answer.to_string()))
 }
 
 /// The process' own counters.

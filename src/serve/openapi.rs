@@ -40,8 +40,9 @@ fn paths(dataset: &Dataset) -> Value {
         "description": "The key of the row",
     });
     let range = json!({"name": "range", "in": "query", "schema": {"enum": super::series::NAMES}});
-    let explained =
-        json!({"name": "key", "in": "path", "required": true, "schema": {"type": "string"}});
+    let explained = |place: &str| {
+        vec![json!({"name": "key", "in": place, "required": true, "schema": {"type": "string"}})]
+    };
     let mut paths = Map::new();
     let mut add = |path: String, summary: &str, parameters: Vec<Value>, answer: Value| {
         let operation = operation(&path, summary, parameters, answer);
@@ -75,7 +76,13 @@ fn paths(dataset: &Dataset) -> Value {
     add(
         "/api/v1/explain/{key}".into(),
         "One record's life",
-        vec![explained],
+        explained("path"),
+        any(),
+    );
+    add(
+        "/api/v1/explain".into(),
+        "One record's life, also of the keys . and .., which no path can end with",
+        explained("query"),
         any(),
     );
     add(
@@ -150,7 +157,7 @@ fn of_page(dataset: &Dataset) -> Vec<Value> {
         ),
         parameter(
             "boundary",
-            "List a key that only the real-time store has only if its event time is later; none lists all of them. Default: none, or the newest event time of the last load if the real-time store keeps no order of keys (Cassandra), because it is then read as a whole for each page",
+            "List a key that only the real-time store has only if its event time is later; none lists all of them. Default: none, or the newest event time of all loads if the real-time store keeps no order of keys (Cassandra), because it is then read as a whole for each page",
             json!({"oneOf": [time, {"const": Boundary::WITHOUT}]}),
         ),
         parameter(
@@ -195,7 +202,7 @@ fn schemas(dataset: &Dataset) -> Value {
         "boundary": {
             "type": ["string", "null"],
             "format": "date-time",
-            "description": "The one asked for, or the newest event time of the last load; null before the first load",
+            "description": "The one asked for, or the newest event time of all loads; null before the first load",
         },
         "verdict": {"oneOf": [reference("Verdict"), {"type": "null"}]},
     });

@@ -34,7 +34,7 @@ const READERS: usize = 4;
 const TURN: Duration = Duration::from_secs(10);
 
 /// What an address is made of.
-const ESCAPED: &str = "UTF-8, with special characters as %XX";
+pub(super) const ESCAPED: &str = "UTF-8, with special characters as %XX";
 
 /// The parameters of a listing that are not fields.
 pub(super) const PARAMETERS: [&str; 4] = ["limit", "after", "boundary", "where"];
@@ -131,7 +131,7 @@ pub(super) async fn one(
     let wanted = query::key(dataset, &text(key)?)?;
     let read = async |view: &mut View| {
         Ok(Answer {
-            boundary: view.loaded_until().await?,
+            boundary: view.newest_loaded().await?,
             verdict: view.verdict().await?,
             rows: view.row(&wanted).await?.into_iter().collect(),
             next: None,
@@ -168,7 +168,7 @@ pub(super) async fn page(
         let mut query = asked.query;
         query.boundary = view.boundary(asked.boundary, false).await?;
         let boundary = match query.boundary {
-            None => view.loaded_until().await?,
+            None => view.newest_loaded().await?,
             some => some,
         };
         let verdict = view.verdict().await?;
@@ -246,7 +246,7 @@ impl Asked {
 
 /// Whether the bytes that a query stands for are UTF-8. If not, reading it would quietly put other characters in their
 /// place, and so ask for something else.
-fn is_utf8(query: &str) -> bool {
+pub(super) fn is_utf8(query: &str) -> bool {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let mut bytes = Vec::with_capacity(query.len());
     let mut rest = query.as_bytes();

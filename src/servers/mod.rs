@@ -21,6 +21,11 @@ pub fn samples(path: Option<&Path>, scope: &Scope) -> Result<Box<dyn SampleStore
     Ok(Box::new(sqlite::samples::SqliteSamples::open(path, scope)?))
 }
 
+/// An error if a file that is there is no history of the dashboard (`Invalid`).
+pub fn must_be_history(path: &Path) -> Result<()> {
+    sqlite::samples::must_be_history(path)
+}
+
 /// Every kind of server.
 const KINDS: &[ServerKind] = &[sqlite::KIND, kafka::KIND, cassandra::KIND, postgres::KIND];
 

@@ -1,7 +1,7 @@
 //! What is known before rows are read: where the group and the loads had got to. A row that is not there afterwards,
 //! although they were past it, is not on its way.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
@@ -9,11 +9,11 @@ use super::Witnesses;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::ports::event_log::{Offsets, Span};
-use crate::ports::ledger::LoadRecord;
-use crate::ports::monitor::Stored;
+use crate::ports::ledger::{LoadRecord, LoadedFile};
+use crate::record::transform::MAX_FUTURE_MS;
 
 /// How many loads are looked at; what was loaded by an earlier one is not known.
-pub(super) const LOADS: u32 = 4_096;
+pub(super) const LOADS: u32 = crate::ports::ledger::LOOKED_AT;
 
 /// Bytes of the names of their files that are kept, at most.
 const NAME_BYTES: usize = 1 << 20;
@@ -27,7 +27,8 @@ pub(super) struct Base {
     pub(super) log: Result<LogBase, String>,
     /// The last loads, the newest first.
     pub(super) loads: Result<Vec<LoadRecord>, String>,
-    /// The newest event time that was loaded, in milliseconds since 1970 UTC.
+    /// The newest event time that was loaded, in milliseconds since 1970 UTC; that which may have been loaded, where a load
+    /// of an older version of rtp has not kept it.
     pub(super) newest: Option<i64>,
     /// Whether there were earlier loads, which are not looked at.
     pub(super) has_earlier: bool,
@@ -94,6 +95,8 @@ impl Base {
             Err(why) => (None, Err(why)),
         };
         let has_earlier = loads.as_mut().is_ok_and(keep_last);
+        let kept = loads.as_deref().unwrap_or_default();
+        let newest = newest.max(newest_of_unknown(kept, has_earlier));
         let begun = loads.as_ref().ok().and_then(|loads| loads.first());
         let begun = begun.map_or(i64::MAX, |load| load.info.started_at);
         let log = in_time(async {
@@ -141,20 +144,32 @@ async fn writers(witnesses: &Witnesses, dataset: &Dataset) -> Result<Vec<Writer>
     if groups.is_empty() {
         return Ok(Vec::new());
     }
-    let (log, until) = (&witnesses.event_log, Instant::now() + ANSWER);
-    let mut log = log.monitor(&dataset.event.topic, until).await?;
-    let topic = log.lag(&witnesses.group).await?.topic;
-    let is_other = |stored: &Stored| {
-        let both = topic.as_ref().zip(stored.topic.as_ref());
-        both.is_some_and(|(now, then)| now != then)
-    };
-    let groups = groups.into_iter().filter(|(_, stored)| !is_other(stored));
-    Ok(groups
-        .map(|(group, stored)| Writer {
-            group,
-            offsets: stored.offsets,
-        })
-        .collect())
+    let mut log = witnesses.event_log.reader(&dataset.event.topic).await?;
+    let topic = log.identity().await?;
+    let ours = groups.into_iter().filter_map(|(group, stored)| {
+        let offsets = stored.of_topic(topic.as_deref())?.clone();
+        Some(Writer { group, offsets })
+    });
+    Ok(ours.collect())
+}
+
+/// The newest event time that a load may have loaded, in milliseconds since 1970 UTC; none if it had no records. What an older
+/// version of rtp loaded is bounded by when it was committed, because no later events are valid.
+pub(super) fn newest_in(load: &LoadRecord) -> Option<i64> {
+    let bound = || (load.written > 0).then(|| newest_before(load));
+    load.info.newest.or_else(bound)
+}
+
+/// The newest event time that this load, or one before it, may have loaded.
+pub(super) fn newest_before(load: &LoadRecord) -> i64 {
+    load.loaded_at.saturating_add(MAX_FUTURE_MS)
+}
+
+/// The newest event time of the loads that have not kept theirs.
+fn newest_of_unknown(loads: &[LoadRecord], has_earlier: bool) -> Option<i64> {
+    let unknown = loads.iter().filter(|load| load.info.newest.is_none());
+    let earlier = loads.last().filter(|_| has_earlier).map(newest_before);
+    unknown.filter_map(newest_in).max().max(earlier)
 }
 
 /// Keeps the newest loads, within bounded memory. Whether there are earlier ones.
@@ -162,8 +177,12 @@ fn keep_last(loads: &mut Vec<LoadRecord>) -> bool {
     let mut bytes = 0;
     let mut is_kept = |load: &LoadRecord| {
         let info = &load.info;
-        let names = info.inputs.iter().chain(&info.rejects);
-        bytes += names.map(String::len).sum::<usize>();
+        let input = |input: &LoadedFile| {
+            let read = input.read.as_ref();
+            input.path.len() + read.map_or(0, |read| read.contents.xxh3.len() + read.null.len())
+        };
+        bytes += info.inputs.iter().map(input).sum::<usize>();
+        bytes += info.rejects.as_ref().map_or(0, String::len);
         bytes <= NAME_BYTES
     };
     let kept = loads
@@ -191,7 +210,7 @@ mod tests {
         let load = |n: u32| LoadRecord {
             info: LoadInfo {
                 newest: Some(n.into()),
-                inputs: vec!["x".repeat(name_bytes)],
+                inputs: vec![LoadedFile::at("x".repeat(name_bytes))],
                 ..LoadInfo::default()
             },
             mode: String::new(),

@@ -142,7 +142,7 @@ fn not_in_batch(base: &Base, version: Version, origin: Option<Origin>, class: Cl
         let boundary = format_ms(boundary);
         return Judged::Known(
             class,
-            format!("event time {time} is after {boundary}, the newest that was loaded"),
+            format!("event time {time} is after {boundary}, and no load had a newer record"),
         );
     }
     let came_later = match (origin, &base.log) {
@@ -182,7 +182,13 @@ pub(super) fn by_landing(
             (class, came_later.unwrap_or(none_has.into()))
         }
         (None, None, Some(unread)) => match (came_later, &base.log) {
-            (Some(why), _) => (class, format!("{why}; {unread}")),
+            // Nor does that tell whether a file had it before.
+            (Some(why), _) => (
+                Class::Unexplained,
+                format!(
+                    "{why}, but a file may be loaded first, and whether that happened is not known: {unread}"
+                ),
+            ),
             (None, Ok(_)) => (
                 Class::Lost,
                 format!(

@@ -13,7 +13,7 @@ use crate::ports::batch_store::{BatchStore, BatchStores};
 use crate::ports::event_log::{Consumer, EventLog, Offsets, Producer, Span, Topic};
 use crate::ports::ledger::{Ledger, LoadInfo, LoadRecord, Verdict};
 use crate::ports::log_reader::{EventVisitor, LogReader};
-use crate::ports::monitor::{LogMonitor, StoreMonitor};
+use crate::ports::monitor::{LogMonitor, OutOfRange, StoreMonitor};
 use crate::ports::table_reader::TableReader;
 use crate::record::event::Event;
 
@@ -68,6 +68,14 @@ impl LogReader for FakeLog {
             from: at(0),
             to: at(self.events.len() as i64),
         })
+    }
+
+    async fn identity(&mut self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    async fn out_of_range(&mut self, _: &Offsets) -> Result<Vec<OutOfRange>> {
+        nothing()
     }
 
     async fn committed(&mut self, _: &str) -> Result<Offsets> {

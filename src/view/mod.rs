@@ -25,9 +25,6 @@ use self::merge::{Merged, Version, newest};
 pub use self::query::{Boundary, Query};
 pub use self::walk::Walk;
 
-/// Number of loads among which the last one with records is looked for.
-const LOADS: u32 = 100;
-
 /// Both layers, open for reading.
 pub struct View {
     dataset: Arc<Dataset>,
@@ -51,11 +48,10 @@ impl View {
         })
     }
 
-    /// The event time of the newest record of the last load that was committed, in milliseconds since 1970 UTC. None
-    /// before the first load.
-    pub async fn loaded_until(&mut self) -> Result<Option<i64>> {
-        let loads = self.ledger.loads(LOADS).await?;
-        Ok(loads.iter().find_map(|load| load.info.newest))
+    /// The event time of the newest record that was ever loaded, in milliseconds since 1970 UTC. None before the first
+    /// load.
+    pub async fn newest_loaded(&mut self) -> Result<Option<i64>> {
+        self.ledger.newest().await
     }
 
     /// The boundary of a listing: the one asked for; or else none, unless that would cost a scan of the real-time store
@@ -65,7 +61,7 @@ impl View {
             Boundary::At(time) => Ok(Some(time)),
             Boundary::Without => Ok(None),
             Boundary::Unasked if is_whole || self.realtime.has_key_order() => Ok(None),
-            Boundary::Unasked => self.loaded_until().await,
+            Boundary::Unasked => self.newest_loaded().await,
         }
     }
 

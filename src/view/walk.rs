@@ -58,8 +58,10 @@ struct Ahead {
     is_end: bool,
     /// How many are read at once.
     most: usize,
-    /// Keys that have no place in the order.
+    /// Keys that have no place in the order, as far as the listing has come.
     misfits: Misfits,
+    /// Those ahead of it, by the key that follows; none follows the last ones.
+    misfits_ahead: VecDeque<(Option<Value<'static>>, Misfits)>,
 }
 
 impl Walk {
@@ -79,6 +81,7 @@ impl Walk {
             is_end: false,
             most: ahead.max(FEWEST).max(fewest),
             misfits: Misfits::default(),
+            misfits_ahead: VecDeque::new(),
         };
         let of_batch = match query.boundary {
             None => query.filters.clone(),
@@ -108,7 +111,8 @@ impl Walk {
         ))
     }
 
-    /// The rows met so far that cannot be listed, as a sentence for each layer that has some.
+    /// The rows that cannot be listed among those so far, as a sentence for each layer that has some. What was read ahead
+    /// is not told, because a listing that goes on behind its last row meets it again.
     pub fn misfits(&self, view: &View) -> Vec<String> {
         let kind = view.dataset.key().kind.name();
         let layers = [("real-time", &self.realtime), ("batch", &self.batch)];
@@ -150,6 +154,9 @@ impl Walk {
                 Ok(()) => {}
             }
         }
+        let (position, is_end) = (self.query.after.as_ref(), self.is_end());
+        self.realtime.pass(position, is_end);
+        self.batch.pass(position, is_end);
         Ok(rows)
     }
 
@@ -217,9 +224,12 @@ impl Walk {
             batch,
             ..
         } = view;
+        let filters = &self.query.filters;
         while self.pending.len() < most {
-            self.batch.fill(dataset, batch.as_mut()).await?;
-            self.realtime.fill(dataset, realtime.as_mut()).await?;
+            self.batch.fill(dataset, filters, batch.as_mut()).await?;
+            self.realtime
+                .fill(dataset, filters, realtime.as_mut())
+                .await?;
             let next = match (self.realtime.keys.front(), self.batch.keys.front()) {
                 (None, None) => break,
                 (Some(_), None) => self.realtime.keys.pop_front(),
@@ -240,8 +250,13 @@ impl Walk {
 }
 
 impl Ahead {
-    /// Reads more keys if none is left.
-    async fn fill(&mut self, dataset: &Dataset, table: &mut dyn TableReader) -> Result<()> {
+    /// Reads more keys if none is left. A misfit has no row in the other layer, so its own must have the wanted values.
+    async fn fill(
+        &mut self,
+        dataset: &Dataset,
+        wanted: &[Filter],
+        table: &mut dyn TableReader,
+    ) -> Result<()> {
         if !self.keys.is_empty() || self.is_end {
             return Ok(());
         }
@@ -250,6 +265,7 @@ impl Ahead {
                 dataset,
                 after: self.after.as_ref(),
                 filters: &self.filters,
+                misfits_with: wanted,
                 newer_than: self.newer_than,
                 most: self.most,
             })
@@ -258,9 +274,26 @@ impl Ahead {
         if let Some(last) = page.keys.last() {
             self.after = Some(last.clone());
         }
+        let met = page.among.into_iter();
+        let met = met.map(|(before, met)| (page.keys.get(before).cloned(), met));
+        self.misfits_ahead.extend(met);
         self.keys.extend(page.keys);
         self.misfits.extend(page.misfits);
         Ok(())
+    }
+
+    /// Takes the misfits up to a position of the listing, at its end all of them.
+    fn pass(&mut self, position: Option<&Value<'static>>, is_end: bool) {
+        let is_passed = |next: &Option<Value<'static>>| {
+            let both = next.as_ref().zip(position);
+            both.is_some_and(|(next, position)| compare_keys(next, position).is_le())
+        };
+        while let Some((next, _)) = self.misfits_ahead.front()
+            && (is_end || is_passed(next))
+            && let Some((_, met)) = self.misfits_ahead.pop_front()
+        {
+            self.misfits.extend(met);
+        }
     }
 
     fn is_over(&self) -> bool {

@@ -88,8 +88,8 @@ async function answer(shared, request, response) {
     const range = url.searchParams.get("range") ?? "1h";
     return ["15m", "1h", "24h", "7d", "all"].includes(range) ? json(states.series(range, shared.state)) : json({ error: "range: expected 15m, 1h, 24h, 7d or all" }, 400);
   }
-  if (url.pathname.startsWith("/api/v1/explain/")) {
-    const key = decodeURIComponent(url.pathname.slice("/api/v1/explain/".length));
+  if (url.pathname === "/api/v1/explain") {
+    const key = url.searchParams.get("key");
     if (key === "nonsense") return json({ error: "key: expected a UUID, got \"nonsense\"" }, 400);
     const told = states.explain(key, shared.state.now);
     return json(key === states.HOSTILE ? { ...told, summary: key, landing: [{ [key]: key }], [key]: key } : told);

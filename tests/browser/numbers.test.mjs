@@ -71,7 +71,7 @@ test("layers: both sides, the verdict, its trend", () =>
       "rows ≈ 1 000 000 1 000 000",
       "newest event now 3 minutes ago",
       "last write now 2 minutes ago",
-      "complete up to always open 13:59",
+      "newest record loaded streams 13:59",
       "last load streams upsert, 120 480 written, 2 minutes ago",
     ]);
     assert.match(await text(page, "#layers .judged"), /^Both layers agree checked 2 minutes ago in 12 s: 1 000 000 against 1 000 000 rows$/);
@@ -121,6 +121,11 @@ test("profiles: shares are of all rows, not of the values that were sent; hours 
     server.patch({ profiles: { aggregates, live: null }, next: [] });
     await until(page, "#profiles figure:nth-child(1) li:last-child", "394 others 94 %");
     assert.equal(await page.locator("#profiles figure:nth-child(2) .plot i").count(), 24);
+    // What only the stream has is among the others, too.
+    const three = [{ name: "nationality", kind: "value", total: 3, distinct: 3, values: values.slice(0, 3).map(([name]) => [name, 1]) }];
+    const nine = Array.from({ length: 9 }, (_, index) => [`new ${index}`, 1]);
+    server.patch({ profiles: { aggregates: three, live: { aggregates: [{ name: "nationality", kind: "value", total: 9, distinct: 9, values: nine }] } } });
+    await until(page, "#profiles figure:nth-child(1) li:last-child .name", "6 others");
   }));
 
 test("pipeline: stages, servers, heartbeat", () =>

@@ -251,6 +251,73 @@ fn with_a_history_a_day_keeps_its_rows() {
 }
 
 #[test]
+fn a_history_that_was_off_is_not_counted_with_what_it_has_missed() {
+    let place = place();
+    let loaded = |args: &[&str], users: &[String]| {
+        let ran = place.rtp(args, users.join("\n").as_bytes());
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+    };
+    loaded(&["init"], &[]);
+    let at =
+        |hour: &str, user: String| user.replace("2026-11-01T00:", &format!("2026-11-01T{hour}:"));
+    loaded(
+        &["load-batch"],
+        &[user(1, 0, "a@x.org"), user(2, 0, "b@x.org")],
+    );
+    let later = [
+        at("05", user(1, 0, "a@y.org")),
+        at("05", user(2, 0, "b@y.org")),
+    ];
+    loaded(&["load-batch", "--dataset", "u.toml"], &later);
+    loaded(&["init"], &[]);
+    let day = ["aggregate", "--date", "2026-11-01"];
+    let domains = "SELECT group_concat(value || ' ' || count) FROM rtp_aggregates WHERE aggregate = 'email_domain'";
+    let ran = place.rtp(&day, b"");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    for told in [
+        "2026-11-01: the history lacks 2 of the rows that batch_users has of this day, so batch_users is counted",
+        "2026-11-01: 2 rows of batch_users,",
+    ] {
+        assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    }
+    assert_eq!(place.query(STORE, domains), "y.org 2");
+    loaded(&["load-batch"], &later);
+    let ran = place.rtp(&day, b"");
+    let told = "2026-11-01: 2 rows of batch_users_history,";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("lacks"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_run_that_ends_early_says_which_days_were_not_computed() {
+    let place = loaded(&[user(1, 0, "a@example.com")]);
+    let db = rusqlite::Connection::open(place.path(STORE)).unwrap();
+    let refuse = "CREATE TRIGGER no BEFORE INSERT ON rtp_aggregates WHEN NEW.day = '2026-11-01'
+                  BEGIN SELECT RAISE(ABORT, 'not today'); END";
+    db.execute_batch(refuse).unwrap();
+    let ends_at = |from: &str, to: &str| {
+        let output = ["--output", "figures.ndjson", "--max-outage", "0"];
+        let ran = aggregate(
+            &place,
+            &[&["--date", from, "--to", to], &output[..]].concat(),
+        );
+        assert_ne!(ran.status, 0, "{}", ran.stderr);
+        let told = "--output figures.ndjson was not written";
+        assert!(ran.stderr.contains(told), "{}", ran.stderr);
+        assert!(!place.path("figures.ndjson").exists());
+        ran.stderr
+    };
+    let said = "the run ends at 2026-11-01, so no later day up to 2026-11-03 was computed";
+    let told = ends_at("2026-10-31", "2026-11-03");
+    let before = format!("{said}; the days before it are complete");
+    assert!(told.contains(&before), "{told}");
+    let told = ends_at("2026-11-01", "2026-11-03");
+    assert!(told.contains(said) && !told.contains("before it"), "{told}");
+    let told = ends_at("2026-10-31", "2026-11-01");
+    assert!(!told.contains("the run ends at"), "{told}");
+}
+
+#[test]
 fn a_value_of_another_type_is_a_group_that_says_so() {
     let place = loaded(&[user(1, 0, "a@example.com")]);
     let db = rusqlite::Connection::open(place.path(STORE)).unwrap();

@@ -282,6 +282,71 @@ fn a_landing_file_that_is_named_is_searched() {
 }
 
 #[test]
+fn a_version_that_another_program_wrote_with_another_key_is_found_in_whatever_partition() {
+    let place = Place::ready();
+    ok(&place, &["produce"], &users(20));
+    // The version goes to the partition of the key that the other program gave it, wherever that is.
+    let count = "SELECT count(*) FROM partitions WHERE topic = 1";
+    let count: u64 = place.query(LOG, count).parse().unwrap();
+    assert!(count > 1, "{count}");
+    let value = user(99, 0, "z@example.com");
+    for partition in 0..count {
+        let db = rusqlite::Connection::open(place.path(LOG)).unwrap();
+        let write = format!(
+            "INSERT INTO events_1_{partition} SELECT next_offset, 1795500000000, CAST('another' AS BLOB), CAST('{value}' AS BLOB), NULL FROM partitions
+               WHERE topic = 1 AND partition = {partition};
+             UPDATE partitions SET next_offset = next_offset + 1 WHERE topic = 1 AND partition = {partition};"
+        );
+        db.execute_batch(&write).unwrap();
+        let found = answer(&place, 99, 0, "waiting");
+        assert_eq!(found["log"]["versions"][0]["partition"], partition);
+        assert_eq!(found["log"]["count"], 1);
+        let undo = format!(
+            "DELETE FROM events_1_{partition} WHERE key = CAST('another' AS BLOB);
+             UPDATE partitions SET next_offset = next_offset - 1 WHERE topic = 1 AND partition = {partition};"
+        );
+        db.execute_batch(&undo).unwrap();
+    }
+    // Nothing has it: that was looked for in all of them.
+    let found = answer(&place, 98, 1, "unknown");
+    let read = found["log"]["partitions"].as_array().unwrap();
+    assert_eq!(read.len() as u64, count);
+}
+
+#[test]
+fn an_unknown_record_is_not_unknown_if_earlier_loads_were_not_looked_at() {
+    let place = filled();
+    let more = |count: u32| {
+        let db = rusqlite::Connection::open(place.path(".rtp/batch.db")).unwrap();
+        let columns: Vec<String> = db
+            .prepare("SELECT name FROM pragma_table_info('rtp_loads') WHERE name NOT IN ('id', 'run_id')")
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let columns = columns.join(", ");
+        let copy = format!(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
+             INSERT INTO rtp_loads (run_id, {columns})
+               SELECT 'copy-{count}-' || i, {columns} FROM n, (SELECT * FROM rtp_loads LIMIT 1)"
+        );
+        db.execute(&copy, []).unwrap();
+    };
+    more(4_095);
+    answer(&place, 99, 1, "unknown");
+    more(1);
+    let found = answer(&place, 99, 5, "incomplete");
+    let told = found["troubles"][0]["message"].as_str().unwrap();
+    assert!(
+        told.contains("only the files of the last 4096 loads"),
+        "{told}"
+    );
+    // What was found stays an answer.
+    answer(&place, 7, 0, "equal");
+}
+
+#[test]
 fn what_cannot_be_read_is_told_and_the_rest_all_the_same() {
     let place = filled();
     let log = ["--event-log", "kafka://127.0.0.1:1"];

@@ -1,5 +1,7 @@
 //! What the batch store keeps about each load, and stores of older versions that do not keep it yet.
 
+use serde_json::{Value, json};
+
 use crate::common::{Place, users};
 
 const STORE: &str = ".rtp/batch.db";
@@ -24,10 +26,22 @@ fn a_load_keeps_its_start_its_newest_event_its_files_and_its_rejects() {
     assert_eq!(ran.status, 1, "{}", ran.stderr);
     let folder = place.path("").canonicalize().unwrap();
     let path = |name: &str| folder.join(name).display().to_string();
-    assert_eq!(
-        last(&place, "inputs"),
-        format!("[\"{}\",\"{}\"]", path("a.ndjson"), path("b c.ndjson"))
-    );
+    let read = |name: &str, text: String| {
+        let hash = xxhash_rust::xxh3::xxh3_128(text.as_bytes());
+        json!({
+            "path": path(name),
+            "bytes": text.len(),
+            "xxh3": format!("{hash:032x}"),
+            "format": "ndjson",
+            "null": "",
+        })
+    };
+    let inputs: Value = serde_json::from_str(&last(&place, "inputs")).unwrap();
+    let expected = [
+        read("a.ndjson", users(3)),
+        read("b c.ndjson", users(5) + "bad\n"),
+    ];
+    assert_eq!(inputs, json!(expected));
     assert_eq!(last(&place, "rejects"), path("bad"));
     assert_eq!(last(&place, times), "1");
     assert_eq!(last(&place, newest), "1");

@@ -35,5 +35,6 @@ mod stream;
 mod transform;
 mod verify;
 mod verify_answers;
+mod verify_files;
 mod verify_witnesses;
 mod view;

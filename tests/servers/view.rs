@@ -70,7 +70,7 @@ async fn what_a_page_leaves_out_is_said_and_can_be_asked_for() {
         boundary: Boundary::Unasked,
     };
     let query = layers.query(&mut view, unasked).await;
-    assert_eq!(query.boundary, view.loaded_until().await.unwrap());
+    assert_eq!(query.boundary, view.newest_loaded().await.unwrap());
     let (keys, left_out, _) = listed(&mut view, query).await;
     assert_eq!(keys, [3, 6, 9]);
     let left_out = left_out.unwrap();

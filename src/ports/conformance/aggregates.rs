@@ -38,6 +38,7 @@ cases! {
     other_days_datasets_and_dimensions_are_left_alone,
     a_history_has_the_rows_of_a_former_day,
     a_history_that_is_not_declared_does_not_count,
+    a_history_that_lacks_a_row_does_not_count,
     a_table_that_lacks_a_column_is_told,
     the_last_day_with_figures_is_known,
     the_largest_figures_come_with_the_sum_of_all,
@@ -488,6 +489,41 @@ async fn a_history_that_is_not_declared_does_not_count(harness: &dyn Harness) ->
         opened.map_err(|e| e.kind()),
         Err(Kind::Invalid),
     )
+}
+
+/// It was off for a while: then it may have as many rows as the table, or more, and older ones.
+async fn a_history_that_lacks_a_row_does_not_count(harness: &dyn Harness) -> Verdict {
+    const LATER: &str = "2026-03-01T13:00:00Z";
+    let mut counter = with_history(harness).await?;
+    let table = counter.dataset.batch.table.clone();
+    let day = date(2026, 3, 2);
+    counter.dataset.batch.history = false;
+    let newer = titles(&[(1, "2026-03-02T01:00:00Z", "e"), (3, LATER, "f")]);
+    counter.load(Mode::Upsert, &newer).await?;
+    for (day, rows, unrecorded) in [(day, 2, 1), (DAY, 1, 1)] {
+        let done = counter.compute(day, Fewer::Keep, "run").await?;
+        let told = (done.table, done.rows, done.unrecorded);
+        equal(
+            "table, rows and unrecorded",
+            told,
+            (table.clone(), rows, unrecorded),
+        )?;
+    }
+    let titles_of_day = [("titles", Some("d"), 1), ("titles", Some("e"), 1)];
+    counter.has("from the table", day, &titles_of_day).await?;
+    counter
+        .has("from the table", DAY, &[("titles", Some("f"), 1)])
+        .await?;
+    // Loaded again with a history, it is complete.
+    counter.dataset.batch.history = true;
+    counter.load(Mode::Upsert, &newer).await?;
+    for (day, rows) in [(day, 2), (DAY, 3)] {
+        let done = counter.compute(day, Fewer::Keep, "again").await?;
+        let told = (done.table, done.rows, done.unrecorded);
+        let history = format!("{table}_history");
+        equal("table, rows and unrecorded", told, (history, rows, 0))?;
+    }
+    Ok(())
 }
 
 /// A column that is not there must not be counted as if it were, whatever the store makes of its name.

@@ -11,7 +11,7 @@ use crate::ports::conformance::batch_store::Harness as Store;
 use crate::ports::conformance::{
     Checked, Verdict, cases, dataset, equal, event, fine, fresh, holds, load_of, rows,
 };
-use crate::ports::ledger::{self, Ledger, LoadInfo, LoadRecord};
+use crate::ports::ledger::{self, Contents, FileRead, Ledger, LoadInfo, LoadRecord, LoadedFile};
 use crate::time::now_ms;
 
 /// A batch store and its ledger to check.
@@ -65,9 +65,21 @@ fn infos() -> [LoadInfo; 3] {
         run_id: fresh("run"),
         started_at,
         newest,
-        inputs: inputs.iter().map(|path| (*path).to_string()).collect(),
+        inputs: inputs.iter().map(|path| LoadedFile::at(*path)).collect(),
         rejects: rejects.map(String::from),
     };
+    let mut known = info(5, Some(253_402_300_799_999), &["", "/a"], None);
+    known.inputs.push(LoadedFile {
+        path: "/\"day\" {1}.csv".into(),
+        read: Some(FileRead {
+            contents: Contents {
+                bytes: u64::MAX,
+                xxh3: "00ff".repeat(8),
+            },
+            format: "csv".into(),
+            null: "\\N, 'é'".into(),
+        }),
+    });
     [
         info(1_767_225_600_001, None, &[], None),
         info(
@@ -76,7 +88,7 @@ fn infos() -> [LoadInfo; 3] {
             &["/a/b c.ndjson", "/\"quoted\", 'and' {braced}\\.csv"],
             Some("/é/rejects"),
         ),
-        info(5, Some(253_402_300_799_999), &[""], None),
+        known,
     ]
 }
 

@@ -10,6 +10,7 @@ use crate::ports::conformance::event_log::{self as log, Harness as EventLog, Rec
 use crate::ports::conformance::{Checked, Verdict, cases, equal, fine, fresh, holds};
 use crate::ports::event_log::{Offsets, Span, partition_of};
 use crate::ports::log_reader::{EventVisitor, LogReader};
+use crate::ports::monitor::Why;
 use crate::record::event::{Event, Headers};
 use crate::time::now_ms;
 
@@ -31,6 +32,8 @@ cases! {
     what_is_not_there_is_left_out,
     a_time_is_found_between_events,
     only_what_a_group_has_committed_has_an_offset,
+    an_offset_that_nobody_can_continue_at_is_told,
+    the_identity_is_the_one_that_a_member_is_told,
     reading_leaves_the_groups_alone,
     a_missing_topic_is_an_error_and_is_not_made,
 }
@@ -290,6 +293,30 @@ async fn only_what_a_group_has_committed_has_an_offset(harness: &dyn Harness) ->
         format_args!("another group has no offsets: {others:?}"),
         others.is_empty(),
     )
+}
+
+async fn an_offset_that_nobody_can_continue_at_is_told(harness: &dyn Harness) -> Verdict {
+    let topic = log::topic(harness, PARTITIONS).await?;
+    log::produce(harness, &topic, &log::numbered("k", 0, 6)).await?;
+    let (partition, _) = part("k", 0, 0);
+    let mut reader = open(harness, &topic).await?;
+    for (offset, expected) in [(0, None), (6, None), (7, Some(Why::Beyond { end: 6 }))] {
+        let offsets = Offsets::from([(partition, offset)]);
+        let found = fine("comparing offsets", reader.out_of_range(&offsets).await)?;
+        let why: Vec<Why> = found.iter().map(|found| found.why).collect();
+        let what = format_args!("what is wrong with offset {offset}");
+        equal(what, why, expected.into_iter().collect())?;
+    }
+    Ok(())
+}
+
+async fn the_identity_is_the_one_that_a_member_is_told(harness: &dyn Harness) -> Verdict {
+    let topic = log::topic(harness, PARTITIONS).await?;
+    let mut member = fine("joining", harness.consumer(&topic, &fresh("group")).await)?;
+    let told = fine("asking for the identity", member.identity().await)?;
+    let mut reader = open(harness, &topic).await?;
+    let known = fine("asking for the identity", reader.identity().await)?;
+    equal("the topic's identity", known.unwrap_or(told.clone()), told)
 }
 
 async fn reading_leaves_the_groups_alone(harness: &dyn Harness) -> Verdict {

@@ -16,7 +16,7 @@ use crate::ports::conformance::{
 use crate::ports::event_log::{
     FIRST_EVENT_WAIT, Limits, Offsets, Position, Span, Topic, partition_of,
 };
-use crate::ports::monitor::{LogMonitor, RowCount, StoreMonitor, Why, probe_topic};
+use crate::ports::monitor::{LogMonitor, RowCount, StoreMonitor, Stored, Why, probe_topic};
 use crate::record::event::{Event, EventBatch, Mark};
 use crate::time::now_ms;
 
@@ -41,6 +41,7 @@ pub mod log {
         a_probe_leaves_the_topic_alone,
         probes_leave_a_bounded_number_of_events needs RemovesOldProbes,
         lag_is_what_the_group_has_not_committed,
+        a_store_that_has_less_lags_more,
         an_offset_beyond_the_end_is_told,
         an_offset_after_another_event_is_told needs MarksPositions,
         an_offset_of_a_missing_event_is_told needs LeavesNoGaps,
@@ -85,7 +86,7 @@ pub mod log {
         when: &str,
         (started, records, oldest): (bool, u64, Option<&Times>),
     ) -> Verdict {
-        let lag = fine("asking for the lag", monitor.lag(group).await)?;
+        let lag = fine("asking for the lag", monitor.lag(group, None).await)?;
         equal(
             format!("whether the group has started, and its lag {when}"),
             (lag.started, lag.records()),
@@ -216,6 +217,39 @@ pub mod log {
         Ok(found.iter().map(|found| found.why).collect())
     }
 
+    async fn a_store_that_has_less_lags_more(harness: &dyn Harness) -> Verdict {
+        let (topic, group) = (topic(harness).await?, fresh("group"));
+        let partition = two_events(harness, &topic).await?;
+        let mut consumer = fine("joining", harness.consumer(&topic, &group).await)?;
+        let identity = fine("asking for the identity", consumer.identity().await)?;
+        let deadline = tokio::time::Instant::now() + harness.patience();
+        let (mut read, mut span) = (0, Span::default());
+        while read < 2 && tokio::time::Instant::now() < deadline {
+            let polled = fine("polling", consumer.poll(ALL).await)?;
+            span.extend(&polled.span);
+            read += polled.events.len();
+        }
+        fine("committing", consumer.commit(&span).await)?;
+        let mut monitor = open(harness, &topic).await?;
+        for (topic, offsets, expected) in [
+            (Some(&*identity), Offsets::from([(partition, 2)]), 0),
+            (Some(&*identity), Offsets::from([(partition, 1)]), 1),
+            (None, Offsets::default(), 2),
+            (Some("another topic"), Offsets::from([(partition, 1)]), 0),
+        ] {
+            let stored = Stored {
+                topic: topic.map(Into::into),
+                offsets,
+            };
+            let lag = fine(
+                "asking for the lag",
+                monitor.lag(&group, Some(&stored)).await,
+            )?;
+            equal(format!("the lag of {stored:?}"), lag.records(), expected)?;
+        }
+        Ok(())
+    }
+
     async fn an_offset_beyond_the_end_is_told(harness: &dyn Harness) -> Verdict {
         let topic = topic(harness).await?;
         let partition = two_events(harness, &topic).await?;
@@ -273,7 +307,7 @@ pub mod log {
             let what = format!("after {deleted:?} were deleted");
             let found = why(&mut *monitor, 0, 1.into()).await?;
             equal(format_args!("offset 1 {what}"), found, expected.clone())?;
-            let lag = fine("asking for the lag", monitor.lag(&group).await)?;
+            let lag = fine("asking for the lag", monitor.lag(&group, None).await)?;
             let found: Vec<Why> = lag.out_of_range.iter().map(|out| out.why).collect();
             equal(format_args!("the group {what}"), found, expected)?;
         }
@@ -283,7 +317,7 @@ pub mod log {
     async fn a_missing_topic_is_an_error(harness: &dyn Harness) -> Verdict {
         let missing = fresh("missing");
         let told = match harness.monitor(&missing).await {
-            Ok(mut monitor) => monitor.lag("group").await.map(|_| ()),
+            Ok(mut monitor) => monitor.lag("group", None).await.map(|_| ()),
             Err(e) => Err(e),
         };
         let kind = told.map_err(|e| e.kind());

@@ -52,7 +52,7 @@ async function ask(key) {
 	fill(answer, h("p.nothing", {}, "Looking in the log and both stores…"));
 	let shown;
 	try {
-		const response = await fetch(`/api/v1/explain/${encodeURIComponent(key)}`, { signal: mine.signal, headers: { accept: "application/json" } });
+		const response = await fetch(`/api/v1/explain?key=${encodeURIComponent(key)}`, { signal: mine.signal, headers: { accept: "application/json" } });
 		const body = await response.json().catch(() => null);
 		shown = body && typeof body === "object" ? story(body, response) : [status(response)];
 	} catch (error) {

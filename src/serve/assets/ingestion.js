@@ -37,7 +37,8 @@ function render(state) {
 	const letters = deadLetters();
 	draw(letters, state?.ingestion ?? {});
 	label(state?.ingestion ?? {});
-	return [keep, emptyState("ingestion") ?? letterList(letters), table()];
+	const advice = emptyState("ingestion");
+	return [keep, advice, letters.length || !advice ? letterList(letters) : null, table()];
 }
 
 /** The range on the axis, in seconds; of "all", from the first time that is known. */

@@ -32,7 +32,7 @@ function sides({ realtime, batch }) {
 			row("rows", h("strong", { title: estimate(realtime) }, count(realtime)), h("strong", { title: estimate(batch) }, count(batch))),
 			row("newest event", timeAgo(realtime?.newest), timeAgo(batch?.newest)),
 			row("last write", timeAgo(realtime?.last_write), timeAgo(batch?.last_write)),
-			row("complete up to", none("always open"), timeAt(batch?.boundary)),
+			row("newest record loaded", none("streams"), timeAt(batch?.boundary)),
 			row("last load", none("streams"), load ? loaded(load) : none(answers("batch_store") ? "none yet" : DASH)),
 		),
 	);

@@ -10,6 +10,8 @@ export const panel = { id: "profiles", servers: ["batch_store"], reads: (state) 
 const LISTED = 6;
 const IN_ORDER = new Set(["band", "month", "hour", "lateness"]);
 const AS_COLUMNS = new Set(["month", "hour", "lateness"]);
+const LATENESS = ["early", "under 1s", "under 1m", "under 10m", "under 1h", "under 1d", "1d or more"];
+const UNBORN = "under 0";
 const NONE = "not given";
 const HOURS = Array.from({ length: 24 }, (_, hour) => String(hour).padStart(2, "0"));
 
@@ -43,8 +45,17 @@ function rowsOf(kind, batch, live) {
 	let texts = [...new Set([...slow.texts, ...fast.texts])];
 	if (kind === "month") texts = withGaps(texts);
 	else if (kind === "hour") texts = [...new Set([...HOURS, ...texts])];
-	else if (!IN_ORDER.has(kind)) texts.sort((a, b) => slow.count(b) - slow.count(a) || fast.count(b) - fast.count(a));
+	if (IN_ORDER.has(kind)) texts.sort((a, b) => place(kind, a) - place(kind, b) || (a ?? "").localeCompare(b ?? ""));
+	else texts.sort((a, b) => slow.count(b) - slow.count(a) || fast.count(b) - fast.count(a));
 	return texts.map((text) => ({ name: text ?? NONE, known: text !== null, count: (batch ? slow : fast).count(text), share: slow.share(text), live: fast.share(text) }));
+}
+
+/** The place of a value along its axis, after which come those without a value. */
+function place(kind, text) {
+	if (text === null) return Infinity;
+	if (kind === "lateness") return LATENESS.indexOf(text) < 0 ? LATENESS.length : LATENESS.indexOf(text);
+	if (kind === "band") return text === UNBORN ? -1 : parseInt(text, 10);
+	return 0;
 }
 
 /** Every month from the first to the last one, so that a gap is a gap. */
@@ -71,8 +82,8 @@ function profile(name, batch, live) {
 }
 
 function ranking(title, rows, kind, distinct) {
-	const listed = kind === "band" || rows.length <= LISTED + 1 ? rows.slice(0, 12) : rows.slice(0, LISTED);
-	const rest = distinct - listed.length;
+	const listed = kind === "band" || rows.length <= LISTED + 1 ? rows : rows.slice(0, LISTED);
+	const rest = Math.max(distinct, rows.length) - listed.length; // the figures do not know what only the stream has
 	const left = (part) => (rows.every((row) => row[part] === null) ? null : Math.max(0, 1 - listed.reduce((sum, row) => sum + row[part], 0)));
 	const others = rest > 0 ? [{ name: plural(rest, "other"), rest: true, share: left("share"), live: left("live") }] : [];
 	return shares({ label: title, rows: [...listed, ...others] });

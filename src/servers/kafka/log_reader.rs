@@ -11,6 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::error::{Error, Result};
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::log_reader::{EventVisitor, LogReader};
+use crate::ports::monitor::OutOfRange;
 use crate::servers::address::Address;
 use crate::servers::kafka::outside::PartitionReader;
 use crate::servers::kafka::reading::Reading;
@@ -136,6 +137,14 @@ fn ask_as(server: &Address, topic: &str, group: &str) -> Result<PartitionReader>
 impl LogReader for KafkaLogReader {
     async fn bounds(&mut self) -> Result<Span> {
         tokio::task::block_in_place(|| self.read_bounds())
+    }
+
+    async fn identity(&mut self) -> Result<Option<String>> {
+        tokio::task::block_in_place(|| self.asks().identity())
+    }
+
+    async fn out_of_range(&mut self, offsets: &Offsets) -> Result<Vec<OutOfRange>> {
+        tokio::task::block_in_place(|| self.asks().compare(offsets))
     }
 
     async fn committed(&mut self, group: &str) -> Result<Offsets> {

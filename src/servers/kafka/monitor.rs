@@ -11,7 +11,9 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::error::{Context, Error, Result};
 use crate::ports::event_log::{Offsets, Producer};
-use crate::ports::monitor::{Lag, LogMonitor, OutOfRange, probe_event, probe_topic};
+use crate::ports::monitor::{
+    Lag, LogMonitor, OutOfRange, Stored, continues_at, probe_event, probe_topic,
+};
 use crate::servers::address::Address;
 use crate::servers::kafka;
 use crate::servers::kafka::KafkaProducer;
@@ -133,7 +135,7 @@ impl PartitionReader {
     }
 
     /// All but the topic's identity.
-    fn lag(&self) -> Result<Lag> {
+    fn lag(&self, stored: Option<&Offsets>) -> Result<Lag> {
         let partitions = self.partitions()?;
         // In this order, because the group goes on meanwhile, and so does the end.
         let committed = self.committed(&partitions)?;
@@ -147,7 +149,7 @@ impl PartitionReader {
             let of = committed.get(&partition).copied();
             lag.out_of_range
                 .extend(of.and_then(|at| OutOfRange::find(partition, at, low, high)));
-            let first = of.unwrap_or(low).max(low);
+            let first = continues_at(partition, of, stored, low).max(low);
             let behind = u64::try_from(high - first).unwrap_or(0);
             lag.partitions.push((partition, behind));
             if behind > 0 {
@@ -173,7 +175,8 @@ impl PartitionReader {
         Ok(lag)
     }
 
-    fn compare(&self, offsets: &Offsets) -> Result<Vec<OutOfRange>> {
+    /// Those of these offsets from which a member of a group could not continue.
+    pub(super) fn compare(&self, offsets: &Offsets) -> Result<Vec<OutOfRange>> {
         let partitions: Vec<i32> = offsets.iter().map(|(partition, _)| partition).collect();
         let ends = self.ends(&partitions)?.into_iter();
         let found = |(p, low, high)| OutOfRange::find(p, offsets.get(p)?, low, high);
@@ -228,15 +231,14 @@ impl LogMonitor for KafkaLogMonitor {
         .context("a probe that was accepted cannot be read back")
     }
 
-    async fn lag(&mut self, group: &str) -> Result<Lag> {
+    async fn lag(&mut self, group: &str, stored: Option<&Stored>) -> Result<Lag> {
         let reader = self.reader(group)?;
         tokio::task::block_in_place(|| {
             reader.find_topic()?;
             let topic = reader.identity()?;
-            Ok(Lag {
-                topic,
-                ..reader.lag()?
-            })
+            let stored = stored.and_then(|stored| stored.of_topic(topic.as_deref()));
+            let lag = reader.lag(stored)?;
+            Ok(Lag { topic, ..lag })
         })
     }
 
@@ -308,13 +310,20 @@ mod tests {
         let broker = Broker::with(20);
         let reader = broker.reader(LONG);
         commit(&reader, 15);
-        let lag = reader.lag().unwrap();
+        let lag = reader.lag(None).unwrap();
         assert_eq!(
             (lag.partitions, lag.out_of_range),
             (vec![(0, 5)], Vec::new())
         );
+        for (stored, behind) in [(4, 16), (15, 5), (18, 5)] {
+            let stored = Offsets::from([(0, stored)]);
+            let lag = reader.lag(Some(&stored)).unwrap();
+            assert_eq!(lag.records(), behind, "a store at {stored:?}");
+        }
+        let emptied = reader.lag(Some(&Offsets::default())).unwrap();
+        assert_eq!(emptied.records(), 20, "it begins with the oldest event");
         commit(&reader, 100);
-        let lag = reader.lag().unwrap();
+        let lag = reader.lag(None).unwrap();
         let told: Vec<String> = lag.out_of_range.iter().map(ToString::to_string).collect();
         assert_eq!((lag.started, told.len()), (true, 1), "{told:?}");
         let expected = "its offset in partition 0 is 100, but the topic ends at 20";
@@ -340,7 +349,7 @@ mod tests {
         broker
             .0
             .request_errors(Request::OffsetFetch, &[refused; 100]);
-        let error = broker.reader(LONG).lag().unwrap_err();
+        let error = broker.reader(LONG).lag(None).unwrap_err();
         let told = (error.kind(), error.to_string());
         assert_eq!(told.0, Kind::Refused, "{}", told.1);
         assert!(
@@ -355,7 +364,7 @@ mod tests {
         let broker = Broker::with(1);
         let refused = Answer::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
         broker.0.request_errors(Request::Fetch, &[refused; 100]);
-        let error = broker.reader(LONG).lag().unwrap_err();
+        let error = broker.reader(LONG).lag(None).unwrap_err();
         assert_eq!(error.kind(), Kind::Refused, "{error}");
         let place = "cannot read topic events partition 0 from offset 0";
         assert!(error.to_string().contains(place), "{error}");

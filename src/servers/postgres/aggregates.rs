@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use jiff::civil::Date;
 
 use crate::dataset::ddl::quoted;
-use crate::dataset::{Aggregate, By, Dataset, Field, FieldType, LATENESS, UNBORN, VERY_LATE};
+use crate::dataset::{
+    AS_OF, Aggregate, By, Dataset, Field, FieldType, LATENESS, UNBORN, VERY_LATE,
+};
 use crate::error::{Context, Error, Result};
 use crate::ports::aggregates::{
     Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, Summary, Top, names, number, too_many,
@@ -230,24 +232,43 @@ impl Task {
 
     /// The table that has the rows of the day, and how many.
     fn rows(&self, on: &mut Transaction<'_>) -> Result<Computed, ::postgres::Error> {
-        let history = self.dataset.history().map(|history| history.batch.table);
-        let mut counted = Computed::default();
-        for table in [Some(self.dataset.batch.table.clone()), history]
-            .into_iter()
-            .flatten()
-        {
-            let count = format!("SELECT count(*) {}", self.of_day(&table));
-            let rows = unsigned(on.query_one(&count, &[])?.try_get(0)?);
-            counted.consider(table, rows);
+        let count = |on: &mut Transaction<'_>, table: &str| {
+            let count = format!("SELECT count(*) {}", self.of_day(table));
+            on.query_one(&count, &[])?.try_get(0).map(unsigned)
+        };
+        let table = self.dataset.batch.table.clone();
+        let rows = count(on, &table)?;
+        let mut counted = Computed::of_table(table, rows);
+        if let Some(history) = self.dataset.history().map(|history| history.batch.table) {
+            let unrecorded = self.unrecorded(on, &history)?;
+            let rows = count(on, &history)?;
+            counted.prefer(history, rows, unrecorded);
         }
         Ok(counted)
+    }
+
+    /// How many of the batch table's rows of the day the history lacks.
+    fn unrecorded(
+        &self,
+        on: &mut Transaction<'_>,
+        history: &str,
+    ) -> Result<u64, ::postgres::Error> {
+        let (key, as_of) = (quoted(&self.dataset.key().name), quoted(AS_OF));
+        let count = format!(
+            "SELECT count(*) {} AND NOT EXISTS (SELECT 1 FROM {} AS h
+               WHERE h.{key} = b.{key} AND h.{as_of} = '{}'::date AND h.rtp_digest = b.rtp_digest)",
+            self.of_day(&self.dataset.batch.table),
+            quoted(history),
+            self.day
+        );
+        on.query_one(&count, &[])?.try_get(0).map(unsigned)
     }
 
     fn of_day(&self, table: &str) -> String {
         let (time, day) = (quoted(&self.dataset.time().name), self.day);
         let start = format!("'{day} 00:00:00+00'::timestamp with time zone");
         format!(
-            "FROM {} WHERE {time} >= {start} AND {time} < {start} + interval '24 hours'",
+            "FROM {} AS b WHERE {time} >= {start} AND {time} < {start} + interval '24 hours'",
             quoted(table)
         )
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::dataset::Dataset;
 use crate::error::{Context, Error, Result};
-use crate::ports::ledger::{Ledger, LoadInfo, LoadRecord, Verdict, to_json};
+use crate::ports::ledger::{Ledger, LoadInfo, LoadRecord, LoadedFile, Verdict, to_json};
 use crate::servers::address::Address;
 use crate::servers::postgres::{Session, Target, columns, open_tables};
 
@@ -84,6 +84,7 @@ pub(super) fn record(
     info: &LoadInfo,
     written: u64,
 ) -> Result<(), ::postgres::Error> {
+    let inputs: Vec<String> = info.inputs.iter().map(LoadedFile::to_text).collect();
     let values: [&(dyn ::postgres::types::ToSql + Sync); 8] = [
         &info.run_id,
         &table,
@@ -91,7 +92,7 @@ pub(super) fn record(
         &signed(written),
         &info.started_at,
         &info.newest,
-        &info.inputs,
+        &inputs,
         &info.rejects,
     ];
     transaction.execute(RECORD, &values).map(|_| ())
@@ -169,19 +170,21 @@ impl PostgresLedger {
     }
 }
 
-fn load(row: &Row) -> Result<LoadRecord, ::postgres::Error> {
-    Ok(LoadRecord {
+/// A load without its inputs, and they as text.
+fn load(row: &Row) -> Result<(LoadRecord, Vec<String>), ::postgres::Error> {
+    let record = LoadRecord {
         info: LoadInfo {
             run_id: row.try_get(0)?,
             started_at: row.try_get(4)?,
             newest: row.try_get(5)?,
-            inputs: row.try_get(6)?,
+            inputs: Vec::new(),
             rejects: row.try_get(7)?,
         },
         mode: row.try_get(1)?,
         loaded_at: row.try_get(2)?,
         written: unsigned(row.try_get(3)?),
-    })
+    };
+    Ok((record, row.try_get(6)?))
 }
 
 /// A verdict without its maps and options, and they as text.
@@ -212,8 +215,13 @@ fn unsigned(number: i64) -> u64 {
 impl Ledger for PostgresLedger {
     async fn loads(&mut self, most: u32) -> Result<Vec<LoadRecord>> {
         let rows = self.last(LAST_LOADS, self.table.clone(), most).await?;
-        let read: Result<_, ::postgres::Error> = rows.iter().map(load).collect();
-        read.map_err(|e| super::error(&e)).context(self.unread())
+        let read = rows.iter().map(|row| {
+            let (mut record, inputs) = load(row).map_err(|e| super::error(&e))?;
+            let inputs = inputs.into_iter().map(LoadedFile::from_text);
+            record.info.inputs = inputs.collect::<Result<_>>()?;
+            Ok(record)
+        });
+        read.collect::<Result<_>>().context(self.unread())
     }
 
     async fn newest(&mut self) -> Result<Option<i64>> {

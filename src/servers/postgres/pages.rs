@@ -6,7 +6,7 @@ use ::postgres::types::ToSql;
 use crate::dataset::ddl::quoted;
 use crate::dataset::{Field, FieldType};
 use crate::error::{Error, Result};
-use crate::ports::page_reader::PageQuery;
+use crate::ports::page_reader::{Filter, PageQuery};
 use crate::record::value::Value;
 use crate::servers::postgres::types::column_type;
 
@@ -43,7 +43,7 @@ impl Statements {
     pub(super) fn new(table: &str, query: &PageQuery<'_>) -> Statements {
         let dataset = query.dataset;
         let (name, key) = (quoted(&dataset.key().name), ordered(dataset.key()));
-        let about_rows = |first: String| {
+        let about_rows = |first: String, also_with: &[Filter]| {
             let mut conditions = Conditions {
                 all: vec![first],
                 parameters: Vec::new(),
@@ -53,18 +53,18 @@ impl Statements {
                 let boundary = Value::Timestamp(boundary);
                 conditions.add(&quoted(&time.name), ">", time.kind, &boundary);
             }
-            for filter in query.filters {
+            for filter in query.filters.iter().chain(also_with) {
                 let field = &dataset.fields[filter.field];
                 conditions.add(&quoted(&field.name), "=", field.kind, &filter.value);
             }
             conditions
         };
         let table = quoted(table);
-        let mut keys = about_rows(format!("{name} IS NOT NULL"));
+        let mut keys = about_rows(format!("{name} IS NOT NULL"), &[]);
         if let Some(after) = query.after {
             keys.add(&key, ">", dataset.key().kind, after);
         }
-        let nulls = about_rows(format!("{name} IS NULL"));
+        let nulls = about_rows(format!("{name} IS NULL"), query.misfits_with);
         let count = format!(
             "SELECT count(*) FROM {table} WHERE {}",
             nulls.all.join(" AND ")

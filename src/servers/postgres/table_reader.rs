@@ -274,6 +274,7 @@ impl TableReader for PostgresTable {
                 count: nulls,
                 samples: samples.into_iter().collect(),
             },
+            among: Vec::new(),
         })
     }
 

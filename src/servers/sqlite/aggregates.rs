@@ -8,7 +8,9 @@ use jiff::civil::Date;
 use rusqlite::{Connection, params};
 
 use crate::dataset::ddl::quoted;
-use crate::dataset::{Aggregate, By, Dataset, Field, FieldType, LATENESS, UNBORN, VERY_LATE};
+use crate::dataset::{
+    AS_OF, Aggregate, By, Dataset, Field, FieldType, LATENESS, UNBORN, VERY_LATE,
+};
 use crate::error::{Context, Error, Result};
 use crate::ports::aggregates::{
     Aggregates, Computed, Fewer, Figure, INVALID, MAX_VALUES, Summary, Top, bounds, names, number,
@@ -126,23 +128,37 @@ impl SqliteAggregates {
 
     /// The table that has the rows of a day, and how many.
     fn rows(&self, day: Date) -> rusqlite::Result<Computed> {
-        let history = self.dataset.history().map(|history| history.batch.table);
-        let mut counted = Computed::default();
-        for table in [Some(self.dataset.batch.table.clone()), history]
-            .into_iter()
-            .flatten()
-        {
-            let count = format!("SELECT count(*) {}", self.of_day(&table));
-            let rows = self.db.query_row(&count, bounds(day), |row| row.get(0))?;
-            counted.consider(table, rows);
+        let count = |table: &str| {
+            let count = format!("SELECT count(*) {}", self.of_day(table));
+            self.db.query_row(&count, bounds(day), |row| row.get(0))
+        };
+        let table = self.dataset.batch.table.clone();
+        let rows = count(&table)?;
+        let mut counted = Computed::of_table(table, rows);
+        if let Some(history) = self.dataset.history().map(|history| history.batch.table) {
+            let unrecorded = self.unrecorded(&history, day)?;
+            let rows = count(&history)?;
+            counted.prefer(history, rows, unrecorded);
         }
         Ok(counted)
+    }
+
+    /// How many of the batch table's rows of a day the history lacks.
+    fn unrecorded(&self, history: &str, day: Date) -> rusqlite::Result<u64> {
+        let (key, as_of) = (quoted(&self.dataset.key().name), quoted(AS_OF));
+        let count = format!(
+            "SELECT count(*) {} AND NOT EXISTS (SELECT 1 FROM {} AS h
+               WHERE h.{key} = b.{key} AND h.{as_of} = ?1 / 86400000 AND h.rtp_digest = b.rtp_digest)",
+            self.of_day(&self.dataset.batch.table),
+            quoted(&rows_of(history))
+        );
+        self.db.query_row(&count, bounds(day), |row| row.get(0))
     }
 
     fn of_day(&self, table: &str) -> String {
         let time = quoted(&self.dataset.time().name);
         format!(
-            "FROM {} WHERE {time} >= ?1 AND {time} < ?2",
+            "FROM {} AS b WHERE {time} >= ?1 AND {time} < ?2",
             quoted(&rows_of(table))
         )
     }

@@ -12,11 +12,12 @@ use crate::error::{Error, Result};
 use crate::ports::INIT_FIRST;
 use crate::ports::event_log::Offsets;
 use crate::ports::monitor::{
-    Lag, LogMonitor, OutOfRange, RowCount, StoreMonitor, Stored, Why, probe_topic, round_trip,
+    Lag, LogMonitor, OutOfRange, RowCount, StoreMonitor, Stored, continues_at, probe_topic,
+    round_trip,
 };
 use crate::servers::sqlite::ddl::rows_of;
 use crate::servers::sqlite::event_log::{
-    SqliteConsumer, SqliteProducer, continues, events_table, next_event,
+    SqliteConsumer, SqliteProducer, events_table, out_of_range,
 };
 use crate::servers::sqlite::realtime_store::{must_be_current, offsets_of};
 use crate::servers::sqlite::{self, Missing};
@@ -83,7 +84,7 @@ impl SqliteLogMonitor {
         self.db.execute(&delete, [end - KEPT_PROBES]).map(|_| ())
     }
 
-    fn read_lag(&self, group: &str) -> rusqlite::Result<Option<Lag>> {
+    fn read_lag(&self, group: &str, stored: Option<&Stored>) -> rusqlite::Result<Option<Lag>> {
         let Some((id, identity)) = self.known(&self.topic)? else {
             return Ok(None);
         };
@@ -99,8 +100,9 @@ impl SqliteLogMonitor {
                 Ok((r.get(0)?, r.get(1)?, r.get(2)?))
             })?
             .collect::<rusqlite::Result<Vec<(i64, i64, Option<i64>)>>>()?;
+        let stored = stored.and_then(|stored| stored.of_topic(Some(&identity)));
         let mut lag = Lag {
-            topic: Some(identity),
+            topic: Some(identity.clone()),
             started: partitions
                 .iter()
                 .any(|(_, _, committed)| committed.is_some()),
@@ -108,20 +110,16 @@ impl SqliteLogMonitor {
         };
         for (partition, end, committed) in partitions {
             let number = i32::try_from(partition).unwrap_or(i32::MAX);
-            let first = format!(
-                "SELECT offset, timestamp FROM {} WHERE offset >= ?1 ORDER BY offset LIMIT 1",
-                events_table(id, partition)
-            );
-            let first: Option<(i64, i64)> = tx
-                .query_row(&first, [committed.unwrap_or(0)], |r| {
-                    Ok((r.get(0)?, r.get(1)?))
-                })
-                .optional()?;
             // Nothing but somebody else deletes an event, the next one included.
-            let next = first.map_or(end, |(offset, _)| offset);
+            let next = match committed {
+                Some(at) => first_event(&tx, id, partition, at)?.map_or(end, |(offset, _)| offset),
+                None => end,
+            };
             lag.out_of_range
                 .extend(committed.and_then(|at| OutOfRange::find(number, at, next.min(end), end)));
-            let behind = end - next;
+            let at = continues_at(number, committed, stored, 0);
+            let first = first_event(&tx, id, partition, at)?;
+            let behind = end - first.map_or(end, |(offset, _)| offset);
             lag.partitions
                 .push((number, u64::try_from(behind).unwrap_or(0)));
             if let Some((_, timestamp)) = first {
@@ -135,34 +133,28 @@ impl SqliteLogMonitor {
         let Some((id, _)) = self.known(&self.topic)? else {
             return Ok(None);
         };
-        let tx = self.db.unchecked_transaction()?;
-        let mut select =
-            tx.prepare("SELECT next_offset FROM partitions WHERE topic = ?1 AND partition = ?2")?;
-        let mut found = Vec::new();
-        for (partition, at) in offsets.positions() {
-            let end = select.query_row(params![id, partition], |r| r.get(0));
-            // A partition that the topic lacks ends before its first event.
-            let end = end.optional()?.unwrap_or(0);
-            let next = match u32::try_from(partition) {
-                Ok(number) if at.offset < end => next_event(&tx, id, number, at.offset)?,
-                _ => 0,
-            };
-            found.extend(match OutOfRange::find(partition, at.offset, next, end) {
-                None if !continues(&tx, id, partition.into(), at)? => Some(OutOfRange {
-                    partition,
-                    offset: at.offset,
-                    why: Why::OtherEvents,
-                }),
-                out => out,
-            });
-        }
-        Ok(Some(found))
+        out_of_range(&self.db, id, offsets).map(Some)
     }
 
     fn no_topic(&self) -> Error {
         let (topic, path) = (&self.topic, self.path.display());
         Error::invalid(format!("there is no topic {topic} in {path}")).hint(INIT_FIRST)
     }
+}
+
+/// The offset and the timestamp of the first event at or after an offset.
+fn first_event(
+    db: &Connection,
+    topic: i64,
+    partition: i64,
+    at: i64,
+) -> rusqlite::Result<Option<(i64, i64)>> {
+    let first = format!(
+        "SELECT offset, timestamp FROM {} WHERE offset >= ?1 ORDER BY offset LIMIT 1",
+        events_table(topic, partition)
+    );
+    let first = db.query_row(&first, [at], |r| Ok((r.get(0)?, r.get(1)?)));
+    first.optional()
 }
 
 #[async_trait]
@@ -174,8 +166,8 @@ impl LogMonitor for SqliteLogMonitor {
         sqlite::fail(trimmed, "watch", &self.path)
     }
 
-    async fn lag(&mut self, group: &str) -> Result<Lag> {
-        let lag = tokio::task::block_in_place(|| self.read_lag(group));
+    async fn lag(&mut self, group: &str, stored: Option<&Stored>) -> Result<Lag> {
+        let lag = tokio::task::block_in_place(|| self.read_lag(group, stored));
         sqlite::fail(lag, "watch", &self.path)?.ok_or_else(|| self.no_topic())
     }
 

@@ -48,16 +48,27 @@ fn first(
     {
         met += 1;
         let mut has_all = true;
-        for (at, filter) in (1..).zip(decimals(query)) {
+        let has = |(at, filter): (usize, &Filter)| -> rusqlite::Result<bool> {
             let field = &query.dataset.fields[filter.field];
-            has_all &= value(field, &row.get_ref(at)?).as_ref() == Some(&filter.value);
+            let stored = row.get_ref(at)?;
+            Ok(value(field, &stored).as_ref() == Some(&filter.value))
+        };
+        for filter in (1..).zip(decimals(query)) {
+            has_all &= has(filter)?;
         }
         if !has_all {
             continue;
         }
         let stored = row.get_ref(0)?;
         match value(query.dataset.key(), &stored) {
-            None | Some(Value::Null) => page.misfits.add(|| found(&stored)),
+            None | Some(Value::Null) => {
+                for filter in (1 + decimals(query).count()..).zip(query.misfits_with) {
+                    has_all &= has(filter)?;
+                }
+                if has_all {
+                    page.meet(|| found(&stored));
+                }
+            }
             Some(key) if page.keys.last() == Some(&key) => {} // a table without a unique key
             Some(key) => page.keys.push(key.owned()),
         }
@@ -72,7 +83,7 @@ fn decimals<'q>(query: &PageQuery<'q>) -> impl Iterator<Item = &'q Filter> {
     filters.filter(|filter| fields[filter.field].kind == FieldType::Decimal)
 }
 
-/// Selects the keys, and the columns of the wanted decimals.
+/// Selects the keys, the columns of the wanted decimals, and those of the values that misfits must have.
 fn select(rows: &str, query: &PageQuery<'_>, limit: usize) -> (String, Vec<Stored>) {
     let dataset = query.dataset;
     let key = quoted(&dataset.key().name);
@@ -96,8 +107,9 @@ fn select(rows: &str, query: &PageQuery<'_>, limit: usize) -> (String, Vec<Store
             add(is_equal, parameter(&filter.value));
         }
     }
-    let decimals = decimals(query).map(|filter| quoted(&dataset.fields[filter.field].name));
-    let columns: Vec<String> = std::iter::once(key.clone()).chain(decimals).collect();
+    let compared = decimals(query).chain(query.misfits_with);
+    let compared = compared.map(|filter| quoted(&dataset.fields[filter.field].name));
+    let columns: Vec<String> = std::iter::once(key.clone()).chain(compared).collect();
     let select = format!(
         "SELECT {} FROM {} WHERE {} ORDER BY {key} LIMIT {limit}",
         columns.join(", "),
@@ -145,7 +157,12 @@ required = true
 "#;
 
     /// The keys of all pages of so many, and what does not fit.
-    fn walk(db: &Connection, filters: &[Filter], most: usize) -> (String, u64) {
+    fn walk(
+        db: &Connection,
+        filters: &[Filter],
+        misfits_with: &[Filter],
+        most: usize,
+    ) -> (String, u64) {
         let dataset = Dataset::parse(DATASET, "things").unwrap();
         let (mut keys, mut misfits): (Vec<Value<'static>>, u64) = (Vec::new(), 0);
         loop {
@@ -154,11 +171,12 @@ required = true
                 dataset: &dataset,
                 after: after.as_ref(),
                 filters,
+                misfits_with,
                 newer_than: None,
                 most,
             };
             let page = page(db, "things", &query).unwrap();
-            misfits += page.misfits.count;
+            misfits += page.among.iter().map(|(_, met)| met.count).sum::<u64>();
             let is_last = page.keys.len() < most;
             keys.extend(page.keys);
             if is_last {
@@ -180,8 +198,16 @@ required = true
             value: Value::Decimal("1.5".into()),
         }];
         for most in 1..9 {
-            assert_eq!(walk(&db, &[], most), ("abcdefg".into(), 6), "{most}");
-            assert_eq!(walk(&db, &price, most), ("abfg".into(), 4), "{most}");
+            let all: [Filter; 0] = [];
+            for (filters, with, keys, misfits) in [
+                (&all[..], &all[..], "abcdefg", 6),
+                (&price, &all, "abfg", 4),
+                (&all, &price, "abcdefg", 4),
+                (&price, &price, "abfg", 4),
+            ] {
+                let met = walk(&db, filters, with, most);
+                assert_eq!(met, (keys.into(), misfits), "{most}");
+            }
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ports::sample_store::{Sample, SampleStore, Scope};
 use crate::servers::sqlite::{self, Missing};
 
@@ -20,10 +20,23 @@ const TIERS: [(i64, i64); 3] = [
     (3_600_000, i64::MAX),
 ];
 
-/// The samples of each scope. Older versions of rtp had one table, `samples`, for whatever was looked at; nobody can tell
-/// what its figures are about.
-const TABLES: &str = "DROP TABLE IF EXISTS samples;
-CREATE TABLE IF NOT EXISTS scopes (
+/// The table of older versions of rtp, for whatever was looked at; nobody can tell what its figures are about.
+const OLD: (&str, &str) = (
+    "samples",
+    "tier,step,at,produced,committed,lag_records,lag_ms",
+);
+
+/// The tables of a history, with their columns.
+const OWN: [(&str, &str); 2] = [
+    ("scopes", "id,dataset,event_log,topic,consumer_group"),
+    (
+        "scope_samples",
+        "scope,tier,step,at,produced,committed,lag_records,lag_ms",
+    ),
+];
+
+/// The samples of each scope.
+const TABLES: &str = "CREATE TABLE IF NOT EXISTS scopes (
   id INTEGER PRIMARY KEY,
   dataset TEXT NOT NULL,
   event_log TEXT NOT NULL,
@@ -62,7 +75,8 @@ impl SqliteSamples {
                 (db?, Path::new("memory"))
             }
         };
-        sqlite::fail(db.execute_batch(TABLES), "create a table in", path)?;
+        let created = drop_old(&db).and_then(|()| db.execute_batch(TABLES));
+        sqlite::fail(created, "create a table in", path)?;
         let scope = sqlite::fail(number(&db, scope), "write to", path)?;
         Ok(SqliteSamples {
             db,
@@ -102,7 +116,7 @@ impl SqliteSamples {
         let tier = i64::try_from(tier.unwrap_or(0)).unwrap_or(0);
         // Beside max(at), SQLite gives the other columns of the row that has it.
         let select = "SELECT max(at), produced, committed, lag_records, lag_ms FROM scope_samples
-            WHERE scope = ?1 AND tier = ?2 AND at >= ?3 GROUP BY at / ?4 ORDER BY 1";
+            WHERE scope = ?1 AND tier = ?2 AND at >= max(?3, 0) GROUP BY at / ?4 ORDER BY 1";
         let mut select = self.db.prepare_cached(select)?;
         let rows = select.query_map([self.scope, tier, from, step.max(1)], |row| {
             Ok(Sample {
@@ -114,6 +128,67 @@ impl SqliteSamples {
             })
         })?;
         rows.collect()
+    }
+}
+
+/// An error if a file is there that is no history: somebody's database, or none at all (`Invalid`). It is not changed. What
+/// cannot be opened or read at all is for [`SqliteSamples::open`] to tell.
+pub fn must_be_history(path: &Path) -> Result<()> {
+    let foreign = |what: String| {
+        Err(Error::invalid(format!(
+            "{} is not a history of the dashboard: {what}",
+            path.display()
+        )))
+    };
+    if std::fs::metadata(path).map_or(0, |file| file.len()) == 0 {
+        return Ok(());
+    }
+    let tables = sqlite::open_read_only(path).and_then(|db| tables(&db));
+    match tables {
+        Ok(tables) => match foreign_table(&tables) {
+            Some(table) => foreign(format!("it has the table {table}")),
+            None => Ok(()),
+        },
+        Err(e) if e.sqlite_error_code() == Some(ErrorCode::NotADatabase) => foreign(e.to_string()),
+        Err(_) => Ok(()), // opening it fails too, and says why
+    }
+}
+
+/// A table that no version of rtp has made; none if the file has a history, beside which there may be others.
+fn foreign_table(tables: &[(String, String)]) -> Option<&str> {
+    let has = |(name, columns)| tables.iter().any(|(n, c)| n == name && c == columns);
+    if OWN.into_iter().all(has) {
+        return None;
+    }
+    let known = |(name, columns): &&(String, String)| {
+        let is_known = |own: (&str, &str)| own == (name, columns);
+        is_known(OLD) || OWN.into_iter().any(is_known)
+    };
+    let foreign = tables.iter().find(|table| !known(table))?;
+    Some(&foreign.0)
+}
+
+/// The tables and views of a file, with the names of their columns.
+fn tables(db: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    let select = "SELECT name, (SELECT group_concat(name) FROM pragma_table_info(s.name)) FROM sqlite_schema AS s
+        WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    let mut select = db.prepare(select)?;
+    let rows = select.query_map([], |row| {
+        Ok((
+            row.get(0)?,
+            row.get::<_, Option<String>>(1)?.unwrap_or_default(),
+        ))
+    })?;
+    rows.collect()
+}
+
+/// Drops the table of older versions, and no other one of that name.
+fn drop_old(db: &Connection) -> rusqlite::Result<()> {
+    let (name, columns) = OLD;
+    let is_old = |(n, c): &(String, String)| n == name && c == columns;
+    match tables(db)?.iter().any(is_old) {
+        true => db.execute_batch("DROP TABLE samples"),
+        false => Ok(()),
     }
 }
 
@@ -135,7 +210,8 @@ impl SampleStore for SqliteSamples {
 
     async fn oldest(&mut self) -> Result<Option<i64>> {
         let select = || {
-            let oldest = "SELECT min(at) FROM scope_samples WHERE scope = ?1";
+            // A damaged one may have any time.
+            let oldest = "SELECT min(at) FROM scope_samples WHERE scope = ?1 AND at > 0";
             self.db.query_row(oldest, [self.scope], |row| row.get(0))
         };
         sqlite::fail(tokio::task::block_in_place(select), "read", &self.path)
@@ -190,7 +266,11 @@ mod tests {
             count("SELECT count(*) FROM scope_samples WHERE tier = 2"),
             30
         );
-        assert_eq!(store.oldest().await.unwrap(), Some(0));
+        assert_eq!(
+            store.oldest().await.unwrap(),
+            Some(60_000),
+            "not that at 0, which no clock tells"
+        );
         let hourly = store.since(0, 3_600_000).await.unwrap();
         assert_eq!(hourly.len(), 30);
         assert_eq!(
@@ -219,6 +299,51 @@ mod tests {
         let all = store.since(0, 5_000).await.unwrap();
         assert_eq!(all, [sample(5_000), sample(10_000)]);
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_a_history_is_taken_for_one_and_nobody_elses_table_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, script: &str| {
+            let path = folder.path().join(name);
+            let db = Connection::open(&path).unwrap();
+            db.execute_batch(script).unwrap();
+            path
+        };
+        let samples = "CREATE TABLE samples (blood TEXT); INSERT INTO samples VALUES ('A')";
+        for (name, script, table) in [
+            ("a.db", samples, "samples"),
+            ("b.db", "CREATE TABLE scopes (id)", "scopes"),
+            ("c.db", "CREATE VIEW v AS SELECT 1 AS one", "v"),
+        ] {
+            let path = file(name, script);
+            let before = std::fs::read(&path).unwrap();
+            let error = must_be_history(&path).unwrap_err();
+            assert_eq!(error.kind(), crate::error::Kind::Invalid);
+            let told = format!("is not a history of the dashboard: it has the table {table}");
+            assert!(error.to_string().ends_with(&told), "{error}");
+            assert_eq!(std::fs::read(&path).unwrap(), before, "{name}");
+        }
+        let text = folder.path().join("text");
+        std::fs::write(
+            &text,
+            "a text that is long enough to be told from a database".repeat(20),
+        )
+        .unwrap();
+        must_be_history(&text).unwrap_err();
+        must_be_history(&folder.path().join("missing.db")).unwrap();
+        must_be_history(&file("empty.db", "")).unwrap();
+        // A history of ours, beside which somebody has put a table of that name.
+        let path = folder.path().join("ours.db");
+        drop(SqliteSamples::open(Some(&path), &scope()).unwrap());
+        file("ours.db", samples);
+        must_be_history(&path).unwrap();
+        let store = SqliteSamples::open(Some(&path), &scope()).unwrap();
+        let blood = store
+            .db
+            .query_row("SELECT blood FROM samples", [], |r| r.get::<_, String>(0));
+        assert_eq!(blood.unwrap(), "A");
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn the_samples_of_another_dataset_log_topic_or_group_are_left_alone() {
         let folder = tempfile::tempdir().unwrap();
@@ -226,9 +351,11 @@ mod tests {
         // As an older version left it.
         let old = Connection::open(&path).unwrap();
         old.execute_batch(
-            "CREATE TABLE samples (tier, step, at); INSERT INTO samples VALUES (0, 1, 5000)",
+            "CREATE TABLE samples (tier, step, at, produced, committed, lag_records, lag_ms);
+             INSERT INTO samples (tier, step, at) VALUES (0, 1, 5000)",
         )
         .unwrap();
+        must_be_history(&path).unwrap();
         let mut first = SqliteSamples::open(Some(&path), &scope()).unwrap();
         assert_eq!(first.oldest().await.unwrap(), None);
         first.add(&sample(5_000)).await.unwrap();

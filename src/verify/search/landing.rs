@@ -1,57 +1,153 @@
 //! Versions in the files that were loaded.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::keys::KeyFinder;
-use super::{ByKey, Wanted, check_unchanged, hash_of, id_of, key_hash};
+use super::log::time_of;
+use super::rejects::Cells;
+use super::{ByKey, Wanted, check_unchanged, format_of, hash_of, id_of, key_hash};
 use crate::dataset::{Dataset, Nulls};
-use crate::error::Result;
-use crate::intake::chunk::{FileFormat, Line};
+use crate::error::{Error, Result};
+use crate::intake::chunk::{Ended, FileFormat, Line};
 use crate::intake::csv::Columns;
+use crate::intake::dead_letter::DeadLetters;
 use crate::intake::lookup::{Seeker, each_record};
-use crate::ports::ledger::LoadRecord;
+use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
 use crate::record::row::{Origin, Rows};
 use crate::record::transform::Transform;
 use crate::run::Stop;
+use crate::verify::base::{newest_before, newest_in};
 use crate::verify::classify::Version;
 
-/// Where versions are in files that were loaded.
+/// Where versions are in files that were loaded, by their ids.
 #[derive(Debug, Default)]
 pub(in crate::verify) struct Landed {
-    found: ByKey<(u32, u64)>,
-    /// The files, with the indexes of their loads.
-    files: Vec<(String, usize)>,
-    /// Why not every file was read: of the newest load of which that is so, by its index, the newest being 0.
-    pub(in crate::verify) unread: Option<(usize, String)>,
-    /// All of these loads, with the newest event time of each.
-    unread_loads: Vec<(usize, Option<i64>)>,
+    found: ByKey<Place>,
+    /// Records that do not read as they did when they were loaded: one that may be the version.
+    unreadable: ByKey<Place>,
+    files: Vec<String>,
+    unread: Vec<Unread>,
+}
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// The index of the load, the newest being 0.
+    load: usize,
+    file: u32,
+    line: u64,
+}
+
+/// What was loaded and could not be read again.
+#[derive(Debug)]
+struct Unread {
+    /// The index of the load, the newest being 0.
+    load: usize,
+    /// The newest event time that it may have loaded.
+    newest: i64,
+    why: String,
 }
 
 impl Landed {
     /// File and line of the version with this id or of a newer one of its key, for people.
     pub(in crate::verify) fn place(&self, id: u64) -> Option<String> {
-        let (file, line) = self.found.get(&id)?;
-        let (file, _) = self.files.get(*file as usize)?;
-        Some(format!("{file}, line {line},"))
+        let place = self.found.get(&id)?;
+        let file = self.files.get(place.file as usize)?;
+        Some(format!("{file}, line {},", place.line))
     }
 
-    /// The index of the load that had it, the newest being 0.
+    /// The index of the newest load that had it, the newest of all being 0.
     pub(in crate::verify) fn load(&self, id: u64) -> Option<usize> {
-        let (file, _) = self.found.get(&id)?;
-        let (_, load) = self.files.get(*file as usize)?;
-        Some(*load)
+        self.found.get(&id).map(|place| place.load)
     }
 
-    /// Whether a load other than this one may have had a version of this event time, because not all that it read is known.
-    pub(in crate::verify) fn may_be_elsewhere(&self, time: i64, load: usize) -> bool {
-        let mut loads = self.unread_loads.iter();
-        loads.any(|(unread, newest)| *unread != load && newest.is_none_or(|newest| newest >= time))
+    /// Whether a load other than this one may have had the version with this id and event time, because not all that it
+    /// read is known.
+    pub(in crate::verify) fn may_be_elsewhere(&self, id: u64, time: i64, load: usize) -> bool {
+        let is_other = |unread: &Unread| unread.load != load && unread.newest >= time;
+        let line = self.unreadable.get(&id);
+        self.unread.iter().any(is_other) || line.is_some_and(|line| line.load != load)
     }
 
-    fn unread(&mut self, load: usize, newest: Option<i64>, why: String) {
-        self.unread.get_or_insert((load, why));
-        self.unread_loads.push((load, newest));
+    /// Why whatever may have had the version with this id and event time was not read: of the newest load of which that is
+    /// so. A record that cannot be read is no riddle in the load that is known to have rejected a record of the key.
+    pub(in crate::verify) fn unread(
+        &self,
+        id: u64,
+        time: i64,
+        rejected_by: Option<usize>,
+    ) -> Option<String> {
+        let loads = self.unread.iter().filter(|unread| unread.newest >= time);
+        let load = loads.min_by_key(|unread| unread.load);
+        let line = self.unreadable.get(&id);
+        let line = line.filter(|line| rejected_by != Some(line.load));
+        match (load, line) {
+            (Some(unread), line) if line.is_none_or(|line| unread.load <= line.load) => {
+                Some(unread.why.clone())
+            }
+            (_, line) => {
+                let line = line?;
+                let file = self.files.get(line.file as usize)?;
+                let number = line.line;
+                Some(format!(
+                    "{file}, line {number}, has its key, but is not a valid record now"
+                ))
+            }
+        }
+    }
+
+    /// Whether versions were found in this number, and no load before this one can be a newer one that had them.
+    fn is_complete(&self, count: usize, load: usize) -> bool {
+        self.found.len() == count && self.found.values().all(|place| place.load <= load)
+    }
+
+    /// Adds what the loads have read of a file: nothing, unless it is still the same.
+    fn add(&mut self, loads: &[LoadRecord], group: &Group<'_>, file: SearchedFile<'_>) {
+        let is_understood = file.has_records || !file.has_lines;
+        let mut read = None;
+        for (load, input) in &group.loads {
+            match is_same(&loads[*load], input, file.contents.as_ref()) {
+                Ok(()) if is_understood => read = read.or(Some(*load)),
+                Ok(()) => {
+                    let why = format!("{} has no record of the dataset", input.path);
+                    self.add_unread(*load, &loads[*load], why);
+                }
+                Err(why) => self.add_unread_file(*load, &loads[*load], input, &why),
+            }
+        }
+        let Some(load) = read else { return };
+        let number = self.files.len() as u32;
+        self.files.push(group.path.into());
+        let all = [
+            (file.found, &mut self.found),
+            (file.unreadable, &mut self.unreadable),
+        ];
+        for (lines, known) in all {
+            for (id, line) in lines {
+                let file = number;
+                let place = Place { load, file, line };
+                let known = known.entry(id).or_insert(place);
+                // A file that was read first may be one that only an older load has read as it is.
+                if load < known.load {
+                    *known = place;
+                }
+            }
+        }
+    }
+
+    fn add_unread_file(&mut self, at: usize, load: &LoadRecord, input: &LoadedFile, why: &Error) {
+        self.add_unread(at, load, format!("cannot read {}: {why}", input.path));
+    }
+
+    fn add_unread(&mut self, load: usize, record: &LoadRecord, why: String) {
+        // Of a load, one reason is enough.
+        if let Some(newest) = newest_in(record)
+            && !self.unread.iter().rev().any(|unread| unread.load == load)
+        {
+            self.unread.push(Unread { load, newest, why });
+        }
     }
 }
 
@@ -64,83 +160,170 @@ pub(in crate::verify) fn in_landing(
     stop: &Stop,
 ) -> Landed {
     let mut landed = Landed::default();
-    let oldest = wanted.oldest();
-    for (at, load) in loads.iter().enumerate() {
-        // A load whose newest record is older than all of them has none of them, whatever became of its files.
-        if load.info.newest.is_some_and(|newest| newest < oldest) {
-            continue;
-        }
-        if landed.found.len() == wanted.len() || stop.requested().is_some() {
+    for group in groups(loads, wanted.oldest(), &mut landed) {
+        let newest = group.loads.first().map_or(0, |(load, _)| *load);
+        if landed.is_complete(wanted.len(), newest) || stop.requested().is_some() {
             break;
         }
-        if load.info.inputs.is_empty() {
-            let run = &load.info.run_id;
-            landed.unread(
-                at,
-                load.info.newest,
-                format!("load {run} did not read files"),
-            );
+        let (mut same, mut other) = (Vec::new(), Vec::new());
+        for (load, input) in &group.loads {
+            match may_be_same(&loads[*load], input) {
+                Ok(()) => same.push((*load, *input)),
+                Err(why) => other.push((*load, *input, why)),
+            }
         }
-        for path in &load.info.inputs {
-            let mut file = LoadedFile::new(dataset, wanted, &mut landed, (path, at));
-            let read = check_unchanged(Path::new(path), load.info.started_at)
-                .and_then(|()| each_record(Path::new(path), None, stop, &mut file));
-            let is_understood = file.has_records || !file.has_lines;
-            match read {
-                Ok(()) if is_understood => {}
-                Ok(()) => landed.unread(
-                    at,
-                    load.info.newest,
-                    format!("{path} has no record of the dataset"),
-                ),
-                Err(why) => {
-                    landed.unread(at, load.info.newest, format!("cannot read {path}: {why}"))
+        for (load, input, why) in other {
+            landed.add_unread_file(load, &loads[load], input, &why);
+        }
+        let Some((_, first)) = same.first() else {
+            continue;
+        };
+        let mut file = SearchedFile::new(dataset, wanted, first);
+        let read = each_record(
+            Path::new(group.path),
+            Some(format_of(first)),
+            stop,
+            &mut file,
+        );
+        let group = Group {
+            loads: same,
+            ..group
+        };
+        match read {
+            Ok(()) => landed.add(loads, &group, file),
+            Err(why) => {
+                for (load, input) in &group.loads {
+                    landed.add_unread_file(*load, &loads[*load], input, &why);
                 }
             }
         }
     }
-    if has_earlier {
-        let looked_at = loads.len();
-        landed.unread(
-            looked_at,
-            None,
-            format!("only the last {looked_at} loads are looked at"),
-        );
+    if let Some(last) = loads.last().filter(|_| has_earlier) {
+        let load = loads.len();
+        landed.unread.push(Unread {
+            load,
+            newest: newest_before(last),
+            why: format!("only the last {load} loads are looked at"),
+        });
     }
     landed
 }
 
-/// A file that was loaded, while it is read.
-struct LoadedFile<'a> {
-    dataset: &'a Dataset,
-    wanted: &'a Wanted,
-    landed: &'a mut Landed,
-    transform: Transform<'a>,
-    keys: KeyFinder,
-    rows: Rows,
-    columns: Option<Columns>,
-    has_lines: bool,
-    has_records: bool,
+/// A file, with the loads that have read it in the same way, the newest first.
+struct Group<'a> {
+    path: &'a str,
+    loads: Vec<(usize, &'a LoadedFile)>,
 }
 
-impl<'a> LoadedFile<'a> {
-    fn new(
-        dataset: &'a Dataset,
-        wanted: &'a Wanted,
-        landed: &'a mut Landed,
-        (path, load): (&str, usize),
-    ) -> Self {
-        landed.files.push((path.into(), load));
-        LoadedFile {
+/// The files of the loads that may have records as new as that, those of the newest loads first: each is read once, however
+/// many loads have read it.
+fn groups<'a>(loads: &'a [LoadRecord], oldest: i64, landed: &mut Landed) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut known = HashMap::new();
+    for (at, load) in loads.iter().enumerate() {
+        // A load whose newest record is older than all of them has none of them, whatever became of its files, nor has one
+        // without records.
+        if newest_in(load).is_none_or(|newest| newest < oldest) {
+            continue;
+        }
+        let info = &load.info;
+        if info.inputs.is_empty() {
+            let why = format!("load {} did not read files", info.run_id);
+            landed.add_unread(at, load, why);
+        }
+        for input in &info.inputs {
+            if input.path == "-" {
+                let why = format!("load {} has read standard input, too", info.run_id);
+                landed.add_unread(at, load, why);
+                continue;
+            }
+            let how = input.read.as_ref().map(|read| (&read.format, &read.null));
+            let group = *known.entry((&input.path, how)).or_insert(groups.len());
+            if group == groups.len() {
+                groups.push(Group {
+                    path: &input.path,
+                    loads: Vec::new(),
+                });
+            }
+            groups[group].loads.push((at, input));
+        }
+    }
+    groups
+}
+
+/// An error if a file is certainly not what a load has read.
+fn may_be_same(load: &LoadRecord, input: &LoadedFile) -> Result<()> {
+    let path = Path::new(&input.path);
+    let Some(read) = &input.read else {
+        return check_unchanged(path, load.info.started_at);
+    };
+    check_unchanged(path, i64::MAX)?;
+    let found = std::fs::metadata(path).map_err(|e| Error::missing(e.to_string()))?;
+    match found.len() == read.contents.bytes {
+        true => Ok(()),
+        false => Err(is_another(load)),
+    }
+}
+
+/// An error if a file whose contents are these is not what a load has read.
+fn is_same(load: &LoadRecord, input: &LoadedFile, contents: Option<&Contents>) -> Result<()> {
+    let Some(contents) = contents else {
+        return Err(Error::missing("it was not read to its end"));
+    };
+    match &input.read {
+        // It may have been written to meanwhile.
+        None => check_unchanged(Path::new(&input.path), load.info.started_at),
+        Some(read) if read.contents == *contents => Ok(()),
+        Some(_) => Err(is_another(load)),
+    }
+}
+
+fn is_another(load: &LoadRecord) -> Error {
+    Error::invalid(format!(
+        "it is not the file that load {} has read, or was written to after that",
+        load.info.run_id
+    ))
+}
+
+/// A file that was loaded, while it is read.
+struct SearchedFile<'a> {
+    dataset: &'a Dataset,
+    wanted: &'a Wanted,
+    transform: Transform<'a>,
+    keys: KeyFinder,
+    letters: DeadLetters,
+    rows: Rows,
+    /// The text of a CSV cell that meant null.
+    null: &'a str,
+    columns: Option<Columns>,
+    cells: Option<Cells>,
+    has_lines: bool,
+    has_records: bool,
+    /// The lines of what is looked for, by the ids of the versions.
+    found: ByKey<u64>,
+    /// The lines that may be what is looked for.
+    unreadable: ByKey<u64>,
+    /// What the file held, once it was read to its end.
+    contents: Option<Contents>,
+}
+
+impl<'a> SearchedFile<'a> {
+    fn new(dataset: &'a Dataset, wanted: &'a Wanted, input: &'a LoadedFile) -> Self {
+        SearchedFile {
             dataset,
             wanted,
-            landed,
             transform: Transform::new(dataset, i64::MAX),
             keys: KeyFinder::new(dataset),
+            letters: DeadLetters::of(dataset),
             rows: Rows::new(dataset.fields.len()),
+            null: input.read.as_ref().map_or("", |read| &read.null),
             columns: None,
+            cells: None,
             has_lines: false,
             has_records: false,
+            found: ByKey::default(),
+            unreadable: ByKey::default(),
+            contents: None,
         }
     }
 
@@ -163,16 +346,28 @@ impl<'a> LoadedFile<'a> {
         let version = self.rows.meta(0).version();
         match (self.dataset.nulls, format) {
             (Nulls::Write, FileFormat::Ndjson) => version >= wanted,
-            // Where absent fields leave values alone, the row is a mixture, whose digest is that of no record; and which
-            // text of a CSV cell meant null is not known any more.
+            // Where absent fields leave values alone, the row is a mixture, whose digest is that of no record; and of a
+            // load of an older version of rtp, which text of a CSV cell meant null is not known any more.
             (Nulls::Unset, _) | (_, FileFormat::Csv) => version.0 >= wanted.0,
+        }
+    }
+
+    /// Key and event time of a record that is not valid, which may still have them.
+    fn key_of_invalid(&self, record: &[u8], format: FileFormat) -> Option<(u64, Option<i64>)> {
+        match format {
+            FileFormat::Ndjson => {
+                let key = self.letters.key_in(record)?;
+                Some((hash_of(&key), time_of(self.dataset, record)))
+            }
+            FileFormat::Csv => self.cells.as_ref()?.read(record),
         }
     }
 }
 
-impl Seeker for LoadedFile<'_> {
+impl Seeker for SearchedFile<'_> {
     fn header(&mut self, header: &[u8]) -> Result<()> {
-        self.columns = Some(Columns::read(header, self.dataset, "")?);
+        self.columns = Some(Columns::read(header, self.dataset, self.null)?);
+        self.cells = Cells::of(header, self.dataset, &self.letters);
         Ok(())
     }
 
@@ -188,93 +383,27 @@ impl Seeker for LoadedFile<'_> {
         } else if self.read(record.bytes, format) {
             self.has_records = true;
             let key = hash_of(&self.rows.value(0, self.dataset.event.key));
-            let place = (self.landed.files.len() as u32 - 1, record.number);
             for version in self.wanted.versions(key) {
                 if self.is_loaded(version, format) {
                     let id = id_of(key, version);
-                    self.landed.found.entry(id).or_insert(place);
+                    self.found.entry(id).or_insert(record.number);
+                }
+            }
+        } else if let Some((key, time)) = self.key_of_invalid(record.bytes, format) {
+            for version in self.wanted.versions(key) {
+                if time.is_none_or(|time| time >= version.0) {
+                    let id = id_of(key, version);
+                    self.unreadable.entry(id).or_insert(record.number);
                 }
             }
         }
         Ok(ControlFlow::Continue(()))
     }
+
+    fn end(&mut self, ended: &Ended) {
+        self.contents = Some(ended.contents.clone());
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ports::ledger::LoadInfo;
-    use crate::record::value::Value;
-
-    fn load(inputs: Vec<String>, newest: i64) -> LoadRecord {
-        LoadRecord {
-            info: LoadInfo {
-                inputs,
-                started_at: i64::MAX,
-                newest: Some(newest),
-                ..LoadInfo::default()
-            },
-            mode: String::new(),
-            loaded_at: 0,
-            written: 0,
-        }
-    }
-
-    fn id(n: u32) -> String {
-        format!("00000000-0000-0000-000a-00000000000{n}")
-    }
-
-    fn key(n: u32) -> Value<'static> {
-        Value::Uuid(id(n).parse().unwrap())
-    }
-
-    /// 2026-11-01 and some seconds.
-    fn at(second: i64) -> (i64, crate::record::row::Digest) {
-        (1_793_491_200_000 + second * 1_000, Default::default())
-    }
-
-    #[test]
-    fn a_file_that_was_loaded_counts_only_if_it_has_the_version_or_a_newer_one() {
-        let dataset = Dataset::load(None).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let line = |id: &str, second: u32| {
-            format!(
-                "{{\"id\":\"{id}\",\"email\":\"a\",\"fetched_at\":\"2026-11-01T00:00:0{second}Z\"}}\n"
-            )
-        };
-        // The third key is not in its canonical form.
-        let odd = id(3).to_uppercase();
-        let text = [line(&id(1), 5), line(&id(2), 5), line(&odd, 5)].concat();
-        let json = path("day.ndjson");
-        std::fs::write(&json, format!("{text}not a record\n")).unwrap();
-        let cells = |n: u32| format!("2026-11-01T00:00:05Z,\"a\nb\",{}\n", id(n));
-        let csv = path("day.csv");
-        let text = format!("fetched_at,email,id\n{}{}", cells(1), cells(2)) + &cells(3);
-        std::fs::write(&csv, text).unwrap();
-        let mut wanted = Wanted::default();
-        let version_of = |n: u32| at([4, 6, 5, 0][n as usize - 1]);
-        for n in 1..=4 {
-            wanted.add(&key(n), version_of(n));
-        }
-        let (_stop, stop) = Stop::channel();
-        let found = |load: LoadRecord| in_landing(&dataset, &[load], false, &wanted, &stop);
-        for (path, third) in [(&json, 3), (&csv, 6)] {
-            let landed = found(load(vec![path.clone()], at(5).0));
-            assert_eq!(landed.unread, None);
-            let places = [1, 2, 3, 4].map(|n| landed.place(id_of(hash_of(&key(n)), version_of(n))));
-            let line = |n: u32| Some(format!("{path}, line {n},"));
-            let first = if third == 3 { 1 } else { 2 };
-            assert_eq!(places, [line(first), None, line(third), None]);
-        }
-        for (inputs, why) in [
-            (vec![], "did not read files"),
-            (vec![format!("{json}.gone")], "cannot read"),
-        ] {
-            let landed = found(load(inputs.clone(), at(5).0));
-            assert!(landed.unread.unwrap().1.contains(why));
-            // Nothing that is looked for can have been in an older load.
-            assert_eq!(found(load(inputs, at(-1).0)).unread, None);
-        }
-    }
-}
+mod tests;

@@ -7,14 +7,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::log::time_of;
-use super::{ByKey, Wanted, check_unchanged, hash_of};
+use super::{ByKey, Wanted, check_unchanged, format_of, hash_of};
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::intake::chunk::{FileFormat, Line};
 use crate::intake::csv::Columns;
 use crate::intake::dead_letter::{DeadLetters, RejectLine};
 use crate::intake::lookup::{Seeker, each_record};
-use crate::ports::ledger::LoadRecord;
+use crate::ports::ledger::{LoadRecord, LoadedFile};
 use crate::record::json::MAX_EVENT_BYTES;
 use crate::record::value::Value;
 use crate::run::Stop;
@@ -239,7 +239,7 @@ impl Seeker for RejectFile<'_> {
 }
 
 /// Where key and event time are in the records of a CSV file.
-struct Cells {
+pub(super) struct Cells {
     key_only: Dataset,
     key: Columns,
     time_only: Dataset,
@@ -247,7 +247,7 @@ struct Cells {
 }
 
 impl Cells {
-    fn of(header: &[u8], dataset: &Dataset, letters: &DeadLetters) -> Option<Cells> {
+    pub(super) fn of(header: &[u8], dataset: &Dataset, letters: &DeadLetters) -> Option<Cells> {
         let key_only = letters.key_only().clone();
         let mut time_only = key_only.clone();
         time_only.fields = vec![dataset.time().clone()];
@@ -259,7 +259,7 @@ impl Cells {
         })
     }
 
-    fn read(&self, record: &[u8]) -> Option<(u64, Option<i64>)> {
+    pub(super) fn read(&self, record: &[u8]) -> Option<(u64, Option<i64>)> {
         let key = self.key.values(record, &self.key_only).ok()?;
         let time = self.time.values(record, &self.time_only).ok();
         let time = time.and_then(|values| match values.first() {
@@ -272,7 +272,7 @@ impl Cells {
 }
 
 /// The header of the first of these files, if it is CSV.
-fn header(inputs: &[String], stop: &Stop) -> Option<Vec<u8>> {
+fn header(inputs: &[LoadedFile], stop: &Stop) -> Option<Vec<u8>> {
     struct Header(Option<Vec<u8>>);
     impl Seeker for Header {
         fn header(&mut self, header: &[u8]) -> Result<()> {
@@ -284,12 +284,14 @@ fn header(inputs: &[String], stop: &Stop) -> Option<Vec<u8>> {
             Ok(ControlFlow::Break(()))
         }
     }
-    let path = Path::new(inputs.first()?);
-    let is_csv = FileFormat::of(path) == FileFormat::Csv;
+    let input = inputs.first()?;
+    let path = Path::new(&input.path);
+    let format = format_of(input);
+    let is_csv = format == FileFormat::Csv;
     let mut found = Header(None);
     let is_file = is_csv && check_unchanged(path, i64::MAX).is_ok();
     // Without a header, the records of the file are not told apart.
-    is_file.then(|| each_record(path, None, stop, &mut found).ok())??;
+    is_file.then(|| each_record(path, Some(format), stop, &mut found).ok())??;
     found.0
 }
 
@@ -331,7 +333,7 @@ mod tests {
         std::fs::write(&path, lines).unwrap();
         LoadRecord {
             info: LoadInfo {
-                inputs: inputs.to_vec(),
+                inputs: inputs.iter().map(LoadedFile::at).collect(),
                 rejects: Some(path.display().to_string()),
                 ..LoadInfo::default()
             },

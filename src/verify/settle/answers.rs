@@ -13,7 +13,9 @@ use crate::verify::base::Base;
 use crate::verify::classify::{self, Judged, Version};
 use crate::verify::expiry::Expiry;
 use crate::verify::recheck::Found;
-use crate::verify::search::{Landed, Seen, hash_of, id_of, in_landing, in_log, in_rejects};
+use crate::verify::search::{
+    Landed, Rejected, Seen, hash_of, id_of, in_landing, in_log, in_rejects,
+};
 use crate::verify::{Class, Kind};
 
 impl Settle<'_, '_> {
@@ -116,23 +118,13 @@ impl Settle<'_, '_> {
             (Judged::AskLog(_), Some(answers)) => {
                 Some(self.by_log(base, answers, (found.kind, id, version)))
             }
-            (Judged::AskLanding(class, came_later), Some(answers)) => {
-                let not_read = answers.landed.unread.as_ref();
-                // It counts if every other load is known not to have read the record.
-                let is_rejected = rejected.as_ref().is_some_and(|rejected| {
-                    rejected.is_sure && !answers.landed.may_be_elsewhere(version.0, rejected.load)
-                });
-                let why = rejected.map(|rejected| rejected.why);
-                let (class, evidence) = classify::by_landing(
-                    base,
-                    (class, came_later),
-                    answers.landed.place(id).as_deref(),
-                    why.as_deref().filter(|_| is_rejected),
-                    not_read.map(|(_, why)| &**why),
-                );
-                let unsure = why.filter(|_| !is_rejected);
-                Some((class, also(evidence, unsure)))
-            }
+            (Judged::AskLanding(class, came_later), Some(answers)) => Some(by_landing(
+                base,
+                (class, came_later),
+                &answers.landed,
+                rejected,
+                (id, version.0),
+            )),
             (Judged::AskLog(_) | Judged::AskLanding(..), None) => None,
             (Judged::Known(class, evidence), _) => rejects.map(|_| match (rejected, unread) {
                 (Some(rejected), _) if rejected.is_sure => (Class::Rejected, rejected.why),
@@ -206,6 +198,30 @@ impl Settle<'_, '_> {
             ));
         }
     }
+}
+
+/// The class of a version, with this id and event time, that the batch store lacks, by the files, with its evidence.
+fn by_landing(
+    base: &Base,
+    judged: (Class, Option<String>),
+    landed: &Landed,
+    rejected: Option<Rejected>,
+    (id, time): (u64, i64),
+) -> (Class, String) {
+    // It counts if every other load is known not to have read the record.
+    let explains =
+        |rejected: &Rejected| rejected.is_sure && !landed.may_be_elsewhere(id, time, rejected.load);
+    let is_rejected = rejected.as_ref().is_some_and(explains);
+    let unread = landed.unread(id, time, rejected.as_ref().map(|rejected| rejected.load));
+    let why = rejected.map(|rejected| rejected.why);
+    let (class, evidence) = classify::by_landing(
+        base,
+        judged,
+        landed.place(id).as_deref(),
+        why.as_deref().filter(|_| is_rejected),
+        unread.as_deref(),
+    );
+    (class, also(evidence, why.filter(|_| !is_rejected)))
 }
 
 /// Evidence with a reject that may be of another record.

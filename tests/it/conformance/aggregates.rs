@@ -31,6 +31,7 @@ enum Break {
     RemovesOtherDays,
     IgnoresTheHistory,
     TakesAnyHistory,
+    TakesAnOutdatedHistory,
     TakesAnyTable,
     KnowsNoLastDay,
     SumsOnlyTheLargest,
@@ -63,6 +64,10 @@ const BREAKERS: &[(Break, &str)] = &[
     (
         Break::TakesAnyHistory,
         "a_history_that_is_not_declared_does_not_count",
+    ),
+    (
+        Break::TakesAnOutdatedHistory,
+        "a_history_that_lacks_a_row_does_not_count",
     ),
     (Break::TakesAnyTable, "a_table_that_lacks_a_column_is_told"),
     (Break::KnowsNoLastDay, "the_last_day_with_figures_is_known"),
@@ -148,6 +153,17 @@ impl Broken {
         run(&self.path, script)
     }
 
+    /// Makes the history look complete.
+    fn pretend(&self) -> Result<()> {
+        let table = &self.dataset.batch.table;
+        self.run(&format!(
+            "INSERT OR IGNORE INTO {table}_history_rows (id, at, rtp_digest, as_of)
+               SELECT id, at, rtp_digest, at / 86400000 FROM {table}_rows;
+             UPDATE {table}_history_rows AS h SET rtp_digest = b.rtp_digest FROM {table}_rows AS b
+               WHERE h.id = b.id AND h.as_of = b.at / 86400000"
+        ))
+    }
+
     fn insert(&self, day: Date, value: &str) -> Result<()> {
         let (name, aggregate) = (&self.dataset.name, &self.dataset.aggregates[0].name);
         self.run(&format!(
@@ -169,6 +185,7 @@ impl Aggregates for Broken {
             Break::RemovesOtherDays => {
                 self.run(&format!("DELETE FROM rtp_aggregates WHERE day <> '{day}'"))?;
             }
+            Break::TakesAnOutdatedHistory if self.dataset.batch.history => self.pretend()?,
             _ => {}
         }
         let computed = match self.intact.compute(day, fewer, run_id).await {

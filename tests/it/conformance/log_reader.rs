@@ -8,6 +8,7 @@ use rtp::error::{Error, Result};
 use rtp::ports::conformance::log_reader::{CASES, Harness};
 use rtp::ports::event_log::{Consumer, Limits, Offsets, Span, Topic};
 use rtp::ports::log_reader::{EventVisitor, LogReader};
+use rtp::ports::monitor::OutOfRange;
 use rtp::record::event::Event;
 use rtp::servers::sqlite::event_log::{SqliteConsumer, SqliteLogReader, create};
 
@@ -34,6 +35,8 @@ enum Break {
     FindsNothingAfterTheEnd,
     SaysZeroWithoutACommit,
     SharesGroups,
+    TakesAnyOffset,
+    NamesAnotherTopic,
     Commits,
     MakesMissingTopics,
 }
@@ -79,6 +82,14 @@ const BREAKERS: &[(Break, &str)] = &[
     (
         Break::SharesGroups,
         "only_what_a_group_has_committed_has_an_offset",
+    ),
+    (
+        Break::TakesAnyOffset,
+        "an_offset_that_nobody_can_continue_at_is_told",
+    ),
+    (
+        Break::NamesAnotherTopic,
+        "the_identity_is_the_one_that_a_member_is_told",
     ),
     (Break::Commits, "reading_leaves_the_groups_alone"),
     (
@@ -179,6 +190,20 @@ impl LogReader for BrokenReader {
             _ => {}
         }
         Ok(span)
+    }
+
+    async fn identity(&mut self) -> Result<Option<String>> {
+        match self.broken {
+            Break::NamesAnotherTopic => Ok(Some("another topic".into())),
+            _ => self.inner.identity().await,
+        }
+    }
+
+    async fn out_of_range(&mut self, offsets: &Offsets) -> Result<Vec<OutOfRange>> {
+        match self.broken {
+            Break::TakesAnyOffset => Ok(Vec::new()),
+            _ => self.inner.out_of_range(offsets).await,
+        }
     }
 
     async fn committed(&mut self, group: &str) -> Result<Offsets> {

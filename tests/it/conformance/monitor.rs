@@ -10,7 +10,9 @@ use rtp::ports::conformance::Abilities;
 use rtp::ports::conformance::monitor::{log, store};
 use rtp::ports::conformance::table_reader::Harness as TableHarness;
 use rtp::ports::event_log::{Offsets, Producer};
-use rtp::ports::monitor::{Lag, LogMonitor, OutOfRange, RowCount, StoreMonitor, probe_topic};
+use rtp::ports::monitor::{
+    Lag, LogMonitor, OutOfRange, RowCount, StoreMonitor, Stored, probe_topic,
+};
 use rtp::ports::table_reader::TableReader;
 use rtp::record::event::{Event, EventBatch};
 use rtp::record::row::Rows;
@@ -30,6 +32,7 @@ enum LogBreak {
     CountsWhatIsCommitted,
     ForgetsWhoStarted,
     TellsTheTimeOfAsking,
+    LeavesTheStoreOut,
     TakesAnyOffset,
     TakesAnyEvent,
     TakesWhatIsMissing,
@@ -59,6 +62,10 @@ const LOG_BREAKERS: &[(LogBreak, &str)] = &[
     (
         LogBreak::TellsTheTimeOfAsking,
         "lag_is_what_the_group_has_not_committed",
+    ),
+    (
+        LogBreak::LeavesTheStoreOut,
+        "a_store_that_has_less_lags_more",
     ),
     (LogBreak::TakesAnyOffset, "an_offset_beyond_the_end_is_told"),
     (
@@ -101,7 +108,7 @@ impl LogMonitor for Nothing {
         Ok(())
     }
 
-    async fn lag(&mut self, _: &str) -> Result<Lag> {
+    async fn lag(&mut self, _: &str, _: Option<&Stored>) -> Result<Lag> {
         Ok(Lag::default())
     }
 
@@ -148,13 +155,14 @@ impl LogMonitor for BrokenLogMonitor {
         }
     }
 
-    async fn lag(&mut self, group: &str) -> Result<Lag> {
-        let lag = self.inner.lag(group).await?;
+    async fn lag(&mut self, group: &str, stored: Option<&Stored>) -> Result<Lag> {
+        let lag = self.inner.lag(group, stored).await?;
         Ok(match self.broken {
             LogBreak::CountsWhatIsCommitted => Lag {
-                partitions: self.inner.lag("nobody").await?.partitions,
+                partitions: self.inner.lag("nobody", None).await?.partitions,
                 ..lag
             },
+            LogBreak::LeavesTheStoreOut => self.inner.lag(group, None).await?,
             LogBreak::ForgetsWhoStarted => Lag {
                 started: false,
                 ..lag

@@ -13,7 +13,7 @@ use rtp::ports::batch_store::{BatchStore, Mode};
 use rtp::ports::conformance::table_reader::{CASES, Harness, Kept};
 use rtp::ports::conformance::{Abilities, Stored, load_of, stored};
 use rtp::ports::event_log::{Offsets, Span};
-use rtp::ports::page_reader::{Misfits, Page, PageQuery};
+use rtp::ports::page_reader::{Page, PageQuery};
 use rtp::ports::realtime_store::{RealtimeStore, Upstream};
 use rtp::ports::table_reader::{Provenance, StoredRow, TableReader, Visitor};
 use rtp::record::row::{Digest, Rows};
@@ -385,8 +385,8 @@ impl TableReader for BrokenTable {
         let mut page = self.inner.page(&query).await?;
         match self.broken {
             Break::PagesBackwards => page.keys.reverse(),
-            Break::EndsAtAMisfit if page.misfits.count > 0 => page.keys.truncate(1),
-            Break::HidesMisfits => page.misfits = Misfits::default(),
+            Break::EndsAtAMisfit if !page.among.is_empty() => page.keys.truncate(1),
+            Break::HidesMisfits => page.among.clear(),
             _ => {}
         }
         Ok(page)

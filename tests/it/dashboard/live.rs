@@ -397,3 +397,57 @@ fn what_is_in_the_newest_events_is_counted_as_the_store_counts_it() {
     assert_eq!(stored["aggregates"], live["aggregates"]);
     dashboard.stop();
 }
+
+#[test]
+fn damaged_samples_and_verdicts_of_its_own_do_not_end_it() {
+    let place = Place::ready();
+    load(&place, &lines(0..5, 10, "a@x"));
+    assert!(place.rtp(&["verify"], b"").status < 2);
+    let dashboard = Dashboard::start(&place, &["--history", "h.db"]);
+    let has_sample = || {
+        place
+            .bash("sqlite3 h.db 'SELECT 1 FROM scope_samples LIMIT 1'")
+            .stdout
+    };
+    crate::common::eventually("a sample", || has_sample().trim() == "1");
+    dashboard.stop();
+    let damage = "INSERT INTO scope_samples SELECT 1, tier, at, at, 1, 1, 1, 1 FROM \
+        (SELECT 0 AS tier UNION SELECT 1 UNION SELECT 2), \
+        (SELECT -9000000000000000000 AS at UNION SELECT 9000000000000000000) RETURNING 1";
+    place.query("h.db", damage);
+    let classes = r#"{"lost":18446744073709551615,"older":18446744073709551615}"#;
+    let damage = format!("UPDATE rtp_verdicts SET classes = '{classes}' RETURNING 1");
+    place.query(".rtp/batch.db", &damage);
+    let dashboard = Dashboard::start(&place, &["--history", "h.db"]);
+    let state = dashboard.until("looked at", |state| state["layers"]["verdict"].is_object());
+    assert_eq!(state["layers"]["verdict"]["classes"]["lost"], u64::MAX);
+    for range in ["all", "7d", "15m"] {
+        let series = dashboard.get(&format!("/api/v1/series?range={range}"));
+        assert_eq!(series.status, 200, "{series:?}");
+        let steps = series.json()["t"].as_array().unwrap().len();
+        assert!((1..=401).contains(&steps), "{range}: {steps}");
+    }
+    dashboard.stop();
+}
+
+#[test]
+fn records_that_are_all_in_the_dead_letters_have_arrived() {
+    let place = Place::ready();
+    let ran = place.rtp(&["produce"], b"{\"id\":\"7\"}\n{\"id\":\"8\"}\n");
+    assert_eq!(ran.status, 1);
+    let dashboard = Dashboard::start(&place, &[]);
+    let state = dashboard.until("busy", |state| state["headline"]["dead_letters"] == 2);
+    let state = match state["sentence"]["text"].as_str() {
+        Some(text) if text.contains("first time") => dashboard.until("seen", |state| {
+            let text = state["sentence"]["text"].as_str().unwrap();
+            !text.contains("first time")
+        }),
+        _ => state,
+    };
+    let text = "No event has been accepted yet, and 2 records are in the dead letters; the layers were never compared.";
+    assert_eq!(state["sentence"]["text"], text);
+    assert_eq!(state["sentence"]["level"], "busy");
+    let why = &state["next"][0]["why"];
+    assert!(why.as_str().unwrap().contains("dead letters"), "{why}");
+    dashboard.stop();
+}

@@ -1,6 +1,7 @@
 //! `rtp dashboard` over a real socket.
 
 mod live;
+mod missing;
 mod rows;
 mod safety;
 

@@ -39,6 +39,10 @@ fn rows_are_answered_with_layer_boundary_and_verdict() {
         (&json["dataset"], &json["verdict"]),
         (&"users".into(), &Value::Null)
     );
+    // A later load of older records does not move it backwards.
+    load(&place, &lines(9..10, 5, "a@x"));
+    let later = dashboard.get(&format!("/api/v1/users/{id}")).json();
+    assert_eq!(later["boundary"], json["boundary"]);
     // The same by the command.
     let ran = place.rtp(&["view", id], b"");
     let printed: Value = serde_json::from_str(&ran.stdout).unwrap();
@@ -52,7 +56,7 @@ fn rows_are_answered_with_layer_boundary_and_verdict() {
         .json();
     assert_eq!(
         (numbers(&page), &page["next"]),
-        (vec![5, 6, 7], &Value::Null)
+        (vec![5, 6, 7, 9], &Value::Null)
     );
     assert_eq!(page["boundary"], "2026-11-01T00:00:10.000Z");
     assert_eq!(page["left_out"], serde_json::json!([]));
@@ -294,6 +298,12 @@ fn what_cannot_be_asked_is_a_problem_that_says_what_can() {
         dashboard.get(path).is_problem(400, "UTF-8", "as %XX");
     }
     dashboard.get("/api/v1/explain/7").is_problem(400, "", "");
+    for query in ["", "?key", "?id=7", "?key=7", "?key=7&key=8"] {
+        let answer = dashboard.get(&format!("/api/v1/explain{query}"));
+        answer.is_problem(400, "", "");
+    }
+    let not_text = dashboard.get("/api/v1/explain?key=%ff");
+    not_text.is_problem(400, "not UTF-8", "as %XX");
     std::fs::remove_file(place.path(".rtp/batch.db")).unwrap();
     let gone = dashboard.get(&format!("/api/v1/users/{id}"));
     gone.is_problem(502, "batch.db does not exist", "rtp init");
@@ -332,6 +342,8 @@ fn one_records_life_is_told_as_by_the_command() {
     let answer = dashboard.get(&format!("/api/v1/explain/{id}"));
     assert_eq!(answer.status, 200, "{answer:?}");
     let told = answer.json();
+    let named = dashboard.get(&format!("/api/v1/explain?key={id}")).json();
+    assert_eq!(named["outcome"], told["outcome"]);
     let printed = place.rtp(&["explain", id, "--format", "json"], b"");
     let printed: Value = serde_json::from_str(&printed.stdout).unwrap();
     assert_eq!(told["outcome"], printed["outcome"]);

@@ -25,8 +25,12 @@ fn only_reading_is_possible_and_only_by_the_servers_own_name() {
     }
     let body = dashboard.ask("GET", "/", "Content-Length: 3\r\n");
     body.is_problem(413, "has a body", "without a body");
-    let long = format!("/?x={}", "x".repeat(5_000));
-    dashboard.get(&long).is_problem(414, "5004 bytes", "4096");
+    let long = format!("/?x={}", "x".repeat(12_285));
+    dashboard.get(&long).is_problem(414, "12289 bytes", "12288");
+    // A long key, each of its bytes as %XX.
+    let key = "%C3%A4".repeat(1_300);
+    let long = dashboard.get(&format!("/api/v1/users?first_name={key}&limit=2"));
+    assert_eq!(long.status, 200, "{long:?}");
     // The rest of what is too long is not read, so the answer may be lost with the connection.
     let huge = "x".repeat(40_000);
     let huge = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {huge}\r\n\r\n");
@@ -169,7 +173,7 @@ fn with_a_token_each_request_needs_it() {
 
     // The browser of before is known to the next dashboard with this token, and to no other one.
     for (token, status) in [(TOKEN, 200), ("another token is not it", 401)] {
-        place.write("token", &token.replace(' ', "-"));
+        place.write("token", token.replace(' ', "-"));
         let dashboard = Dashboard::start(&place, &["--token-file", "token"]);
         let answer = dashboard.ask("GET", "/api/v1/state", &cookie);
         assert_eq!(answer.status, status, "{token}");
@@ -256,4 +260,19 @@ fn a_process_with_few_files_keeps_some_for_the_stores() {
     readers.truncate(30);
     crate::common::eventually("a place", || dashboard.get("/healthz").status == 200);
     dashboard.stop();
+}
+
+#[test]
+fn a_history_is_not_written_into_somebody_elses_database() {
+    let place = Place::ready();
+    let made = place.bash(
+        "sqlite3 lab.db \"CREATE TABLE samples (blood TEXT); INSERT INTO samples VALUES ('A')\"",
+    );
+    assert_eq!(made.status, 0, "{}", made.stderr);
+    let before = std::fs::read(place.path("lab.db")).unwrap();
+    let ran = place.rtp(&["dashboard", "--port", "0", "--history", "lab.db"], b"");
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    let told = "lab.db is not a history of the dashboard: it has the table samples";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    assert_eq!(std::fs::read(place.path("lab.db")).unwrap(), before);
 }

@@ -205,6 +205,8 @@ fn a_key_of_another_type_is_named() {
         3,
         "x'00000000000040008000000000000002ff'",
     );
+    let batch_misfit = "SELECT email FROM batch_users_rows WHERE length(id) = 17";
+    let batch_misfit = place.query(".rtp/batch.db", batch_misfit);
     let expected = rows(&[
         (1, "both", "same@x"),
         (2, "realtime", "new@x"),
@@ -226,12 +228,13 @@ fn a_key_of_another_type_is_named() {
         assert!(all.stderr.contains(said), "{}", all.stderr);
     }
     // Without the misfits, the same rows in pages; with a condition, only the misfits that it is about.
-    let mut pages = Vec::new();
+    let (mut pages, mut told) = (Vec::new(), Vec::new());
     let mut cursor: Option<String> = None;
     loop {
         let after = cursor.iter().flat_map(|c| ["--after", c]);
         let args: Vec<&str> = ["--limit", "2"].into_iter().chain(after).collect();
         let page = view(&place, &args);
+        told.push(page.stderr.matches("not listed, because the key").count());
         let text =
             |line: &str| serde_json::from_str::<Value>(line).unwrap()["row"]["email"].clone();
         pages.extend(page.stdout.lines().map(text));
@@ -243,10 +246,18 @@ fn a_key_of_another_type_is_named() {
     }
     let emails: Vec<&str> = expected.iter().map(|(.., email)| &**email).collect();
     assert_eq!(pages, emails);
+    // The text of the real-time store is before all keys in the order, the longer blob among them: each is told once.
+    assert_eq!(told.iter().sum::<usize>(), 2, "{told:?}");
     let by_condition = view(&place, &["--where", "email=new@x"]);
     assert_eq!(shown(&by_condition), rows(&[(2, "realtime", "new@x")]));
     let misfit = view(&place, &["--where", "email=before-the-boundary@x"]);
     assert_eq!(fitting(&misfit).len(), 0);
+    // With a boundary, the batch store's rows are all read, and its misfits count if they have the wanted values.
+    let boundary = ["--boundary", "2026-11-01"];
+    for (condition, status) in [("email=new@x", 0), (&*format!("email={batch_misfit}"), 5)] {
+        let ran = view(&place, &[&["--where", condition], &boundary[..]].concat());
+        assert_eq!(ran.status, status, "{condition}: {}", ran.stderr);
+    }
 }
 
 #[test]
@@ -291,6 +302,11 @@ fn what_cannot_be_asked_is_a_usage_error_that_says_what_can() {
         (&["--after", "x"], "invalid cursor `x`"),
         (&["--limit", "0"], "0 is not in 1.."),
         (&["--boundary", "soon"], "invalid time `soon`"),
+        (
+            &["--boundary", "9999-12-31"],
+            "invalid time `9999-12-31`; the last one is 9999-12-30T",
+        ),
+        (&["-5"], "`-5` is not a value of id"),
         (&["x", "--limit", "3"], "cannot be used with"),
     ] {
         let ran = view(&place, args);

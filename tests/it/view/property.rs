@@ -69,7 +69,7 @@ async fn walks(steps: Vec<Step>, (text, until): (Option<u8>, Until)) -> Result<(
                 if walk.is_none() {
                     let boundary = match until {
                         Until::Unasked => Boundary::Unasked,
-                        Until::Loaded => view.loaded_until().await.unwrap().into(),
+                        Until::Loaded => view.newest_loaded().await.unwrap().into(),
                     };
                     let query = layers.query(&mut view, Asked { text, boundary }).await;
                     walk = Some((Walk::new(query, 4), layers.state()));

@@ -16,7 +16,8 @@ pub use reader::SqliteLogReader;
 
 use crate::error::{Error, Result};
 use crate::ports::INIT_FIRST;
-use crate::ports::event_log::{Position, Producer, Topic, partition_of};
+use crate::ports::event_log::{Offsets, Position, Producer, Topic, partition_of};
+use crate::ports::monitor::{OutOfRange, Why};
 use crate::record::event::EventBatch;
 use crate::servers::sqlite::file::OpenFile;
 use crate::servers::sqlite::{self, Missing};
@@ -181,6 +182,36 @@ pub(super) fn continues(
         Some(row) => Ok(consumer::event(row, 0)?.mark() == before),
         None => Ok(true),
     }
+}
+
+/// Those of these offsets from which a member of a group could not continue.
+pub(super) fn out_of_range(
+    db: &Connection,
+    topic: i64,
+    offsets: &Offsets,
+) -> rusqlite::Result<Vec<OutOfRange>> {
+    let tx = db.unchecked_transaction()?; // ends and events at the same moment
+    let mut select = tx
+        .prepare_cached("SELECT next_offset FROM partitions WHERE topic = ?1 AND partition = ?2")?;
+    let mut found = Vec::new();
+    for (partition, at) in offsets.positions() {
+        let end = select.query_row(params![topic, partition], |r| r.get(0));
+        // A partition that the topic lacks ends before its first event.
+        let end = end.optional()?.unwrap_or(0);
+        let next = match u32::try_from(partition) {
+            Ok(number) if at.offset < end => next_event(&tx, topic, number, at.offset)?,
+            _ => 0,
+        };
+        found.extend(match OutOfRange::find(partition, at.offset, next, end) {
+            None if !continues(&tx, topic, partition.into(), at)? => Some(OutOfRange {
+                partition,
+                offset: at.offset,
+                why: Why::OtherEvents,
+            }),
+            out => out,
+        });
+    }
+    Ok(found)
 }
 
 /// One topic of an open log.

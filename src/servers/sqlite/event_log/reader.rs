@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
 
 use super::consumer::event;
-use super::{OpenTopic, events_table, next_offset};
+use super::{OpenTopic, events_table, next_offset, out_of_range};
 use crate::error::{Error, Result};
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::log_reader::{EventVisitor, LogReader};
+use crate::ports::monitor::OutOfRange;
 use crate::servers::sqlite;
 
 /// Number of events in one statement. As long as one runs, the write-ahead log of the file cannot start over.
@@ -143,6 +144,18 @@ impl LogReader for SqliteLogReader {
         self.topic.check_file()?;
         let bounds = tokio::task::block_in_place(|| self.read_bounds());
         self.topic.fail(bounds, "read the ends of")
+    }
+
+    async fn identity(&mut self) -> Result<Option<String>> {
+        self.topic.check_file()?;
+        Ok(Some(self.topic.identity.clone()))
+    }
+
+    async fn out_of_range(&mut self, offsets: &Offsets) -> Result<Vec<OutOfRange>> {
+        self.topic.check_file()?;
+        let compare = || out_of_range(&self.topic.db, self.topic.id, offsets);
+        let found = tokio::task::block_in_place(compare);
+        self.topic.fail(found, "compare offsets with")
     }
 
     async fn committed(&mut self, group: &str) -> Result<Offsets> {
