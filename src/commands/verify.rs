@@ -15,8 +15,8 @@ use crate::run::{Run, stdout, streams};
 use crate::time::{now_ms, parse_duration};
 use crate::verify::format::Format;
 use crate::verify::{
-    self, Compare, Repair, Report, Request, Sample, Scope, Tolerances, Witnesses, document, keep,
-    newest_loaded, verdict,
+    self, Compare, DEFAULT_GROUP, Repair, Report, Request, Sample, Scope, Tolerances, Witnesses,
+    document, keep, newest_loaded, verdict,
 };
 
 /// How many differences are shown.
@@ -48,10 +48,10 @@ pub struct Args {
     #[command(flatten)]
     servers: ServerArgs,
     /// Consumer group of the stream: what it has not committed is in flight
-    #[arg(long, default_value = "rtp", value_name = "NAME")]
+    #[arg(long, default_value = DEFAULT_GROUP, value_name = "NAME")]
     group: String,
     /// Read what differs again after this time; 10s is right while the stream follows its topic
-    #[arg(long, default_value = "0", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, default_value = "0", value_name = "DURATION", value_parser = parse_grace)]
     grace: Duration,
     /// How far the values of a column may differ: a number for numbers, a duration for timestamps and dates, or
     /// `ignore` to leave the column out of the comparison; repeatable
@@ -127,6 +127,17 @@ impl Args {
             (false, _) | (true, None | Some(Format::Table | Format::Json)) => Ok(()),
             _ => Err(Error::invalid("--history supports --format table and json")),
         }
+    }
+}
+
+/// The longest grace: with more, the end of the wait could not be told.
+const MAX_GRACE: Duration = Duration::from_hours(365 * 24);
+
+fn parse_grace(text: &str) -> Result<Duration, String> {
+    let grace = parse_duration(text)?;
+    match grace <= MAX_GRACE {
+        true => Ok(grace),
+        false => Err(format!("expected at most 365d, got `{text}`")),
     }
 }
 
@@ -207,6 +218,7 @@ impl Args {
             witnesses: Witnesses {
                 event_log: servers.log.with(None)?,
                 batch_store: servers.batch.batch_store.clone(),
+                realtime_store: Some(servers.realtime.realtime_store.clone()),
                 group: self.group.clone(),
             },
             tolerances: Tolerances::parse(dataset, &self.tolerance)?,

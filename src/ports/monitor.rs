@@ -170,6 +170,12 @@ pub trait StoreMonitor: Send {
         Ok(None)
     }
 
+    /// The groups whose offsets the store keeps with its rows: what was read by one of them is in the store, or among
+    /// the dead letters. None in a store that keeps none.
+    async fn groups(&mut self) -> Result<Vec<(String, Stored)>> {
+        Ok(Vec::new())
+    }
+
     /// When rows of the dataset were last committed by `stream` or `load-batch`, in milliseconds
     /// since 1970 UTC; none if never.
     async fn last_write(&mut self) -> Result<Option<i64>>;

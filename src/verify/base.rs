@@ -45,6 +45,33 @@ pub(super) struct LogBase {
     pub(super) bounds: Span,
     /// The first events that were produced after the last load had begun.
     pub(super) after_load: Offsets,
+    /// How far the groups had got whose offsets the real-time store keeps, or why that is not known. Whatever they have
+    /// read is in the store or among the dead letters, whoever they are.
+    pub(super) writers: Result<Vec<Writer>, String>,
+}
+
+/// A group whose offsets the real-time store keeps.
+#[derive(Clone, Debug)]
+pub(super) struct Writer {
+    pub(super) group: String,
+    pub(super) offsets: Offsets,
+}
+
+impl LogBase {
+    /// Who has read this event, for people: the group, or one whose offsets in the real-time store are past it.
+    pub(super) fn reader_of(&self, (partition, offset): (i32, i64)) -> Option<String> {
+        let past = |offsets: &Offsets| offsets.get(partition).filter(|next| *next > offset);
+        if let Some(committed) = past(&self.committed) {
+            return Some(format!("the group, which has committed {committed}"));
+        }
+        let mut writers = self.writers.iter().flatten();
+        writers.find_map(|Writer { group, offsets }| {
+            let next = past(offsets)?;
+            Some(format!(
+                "group {group}, whose offset in the real-time store is {next} (--group names the one that is waited for)"
+            ))
+        })
+    }
 }
 
 impl Base {
@@ -87,10 +114,15 @@ impl Base {
                 committed,
                 bounds,
                 after_load,
+                writers: Ok(Vec::new()),
             })
         });
+        let mut log = log.await;
+        if let Ok(log) = &mut log {
+            log.writers = in_time(writers(witnesses, dataset)).await;
+        }
         Base {
-            log: log.await,
+            log,
             loads,
             newest,
             has_earlier,
@@ -101,6 +133,24 @@ impl Base {
     pub(super) fn last_load(&self) -> Option<&LoadRecord> {
         self.loads.as_ref().ok()?.first()
     }
+}
+
+/// The groups whose offsets the real-time store keeps, as far as these are offsets of the topic that is there now.
+async fn writers(witnesses: &Witnesses, dataset: &Dataset) -> Result<Vec<Writer>> {
+    let Some(store) = &witnesses.realtime_store else {
+        return Ok(Vec::new());
+    };
+    let groups = store.monitor(dataset).await?.groups().await?;
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut log = witnesses.event_log.reader(&dataset.event.topic).await?;
+    let topic = log.identity().await?;
+    let ours = groups.into_iter().filter_map(|(group, stored)| {
+        let offsets = stored.of_topic(topic.as_deref())?.clone();
+        Some(Writer { group, offsets })
+    });
+    Ok(ours.collect())
 }
 
 /// The newest event time that a load may have loaded, in milliseconds since 1970 UTC; none if it had no records. What an older

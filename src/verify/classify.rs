@@ -1,7 +1,7 @@
 //! Why a key differs, from what the stores keep with its rows. Pure; what the stores cannot tell is asked of the log or
 //! of the landing files.
 
-use super::base::Base;
+use super::base::{Base, LogBase};
 use super::recheck::{Found, OwnedRow};
 use super::search::Seen;
 use super::{Class, Kind, Side};
@@ -231,38 +231,51 @@ pub(super) fn by_log(
         let place = format!("{topic}, partition {partition} offset {offset}{why}");
         (Class::DeadLetter, place)
     });
-    let Some((partition, offset)) = seen.at else {
+    let Some(at) = seen.at else {
         return match (in_letters, trouble) {
             (Some(letter), _) => letter,
             (None, Some(why)) => (
                 Class::Unexplained,
                 format!("the event log could not be searched: {why}"),
             ),
-            (None, None) => (Class::Unexplained, not_in_log(topic, base)),
+            (None, None) => (Class::Unexplained, not_in_log(dataset, base, seen)),
         };
     };
-    let event = format!("{topic}, partition {partition} offset {offset}");
-    let committed = log.committed.get(partition).unwrap_or(0);
+    let event = |(partition, offset)| format!("{topic}, partition {partition} offset {offset}");
     if !log.has_committed {
         let why = "but the group has never committed anything; --group names that of the stream";
-        return (Class::Unexplained, format!("{event}, {why}"));
+        return (Class::Unexplained, format!("{}, {why}", event(at)));
     }
-    if offset >= committed {
-        let ahead = offset - committed;
-        return (
-            Class::InFlight,
-            format!("{event}: {ahead} events after what the group has committed"),
-        );
-    }
-    let read = format!("{event} was read by the group, which has committed {committed}");
-    match (in_letters, trouble) {
-        (Some(letter), _) => letter,
-        (None, None) => (Class::Lost, read),
-        (None, Some(why)) => (
+    let Some(reader) = log.reader_of(at) else {
+        return (Class::InFlight, in_flight(log, &event(at), at));
+    };
+    // That one event of it was refused does not explain what became of another one.
+    let mut without = seen
+        .without_letter
+        .iter()
+        .map(|at| (*at, log.reader_of(*at)));
+    let read = match (without.find(|(_, reader)| reader.is_some()), in_letters) {
+        (Some((at, Some(reader))), _) => format!("{} was read by {reader}", event(at)),
+        (_, Some(letter)) if !seen.has_more => return letter,
+        _ => format!("{} was read by {reader}", event(at)),
+    };
+    match trouble {
+        None => (Class::Lost, read),
+        Some(why) => (
             Class::Unexplained,
             format!("{read}; the dead letters could not be searched: {why}"),
         ),
     }
+}
+
+/// Why an event that nobody has read is waited for.
+pub(super) fn in_flight(log: &LogBase, event: &str, (partition, offset): (i32, i64)) -> String {
+    let ahead = offset - log.committed.get(partition).unwrap_or(0);
+    let unsure = match &log.writers {
+        Ok(_) => String::new(),
+        Err(why) => format!("; whether another group writes the store is not known: {why}"),
+    };
+    format!("{event}: {ahead} events after what the group has committed{unsure}")
 }
 
 /// Whether the oldest events were deleted from the log.
@@ -273,9 +286,17 @@ pub(super) fn is_cut(base: &Base) -> bool {
     })
 }
 
-fn not_in_log(topic: &str, base: &Base) -> String {
-    match is_cut(base) {
+fn not_in_log(dataset: &Dataset, base: &Base, seen: &Seen) -> String {
+    let topic = &dataset.event.topic;
+    let why = match is_cut(base) {
         true => format!("no event of {topic} has this version; older events were deleted from it"),
         false => format!("no event of {topic} has this version: it was never produced"),
-    }
+    };
+    let Some(letter) = &seen.unsure_letter else {
+        return why;
+    };
+    let (topic, (partition, offset)) = (dataset.event.dead_letter_topic(), letter.at);
+    format!(
+        "{why}; {topic}, partition {partition} offset {offset} is of this key, but its event time cannot be read"
+    )
 }

@@ -40,6 +40,8 @@ pub struct Compared {
     pub samples: BTreeMap<Class, Vec<String>>,
     /// Keys that were looked up, and are in neither store.
     pub absent: u64,
+    /// Those of them that a store had, or should have had, when they were listed.
+    pub gone: u64,
     /// Whether only some keys were compared: that one store has none of them says nothing about the store.
     pub is_partial: bool,
     /// Some differences of each class.

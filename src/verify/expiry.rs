@@ -95,6 +95,7 @@ mod tests {
                     to: at(50),
                 },
                 after_load: at(50),
+                writers: Ok(Vec::new()),
             }),
             loads: Ok(Vec::new()),
             newest: None,

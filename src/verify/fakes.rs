@@ -46,6 +46,7 @@ pub(super) fn witnesses(diary: &Diary, log: Option<FakeLog>) -> Witnesses {
     Witnesses {
         event_log: witness.clone(),
         batch_store: witness,
+        realtime_store: None,
         group: "rtp".into(),
     }
 }

@@ -180,5 +180,6 @@ fn found(
         counts,
         columns: columns.unwrap_or_default(),
         record: Some(of_record),
+        is_meant: false,
     }
 }

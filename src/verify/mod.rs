@@ -44,7 +44,7 @@ pub use self::class::{Class, Kind};
 pub use self::compared::Compared;
 pub use self::kept::{history, keep, newest_loaded};
 pub use self::landing::{Landing, compare_landing};
-pub use self::outcome::Outcome;
+pub use self::outcome::{DEFAULT_GROUP, Outcome};
 use self::recheck::{KEYS_AT_ONCE, rows_now};
 pub use self::repair::Repair;
 pub use self::report::{Content, Difference, Report, Sample};
@@ -59,6 +59,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::ports::batch_store::BatchStores;
 use crate::ports::event_log::EventLog;
+use crate::ports::realtime_store::RealtimeStores;
 use crate::ports::table_reader::{EncodedRow, EncodedVisitor, TableReader};
 use crate::run::Stop;
 use crate::run::retry::Retry;
@@ -110,6 +111,8 @@ pub struct Witnesses {
     pub event_log: Arc<dyn EventLog>,
     /// The store that keeps its loads.
     pub batch_store: Arc<dyn BatchStores>,
+    /// The store that keeps the offsets of its writers, if it does.
+    pub realtime_store: Option<Arc<dyn RealtimeStores>>,
     /// The consumer group of the stream.
     pub group: String,
 }
@@ -197,7 +200,12 @@ pub async fn compare(
 pub async fn compare_keys(
     comparison: &Arc<Comparison>,
     tables: [Box<dyn TableReader>; 2],
-    Listed { keys, foreign, .. }: Listed,
+    Listed {
+        keys,
+        may_be_gone,
+        foreign,
+        ..
+    }: Listed,
     retry: &Retry,
     report: &mut Report<'_>,
 ) -> Result<Option<Compared>> {
@@ -208,8 +216,14 @@ pub async fn compare_keys(
     };
     for keys in keys.chunks(KEYS_AT_ONCE) {
         let now = rows_now(comparison, &mut tables, keys, retry).await?;
-        let absent = now.iter().filter(|rows| **rows == [None, None]);
-        compared.absent += absent.count() as u64;
+        let rows = keys.iter().zip(&now);
+        let absent = rows.filter(|(_, rows)| **rows == [None, None]);
+        for (key, _) in absent {
+            let mut encoding = Vec::new();
+            key.encode(&mut encoding);
+            compared.absent += 1;
+            compared.gone += u64::from(!may_be_gone.contains(&encoding));
+        }
         for side in Side::BOTH {
             let rows = now.iter().filter(|rows| rows[side as usize].is_some());
             compared.rows[side as usize] += rows.count() as u64;

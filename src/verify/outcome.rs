@@ -6,6 +6,9 @@ use super::format::counted;
 use super::{Compared, ComparedSeries, Landing, Scope, Tolerances};
 use crate::run::{Run, add};
 
+/// The group of a stream that names none.
+pub const DEFAULT_GROUP: &str = "rtp";
+
 /// What was found.
 #[derive(Debug)]
 pub struct Outcome {
@@ -25,6 +28,8 @@ pub struct Outcome {
     pub tolerances: Tolerances,
     /// Whether it is a "no" if there is nothing to compare.
     pub require_records: bool,
+    /// The consumer group whose commits tell what is in flight.
+    pub group: String,
 }
 
 /// A part of the answer.
@@ -64,6 +69,9 @@ impl Outcome {
         let mut options = self.tolerances.options();
         if let Scope::Whole { series: true } = self.scope {
             options.push("--series".into());
+        }
+        if self.group != DEFAULT_GROUP {
+            options.push(format!("--group {}", self.group));
         }
         if self.require_records {
             options.push("--require-records".into());
@@ -161,13 +169,17 @@ impl Outcome {
             let records = counted(landing.rejected, "bad record");
             format!("{records}{first}")
         });
+        let gone = (self.compared.gone > 0).then(|| {
+            let keys = counted(self.compared.gone, "listed key");
+            format!("not repaired: neither store has a row of {keys}")
+        });
         let nothing = (self.require_records && !self.has_records())
             .then(|| "--require-records was given, and there is no row to compare".to_string());
         let no = |text| Part {
             is_yes: false,
             text,
         };
-        bad.into_iter().chain(nothing).map(no)
+        bad.into_iter().chain(gone).chain(nothing).map(no)
     }
 
     /// Whether anything was compared.
@@ -175,7 +187,7 @@ impl Outcome {
         let series = self.series.iter();
         match &self.scope {
             Scope::Whole { .. } => self.compared.rows != [0, 0],
-            Scope::Listed(_) => self.listed > 0 || series.len() > 0,
+            Scope::Listed(_) => self.compared.rows != [0, 0] || series.len() > 0,
             Scope::Landing(_) => self.landing.as_ref().is_some_and(|read| read.records > 0),
         }
     }

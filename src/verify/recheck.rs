@@ -30,6 +30,8 @@ pub(super) struct Found {
     pub(super) columns: Vec<usize>,
     /// Which of the rows is a record of a landing file, in place of a stored one.
     pub(super) record: Option<Side>,
+    /// Whether a load left the batch store's row as it is, or removed it, because it was told to.
+    pub(super) is_meant: bool,
 }
 
 impl Found {
@@ -219,6 +221,7 @@ fn judge(
             counts,
             columns: Vec::new(),
             record: None,
+            is_meant: false,
         });
     }
     if let Some(kind) = kind {
@@ -233,6 +236,7 @@ fn judge(
             counts,
             columns,
             record: None,
+            is_meant: false,
         });
     }
 }

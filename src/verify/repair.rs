@@ -22,6 +22,8 @@ pub struct Repair {
     of_series: u64,
     /// Differences that are explained.
     explained: u64,
+    /// Records that the batch store lacks because a load was told to leave or remove its rows.
+    meant: u64,
 }
 
 impl Repair {
@@ -33,6 +35,7 @@ impl Repair {
             counts: [0; 3],
             of_series: 0,
             explained: 0,
+            meant: 0,
         })
     }
 
@@ -41,6 +44,10 @@ impl Repair {
     pub(super) fn add(&mut self, dataset: &Dataset, found: &Found, class: Class) -> Result<()> {
         if !class.fails() {
             self.explained += 1;
+            return Ok(());
+        }
+        if found.is_meant {
+            self.meant += 1;
             return Ok(());
         }
         let [realtime, batch] = &found.rows;
@@ -101,7 +108,13 @@ impl Repair {
                 differences(self.explained)
             ));
         }
-        if self.counts == [0; 3] && self.of_series == 0 {
+        if self.meant > 0 {
+            run.warn(format!(
+                "{} not repaired by {name}, because a load with --mode ignore or replace was told to leave the batch store so",
+                differences(self.meant)
+            ));
+        }
+        if self.counts == [0; 3] && self.meant == 0 && self.of_series == 0 {
             run.info(format!(
                 "{name} is empty, because there is nothing to repair"
             ));

@@ -152,6 +152,7 @@ impl<'a> Request<'a> {
             scope: self.scope.clone(),
             tolerances: self.tolerances.clone(),
             require_records: self.require_records,
+            group: self.witnesses.group.clone(),
         };
         Ok(retry.run.stop.requested().is_none().then_some(outcome))
     }

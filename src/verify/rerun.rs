@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Side, series};
+use super::{Class, Side, series};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, file_error};
+use crate::intake::chunk::FileFormat;
+use crate::intake::sniff;
 use crate::record::value::Value;
 
 /// The evidence of a row whose key does not fit its column, by which a list tells such a key from others.
@@ -20,6 +22,8 @@ pub(super) const FOREIGN_KEY: &str = "no row that rtp writes has such a key";
 pub struct Listed {
     /// Keys of the tables of both stores.
     pub(super) keys: Vec<Value<'static>>,
+    /// Encodings of those of them that are as they should be if neither store has them: somebody else had inserted them.
+    pub(super) may_be_gone: HashSet<Vec<u8>>,
     /// What was in place of a key, as the list shows it.
     pub(super) foreign: BTreeSet<String>,
     /// Keys of tables for reads by time, by the names of these.
@@ -33,16 +37,27 @@ struct Line {
     #[serde(default)]
     store: Option<String>,
     #[serde(default)]
+    class: String,
+    #[serde(default)]
     evidence: String,
 }
 
 /// Reads the NDJSON that `--output` wrote. `Invalid` names the line that is none, or whose key is none.
 pub fn listed(path: &Path, dataset: &Dataset) -> Result<Listed> {
+    sniff::check_files(&[path.to_path_buf()], Some(FileFormat::Ndjson))?;
     let file = File::open(path).map_err(|e| file_error("open", path, &e))?;
     let mut all = Listed::default();
     let mut seen = HashSet::new();
     for (number, line) in BufReader::new(file).lines().enumerate() {
-        let line = line.map_err(|e| file_error("read", path, &e))?;
+        let line = line.map_err(|e| match e.kind() {
+            ErrorKind::InvalidData => Error::invalid(format!(
+                "{}, line {}: it is not UTF-8 text",
+                path.display(),
+                number + 1
+            ))
+            .hint("--rerun reads the NDJSON that --output wrote for the same dataset"),
+            _ => file_error("read", path, &e),
+        })?;
         if line.trim().is_empty() {
             continue;
         }
@@ -93,7 +108,14 @@ impl Listed {
                 return Err(format!("dataset {dataset} has no table {name}"));
             }
         };
-        if seen.insert((store, encoding)) {
+        let may_be_gone = line.class == Class::ChangedOutside.name();
+        let is_new = seen.insert((store.clone(), encoding.clone()));
+        if store.is_none() && !may_be_gone {
+            self.may_be_gone.remove(&encoding);
+        } else if store.is_none() && is_new {
+            self.may_be_gone.insert(encoding);
+        }
+        if is_new {
             keys.push(key);
         }
         Ok(())

@@ -4,6 +4,7 @@
 
 mod answers;
 mod waiting;
+mod writer;
 
 use std::time::Duration;
 
@@ -314,7 +315,7 @@ impl<'a, 'r> Settle<'a, 'r> {
     }
 
     /// Reports a difference, or asks for what tells its class.
-    fn settle_one(&mut self, found: Found, judged: Judged) -> Result<()> {
+    fn settle_one(&mut self, mut found: Found, judged: Judged) -> Result<()> {
         let dataset = &self.comparison.whole;
         let realtime = found.rows[Side::Realtime as usize].as_ref();
         let newer = realtime.and_then(|row| classify::version(dataset, row));
@@ -330,7 +331,14 @@ impl<'a, 'r> Settle<'a, 'r> {
             }
         };
         match self.verdict(&found, judged, witness, version)? {
-            Some((class, evidence)) => self.tell(&found, class, &evidence),
+            Some((class, mut evidence)) => {
+                let why = self.as_meant(&found, version);
+                if let Some(why) = why.filter(|_| class == Class::Lost) {
+                    found.is_meant = true;
+                    evidence = format!("{evidence}; {why}");
+                }
+                self.tell(&found, class, &evidence)
+            }
             None if self.is_last_round => {
                 let why = "its rows were written again whenever they were read";
                 self.tell(&found, Class::Unexplained, why)

@@ -36,4 +36,5 @@ mod transform;
 mod verify;
 mod verify_answers;
 mod verify_files;
+mod verify_witnesses;
 mod view;

@@ -524,10 +524,10 @@ fn planted() -> Place {
         "CREATE TRIGGER refuses BEFORE INSERT ON items_rows WHEN NEW.id = 1003
          BEGIN SELECT RAISE(ABORT, 'refused'); END",
     );
-    let events = item(1003, "dead", then) + &item(1004, "good", then);
+    let events = item(1003, "dead", then) + &item(1004, "good", later);
     run(&["produce"], &events, 0);
     run(&["stream", "--until-end"], "", 1);
-    let bad = item(1004, "bad", then).replace("\"bad\"", "7");
+    let bad = item(1004, "bad", later).replace("\"bad\"", "7");
     place.write(
         "day.ndjson",
         item(1003, "dead", then) + &item(1006, "unknown", then) + &item(1007, "waits", then) + &bad,

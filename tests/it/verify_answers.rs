@@ -263,10 +263,12 @@ fn bad_records_of_a_landing_file_are_in_the_verdict() {
         .collect();
     stores.sort_by_key(Value::to_string);
     assert_eq!(stores, ["batch", "batch", "realtime", "realtime"]);
-    let (gone, _) = document(&place, &["--rerun", "lacks.ndjson"], 0);
+    let (gone, _) = document(&place, &["--rerun", "lacks.ndjson"], 1);
+    let why = "not repaired: neither store has a row of 2 listed keys";
+    assert_eq!(gone["problems"], json!([why]));
     assert_eq!(
         gone["sentence"],
-        "equal: of 2 keys in lacks.ndjson, shop.items has 0 and batch_items 0, and neither has 2"
+        "not repaired: neither store has a row of 2 listed keys; equal: of 2 keys in lacks.ndjson, shop.items has 0 and batch_items 0, and neither has 2"
     );
     let (lacks, _) = document(&place, &["--against", "day.ndjson"], 1);
     let sentence = lacks["sentence"].as_str().unwrap();

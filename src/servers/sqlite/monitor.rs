@@ -268,6 +268,15 @@ impl SqliteStoreMonitor {
     }
 }
 
+/// The groups that have stored something of a topic.
+fn groups_of(db: &Connection, topic: &str) -> rusqlite::Result<Vec<String>> {
+    let mut select = db.prepare(
+        "SELECT DISTINCT consumer_group FROM rtp_offsets WHERE topic = ?1 ORDER BY consumer_group",
+    )?;
+    let names = select.query_map([topic], |r| r.get(0))?;
+    names.collect()
+}
+
 #[async_trait]
 impl StoreMonitor for SqliteStoreMonitor {
     async fn probe(&mut self, writer: &str, id: &str) -> Result<()> {
@@ -294,6 +303,20 @@ impl StoreMonitor for SqliteStoreMonitor {
                 .or(Some(topic).filter(|topic| !topic.is_empty()));
         }
         Ok(Some(stored))
+    }
+
+    async fn groups(&mut self) -> Result<Vec<(String, Stored)>> {
+        if !self.keeps_offsets {
+            return Ok(Vec::new());
+        }
+        let names = tokio::task::block_in_place(|| groups_of(&self.db, &self.of));
+        let mut groups = Vec::new();
+        for name in sqlite::fail(names, "read the offsets in", &self.path)? {
+            if let Some(stored) = self.stored(&name).await? {
+                groups.push((name, stored));
+            }
+        }
+        Ok(groups)
     }
 
     async fn rows(&mut self) -> Result<Option<RowCount>> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::keys::KeyFinder;
 use super::log::time_of;
 use super::rejects::Cells;
-use super::{ByKey, Wanted, check_unchanged, format_of, hash_of, key_hash};
+use super::{ByKey, Wanted, check_unchanged, format_of, hash_of, id_of, key_hash};
 use crate::dataset::{Dataset, Nulls};
 use crate::error::{Error, Result};
 use crate::intake::chunk::{Ended, FileFormat, Line};
@@ -19,12 +19,13 @@ use crate::record::row::{Origin, Rows};
 use crate::record::transform::Transform;
 use crate::run::Stop;
 use crate::verify::base::{newest_before, newest_in};
+use crate::verify::classify::Version;
 
-/// Where versions are in files that were loaded.
+/// Where versions are in files that were loaded, by their ids.
 #[derive(Debug, Default)]
 pub(in crate::verify) struct Landed {
     found: ByKey<Place>,
-    /// The keys of records that do not read as they did when they were loaded: one that may be the version.
+    /// Records that do not read as they did when they were loaded: one that may be the version.
     unreadable: ByKey<Place>,
     files: Vec<String>,
     unread: Vec<Unread>,
@@ -50,33 +51,56 @@ struct Unread {
 }
 
 impl Landed {
-    /// File and line of a key's version or of a newer one, for people.
-    pub(in crate::verify) fn place(&self, key: u64) -> Option<String> {
-        let place = self.found.get(&key)?;
+    /// File and line of the version with this id or of a newer one of its key, for people.
+    pub(in crate::verify) fn place(&self, id: u64) -> Option<String> {
+        let place = self.found.get(&id)?;
         let file = self.files.get(place.file as usize)?;
         Some(format!("{file}, line {},", place.line))
     }
 
-    /// Why whatever may have had a key's version of this event time was not read: of the newest load of which that is so,
-    /// by its index, the newest being 0.
-    pub(in crate::verify) fn unread(&self, key: u64, time: i64) -> Option<(usize, String)> {
+    /// The index of the newest load that had it, the newest of all being 0.
+    pub(in crate::verify) fn load(&self, id: u64) -> Option<usize> {
+        self.found.get(&id).map(|place| place.load)
+    }
+
+    /// Whether a load other than this one may have had the version with this id and event time, because not all that it
+    /// read is known.
+    pub(in crate::verify) fn may_be_elsewhere(&self, id: u64, time: i64, load: usize) -> bool {
+        let is_other = |unread: &Unread| unread.load != load && unread.newest >= time;
+        let line = self.unreadable.get(&id);
+        self.unread.iter().any(is_other) || line.is_some_and(|line| line.load != load)
+    }
+
+    /// Why whatever may have had the version with this id and event time was not read: of the newest load of which that is
+    /// so. A record that cannot be read is no riddle in the load that is known to have rejected a record of the key.
+    pub(in crate::verify) fn unread(
+        &self,
+        id: u64,
+        time: i64,
+        rejected_by: Option<usize>,
+    ) -> Option<String> {
         let loads = self.unread.iter().filter(|unread| unread.newest >= time);
         let load = loads.min_by_key(|unread| unread.load);
-        let line = self.unreadable.get(&key);
+        let line = self.unreadable.get(&id);
+        let line = line.filter(|line| rejected_by != Some(line.load));
         match (load, line) {
             (Some(unread), line) if line.is_none_or(|line| unread.load <= line.load) => {
-                Some((unread.load, unread.why.clone()))
+                Some(unread.why.clone())
             }
             (_, line) => {
                 let line = line?;
                 let file = self.files.get(line.file as usize)?;
                 let number = line.line;
-                Some((
-                    line.load,
-                    format!("{file}, line {number}, has its key, but is not a valid record now"),
+                Some(format!(
+                    "{file}, line {number}, has its key, but is not a valid record now"
                 ))
             }
         }
+    }
+
+    /// Whether versions were found in this number, and no load before this one can be a newer one that had them.
+    fn is_complete(&self, count: usize, load: usize) -> bool {
+        self.found.len() == count && self.found.values().all(|place| place.load <= load)
     }
 
     /// Adds what the loads have read of a file: nothing, unless it is still the same.
@@ -101,9 +125,14 @@ impl Landed {
             (file.unreadable, &mut self.unreadable),
         ];
         for (lines, known) in all {
-            for (key, line) in lines {
+            for (id, line) in lines {
                 let file = number;
-                known.entry(key).or_insert(Place { load, file, line });
+                let place = Place { load, file, line };
+                let known = known.entry(id).or_insert(place);
+                // A file that was read first may be one that only an older load has read as it is.
+                if load < known.load {
+                    *known = place;
+                }
             }
         }
     }
@@ -132,7 +161,8 @@ pub(in crate::verify) fn in_landing(
 ) -> Landed {
     let mut landed = Landed::default();
     for group in groups(loads, wanted.oldest(), &mut landed) {
-        if landed.found.len() == wanted.len() || stop.requested().is_some() {
+        let newest = group.loads.first().map_or(0, |(load, _)| *load);
+        if landed.is_complete(wanted.len(), newest) || stop.requested().is_some() {
             break;
         }
         let (mut same, mut other) = (Vec::new(), Vec::new());
@@ -269,7 +299,7 @@ struct SearchedFile<'a> {
     cells: Option<Cells>,
     has_lines: bool,
     has_records: bool,
-    /// The lines of what is looked for.
+    /// The lines of what is looked for, by the ids of the versions.
     found: ByKey<u64>,
     /// The lines that may be what is looked for.
     unreadable: ByKey<u64>,
@@ -312,11 +342,8 @@ impl<'a> SearchedFile<'a> {
     }
 
     /// Whether the row is the version that is looked for, or a newer one.
-    fn is_loaded(&self, key: u64, format: FileFormat) -> bool {
+    fn is_loaded(&self, wanted: Version, format: FileFormat) -> bool {
         let version = self.rows.meta(0).version();
-        let Some(wanted) = self.wanted.get(key) else {
-            return false;
-        };
         match (self.dataset.nulls, format) {
             (Nulls::Write, FileFormat::Ndjson) => version >= wanted,
             // Where absent fields leave values alone, the row is a mixture, whose digest is that of no record; and of a
@@ -325,17 +352,15 @@ impl<'a> SearchedFile<'a> {
         }
     }
 
-    /// The key that is looked for, in a record that is not valid, unless it is older than what is looked for.
-    fn key_of_invalid(&self, record: &[u8], format: FileFormat) -> Option<u64> {
-        let (key, time) = match format {
+    /// Key and event time of a record that is not valid, which may still have them.
+    fn key_of_invalid(&self, record: &[u8], format: FileFormat) -> Option<(u64, Option<i64>)> {
+        match format {
             FileFormat::Ndjson => {
                 let key = self.letters.key_in(record)?;
-                (hash_of(&key), time_of(self.dataset, record))
+                Some((hash_of(&key), time_of(self.dataset, record)))
             }
-            FileFormat::Csv => self.cells.as_ref()?.read(record)?,
-        };
-        let wanted = self.wanted.get(key)?;
-        time.is_none_or(|time| time >= wanted.0).then_some(key)
+            FileFormat::Csv => self.cells.as_ref()?.read(record),
+        }
     }
 }
 
@@ -353,16 +378,24 @@ impl Seeker for SearchedFile<'_> {
             FileFormat::Ndjson => self.keys.plain(record.bytes).map(key_hash),
             FileFormat::Csv => None,
         };
-        if plain.is_some_and(|key| self.wanted.get(key).is_none()) {
+        if plain.is_some_and(|key| !self.wanted.has_key(key)) {
             self.has_records = true;
         } else if self.read(record.bytes, format) {
             self.has_records = true;
             let key = hash_of(&self.rows.value(0, self.dataset.event.key));
-            if self.is_loaded(key, format) {
-                self.found.entry(key).or_insert(record.number);
+            for version in self.wanted.versions(key) {
+                if self.is_loaded(version, format) {
+                    let id = id_of(key, version);
+                    self.found.entry(id).or_insert(record.number);
+                }
             }
-        } else if let Some(key) = self.key_of_invalid(record.bytes, format) {
-            self.unreadable.entry(key).or_insert(record.number);
+        } else if let Some((key, time)) = self.key_of_invalid(record.bytes, format) {
+            for version in self.wanted.versions(key) {
+                if time.is_none_or(|time| time >= version.0) {
+                    let id = id_of(key, version);
+                    self.unreadable.entry(id).or_insert(record.number);
+                }
+            }
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -373,120 +406,4 @@ impl Seeker for SearchedFile<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ports::ledger::{FileRead, LoadInfo};
-    use crate::record::value::Value;
-
-    fn load(inputs: Vec<String>, newest: i64) -> LoadRecord {
-        LoadRecord {
-            info: LoadInfo {
-                inputs: inputs.into_iter().map(LoadedFile::at).collect(),
-                started_at: i64::MAX,
-                newest: Some(newest),
-                ..LoadInfo::default()
-            },
-            mode: String::new(),
-            loaded_at: 0,
-            written: 0,
-        }
-    }
-
-    fn id(n: u32) -> String {
-        format!("00000000-0000-0000-000a-00000000000{n}")
-    }
-
-    fn key(n: u32) -> Value<'static> {
-        Value::Uuid(id(n).parse().unwrap())
-    }
-
-    /// 2026-11-01 and some seconds.
-    fn at(second: i64) -> (i64, crate::record::row::Digest) {
-        (1_793_491_200_000 + second * 1_000, Default::default())
-    }
-
-    #[test]
-    fn a_file_that_was_loaded_counts_only_if_it_has_the_version_or_a_newer_one() {
-        let dataset = Dataset::load(None).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let line = |id: &str, second: u32| {
-            format!(
-                "{{\"id\":\"{id}\",\"email\":\"a\",\"fetched_at\":\"2026-11-01T00:00:0{second}Z\"}}\n"
-            )
-        };
-        // The third key is not in its canonical form.
-        let odd = id(3).to_uppercase();
-        let text = [line(&id(1), 5), line(&id(2), 5), line(&odd, 5)].concat();
-        let json = path("day.ndjson");
-        std::fs::write(&json, format!("{text}not a record\n")).unwrap();
-        let cells = |n: u32| format!("2026-11-01T00:00:05Z,\"a\nb\",{}\n", id(n));
-        let csv = path("day.csv");
-        let text = format!("fetched_at,email,id\n{}{}", cells(1), cells(2)) + &cells(3);
-        std::fs::write(&csv, text).unwrap();
-        let mut wanted = Wanted::default();
-        for (n, second) in [(1, 4), (2, 6), (3, 5), (4, 0)] {
-            wanted.add(&key(n), at(second));
-        }
-        let (_stop, stop) = Stop::channel();
-        let found = |load: LoadRecord| in_landing(&dataset, &[load], false, &wanted, &stop);
-        for (path, third) in [(&json, 3), (&csv, 6)] {
-            let landed = found(load(vec![path.clone()], at(5).0));
-            assert!(landed.unread.is_empty());
-            let places = [1, 2, 3, 4].map(|n| landed.place(hash_of(&key(n))));
-            let line = |n: u32| Some(format!("{path}, line {n},"));
-            let first = if third == 3 { 1 } else { 2 };
-            assert_eq!(places, [line(first), None, line(third), None]);
-        }
-        for (inputs, why) in [
-            (vec![], "did not read files"),
-            (vec![format!("{json}.gone")], "cannot read"),
-        ] {
-            let landed = found(load(inputs.clone(), at(5).0));
-            let unread = |second| landed.unread(hash_of(&key(4)), at(second).0);
-            assert!(unread(5).unwrap().1.contains(why));
-            // Of what was looked for, that may be newer than the load.
-            assert_eq!(unread(6), None);
-            // Nothing that is looked for can have been in an older load.
-            assert!(found(load(inputs, at(-1).0)).unread.is_empty());
-        }
-    }
-
-    #[test]
-    fn a_file_that_many_loads_name_is_read_once() {
-        let dataset = Dataset::load(None).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("day.ndjson").display().to_string();
-        std::fs::write(&path, "{}\n{}\n").unwrap();
-        let of = |xxh3: &str| {
-            let mut load = load(vec![path.clone()], at(9).0);
-            load.info.inputs[0].read = Some(FileRead {
-                contents: Contents {
-                    bytes: 6,
-                    xxh3: xxh3.into(),
-                },
-                ..FileRead::default()
-            });
-            load
-        };
-        let same = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(b"{}\n{}\n"));
-        let mut loads = vec![of(&same); 200];
-        loads[7] = of("0");
-        let mut wanted = Wanted::default();
-        wanted.add(&key(1), at(0));
-        let groups = groups(&loads, at(0).0, &mut Landed::default());
-        let members: Vec<usize> = groups.iter().map(|group| group.loads.len()).collect();
-        assert_eq!(members, [200]);
-        // What is in it is no record, which tells of each load whether its contents were those.
-        let (_stop, stop) = Stop::channel();
-        let landed = in_landing(&dataset, &loads, false, &wanted, &stop);
-        let is_other = |unread: &Unread| unread.why.contains("it is not the file");
-        let other: Vec<usize> = landed
-            .unread
-            .iter()
-            .filter(|unread| is_other(unread))
-            .map(|unread| unread.load)
-            .collect();
-        assert_eq!((landed.unread.len(), other), (200, vec![7]));
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::keys::KeyFinder;
-use super::{ByKey, Wanted, hash_of, key_hash};
+use super::{ByKey, Wanted, hash_of, id_of, key_hash};
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::intake::dead_letter::{DeadLetter, DeadLetters};
@@ -19,6 +19,9 @@ use crate::verify::base::LogBase;
 /// Bytes of the reasons of dead letters that are kept; the others are told without them.
 const REASON_BYTES: usize = 1 << 20;
 
+/// Events whose dead letters are looked for.
+const EVENTS: usize = 1 << 18;
+
 /// What was seen of a version.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::verify) struct Seen {
@@ -26,8 +29,14 @@ pub(in crate::verify) struct Seen {
     pub(in crate::verify) at: Option<(i32, i64)>,
     /// When it was produced, the last time if that happened more than once, in milliseconds since 1970 UTC.
     pub(in crate::verify) produced_at: Option<i64>,
-    /// The dead letter of that event; without an event, the last one of the version.
+    /// A dead letter of one of its events; without an event, the last one of the version.
     pub(in crate::verify) letter: Option<SeenLetter>,
+    /// Its events that have no dead letter.
+    pub(in crate::verify) without_letter: Vec<(i32, i64)>,
+    /// Whether there was no room for all of these.
+    pub(in crate::verify) has_more: bool,
+    /// A dead letter of the key that may be of another version, because its record has no event time.
+    pub(in crate::verify) unsure_letter: Option<SeenLetter>,
 }
 
 /// A dead letter.
@@ -57,6 +66,7 @@ pub(in crate::verify) async fn in_log(
         wanted,
         seen: ByKey::default(),
         reason_bytes: 0,
+        events: 0,
         keys: KeyFinder::new(dataset),
         is_unsure: false,
         reads_records: false,
@@ -81,6 +91,8 @@ struct Search<'d> {
     wanted: &'d Wanted,
     seen: ByKey<Seen>,
     reason_bytes: usize,
+    /// Number of events whose dead letters are looked for.
+    events: usize,
     keys: KeyFinder,
     /// Whether an event's key may be another one than its record's.
     is_unsure: bool,
@@ -129,7 +141,59 @@ impl Search<'_> {
             }
             _ => key_of(self.dataset, &self.transform, record)?,
         };
-        self.wanted.get(key).map(|_| key)
+        self.wanted.has_key(key).then_some(key)
+    }
+
+    /// Notes an event of a version. What was not committed is read first, and counts.
+    fn see(&mut self, id: u64, event: &Event<'_>) {
+        let at = (event.partition, event.offset);
+        let seen = self.seen.entry(id).or_default();
+        seen.at.get_or_insert(at);
+        seen.produced_at = seen.produced_at.max(Some(event.timestamp));
+        match self.events < EVENTS {
+            // Events are perhaps read again, by the keys of their records.
+            true if self.reads_records && seen.without_letter.contains(&at) => {}
+            true => {
+                seen.without_letter.push(at);
+                self.events += 1;
+            }
+            false => seen.has_more = true,
+        }
+    }
+
+    /// Notes a dead letter of this key, for each version that it is about.
+    fn see_letter(&mut self, letter: DeadLetter, record: Option<&[u8]>, key: u64) {
+        let time = record.and_then(|record| time_of(self.dataset, record));
+        let place = letter.partition.zip(letter.offset);
+        let place = place.filter(|_| letter.source == self.dataset.event.topic);
+        let mut reason = letter.message.into_boxed_str();
+        self.reason_bytes += reason.len();
+        if self.reason_bytes > REASON_BYTES {
+            reason = Box::default();
+        }
+        let letter = SeenLetter {
+            at: letter.at,
+            reason,
+        };
+        for version in self.wanted.versions(key) {
+            let seen = self.seen.entry(id_of(key, version)).or_default();
+            let is_about = match (seen.at, time) {
+                // About one of its events.
+                (Some(_), _) => seen.without_letter.iter().position(|at| Some(*at) == place),
+                // A letter of another version of the key explains nothing.
+                (None, Some(time)) => (time == version.0).then_some(0),
+                (None, None) => {
+                    seen.unsure_letter.get_or_insert_with(|| letter.clone());
+                    None
+                }
+            };
+            if let Some(event) = is_about {
+                seen.letter = Some(letter.clone());
+                if seen.at.is_some() {
+                    seen.without_letter.swap_remove(event);
+                }
+            }
+        }
     }
 
     fn goes_on(&self) -> ControlFlow<()> {
@@ -174,11 +238,11 @@ impl EventVisitor for Events<'_, '_> {
         let read = search
             .transform
             .event(value, Origin::default(), &mut search.rows);
-        if read.is_ok() && search.wanted.has(key, search.rows.meta(0).version()) {
-            // What was not committed is read first, and counts.
-            let seen = search.seen.entry(key).or_default();
-            seen.at.get_or_insert((event.partition, event.offset));
-            seen.produced_at = seen.produced_at.max(Some(event.timestamp));
+        if read.is_ok() {
+            let version = search.rows.meta(0).version();
+            if search.wanted.has(key, version) {
+                search.see(id_of(key, version), &event);
+            }
         }
         search.goes_on()
     }
@@ -186,40 +250,14 @@ impl EventVisitor for Events<'_, '_> {
 
 struct Letters<'a, 'd>(&'a mut Search<'d>);
 
-impl Letters<'_, '_> {
-    /// Whether a letter is about this version: about its event, if that was found.
-    fn is_about(&self, letter: &DeadLetter, record: Option<&[u8]>, key: u64) -> bool {
-        let search = &self.0;
-        if let Some((partition, offset)) = search.seen.get(&key).and_then(|seen| seen.at) {
-            return letter.source == search.dataset.event.topic
-                && (letter.partition, letter.offset) == (Some(partition), Some(offset));
-        }
-        // A letter of another version of the key explains nothing.
-        let wanted = search.wanted.get(key).map(|(time, _)| time);
-        let time = record.and_then(|record| time_of(search.dataset, record));
-        wanted.is_some_and(|wanted| match time {
-            Some(time) => time == wanted,
-            None => letter.written_at >= wanted,
-        })
-    }
-}
-
 impl EventVisitor for Letters<'_, '_> {
     fn event(&mut self, event: Event<'_>) -> ControlFlow<()> {
         let letter = self.0.letters.read(&event);
         if let Some(letter) = letter
             && let Some(key) = letter.key.as_ref().map(hash_of)
-            && self.0.wanted.get(key).is_some()
-            && self.is_about(&letter, event.value, key)
+            && self.0.wanted.has_key(key)
         {
-            let search = &mut *self.0;
-            let mut reason = letter.message.into_boxed_str();
-            search.reason_bytes += reason.len();
-            if search.reason_bytes > REASON_BYTES {
-                reason = Box::default();
-            }
-            let at = letter.at;
-            search.seen.entry(key).or_default().letter = Some(SeenLetter { at, reason });
+            self.0.see_letter(letter, event.value, key);
         }
         self.0.goes_on()
     }

@@ -5,16 +5,19 @@ mod keys;
 mod landing;
 mod log;
 mod rejects;
+mod sample;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasherDefault;
 use std::path::Path;
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 pub(super) use self::landing::{Landed, in_landing};
 pub(super) use self::log::{Seen, in_log};
-pub(super) use self::rejects::{Rejects, in_rejects};
+pub(super) use self::rejects::{Rejected, Rejects, in_rejects};
+pub(super) use self::sample::waiting_keys;
 use super::buckets::Hashed;
 use super::classify::Version;
 use crate::error::{Error, Result};
@@ -39,36 +42,67 @@ pub(super) fn hash_of(key: &Value<'_>) -> u64 {
     key_hash(&text)
 }
 
-/// Versions that are looked for, one of each key.
+/// What stands for a version of a key, by the hash of the key.
+pub(super) fn id_of(key: u64, (time, digest): Version) -> u64 {
+    let mut bytes = time.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&digest.0);
+    xxh3_64_with_seed(&bytes, key)
+}
+
+/// Versions that are looked for.
 #[derive(Debug, Default)]
-pub(super) struct Wanted(ByKey<Version>);
+pub(super) struct Wanted {
+    /// One version of each key.
+    first: ByKey<Version>,
+    /// The other versions of keys that have several, as landing files do.
+    more: ByKey<Vec<Version>>,
+    count: usize,
+}
 
 impl Wanted {
-    /// Adds a version, unless another one of the key is looked for.
+    /// Adds a version of a key.
     pub(super) fn add(&mut self, key: &Value<'_>, version: Version) {
-        self.0.entry(hash_of(key)).or_insert(version);
+        let hash = hash_of(key);
+        if self.has(hash, version) {
+            return;
+        }
+        match self.first.entry(hash) {
+            Entry::Vacant(place) => {
+                place.insert(version);
+            }
+            Entry::Occupied(_) => self.more.entry(hash).or_default().push(version),
+        }
+        self.count += 1;
     }
 
     /// Whether this version is looked for.
     pub(super) fn has(&self, key: u64, version: Version) -> bool {
-        self.0.get(&key) == Some(&version)
+        self.versions(key).any(|wanted| wanted == version)
+    }
+
+    /// Whether a version of this key is looked for.
+    fn has_key(&self, key: u64) -> bool {
+        self.first.contains_key(&key)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.count == 0
     }
 
+    /// Number of versions.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.count
     }
 
-    fn get(&self, key: u64) -> Option<Version> {
-        self.0.get(&key).copied()
+    /// The versions of a key that are looked for.
+    fn versions(&self, key: u64) -> impl Iterator<Item = Version> {
+        let more = self.more.get(&key).into_iter().flatten();
+        self.first.get(&key).into_iter().chain(more).copied()
     }
 
     fn oldest(&self) -> i64 {
-        let times = self.0.values().map(|(time, _)| *time);
-        times.min().unwrap_or(i64::MAX)
+        let all = self.first.values().chain(self.more.values().flatten());
+        all.map(|(time, _)| *time).min().unwrap_or(i64::MAX)
     }
 }
 

@@ -23,6 +23,9 @@ use crate::run::Stop;
 /// double.
 const MOST: usize = (1 << 16) / 8 * 7;
 
+/// How long after the commit the load may have written to its reject file, in milliseconds.
+const CLOCKS: i64 = 60_000;
+
 /// Where records that were rejected are.
 #[derive(Debug)]
 pub(in crate::verify) struct Rejects {
@@ -53,6 +56,8 @@ pub(in crate::verify) struct Rejected {
     pub(in crate::verify) why: String,
     /// The index of the load, the newest being 0.
     pub(in crate::verify) load: usize,
+    /// Whether it has the event time that was looked for; if not, it may be another version of the key.
+    pub(in crate::verify) is_sure: bool,
 }
 
 /// Looks for these versions among the rejected records, or, without any, for the first ones of all. Blocks.
@@ -92,8 +97,9 @@ fn find(
         else {
             continue;
         };
-        if rejects.is_cut || check_unchanged(Path::new(path), i64::MAX).is_err() {
-            continue; // the user has deleted it, as they may; a pipe cannot be read again
+        if rejects.is_cut || check_unchanged(Path::new(path), written_by(record)).is_err() {
+            // The user has deleted it, as they may, or it is another file by now; a pipe cannot be read again.
+            continue;
         }
         rejects.files.push(path.clone());
         let mut file = RejectFile {
@@ -121,24 +127,43 @@ impl Rejects {
         time: i64,
     ) -> Option<Rejected> {
         let hash = hash_of(key);
-        let places = [Some(time), None].map(|time| self.found.get(&with_time(hash, time)));
-        places.into_iter().flatten().find_map(|place| {
-            let path = self.files.get(place.file as usize)?;
-            let reject = read_at(Path::new(path), place.offset).ok()?;
-            let raw = reject.raw.as_deref()?;
-            let letters = DeadLetters::of(dataset);
-            let text = || raw.contains(&key.to_string());
-            (letters.key_in(raw.as_bytes()).as_ref() == Some(key) || text()).then(|| Rejected {
-                why: format!(
-                    "{path}: line {} of the input, {}: {}",
-                    reject.line.unwrap_or_default(),
-                    reject.rule,
-                    reject.reason
-                ),
-                load: place.load as usize,
+        let place = |time| {
+            let place = self.found.get(&with_time(hash, time))?;
+            self.rejected(dataset, key, *place)
+        };
+        place(Some(time)).or_else(|| {
+            let unsure = place(None)?;
+            Some(Rejected {
+                is_sure: false,
+                why: format!("{}, but its event time cannot be read", unsure.why),
+                ..unsure
             })
         })
     }
+
+    fn rejected(&self, dataset: &Dataset, key: &Value<'_>, place: Place) -> Option<Rejected> {
+        let path = self.files.get(place.file as usize)?;
+        let reject = read_at(Path::new(path), place.offset).ok()?;
+        let raw = reject.raw.as_deref()?;
+        let letters = DeadLetters::of(dataset);
+        let text = || raw.contains(&key.to_string());
+        (letters.key_in(raw.as_bytes()).as_ref() == Some(key) || text()).then(|| Rejected {
+            why: format!(
+                "{path}: line {} of the input, {}: {}",
+                reject.line.unwrap_or_default(),
+                reject.rule,
+                reject.reason
+            ),
+            load: place.load as usize,
+            is_sure: true,
+        })
+    }
+}
+
+/// When the load's reject file was written to for the last time, at most; clocks of a server and of this machine differ a
+/// bit, and the end of the file may be written after the commit.
+fn written_by(load: &LoadRecord) -> i64 {
+    load.loaded_at.saturating_add(CLOCKS)
 }
 
 /// An older record of a key may have been rejected, and a newer one not.
@@ -189,9 +214,10 @@ impl Seeker for RejectFile<'_> {
         let Some((key, time)) = raw.and_then(|raw| self.read(&raw)) else {
             return Ok(ControlFlow::Continue(()));
         };
-        let is_other = |wanted: &Wanted| match (wanted.get(key), time) {
-            (Some((wanted, _)), Some(time)) => time != wanted,
-            (wanted, _) => wanted.is_none(),
+        let is_other = |wanted: &Wanted| {
+            wanted
+                .versions(key)
+                .all(|(wanted, _)| time.is_some_and(|time| time != wanted))
         };
         let all_other = |wanted: &[&Wanted]| wanted.iter().all(|wanted| is_other(wanted));
         if self.wanted.is_some_and(all_other) {
@@ -312,7 +338,7 @@ mod tests {
                 ..LoadInfo::default()
             },
             mode: String::new(),
-            loaded_at: 0,
+            loaded_at: crate::time::now_ms(),
             written: 0,
         }
     }
@@ -360,6 +386,14 @@ mod tests {
             assert_eq!(why(rejects, 49, 1), None);
         }
         assert_eq!(why(&all, 0, 1), expected("b", 1, 0));
+        let mut rewritten = load(folder.path(), "c", &newer, &[]);
+        rewritten.loaded_at -= 2 * CLOCKS;
+        let other = in_rejects(&dataset, &[rewritten], None, &stop);
+        assert_eq!(
+            why(&other, 0, 2),
+            None,
+            "it is not the file that the load wrote"
+        );
         let cut = find(&dataset, &loads, None, &stop, 52);
         assert_eq!((cut.is_cut, cut.found.len()), (true, 52));
     }

@@ -9,7 +9,7 @@ use crate::record::value::Value;
 use crate::verify::base::Base;
 use crate::verify::classify::{self, Version};
 use crate::verify::recheck::{OwnedRow, read_again};
-use crate::verify::search::{Wanted, hash_of, in_log};
+use crate::verify::search::{Wanted, hash_of, id_of, in_log};
 use crate::verify::{Class, Comparison, Kind, Side};
 
 /// How often the log is searched for a key of which several rows do not fit.
@@ -123,7 +123,7 @@ impl<'a> Recheck<'a> {
     }
 }
 
-/// Searches the log for one version of each key. What it says of these, and the others.
+/// Searches the log for these versions. What it says of them, and those that there was no room for.
 async fn search(
     comparison: &Comparison,
     base: &Base,
@@ -140,7 +140,9 @@ async fn search(
         .into_iter()
         .partition(|extra| wanted.has(hash_of(&extra.place.key), extra.version));
     let judged = now.into_iter().map(|extra| {
-        let seen = seen.get(&hash_of(&extra.place.key)).cloned();
+        let seen = seen
+            .get(&id_of(hash_of(&extra.place.key), extra.version))
+            .cloned();
         let seen = seen.unwrap_or_default();
         let (class, why) = classify::by_log(dataset, base, &seen, trouble.as_deref());
         (extra, class, why)
@@ -175,13 +177,11 @@ fn of_table(
         let why = "but the group has never committed anything; --group names that of the stream";
         return unexplained(format!("its row is from {event}, {why}"));
     }
-    let committed = log.committed.get(partition).unwrap_or(0);
-    if offset >= committed {
-        let ahead = offset - committed;
-        let why = format!("{event}: {ahead} events after what the group has committed");
+    let Some(reader) = log.reader_of((partition, offset)) else {
+        let why = classify::in_flight(log, &event, (partition, offset));
         return (Class::InFlight, why);
-    }
-    let event = format!("{event} was read by the group, which has committed {committed}");
+    };
+    let event = format!("{event} was read by {reader}");
     match (kind, dataset.nulls) {
         (Kind::Changed, Nulls::Write) => (
             Class::ChangedOutside,
@@ -206,6 +206,7 @@ mod tests {
                 committed: committed.iter().copied().collect(),
                 bounds: Span::default(),
                 after_load: Offsets::default(),
+                writers: Ok(Vec::new()),
             }),
             loads: Ok(Vec::new()),
             newest: None,

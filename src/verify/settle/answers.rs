@@ -3,14 +3,20 @@
 use tokio::task::block_in_place;
 
 use super::waiting::{ASKED, ASKED_RECORDS, Answers, Asked, Waiting, Witness};
+use super::writer::or_ahead;
 use super::{ROUNDS, Settle, known};
 use crate::error::Result;
+use crate::ports::batch_store::Mode;
+use crate::ports::ledger::LoadRecord;
 use crate::time::now_ms;
-use crate::verify::Class;
+use crate::verify::base::Base;
 use crate::verify::classify::{self, Judged, Version};
 use crate::verify::expiry::Expiry;
 use crate::verify::recheck::Found;
-use crate::verify::search::{Landed, Seen, hash_of, in_landing, in_log, in_rejects};
+use crate::verify::search::{
+    Landed, Rejected, Seen, hash_of, id_of, in_landing, in_log, in_rejects,
+};
+use crate::verify::{Class, Kind};
 
 impl Settle<'_, '_> {
     /// Searches for what differences wait for, if they are too many to wait for more.
@@ -49,7 +55,7 @@ impl Settle<'_, '_> {
         Ok(())
     }
 
-    async fn search(&self, asked: Asked) -> Result<Answers> {
+    async fn search(&mut self, asked: Asked) -> Result<Answers> {
         let comparison = self.comparison;
         let (dataset, stop) = (&comparison.whole, &comparison.stop);
         let base = known(self.base.as_ref())?;
@@ -60,6 +66,8 @@ impl Settle<'_, '_> {
                 in_log(witnesses, dataset, &base.log, &asked.log, stop).await
             }
         };
+        let ahead = self.ahead(&seen).await?;
+        let base = known(self.base.as_ref())?;
         let loads = base.loads.as_deref().unwrap_or_default();
         let landed = match asked.landing.is_empty() {
             true => Landed::default(),
@@ -76,6 +84,7 @@ impl Settle<'_, '_> {
             asked,
             seen,
             trouble,
+            ahead,
             landed,
             rejects,
         })
@@ -101,47 +110,69 @@ impl Settle<'_, '_> {
             Some(all) => Some(all),
             None => answers.and_then(|answers| answers.rejects.as_ref()),
         };
+        let id = id_of(hash_of(&found.key), version);
         let rejects = rejects.filter(|_| witness != Witness::Log);
         let rejected = rejects.and_then(|r| r.of(dataset, &found.key, version.0));
         let unread = rejects.and_then(|rejects| rejects.unread.as_deref());
         Ok(match (judged, answers) {
             (Judged::AskLog(_), Some(answers)) => {
-                let nothing = Seen::default();
-                let seen = answers.seen.get(&hash_of(&found.key)).unwrap_or(&nothing);
-                let trouble = answers.trouble.as_deref();
-                let judged = classify::by_log(dataset, base, seen, trouble);
-                Some(match self.comparison.ttl {
-                    None => judged,
-                    Some(ttl) => {
-                        let expiry = Expiry { ttl, now: now_ms() };
-                        expiry.or(judged, found.kind, version.0, seen, trouble, base)
-                    }
-                })
+                Some(self.by_log(base, answers, (found.kind, id, version)))
             }
-            (Judged::AskLanding(class, came_later), Some(answers)) => {
-                let hash = hash_of(&found.key);
-                let not_read = answers.landed.unread(hash, version.0);
-                // It counts if every later load is known not to have read the record.
-                let rejected = rejected.filter(|r| {
-                    not_read
-                        .as_ref()
-                        .is_none_or(|(unread, _)| *unread >= r.load)
-                });
-                Some(classify::by_landing(
-                    base,
-                    (class, came_later),
-                    answers.landed.place(hash).as_deref(),
-                    rejected.as_ref().map(|rejected| &*rejected.why),
-                    not_read.as_ref().map(|(_, why)| &**why),
-                ))
-            }
+            (Judged::AskLanding(class, came_later), Some(answers)) => Some(by_landing(
+                base,
+                (class, came_later),
+                &answers.landed,
+                rejected,
+                (id, version.0),
+            )),
             (Judged::AskLog(_) | Judged::AskLanding(..), None) => None,
             (Judged::Known(class, evidence), _) => rejects.map(|_| match (rejected, unread) {
-                (Some(rejected), _) => (Class::Rejected, rejected.why),
+                (Some(rejected), _) if rejected.is_sure => (Class::Rejected, rejected.why),
+                (Some(unsure), _) => (class, also(evidence, Some(unsure.why))),
                 (None, None) => (class, evidence),
                 (None, Some(unread)) => (class, format!("{evidence}; {unread}")),
             }),
         })
+    }
+
+    /// The class of a version that the real-time store lacks, by the log, with its evidence.
+    fn by_log(
+        &self,
+        base: &Base,
+        answers: &Answers,
+        (kind, id, version): (Kind, u64, Version),
+    ) -> (Class, String) {
+        let nothing = Seen::default();
+        let seen = answers.seen.get(&id).unwrap_or(&nothing);
+        let trouble = answers.trouble.as_deref();
+        let judged = classify::by_log(&self.comparison.whole, base, seen, trouble);
+        let judged = or_ahead(judged, seen, &answers.ahead);
+        match self.comparison.ttl {
+            None => judged,
+            Some(ttl) => {
+                let expiry = Expiry { ttl, now: now_ms() };
+                expiry.or(judged, kind, version.0, seen, trouble, base)
+            }
+        }
+    }
+
+    /// Why the batch store lacks a version that was loaded, if that is what a load was told to do.
+    pub(super) fn as_meant(&self, found: &Found, version: Version) -> Option<String> {
+        let loads = self.base.as_ref()?.loads.as_deref().ok()?;
+        let id = id_of(hash_of(&found.key), version);
+        let at = self.answers.as_ref()?.landed.load(id)?;
+        let is_replace = |load: &&LoadRecord| load.mode == Mode::Replace.name();
+        let later = loads.iter().take(at);
+        if let Some(load) = later.rev().find(is_replace) {
+            let run = &load.info.run_id;
+            return Some(format!(
+                "load {run} with --mode replace has since removed all rows that it did not bring"
+            ));
+        }
+        let load = loads.get(at)?;
+        let has_stayed = found.kind == Kind::Changed && load.mode == Mode::Ignore.name();
+        let run = &load.info.run_id;
+        has_stayed.then(|| format!("load {run} with --mode ignore left the stored row as it was"))
     }
 
     /// Reads where all rejected records are, if they are not too many.
@@ -166,5 +197,37 @@ impl Settle<'_, '_> {
                 "log and files were searched {searches} times for what tells the classes, because one search is for at most {ASKED} keys or {ASKED_RECORDS} records of landing files"
             ));
         }
+    }
+}
+
+/// The class of a version, with this id and event time, that the batch store lacks, by the files, with its evidence.
+fn by_landing(
+    base: &Base,
+    judged: (Class, Option<String>),
+    landed: &Landed,
+    rejected: Option<Rejected>,
+    (id, time): (u64, i64),
+) -> (Class, String) {
+    // It counts if every other load is known not to have read the record.
+    let explains =
+        |rejected: &Rejected| rejected.is_sure && !landed.may_be_elsewhere(id, time, rejected.load);
+    let is_rejected = rejected.as_ref().is_some_and(explains);
+    let unread = landed.unread(id, time, rejected.as_ref().map(|rejected| rejected.load));
+    let why = rejected.map(|rejected| rejected.why);
+    let (class, evidence) = classify::by_landing(
+        base,
+        judged,
+        landed.place(id).as_deref(),
+        why.as_deref().filter(|_| is_rejected),
+        unread.as_deref(),
+    );
+    (class, also(evidence, why.filter(|_| !is_rejected)))
+}
+
+/// Evidence with a reject that may be of another record.
+fn also(evidence: String, reject: Option<String>) -> String {
+    match reject {
+        None => evidence,
+        Some(reject) => format!("{evidence}; perhaps rejected, see {reject}"),
     }
 }

@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use super::*;
 use crate::dataset::{Dataset, FieldType};
 use crate::ports::table_reader::{StoredRow, TableReader, Visitor};
+use crate::record::row::Origin;
 use crate::run::{LogFormat, Run, Stop};
-use crate::verify::fakes::{Diary, witnesses};
+use crate::verify::fakes::{Diary, FakeLog, witnesses};
 use crate::verify::{Sample, Tolerances, compare, compare_landing};
 
 type Row = Vec<Value<'static>>;
@@ -18,6 +19,8 @@ type Row = Vec<Value<'static>>;
 struct Memory {
     dataset: Dataset,
     rows: Vec<Row>,
+    /// The offset that every row comes from.
+    offset: Option<i64>,
     diary: Diary,
 }
 
@@ -56,8 +59,24 @@ impl TableReader for Memory {
         Ok(())
     }
 
-    async fn provenance(&mut self, _: &[Value<'_>]) -> Result<Vec<Provenance>> {
-        Ok(Vec::new())
+    async fn provenance(&mut self, keys: &[Value<'_>]) -> Result<Vec<Provenance>> {
+        let Some(offset) = self.offset else {
+            return Ok(Vec::new());
+        };
+        let is_there = |key: &&Value<'_>| {
+            let mut rows = self.rows.iter();
+            rows.any(|row| row[self.dataset.event.key] == **key)
+        };
+        let kept = |key: &Value<'_>| Provenance {
+            key: key.owned(),
+            origin: Some(Origin {
+                partition: 0,
+                offset,
+            }),
+            digest: None,
+            write_timestamps: None,
+        };
+        Ok(keys.iter().filter(is_there).map(kept).collect())
     }
 }
 
@@ -107,6 +126,7 @@ impl Setting {
         Box::new(Memory {
             dataset: self.dataset.clone(),
             rows,
+            offset: None,
             diary: self.diary.clone(),
         })
     }
@@ -185,4 +205,39 @@ async fn log_and_ledger_are_asked_once_for_both_sides_of_all_landing_files() {
     let asked = entries.iter().filter(|entry| **entry == "ledger");
     assert_eq!(asked.count(), 1, "{entries:?}");
     assert!(begun.elapsed() >= setting.comparison.grace);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_group_has_written_is_not_in_flight() {
+    let event = |key: &str| format!("{{\"id\":\"{key}\",\"fetched_at\":\"1970-01-01T00:00:01Z\"}}");
+    // The group has committed one of three events. The row of the third one comes from before that, or from after it.
+    for (offset, class) in [(0, Class::InFlight), (2, Class::Unexplained)] {
+        let mut setting = Setting::new(Duration::ZERO);
+        let log = FakeLog {
+            committed: 1,
+            events: ["a", "b", "c"].map(event).into(),
+        };
+        let comparison = Arc::get_mut(&mut setting.comparison).unwrap();
+        comparison.witnesses = Some(witnesses(&setting.diary, Some(log)));
+        let row = |key: &str| {
+            let mut row = setting.rows(1).remove(0);
+            row[setting.dataset.event.key] = Value::Text(key.to_string().into());
+            row
+        };
+        let table = |keys: &[&str]| Memory {
+            dataset: setting.dataset.clone(),
+            rows: keys.iter().map(|key| row(key)).collect(),
+            offset: Some(offset),
+            diary: setting.diary.clone(),
+        };
+        let tables: [Box<dyn TableReader>; 2] = [
+            Box::new(table(&["a", "c"])),
+            Box::new(table(&["a", "b", "c"])),
+        ];
+        let (retry, mut report) = (setting.retry.clone(), setting.report());
+        let compared = compare(&setting.comparison, tables, &retry, &mut report);
+        let compared = compared.await.unwrap().unwrap();
+        assert_eq!(compared.extra, 1);
+        assert_eq!(compared.classes.keys().collect::<Vec<_>>(), [&class]);
+    }
 }

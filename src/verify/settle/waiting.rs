@@ -1,5 +1,6 @@
 //! Differences that wait: for the end of a grace, or for a search of the log or of files.
 
+use super::writer::Ahead;
 use crate::error::{Error, Result};
 use crate::record::value::Value;
 use crate::verify::Side;
@@ -129,6 +130,8 @@ pub(super) struct Answers {
     pub(super) seen: ByKey<Seen>,
     /// Why the log was not searched to its end.
     pub(super) trouble: Option<String>,
+    /// What is in the store of what the group has not committed.
+    pub(super) ahead: Ahead,
     pub(super) landed: Landed,
     /// None if all rejected records are known anyway.
     pub(super) rejects: Option<Rejects>,
