@@ -131,7 +131,7 @@ impl Args {
 }
 
 /// The longest grace: with more, the end of the wait could not be told.
-const MAX_GRACE: Duration = Duration::from_hours(365 * 24);
+const MAX_GRACE: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 fn parse_grace(text: &str) -> Result<Duration, String> {
     let grace = parse_duration(text)?;
