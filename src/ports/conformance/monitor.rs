@@ -224,10 +224,13 @@ pub mod log {
         let identity = fine("asking for the identity", consumer.identity().await)?;
         let deadline = tokio::time::Instant::now() + harness.patience();
         let (mut read, mut span) = (0, Span::default());
-        while read < 2 && tokio::time::Instant::now() < deadline {
+        loop {
             let polled = fine("polling", consumer.poll(ALL).await)?;
             span.extend(&polled.span);
             read += polled.events.len();
+            if read >= 2 || tokio::time::Instant::now() >= deadline {
+                break;
+            }
         }
         fine("committing", consumer.commit(&span).await)?;
         let mut monitor = open(harness, &topic).await?;
