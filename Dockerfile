@@ -10,7 +10,7 @@ WORKDIR /src
 # The dependencies first, with empty sources of our own: this layer is rebuilt only when a version changes.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches \
-    && for file in src/main.rs benches/pipeline.rs benches/fetch.rs benches/verify.rs; do echo 'fn main() {}' > "$file"; done \
+    && for file in src/main.rs benches/pipeline.rs benches/fetch.rs benches/verify.rs benches/live.rs; do echo 'fn main() {}' > "$file"; done \
     && touch src/lib.rs \
     && cargo build --release --locked
 
