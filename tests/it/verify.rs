@@ -628,6 +628,19 @@ pub(crate) fn with_items(items: &str) -> Place {
     place
 }
 
+/// So many items that were streamed and loaded.
+pub(crate) fn in_both(count: u64) -> Place {
+    let place = with_items(&items(count));
+    for args in [
+        &["produce", "day.ndjson"][..],
+        &["stream", "--until-end"],
+        &["load-batch", "day.ndjson"],
+    ] {
+        done(&place, args, 0);
+    }
+    place
+}
+
 pub(crate) fn done(place: &Place, args: &[&str], status: i32) {
     let ran = place.rtp(&[&["--dataset", "items.toml"], args].concat(), b"");
     assert_eq!(ran.status, status, "{args:?}: {}", ran.stderr);
@@ -697,14 +710,7 @@ fn a_group_that_has_never_committed_is_not_waited_for() {
 
 #[test]
 fn a_list_and_a_landing_file_are_compared_and_the_lack_is_repaired() {
-    let place = with_items(&items(5));
-    for args in [
-        &["produce", "day.ndjson"][..],
-        &["stream", "--until-end"],
-        &["load-batch", "day.ndjson"],
-    ] {
-        done(&place, args, 0);
-    }
+    let place = in_both(5);
     done(&place, &["verify", "--against", "day.ndjson"], 0);
     edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1");
     edit(&place, REALTIME, "DELETE FROM items_rows WHERE id = 2");

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::common::{Place, Ran};
 use crate::verify::{
-    BATCH, ITEMS, REALTIME, THEN, done, edit, filled, item, items, messages, only_class, verify,
-    with_items,
+    BATCH, ITEMS, REALTIME, THEN, done, edit, filled, in_both, item, items, messages, only_class,
+    verify, with_items,
 };
 
 /// The document of a run that ends with this status.
@@ -282,14 +282,7 @@ fn bad_records_of_a_landing_file_are_in_the_verdict() {
 
 #[test]
 fn a_landing_file_is_compared_within_the_tolerances() {
-    let place = with_items(&items(3));
-    for args in [
-        &["produce", "day.ndjson"][..],
-        &["stream", "--until-end"],
-        &["load-batch", "day.ndjson"],
-    ] {
-        done(&place, args, 0);
-    }
+    let place = in_both(3);
     for (file, table) in [(BATCH, "batch_items_rows"), (REALTIME, "items_rows")] {
         let change = format!("UPDATE {table} SET name = 'x' WHERE id = 1");
         edit(&place, file, &change);
@@ -303,14 +296,7 @@ fn a_landing_file_is_compared_within_the_tolerances() {
 
 #[test]
 fn the_newest_loaded_record_is_told_whatever_was_compared() {
-    let place = with_items(&items(3));
-    for args in [
-        &["produce", "day.ndjson"][..],
-        &["stream", "--until-end"],
-        &["load-batch", "day.ndjson"],
-    ] {
-        done(&place, args, 0);
-    }
+    let place = in_both(3);
     edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1");
     let list = ["verify", "--output", "list.ndjson"];
     done(&place, &list, 1);

@@ -3,19 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use crate::verify::{
-    BATCH, REALTIME, THEN, done, edit, item, items, messages, only_class, verify, with_items,
+    BATCH, REALTIME, THEN, done, edit, in_both, item, items, messages, only_class, verify,
+    with_items,
 };
 
 #[test]
 fn a_group_that_has_stopped_explains_nothing_that_another_one_has_read() {
-    let place = with_items(&items(4));
-    for args in [
-        &["produce", "day.ndjson"][..],
-        &["stream", "--until-end"],
-        &["load-batch", "day.ndjson"],
-    ] {
-        done(&place, args, 0);
-    }
+    let place = in_both(4);
     place.write(
         "b.ndjson",
         item(10, "a", THEN + 1) + &item(11, "b", THEN + 1),
@@ -132,14 +126,7 @@ fn versions_in_many_files_are_all_in_flight() {
 
 #[test]
 fn what_both_stores_have_lost_is_not_repaired() {
-    let place = with_items(&items(3));
-    for args in [
-        &["produce", "day.ndjson"][..],
-        &["stream", "--until-end"],
-        &["load-batch", "day.ndjson"],
-    ] {
-        done(&place, args, 0);
-    }
+    let place = in_both(3);
     edit(&place, REALTIME, "DELETE FROM items_rows WHERE id = 1");
     edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1");
     let list = ["verify", "--against", "day.ndjson", "--output", "l.ndjson"];
