@@ -157,7 +157,10 @@ impl LogEye {
     /// Looks once.
     pub(crate) async fn look(&mut self, sources: &Sources) -> Result<LogSeen> {
         // In this order, because the stream writes to the store first, and the end goes on.
-        let stored = stored(sources).await;
+        let stored = sources
+            .realtime
+            .kept_offsets(&sources.dataset, &sources.group)
+            .await;
         let committed = self.reader.committed(&sources.group).await?;
         let topic = match stored.as_ref().and_then(|stored| stored.topic.as_ref()) {
             Some(_) => self.reader.identity().await?,
@@ -213,7 +216,10 @@ impl LogEye {
             seen.out_of_range.retain(|out| is_at(&now, out));
         }
         if !seen.out_in_store.is_empty()
-            && let Some(now) = stored(sources).await
+            && let Some(now) = sources
+                .realtime
+                .kept_offsets(&sources.dataset, &sources.group)
+                .await
         {
             seen.out_in_store.retain(|out| is_at(&now.offsets, out));
         }
@@ -283,14 +289,6 @@ impl LogEye {
         (self.letters, self.dead_end) = (letters, Some(bounds.to));
         Ok(())
     }
-}
-
-/// What the real-time store keeps of the group, as the heartbeat asks for it. A store that does not answer is told by its
-/// own look; and only one that is a file keeps any, so that none on a server holds up the look at the log.
-async fn stored(sources: &Sources) -> Option<Stored> {
-    sources.realtime.file()?;
-    let store = sources.realtime.monitor(&sources.dataset).await;
-    store.ok()?.stored(&sources.group).await.ok()?
 }
 
 /// Whether the group is still at that offset.

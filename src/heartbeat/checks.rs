@@ -46,7 +46,10 @@ pub(super) async fn check_log(watched: &Watched, run_id: &str) -> (Check, Option
                 .await?;
             log.probe(&id).await?;
             let latency = times.started.elapsed();
-            let stored = stored(&target).await;
+            let stored = target
+                .realtime_store
+                .kept_offsets(&target.dataset, &target.group)
+                .await;
             let lag = log.lag(&target.group, stored.as_ref()).await?;
             Ok((latency, lag))
         }
@@ -71,14 +74,6 @@ pub(super) async fn check_log(watched: &Watched, run_id: &str) -> (Check, Option
         ..blank
     };
     (check, Some(lag))
-}
-
-/// What the real-time store keeps of the group: a stream continues there, wherever the log says that the group is. A store
-/// that cannot be asked has a check of its own, which says so; and only one that is a file keeps any.
-async fn stored(watched: &Watched) -> Option<Stored> {
-    watched.realtime_store.file()?;
-    let store = watched.realtime_store.monitor(&watched.dataset).await;
-    store.ok()?.stored(&watched.group).await.ok()?
 }
 
 /// A group that has never committed is not ok once events wait for it, unless a limit allows that: no stream has run,

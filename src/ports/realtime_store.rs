@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use crate::dataset::{Dataset, Series};
 use crate::error::Result;
 use crate::ports::event_log::{Offsets, Span};
-use crate::ports::monitor::StoreMonitor;
+use crate::ports::monitor::{StoreMonitor, Stored};
 use crate::ports::series_reader::SeriesReader;
 use crate::ports::table_reader::TableReader;
 use crate::record::row::Rows;
@@ -55,6 +55,15 @@ pub trait RealtimeStores: Debug + Display + Send + Sync {
 
     /// Watches the store.
     async fn monitor(&self, dataset: &Dataset) -> Result<Box<dyn StoreMonitor>>;
+
+    /// The offsets that the store keeps of a group: a stream continues there, wherever the log says that the group is.
+    /// Only a store that is a file keeps any, so that none on a server is waited for; and none are told by one that
+    /// cannot be asked, whose own check or look says so.
+    async fn kept_offsets(&self, dataset: &Dataset, group: &str) -> Option<Stored> {
+        self.file()?;
+        let store = self.monitor(dataset).await;
+        store.ok()?.stored(group).await.ok()?
+    }
 }
 
 /// Whose offsets a store keeps.
