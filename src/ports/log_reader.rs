@@ -39,6 +39,11 @@ pub trait LogReader: Send {
 
 /// Takes the events of a topic, one at a time.
 pub trait EventVisitor: Send {
+    /// Whether events are lent with their headers; if not, they are without any, which takes less time.
+    fn wants_headers(&self) -> bool {
+        true
+    }
+
     /// Takes an event; `Break` ends the reading early, without an error.
     fn event(&mut self, event: Event<'_>) -> ControlFlow<()>;
 }

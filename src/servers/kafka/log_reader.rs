@@ -122,6 +122,9 @@ impl KafkaLogReader {
                 "topic {name} in {at} has no partition {other}"
             )));
         }
+        if unread.values().all(Range::is_empty) {
+            return Ok(()); // a client of its own takes a tenth of a second
+        }
         let mut reading = Reading::of(asks, unread, silence)?;
         reading.start()?;
         reading.run(visitor)

@@ -1,6 +1,8 @@
 //! A topic on Kafka as a client sees it that is in none of the groups that read it.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
@@ -21,9 +23,39 @@ const LAST_WAIT: Duration = Duration::from_millis(10);
 /// A partition, the offset of its oldest event, and the one that the next event will get.
 pub(super) type Ends = (i32, i64, i64);
 
+/// A client, or what has one, that nobody waits for when it is closed: that takes a tenth of a second, and it has nothing
+/// to commit and no group to leave.
+pub(super) struct Unhurried<T: Send + 'static>(Option<T>);
+
+impl<T: Send> Unhurried<T> {
+    pub(super) fn new(client: T) -> Self {
+        Unhurried(Some(client))
+    }
+}
+
+impl<T: Send> Deref for Unhurried<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match &self.0 {
+            Some(client) => client,
+            None => unreachable!("it is only taken when it is dropped"),
+        }
+    }
+}
+
+impl<T: Send> Drop for Unhurried<T> {
+    fn drop(&mut self) {
+        let client = self.0.take();
+        // Without a thread, it is closed here: the closure is dropped, and the client with it.
+        let closing = thread::Builder::new().name("kafka-close".into());
+        drop(closing.spawn(move || drop(client)));
+    }
+}
+
 /// Reads partitions of a topic, independently of the groups that read it.
 pub(super) struct PartitionReader {
-    pub(super) client: BaseConsumer<Health>,
+    pub(super) client: Unhurried<BaseConsumer<Health>>,
     pub(super) health: Health,
     pub(super) server: Address,
     pub(super) topic: String,
@@ -70,7 +102,7 @@ impl PartitionReader {
         let client = BaseConsumer::from_config_and_context(&config, health.clone())
             .map_err(|e| kafka::error(server, &e))?;
         Ok(PartitionReader {
-            client,
+            client: Unhurried::new(client),
             health,
             server: server.clone(),
             topic: topic.into(),

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::ports::log_reader::EventVisitor;
 use crate::record::event::{Event, Headers};
 use crate::servers::kafka::log_reader::NO_GROUP;
-use crate::servers::kafka::outside::{self, PartitionReader};
+use crate::servers::kafka::outside::{self, PartitionReader, Unhurried};
 use crate::servers::kafka::queue::{Failure, Heard, Message, Queue};
 use crate::servers::kafka::{self, Health};
 
@@ -25,7 +25,7 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 fn open_queue(asks: &PartitionReader) -> Result<Queue<Health>> {
     let mut config = outside::config(&asks.server, NO_GROUP)?;
     for (name, value) in [
-        ("queued.max.messages.kbytes", "8192"),
+        ("queued.max.messages.kbytes", "4096"),
         ("queued.min.messages", "10000"),
         ("fetch.message.max.bytes", "1048576"),
         ("fetch.wait.max.ms", "100"),
@@ -45,7 +45,7 @@ pub(super) struct Reading<'a> {
     asks: &'a PartitionReader,
     /// What was not read yet, in each partition where something is left.
     unread: BTreeMap<i32, Range<i64>>,
-    queue: Queue<Health>,
+    queue: Unhurried<Queue<Health>>,
     silence: Duration,
     headers: Headers,
     /// The last error that the client may recover from.
@@ -76,7 +76,7 @@ impl<'a> Reading<'a> {
         Ok(Reading {
             asks,
             unread,
-            queue: open_queue(asks)?,
+            queue: Unhurried::new(open_queue(asks)?),
             silence,
             headers: Headers::default(),
             failed: None,
@@ -109,17 +109,22 @@ impl<'a> Reading<'a> {
 
     /// Lends all of it to the visitor.
     pub(super) fn run(&mut self, visitor: &mut dyn EventVisitor) -> Result<()> {
-        let mut heard = Instant::now();
+        let mut silent_since = None;
         while !self.unread.is_empty() {
             let (unread, headers) = (&mut self.unread, &mut self.headers);
             let taken = self
                 .queue
                 .next(POLL_TIMEOUT, |heard| take(heard, unread, headers, visitor));
             match taken {
-                Some(Taken::Event) => heard = Instant::now(),
+                // The clock is not asked at each event: that takes time, too.
+                Some(Taken::Event) => {
+                    silent_since = None;
+                    continue;
+                }
                 Some(Taken::Done(partition)) => {
-                    heard = Instant::now();
+                    silent_since = None;
                     self.stop(partition)?;
+                    continue;
                 }
                 Some(Taken::Enough) => return Ok(()),
                 Some(Taken::Failure(failure)) => self.heed(&failure)?,
@@ -131,7 +136,8 @@ impl<'a> Reading<'a> {
                 }
                 Some(Taken::Other) | None => {}
             }
-            if heard.elapsed() > self.silence {
+            let since = silent_since.get_or_insert_with(Instant::now);
+            if since.elapsed() > self.silence {
                 return Err(self.silent());
             }
         }
@@ -260,7 +266,9 @@ fn lend(
     if offset < range.start {
         return Taken::Event;
     }
-    if let Err(e) = message.headers_into(headers) {
+    if visitor.wants_headers()
+        && let Err(e) = message.headers_into(headers)
+    {
         return Taken::Malformed(partition, offset, e);
     }
     range.start = offset + 1;
