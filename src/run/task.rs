@@ -9,8 +9,10 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Once, OnceLock};
 use std::task::{self, Poll};
+use std::thread;
 
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
+use tokio::task::{JoinHandle, block_in_place};
 
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -86,6 +88,23 @@ pub fn guard<T>(work: impl FnOnce() -> T) -> Option<T> {
     let outcome = catch_unwind(AssertUnwindSafe(work));
     IS_GUARDED.set(outer);
     outcome.ok()
+}
+
+/// Does what blocks on a thread of its own, beside what waits.
+pub fn beside<A: Send, B>(
+    blocks: impl FnOnce() -> A + Send,
+    waits: impl Future<Output = B>,
+) -> Result<(A, B)> {
+    block_in_place(|| {
+        thread::scope(|scope| {
+            let blocks = scope.spawn(|| catch(|| Ok(blocks())));
+            let waits = Handle::current().block_on(waits);
+            let blocks = blocks
+                .join()
+                .map_err(|panic| panicked(panic.as_ref(), ""))?;
+            Ok((blocks?, waits))
+        })
+    })
 }
 
 /// Work on a task of its own, which is awaited like any other future, and aborted once nobody awaits it any more.
@@ -239,6 +258,26 @@ mod tests {
             Err::<(), _>(Error::data("outside"))
         });
         assert_eq!(caught.unwrap_err().kind(), Kind::Data);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_blocks_is_done_beside_what_waits() {
+        let (told, heard) = std::sync::mpsc::channel();
+        let (asks, asked) = tokio::sync::oneshot::channel();
+        // Each waits for the other: one after the other, they would never end.
+        let blocks = move || {
+            asks.send(1).unwrap();
+            heard.recv().unwrap()
+        };
+        let waits = async {
+            let asked = asked.await.unwrap();
+            told.send(2).unwrap();
+            asked
+        };
+        assert_eq!(beside(blocks, waits).unwrap(), (2, 1));
+        let line = line!() + 1;
+        let caught = beside(|| panic!("on its thread"), async {});
+        assert_says(&caught.unwrap_err(), "on its thread", line);
     }
 
     #[tokio::test]

@@ -143,7 +143,7 @@ const PART_BUCKETS: usize = BUCKETS / PARTS;
 /// The keys that differ by the sketches of both tables, which are used up.
 pub(super) fn sketch_difference([realtime, batch]: &mut [Sums; 2]) -> Differing {
     match (realtime.sketch.take(), batch.sketch.take()) {
-        (Some(realtime), Some(batch)) => realtime.difference(&batch),
+        (Some(realtime), Some(batch)) => realtime.difference(batch),
         _ => Differing::unknown(),
     }
 }

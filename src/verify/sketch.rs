@@ -18,6 +18,10 @@ const CELLS: usize = 3 * ROW_CELLS;
 /// Cells in each of a part's three rows.
 const ROW_CELLS: usize = 512;
 
+/// Rows of a part that wait to be put in its cells together: the cells of one part fit the processor's cache, those of all
+/// do not.
+const WAITING: usize = 128;
+
 /// Longest encoding of a key that fits a cell: 17 bytes of a UUID, 9 of an integer, or a text of 14 bytes.
 const KEY_BYTES: usize = 23;
 
@@ -65,6 +69,8 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct Sketch {
     cells: Vec<Cell>,
+    /// Rows of each part that are not in their cells yet.
+    waiting: Vec<Vec<Entry>>,
     /// Parts with a key that is too long for a cell.
     has_long_keys: [bool; PARTS],
 }
@@ -92,6 +98,7 @@ impl Sketch {
     pub(super) fn new() -> Self {
         Sketch {
             cells: vec![Cell::default(); PARTS * CELLS],
+            waiting: vec![Vec::new(); PARTS],
             has_long_keys: [false; PARTS],
         }
     }
@@ -102,8 +109,18 @@ impl Sketch {
             None => self.has_long_keys[part] = true,
             Some(key) => {
                 let entry = Entry::new(key, (digest >> 64) as u64 ^ digest as u64);
-                put(self.part_mut(part), &entry, 1);
+                self.waiting[part].push(entry);
+                if self.waiting[part].len() == WAITING {
+                    self.put_waiting(part);
+                }
             }
+        }
+    }
+
+    fn put_waiting(&mut self, part: usize) {
+        let cells = &mut self.cells[part * CELLS..(part + 1) * CELLS];
+        for entry in self.waiting[part].drain(..) {
+            put(cells, &entry, 1);
         }
     }
 
@@ -112,7 +129,11 @@ impl Sketch {
     }
 
     /// The keys of rows that are in only one of two tables. Uses up both.
-    pub(super) fn difference(mut self, other: &Sketch) -> Differing {
+    pub(super) fn difference(mut self, mut other: Sketch) -> Differing {
+        for part in 0..PARTS {
+            self.put_waiting(part);
+            other.put_waiting(part);
+        }
         for (cell, of_other) in self.cells.iter_mut().zip(&other.cells) {
             cell.count -= of_other.count;
             cell.digest ^= of_other.digest;
@@ -240,7 +261,7 @@ mod tests {
             .chain([20_000])
             .map(key)
             .collect();
-        let mut differing = a.difference(&b);
+        let mut differing = a.difference(b);
         assert_eq!(differing.unknown, [false; PARTS]);
         expected.sort();
         differing.keys.sort();
@@ -252,7 +273,7 @@ mod tests {
         for (rows, all) in [(60_000, true), (200_000, false)] {
             let mut a = Sketch::new();
             (0..rows).for_each(|n| add(&mut a, n, 1));
-            let differing = a.difference(&Sketch::new());
+            let differing = a.difference(Sketch::new());
             let unknown = differing.unknown.iter().filter(|unknown| **unknown).count();
             match all {
                 true => assert_eq!((unknown, differing.keys.len()), (0, 60_000)),
@@ -268,18 +289,18 @@ mod tests {
         add(&mut a, 1, 1);
         add(&mut a, 1, 1);
         add(&mut b, 1, 1);
-        let twice = a.difference(&b);
+        let twice = a.difference(b);
         // One of two equal rows is left: its key is found, because the others cancel out.
         assert_eq!(twice.keys, [key(1)]);
         let mut a = Sketch::new();
         add(&mut a, 1, 1);
         add(&mut a, 1, 1);
-        let twice = a.difference(&Sketch::new());
+        let twice = a.difference(Sketch::new());
         assert_eq!((twice.keys.len(), twice.unknown[part(&key(1))]), (0, true));
         let mut a = Sketch::new();
         a.add(5, &[7; KEY_BYTES + 1], 1);
         a.add(6, &[7; KEY_BYTES], 1);
-        let long = a.difference(&Sketch::new());
+        let long = a.difference(Sketch::new());
         assert!(long.unknown[5] && !long.unknown[6]);
         assert_eq!(long.keys, [[7; KEY_BYTES]]);
     }

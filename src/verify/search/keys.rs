@@ -28,7 +28,8 @@ impl KeyFinder {
         let (key, rest) = key.split_at_checked(36)?;
         let is_canonical = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-');
         let is_plain = rest.first() == Some(&b'"')
-            && key.iter().all(is_canonical)
+            // All are looked at, so that many are at once.
+            && key.iter().fold(true, |all, b| all & is_canonical(b))
             && name.find(rest).is_none()
             && memchr::memchr(b'\\', text).is_none();
         is_plain.then_some(key)

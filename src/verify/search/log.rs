@@ -13,6 +13,7 @@ use crate::record::event::Event;
 use crate::record::row::{Origin, Rows};
 use crate::record::transform::Transform;
 use crate::run::Stop;
+use crate::run::task::Task;
 use crate::verify::Witnesses;
 use crate::verify::base::LogBase;
 
@@ -104,6 +105,8 @@ struct Search<'d> {
 impl Search<'_> {
     async fn read(&mut self, witnesses: &Witnesses, base: &LogBase) -> Result<()> {
         let event = &self.dataset.event;
+        let (event_log, topic) = (witnesses.event_log.clone(), event.dead_letter_topic());
+        let opening = Task::spawn(async move { event_log.reader(&topic).await });
         let mut log = witnesses.event_log.reader(&event.topic).await?;
         // To where it ends now: what was loaded may have been produced since.
         let end = log.bounds().await?.to;
@@ -118,8 +121,7 @@ impl Search<'_> {
             log.read(&waiting, &mut Events(self)).await?;
             log.read(&committed, &mut Events(self)).await?;
         }
-        let topic = event.dead_letter_topic();
-        let mut letters = witnesses.event_log.reader(&topic).await?;
+        let mut letters = opening.await?;
         let all = letters.bounds().await?;
         letters.read(&all, &mut Letters(self)).await
     }
@@ -229,6 +231,10 @@ fn key_of(dataset: &Dataset, transform: &Transform<'_>, record: &[u8]) -> Option
 struct Events<'a, 'd>(&'a mut Search<'d>);
 
 impl EventVisitor for Events<'_, '_> {
+    fn wants_headers(&self) -> bool {
+        false
+    }
+
     fn event(&mut self, event: Event<'_>) -> ControlFlow<()> {
         let search = &mut *self.0;
         let Some((key, value)) = search.wanted(&event).zip(event.value) else {

@@ -8,6 +8,7 @@ use super::{ROUNDS, Settle, known};
 use crate::error::Result;
 use crate::ports::batch_store::Mode;
 use crate::ports::ledger::LoadRecord;
+use crate::run::task::beside;
 use crate::time::now_ms;
 use crate::verify::base::Base;
 use crate::verify::classify::{self, Judged, Version};
@@ -59,22 +60,24 @@ impl Settle<'_, '_> {
         let comparison = self.comparison;
         let (dataset, stop) = (&comparison.whole, &comparison.stop);
         let base = known(self.base.as_ref())?;
-        let (seen, trouble) = match asked.log.is_empty() {
-            true => Default::default(),
-            false => {
-                let witnesses = comparison.witnesses.as_ref();
-                in_log(witnesses, dataset, &base.log, &asked.log, stop).await
+        let loads = base.loads.as_deref().unwrap_or_default();
+        let landing = || match asked.landing.is_empty() {
+            true => Landed::default(),
+            false => in_landing(dataset, loads, base.has_earlier, &asked.landing, stop),
+        };
+        let log = async {
+            match asked.log.is_empty() {
+                true => Default::default(),
+                false => {
+                    let witnesses = comparison.witnesses.as_ref();
+                    in_log(witnesses, dataset, &base.log, &asked.log, stop).await
+                }
             }
         };
+        let (landed, (seen, trouble)) = beside(landing, log)?;
         let ahead = self.ahead(&seen).await?;
         let base = known(self.base.as_ref())?;
         let loads = base.loads.as_deref().unwrap_or_default();
-        let landed = match asked.landing.is_empty() {
-            true => Landed::default(),
-            false => block_in_place(|| {
-                in_landing(dataset, loads, base.has_earlier, &asked.landing, stop)
-            }),
-        };
         let is_cut = self.rejects.as_ref().is_some_and(|all| all.is_cut);
         let rejects = is_cut.then(|| {
             let wanted = [&asked.rejects, &asked.landing];
