@@ -9,15 +9,21 @@ use super::log::{checked, read};
 use super::model::{Landed, Part, Rejected, Time, Trouble};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::intake::chunk::{FileFormat, Line};
+use crate::intake::chunk::{Ended, FileFormat, Line};
 use crate::intake::csv::Columns;
 use crate::intake::dead_letter::RejectLine;
 use crate::intake::lookup::{Seeker, each_record};
-use crate::ports::ledger::LoadRecord;
+use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
 use crate::record::transform::Transform;
 
 /// How many lines are kept for the answer.
 const MOST: usize = 100;
+
+/// How a file is read: its format, and the text of a CSV cell that means null; none if no load has kept that.
+type How<'a> = Option<(&'a str, &'a str)>;
+
+/// What loads have read of a file.
+type Inputs<'a> = Vec<(&'a LoadRecord, &'a LoadedFile)>;
 
 /// Searches the inputs of the loads that are still there, and the files that were named.
 pub(super) fn search(
@@ -25,10 +31,7 @@ pub(super) fn search(
     loads: &[LoadRecord],
     troubles: &mut Vec<Trouble>,
 ) -> Vec<Landed> {
-    let mut files: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
-    for path in asked.landing {
-        files.entry(path.clone()).or_default();
-    }
+    let mut files: BTreeMap<(PathBuf, How<'_>), Inputs<'_>> = BTreeMap::new();
     for load in loads {
         for input in &load.info.inputs {
             let path = PathBuf::from(&input.path);
@@ -37,13 +40,20 @@ pub(super) fn search(
             if named.is_none() && !path.is_file() {
                 continue; // the user has deleted it, as they may; a pipe cannot be read again
             }
-            let runs = files.entry(named.unwrap_or(path)).or_default();
-            runs.push(load.info.run_id.clone());
+            let read = input.read.as_ref();
+            let how = read.map(|read| (&*read.format, &*read.null));
+            let inputs = files.entry((named.unwrap_or(path), how)).or_default();
+            inputs.push((load, input));
+        }
+    }
+    for path in asked.landing {
+        if !files.keys().any(|(known, _)| known == path) {
+            files.insert((path.clone(), None), Vec::new());
         }
     }
     let mut found = Vec::new();
-    for (path, runs) in &files {
-        if let Err(e) = search_file(asked, path, runs, &mut found) {
+    for ((path, how), inputs) in &files {
+        if let Err(e) = search_file(asked, path, *how, inputs, &mut found) {
             troubles.push(Trouble::new(Part::Landing, &e));
         }
     }
@@ -54,22 +64,40 @@ fn is_same(named: &Path, path: &Path) -> bool {
     named.canonicalize().is_ok_and(|named| named == path)
 }
 
+/// Searches a file. Its lines are told with those of the loads that have read what it holds now, as far as that is known.
 fn search_file(
     asked: &Asked<'_>,
     path: &Path,
-    runs: &[String],
+    how: How<'_>,
+    inputs: &Inputs<'_>,
     found: &mut Vec<Landed>,
 ) -> Result<()> {
     let mut lines = Lines {
         asked,
         key_only: asked.key.letters().key_only().clone(),
         transform: Transform::new(asked.dataset, crate::time::now_ms()),
+        null: how.map_or("", |(_, null)| null),
         columns: None,
+        contents: None,
         file: path.display().to_string(),
-        runs,
-        found,
+        room: MOST.saturating_sub(found.len()),
+        found: Vec::new(),
     };
-    each_record(path, None, asked.stop, &mut lines)
+    let format = how.and_then(|(format, _)| FileFormat::of_option(format));
+    let read = each_record(path, format, asked.stop, &mut lines);
+    // The user may have put something else in its place since, as they may delete it.
+    let is_same_file = |input: &LoadedFile| {
+        let known = input.read.as_ref().zip(lines.contents.as_ref());
+        known.is_none_or(|(read, contents)| read.contents == *contents)
+    };
+    let same = inputs.iter().filter(|(_, input)| is_same_file(input));
+    let runs: Vec<String> = same.map(|(load, _)| load.info.run_id.clone()).collect();
+    let lines = lines.found.into_iter();
+    found.extend(lines.map(|line| Landed {
+        loads: runs.clone(),
+        ..line
+    }));
+    read
 }
 
 /// Finds the key in lines.
@@ -78,10 +106,15 @@ struct Lines<'a> {
     /// The dataset as if its key were its only field, so that a line is found although it is bad.
     key_only: Dataset,
     transform: Transform<'a>,
+    /// The text of a CSV cell that means null.
+    null: &'a str,
     columns: Option<Both>,
+    /// What the file holds, once it was read to its end.
+    contents: Option<Contents>,
     file: String,
-    runs: &'a [String],
-    found: &'a mut Vec<Landed>,
+    /// How many lines may still be found.
+    room: usize,
+    found: Vec<Landed>,
 }
 
 /// The columns of a CSV file: that of the key, and all of them.
@@ -117,23 +150,29 @@ impl Lines<'_> {
 impl Seeker for Lines<'_> {
     fn header(&mut self, header: &[u8]) -> Result<()> {
         self.columns = Some(Both {
-            key: Columns::read(header, &self.key_only, "")?,
-            all: Columns::read(header, self.asked.dataset, "")?,
+            key: Columns::read(header, &self.key_only, self.null)?,
+            all: Columns::read(header, self.asked.dataset, self.null)?,
         });
         Ok(())
     }
 
     fn record(&mut self, line: Line<'_>, format: FileFormat) -> Result<ControlFlow<()>> {
-        if let Some((event_time, invalid)) = self.find(line.bytes, format) {
+        if self.found.len() < self.room
+            && let Some((event_time, invalid)) = self.find(line.bytes, format)
+        {
             self.found.push(Landed {
                 file: self.file.clone(),
                 line: line.number,
                 event_time,
                 invalid,
-                loads: self.runs.to_vec(),
+                loads: Vec::new(),
             });
         }
-        Ok(go_on(self.found.len()))
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn end(&mut self, ended: &Ended) {
+        self.contents = Some(ended.contents.clone());
     }
 }
 

@@ -282,6 +282,53 @@ fn a_landing_file_that_is_named_is_searched() {
 }
 
 #[test]
+fn a_file_that_was_written_to_after_its_load_is_no_longer_that_loads() {
+    let place = filled();
+    let loads = |line: u64| {
+        let found = answer(&place, 7, 0, "equal");
+        let landed = &found["landing"][0];
+        assert_eq!(
+            (&landed["line"], &found["troubles"]),
+            (&line.into(), &Value::from(vec![(); 0]))
+        );
+        landed["loads"].as_array().map(Vec::len)
+    };
+    assert_eq!(loads(8), Some(1));
+    place.write("users.ndjson", format!("{}{}", users(1), users(20)));
+    assert_eq!(loads(9), Some(0));
+}
+
+#[test]
+fn a_file_is_read_again_as_its_load_has_read_it() {
+    let place = Place::ready();
+    // By its name it would not be CSV, and its cell means null.
+    let csv = format!(
+        "id,email,fetched_at,post_code\n{},a,2026-11-01T00:00:00Z,none\n",
+        id(1)
+    );
+    place.write("users.txt", csv);
+    ok(
+        &place,
+        &[
+            "load-batch",
+            "--format",
+            "csv",
+            "--null",
+            "none",
+            "users.txt",
+        ],
+        "",
+    );
+    let found = answer(&place, 1, 0, "batch_only");
+    let landed = &found["landing"][0];
+    assert_eq!(
+        (&landed["line"], &landed["invalid"]),
+        (&2.into(), &Value::Null),
+        "{found}"
+    );
+}
+
+#[test]
 fn a_version_that_another_program_wrote_with_another_key_is_found_in_whatever_partition() {
     let place = Place::ready();
     ok(&place, &["produce"], &users(20));
