@@ -19,8 +19,9 @@ use crate::time::{parse_duration, parse_positive_duration};
 ///
 /// All three are checked at the same time. A check is ok; stale, if it exceeds a limit given here; or failed,
 /// if the server does not accept a probe and return it, or `rtp init` has not been run on it. Probes use a
-/// topic and tables of their own. The lag in seconds is the age of the first event that the consumer group
-/// has not committed; the age of a store is the time since `stream` or `load-batch` last committed to it.
+/// topic and tables of their own. The lag is the number of events from where the consumer group continues: from
+/// its last commit, or from the offset that the real-time store keeps, if that is less. In seconds, it is the age of
+/// the first of them. The age of a store is the time since `stream` or `load-batch` last committed to it.
 ///
 /// Without limits, no lag is stale, unless the group has never committed and events are waiting. An offset of the
 /// group that is not in the topic means failed, whether the log has it or the real-time store: the topic was recreated or
@@ -49,7 +50,7 @@ pub struct Args {
     /// Stale if the group lags by more than N events
     #[arg(long, value_name = "N")]
     max_lag: Option<u64>,
-    /// Stale if the first event that the group has not committed is older than this
+    /// Stale if the first of these events is older than this
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_lag_age: Option<Duration>,
     /// Stale if the real-time store's last write is older than this

@@ -36,7 +36,7 @@ const OF_CHECKS: [OfCheck; 4] = [
 const OF_PARTITIONS: [(&str, &str, &str); 2] = [
     (
         "rtp_consumer_lag_records",
-        "Events that the group has not committed",
+        "Events that the group has not committed, or that the real-time store's own offset says it lacks",
         "group",
     ),
     (
@@ -79,7 +79,7 @@ fn push_lag(figures: &mut Vec<Figure>, check: &Check, topic: &str) {
     let labels = |name| vec![(name, group.clone()), ("topic", topic.to_string())];
     figures.push(Figure {
         name: "rtp_consumer_lag_seconds",
-        help: "Age of the first event that the group has not committed",
+        help: "Age of the first of the events that rtp_consumer_lag_records counts",
         labels: labels("group"),
         value: seconds,
     });

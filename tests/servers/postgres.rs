@@ -363,6 +363,24 @@ async fn the_monitor_keeps_every_guarantee() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_table_that_was_never_analysed_is_estimated() {
+    let Some(database) = Database::new("estimate") else {
+        return;
+    };
+    database.place();
+    let fill = "ALTER TABLE batch_users SET (autovacuum_enabled = false);
+        INSERT INTO batch_users (id, email, fetched_at, rtp_digest)
+            SELECT gen_random_uuid(), 'a@example.com', now(), '' FROM generate_series(1, 400000)";
+    database.psql(fill).unwrap();
+    let dataset = Dataset::load(None).unwrap();
+    let address = database.address();
+    let monitor = PostgresStoreMonitor::open(&address, &dataset);
+    let rows = monitor.await.unwrap().rows().await.unwrap().unwrap();
+    // The planner knows the pages, and guesses how long a row is.
+    assert!(!rows.exact && rows.count > 200_000, "{rows:?}");
+}
+
 #[test]
 fn loads_of_the_same_keys_at_once_all_succeed() {
     let Some(database) = Database::new("at_once") else {

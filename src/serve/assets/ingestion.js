@@ -61,7 +61,9 @@ function draw(letters, ingestion) {
 	const never = (measure, index) => measure.of && typeof measure.live(ingestion) !== "number" && !shown[index]?.some((value) => typeof value === "number");
 	MEASURES.forEach((measure, index) => (strips.rows[index].hidden = model.state !== null && never(measure, index)));
 	const inside = letters.filter((letter) => letter.at / 1000 >= from).length;
-	strips.notes[MEASURES.length - 1].textContent = inside ? "in this range" : "";
+	// Only the newest are known; the oldest of them may be younger than the range.
+	const isCut = (model.state?.headline?.dead_letters ?? 0) > letters.length && letters.at(-1)?.at / 1000 >= from;
+	strips.notes[MEASURES.length - 1].textContent = inside ? (isCut ? "or more in this range" : "in this range") : "";
 	strips.values[MEASURES.length - 1].textContent = inside || exact(model.state?.headline?.dead_letters && inside);
 }
 

@@ -30,6 +30,7 @@ const LAST_LOAD: &str =
 /// Rows up to which the table is counted.
 const COUNTED: i64 = 100_000;
 
+/// Negative for a table that was never analysed.
 const ESTIMATE: &str = "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass($1)";
 
 /// The oldest transaction that locks the table against writers: its process, the lock, and since when.
@@ -77,6 +78,18 @@ impl PostgresStoreMonitor {
     }
 }
 
+/// The rows that the planner expects in a table: by its pages, if it was never analysed.
+fn planned(client: &mut ::postgres::Client, table: &str) -> Result<i64, ::postgres::Error> {
+    let plan = client.query(&format!("EXPLAIN SELECT FROM {table}"), &[])?;
+    // The first line is the whole plan's, and ends with `(cost=0.00..12.50 rows=850 width=0)`.
+    let line: String = plan
+        .first()
+        .map_or(Ok(String::new()), |row| row.try_get(0))?;
+    let rows = line.rsplit("rows=").next().unwrap_or_default();
+    let digits: String = rows.chars().take_while(char::is_ascii_digit).collect();
+    Ok(digits.parse().unwrap_or(0))
+}
+
 #[async_trait]
 impl StoreMonitor for PostgresStoreMonitor {
     async fn probe(&mut self, writer: &str, id: &str) -> Result<()> {
@@ -105,7 +118,8 @@ impl StoreMonitor for PostgresStoreMonitor {
         last.context(self.context())
     }
 
-    /// What the server's own maintenance has estimated, if that is much; otherwise counted up to a bound.
+    /// What the server's own maintenance has estimated, if that is much; otherwise counted up to a bound, and estimated
+    /// beyond it.
     async fn rows(&mut self) -> Result<Option<RowCount>> {
         let table = quoted(&self.table);
         let work = move |client: &mut ::postgres::Client| {
@@ -115,7 +129,10 @@ impl StoreMonitor for PostgresStoreMonitor {
             }
             let count = format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT $1) AS counted");
             let counted: i64 = client.query_one(&count, &[&(COUNTED + 1)])?.try_get(0)?;
-            Ok((counted, counted <= COUNTED))
+            match counted <= COUNTED {
+                true => Ok((counted, true)),
+                false => Ok((planned(client, &table)?.max(counted), false)),
+            }
         };
         let counted = self.session().await?.run(work).await;
         let (count, exact) = counted.context(self.context())?;
