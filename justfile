@@ -194,6 +194,17 @@ bench-live *args: stack-up
     eval "$(python3 stack/stack.py env)"
     cargo bench --locked --bench live -- {{ args }}
 
+# The same with a processor core for Cassandra alone, as if on a machine of its own; it needs two cores
+[group('develop')]
+[script]
+bench-live-apart *args: stack-up
+    eval "$(python3 stack/stack.py env)"
+    cargo bench --locked --no-run --bench live
+    trap 'python3 stack/stack.py pin' EXIT
+    python3 stack/stack.py pin --only cassandra --cores 0
+    python3 stack/stack.py pin --only kafka,postgres --cores 1
+    taskset --cpu-list 1 cargo bench --locked --bench live -- {{ args }}
+
 # Check the format
 [group('develop')]
 fmt-check:

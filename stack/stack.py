@@ -7,6 +7,7 @@
     stack.py logs    the last lines of every server's log
     stack.py env     the addresses as shell exports, for `eval`
     stack.py get     fetch the servers' jars, and start nothing
+    stack.py pin     run them on the processor cores --cores only, until they are started again
 
 A stack is a folder (--dir) with its configuration, data, logs and process ids. With --ports free,
 which picks unused ports, several stacks can run side by side. --tls gives every server passwords and
@@ -74,12 +75,14 @@ class Lacking(Failure):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["up", "down", "status", "logs", "env", "get"])
+    parser.add_argument("action", choices=["up", "down", "status", "logs", "env", "get", "pin"])
     parser.add_argument("--dir", type=pathlib.Path, default=PROJECT / ".stack/default", help="folder of the stack")
     parser.add_argument("--jars", type=pathlib.Path, help="shared folder of the servers' jars (default: RTP_STACK_JARS, or where tools are kept)")
     parser.add_argument("--ports", choices=["fixed", "free"], default="fixed")
     parser.add_argument("--tls", action="store_true", help="TLS and passwords")
     parser.add_argument("--only", default=",".join(SERVERS), help="comma-separated servers")
+    parser.add_argument("--cores", type=lambda text: [int(core) for core in text.split(",")], metavar="0,1",
+                        help="pin: numbers of cores (default: all that there are)")
     parser.add_argument("--wipe", action="store_true", help="down: delete the stack's folder")
     parser.add_argument("--parent", type=int, metavar="PID", help="stop and delete the stack when this process has ended")
     args = parser.parse_args()
@@ -141,6 +144,24 @@ def down(args, names):
         shutil.rmtree(args.dir)
         shutil.rmtree(stack.outside(), ignore_errors=True)
     return 0
+
+
+def pin(args, names):
+    stack = Stack.load(args.dir)
+    for name in names:
+        if stack is None or not stack.running(name):
+            raise Failure(f"{name} is not running in {args.dir}")
+        for thread in threads(stack.pid(name)):
+            os.sched_setaffinity(thread, args.cores or range(os.cpu_count()))
+    return 0
+
+
+def threads(pid):
+    """The threads of a process and of its children; what they start later runs on the same cores."""
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        yield int(task.name)
+        for child in (task / "children").read_text().split():
+            yield from threads(child)
 
 
 def wait_for_end(pid):
