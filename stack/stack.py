@@ -15,6 +15,7 @@ TLS with newly created certificates. Uses only the standard library.
 """
 
 import argparse
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -148,20 +149,30 @@ def down(args, names):
 
 def pin(args, names):
     stack = Stack.load(args.dir)
+    cores = set(args.cores or range(os.cpu_count()))
+    if not cores <= set(range(os.cpu_count())):
+        raise Failure(f"this machine has the cores 0 to {os.cpu_count() - 1}")
     for name in names:
         if stack is None or not stack.running(name):
             raise Failure(f"{name} is not running in {args.dir}")
-        for thread in threads(stack.pid(name)):
-            os.sched_setaffinity(thread, args.cores or range(os.cpu_count()))
+        # Until a look finds nothing new: what one thread starts meanwhile may not be pinned yet.
+        pinned = set()
+        while new := set(threads(stack.pid(name))) - pinned:
+            for thread in new:
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread, cores)
+            pinned |= new
     return 0
 
 
 def threads(pid):
-    """The threads of a process and of its children; what they start later runs on the same cores."""
-    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+    """The threads of a process and of its children."""
+    tasks = pathlib.Path(f"/proc/{pid}/task")
+    for task in tasks.iterdir() if tasks.exists() else []:
         yield int(task.name)
-        for child in (task / "children").read_text().split():
-            yield from threads(child)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for child in (task / "children").read_text().split():
+                yield from threads(child)
 
 
 def wait_for_end(pid):

@@ -20,6 +20,8 @@ pub struct Key {
     text: Vec<u8>,
     /// A record that has it contains one of these texts, or a backslash; none if it may be written in many ways.
     needles: Vec<Finder<'static>>,
+    /// The longest part of the key that is the same in upper and lower case, if it is looked for in both.
+    caseless: Option<Finder<'static>>,
     records: DeadLetters,
 }
 
@@ -50,14 +52,18 @@ impl Key {
         let needles = match field.kind {
             FieldType::Uuid => {
                 let plain = text.replace('-', "");
-                vec![text.to_uppercase(), plain.to_uppercase(), text, plain]
+                vec![text.clone(), plain]
             }
             // A quote is doubled in CSV.
-            FieldType::Text if !text.contains('"') => vec![text],
+            FieldType::Text if !text.contains('"') => vec![text.clone()],
             _ => Vec::new(),
         };
+        let digits = text.split(|c: char| !c.is_ascii_digit());
+        let digits = digits.max_by_key(|run| run.len()).unwrap_or_default();
+        let caseless = (field.kind == FieldType::Uuid).then(|| Finder::new(digits).into_owned());
         Ok(Key {
             value,
+            caseless,
             text: written,
             needles: needles
                 .iter()
@@ -74,9 +80,12 @@ impl Key {
 
     /// Whether a record may have this key; most that have another one do not.
     pub fn may_be_in(&self, record: &[u8]) -> bool {
-        self.needles.is_empty()
-            || self.needles.iter().any(|text| text.find(record).is_some())
-            || memchr::memchr(b'\\', record).is_some()
+        let has = |record: &[u8]| self.needles.iter().any(|text| text.find(record).is_some());
+        let is_there = match &self.caseless {
+            None => self.needles.is_empty() || has(record),
+            Some(part) => part.find(record).is_some() && has(&record.to_ascii_lowercase()),
+        };
+        is_there || memchr::memchr(b'\\', record).is_some()
     }
 
     /// Whether a JSON record has this key, whatever else is wrong with it.
@@ -126,6 +135,12 @@ mod tests {
                 FieldType::Uuid,
                 &plain,
                 format!(r#"{{"id":"{}"}}"#, ID.to_uppercase()),
+                true,
+            ),
+            (
+                FieldType::Uuid,
+                ID,
+                r#"{"id":"053A5780-3703-442c-a561-BEDA535af12c"}"#.into(),
                 true,
             ),
             // In another field.

@@ -37,8 +37,8 @@ pub(super) fn search(
             let path = PathBuf::from(&input.path);
             let is_named = |named: &&PathBuf| is_same(named, &path);
             let named = asked.landing.iter().find(is_named).cloned();
-            if named.is_none() && !path.is_file() {
-                continue; // the user has deleted it, as they may; a pipe cannot be read again
+            if named.is_none() && !is_still_there(&path, input) {
+                continue; // the user has deleted or replaced it, as they may; a pipe cannot be read again
             }
             let read = input.read.as_ref();
             let how = read.map(|read| (&*read.format, &*read.null));
@@ -58,6 +58,13 @@ pub(super) fn search(
         }
     }
     found
+}
+
+/// Whether it may be the file that a load has read.
+fn is_still_there(path: &Path, input: &LoadedFile) -> bool {
+    let length = input.read.as_ref().map(|read| read.contents.bytes);
+    let found = std::fs::metadata(path);
+    found.is_ok_and(|found| found.is_file() && length.is_none_or(|length| length == found.len()))
 }
 
 fn is_same(named: &Path, path: &Path) -> bool {
@@ -85,18 +92,19 @@ fn search_file(
     };
     let format = how.and_then(|(format, _)| FileFormat::of_option(format));
     let read = each_record(path, format, asked.stop, &mut lines);
-    // The user may have put something else in its place since, as they may delete it.
     let is_same_file = |input: &LoadedFile| {
         let known = input.read.as_ref().zip(lines.contents.as_ref());
         known.is_none_or(|(read, contents)| read.contents == *contents)
     };
     let same = inputs.iter().filter(|(_, input)| is_same_file(input));
     let runs: Vec<String> = same.map(|(load, _)| load.info.run_id.clone()).collect();
-    let lines = lines.found.into_iter();
-    found.extend(lines.map(|line| Landed {
-        loads: runs.clone(),
-        ..line
-    }));
+    if !runs.is_empty() || asked.landing.iter().any(|named| named == path) {
+        let lines = lines.found.into_iter();
+        found.extend(lines.map(|line| Landed {
+            loads: runs.clone(),
+            ..line
+        }));
+    }
     read
 }
 

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::intake::dead_letter::DeadLetter;
 use crate::ports::event_log::{Offsets, Span, partition_of};
 use crate::ports::log_reader::EventVisitor;
+use crate::ports::monitor::set_back;
 use crate::record::event::{Event, Headers};
 use crate::record::transform::Transform;
 use crate::record::value::Value;
@@ -25,8 +26,14 @@ pub(super) async fn versions(asked: &Asked<'_>, origin: Option<Place>) -> Result
     let topic = &asked.dataset.event.topic;
     let mut reader = asked.log.reader(topic).await?;
     // Asked first, so that whatever is not committed by then counts as waiting.
-    let committed = reader.committed(asked.group).await?;
+    let mut committed = reader.committed(asked.group).await?;
     let bounds = reader.bounds().await?;
+    let stored = asked.realtime.kept_offsets(asked.dataset, asked.group);
+    if let Some(stored) = stored.await
+        && let Some(offsets) = stored.of_topic(reader.identity().await?.as_deref())
+    {
+        set_back(&mut committed, offsets, &bounds.from);
+    }
     let mut finder = Finder {
         partitions: partitions(asked, origin, &bounds, &committed),
         key: asked.key,

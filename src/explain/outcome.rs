@@ -126,6 +126,16 @@ fn waiting(found: &Explained) -> Option<String> {
 /// The last dead letter, unless a newer version was read since.
 fn dead_letter(found: &Explained) -> Option<String> {
     let letter = found.dead_letters.last()?;
+    let is_newer = |version: &&Version| match letter.origin {
+        Some(origin) if origin.partition == version.at.partition => {
+            version.at.offset > origin.offset
+        }
+        _ => version.produced_at > letter.written_at,
+    };
+    let mut read = found.log.iter().flat_map(|log| &log.versions);
+    if read.any(|version| is_newer(&version) && !version.is_waiting && version.invalid.is_none()) {
+        return None;
+    }
     Some(format!(
         "in the dead letters since {}: {}",
         letter.written_at, letter.message

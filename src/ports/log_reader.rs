@@ -39,7 +39,7 @@ pub trait LogReader: Send {
 
 /// Takes the events of a topic, one at a time.
 pub trait EventVisitor: Send {
-    /// Whether events are lent with their headers; if not, they are without any, which takes less time.
+    /// Whether events must be lent with their headers; if not, a log may leave them out, which takes less time.
     fn wants_headers(&self) -> bool {
         true
     }

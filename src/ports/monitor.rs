@@ -155,6 +155,18 @@ pub fn continues_at(
     }
 }
 
+/// Takes what a group has committed back to where its store stands, in partitions that have one of both: a store that was
+/// restored or emptied is behind, and the stream continues where the store stands. `lows` is where the partitions begin.
+pub fn set_back(committed: &mut Offsets, stored: &Offsets, lows: &Offsets) {
+    for (partition, low) in lows.iter() {
+        let at = committed.get(partition);
+        if at.is_some() || stored.get(partition).is_some() {
+            let next = continues_at(partition, at, Some(stored), low);
+            committed.set(partition, next);
+        }
+    }
+}
+
 /// Watches one of the stores.
 ///
 /// Guarantees: nothing is written to the dataset's tables; probes leave one row per writer; a missing

@@ -26,6 +26,11 @@ pub fn must_be_history(path: &Path) -> Result<()> {
     sqlite::samples::must_be_history(path)
 }
 
+/// Waits for what clients still do on threads of their own, before the process ends.
+pub fn finish() {
+    kafka::wait_until_closed();
+}
+
 /// Every kind of server.
 const KINDS: &[ServerKind] = &[sqlite::KIND, kafka::KIND, cassandra::KIND, postgres::KIND];
 

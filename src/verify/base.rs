@@ -10,6 +10,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::ledger::{LoadRecord, LoadedFile};
+use crate::ports::monitor::set_back;
 use crate::record::transform::MAX_FUTURE_MS;
 
 /// How many loads are looked at; what was loaded by an earlier one is not known.
@@ -120,6 +121,10 @@ impl Base {
         let mut log = log.await;
         if let Ok(log) = &mut log {
             log.writers = in_time(writers(witnesses, dataset)).await;
+            let mut writers = log.writers.iter().flatten();
+            if let Some(ours) = writers.find(|writer| writer.group == witnesses.group) {
+                set_back(&mut log.committed, &ours.offsets, &log.bounds.from);
+            }
         }
         Base {
             log,

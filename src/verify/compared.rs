@@ -61,7 +61,11 @@ impl Compared {
     }
 
     fn is_one_empty(&self) -> bool {
-        let is_one_empty = !self.is_partial && self.rows != [0, 0] && self.rows.contains(&0);
+        // One that was filled meanwhile is equal by now.
+        let is_one_empty = !self.is_partial
+            && !self.classes.is_empty()
+            && self.rows != [0, 0]
+            && self.rows.contains(&0);
         is_one_empty && !self.classes.keys().eq([&Class::Expired])
     }
 
@@ -158,5 +162,23 @@ impl Compared {
         let classes = self.classes.iter().filter(|(class, _)| which(**class));
         let shown = classes.map(|(class, n)| format!("{n} {}", class.name().replace('_', " ")));
         shown.collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_was_filled_while_it_was_compared_is_not_empty() {
+        let mut compared = Compared {
+            rows: [0, 3],
+            ..Compared::default()
+        };
+        assert!(compared.agrees());
+        compared.add_class(Class::InFlight, "1".into());
+        assert!(!compared.agrees(), "it is empty, and only in flight");
+        compared.rows = [2, 3];
+        assert!(compared.agrees());
     }
 }

@@ -12,7 +12,7 @@ use crate::record::value::Value;
 use crate::run::retry::Retry;
 
 /// Number of keys read at once.
-pub(super) const KEYS_AT_ONCE: usize = 512;
+pub(super) const KEYS_AT_ONCE: usize = 256;
 
 /// Number of rows of one key that are kept; further ones are only counted.
 const ROWS_OF_A_KEY: usize = 8;

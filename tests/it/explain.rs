@@ -284,18 +284,27 @@ fn a_landing_file_that_is_named_is_searched() {
 #[test]
 fn a_file_that_was_written_to_after_its_load_is_no_longer_that_loads() {
     let place = filled();
-    let loads = |line: u64| {
-        let found = answer(&place, 7, 0, "equal");
-        let landed = &found["landing"][0];
-        assert_eq!(
-            (&landed["line"], &found["troubles"]),
-            (&line.into(), &Value::from(vec![(); 0]))
-        );
-        landed["loads"].as_array().map(Vec::len)
+    let landed = |more: &[&str]| {
+        let ran = explain(&place, 7, &[&["--format", "json"], more].concat());
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        let found: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let landed = found["landing"].as_array().unwrap().iter();
+        let landed = landed.map(|line| {
+            (
+                line["line"].as_u64(),
+                line["loads"].as_array().map(Vec::len),
+            )
+        });
+        landed.collect::<Vec<_>>()
     };
-    assert_eq!(loads(8), Some(1));
-    place.write("users.ndjson", format!("{}{}", users(1), users(20)));
-    assert_eq!(loads(9), Some(0));
+    assert_eq!(landed(&[]), [(Some(8), Some(1))]);
+    let same_length = users(20).replace("a@example.com", "b@example.com");
+    for other in [same_length, users(21), "\0\0".into()] {
+        place.write("users.ndjson", other);
+        assert_eq!(landed(&[]), []);
+    }
+    place.write("users.ndjson", users(21));
+    assert_eq!(landed(&["--landing", "users.ndjson"]), [(Some(8), Some(0))]);
 }
 
 #[test]
@@ -303,7 +312,7 @@ fn a_file_is_read_again_as_its_load_has_read_it() {
     let place = Place::ready();
     // By its name it would not be CSV, and its cell means null.
     let csv = format!(
-        "id,email,fetched_at,post_code\n{},a,2026-11-01T00:00:00Z,none\n",
+        "id,email,fetched_at,dob\n{},a,2026-11-01T00:00:00Z,none\n",
         id(1)
     );
     place.write("users.txt", csv);
@@ -447,4 +456,30 @@ fn the_last_verdict_is_told() {
     let told = "do not agree, compared with --tolerance phone=ignore; it names";
     let shown = explain(&place, 7, &[]).stdout;
     assert!(shown.contains(told), "{shown}");
+}
+
+#[test]
+fn an_older_dead_letter_is_no_reason_for_a_row_that_was_lost() {
+    let place = Place::ready();
+    let bad = user(3, 0, "a").replace("\"a\"", "7");
+    place.write("bad.ndjson", format!("{bad}\n"));
+    let ran = place.rtp(&["produce", "bad.ndjson"], b"");
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    place.write("users.ndjson", users(4));
+    ok(&place, &["load-batch", "users.ndjson"], "");
+    let ran = explain(&place, 3, &[]);
+    assert!(
+        lines(&ran).0.contains("in the dead letters since"),
+        "{}",
+        ran.stdout
+    );
+    ok(&place, &["produce", "users.ndjson"], "");
+    stream(&place);
+    let gone = "sqlite3 .rtp/realtime.db \"DELETE FROM users_rows\"";
+    assert_eq!(place.bash(gone).status, 0);
+    let ran = explain(&place, 3, &[]);
+    assert_eq!(
+        lines(&ran).0,
+        "in the batch store, but not in the real-time store"
+    );
 }

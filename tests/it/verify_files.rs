@@ -142,3 +142,41 @@ fn a_load_of_nothing_has_lost_nothing() {
         "no file that was loaded has it",
     );
 }
+
+#[test]
+fn a_version_of_the_same_time_was_loaded_only_if_its_values_were() {
+    let rows = |name: &str| (0..8).map(|n| item(n, name, THEN)).collect::<String>();
+    for csv in [true, false] {
+        let place = produced(&rows("a"));
+        let line = |n: u64| format!("{n},a,{THEN}\n");
+        place.write(
+            "all.csv",
+            "id,name,seen\n".to_string() + &(0..8).map(line).collect::<String>(),
+        );
+        let loaded = if csv { "all.csv" } else { "day.ndjson" };
+        done(&place, &["load-batch", loaded], 0);
+        done(&place, &["verify"], 0);
+        // Of two versions of one time, the one with the higher digest stays: some of these.
+        place.write("others.ndjson", rows("b"));
+        done(&place, &["produce", "others.ndjson"], 0);
+        done(&place, &["stream", "--until-end"], 0);
+        assert_class(&place, 0, "older_version", "");
+    }
+}
+
+#[test]
+fn a_file_without_a_good_record_hides_none_of_another_load() {
+    let place = produced(&items(5));
+    place.write("part.ndjson", items(4));
+    place.write("bad.ndjson", "not json\n");
+    let args = [
+        "load-batch",
+        "--rejects",
+        "r.ndjson",
+        "part.ndjson",
+        "bad.ndjson",
+    ];
+    done(&place, &args, 1);
+    let nowhere = "no file that was loaded has it";
+    assert_class(&place, 0, "not_loaded_yet", nowhere);
+}

@@ -187,3 +187,37 @@ fn what_a_load_was_told_to_do_is_in_the_evidence_and_not_repaired() {
         assert_eq!(repair, "", "{mode}");
     }
 }
+
+#[test]
+fn what_a_restored_store_lacks_is_waited_for_because_the_stream_reads_it_again() {
+    let place = in_both(1);
+    std::fs::copy(place.path(REALTIME), place.path("backup.db")).unwrap();
+    place.write(
+        "more.ndjson",
+        (1..4).map(|n| item(n, "more", THEN)).collect::<String>(),
+    );
+    for args in [
+        &["produce", "more.ndjson"][..],
+        &["stream", "--until-end"],
+        &["load-batch", "more.ndjson"],
+        &["verify"],
+    ] {
+        done(&place, args, 0);
+    }
+    for rest in ["", "-wal", "-shm"] {
+        let file = place.path(&format!("{REALTIME}{rest}"));
+        if file.exists() {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+    std::fs::copy(place.path("backup.db"), place.path(REALTIME)).unwrap();
+    assert_eq!(only_class(&place, &[], 0).0, "in_flight");
+    let told = place.rtp(&["--dataset", "items.toml", "explain", "2"], b"");
+    assert!(
+        told.stdout.contains("is waiting in the log"),
+        "{}",
+        told.stdout
+    );
+    done(&place, &["stream", "--until-end"], 0);
+    done(&place, &["verify"], 0);
+}

@@ -18,6 +18,7 @@ mod settings;
 mod topics;
 
 pub use consumer::KafkaConsumer;
+pub(crate) use outside::wait_until_closed;
 pub use producer::KafkaProducer;
 pub use server::{KIND, Kafka};
 pub(crate) use settings::config;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::thread;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
@@ -49,7 +50,22 @@ impl<T: Send> Drop for Unhurried<T> {
         let client = self.0.take();
         // Without a thread, it is closed here: the closure is dropped, and the client with it.
         let closing = thread::Builder::new().name("kafka-close".into());
-        drop(closing.spawn(move || drop(client)));
+        let closing = closing.spawn(move || drop(client)).ok();
+        let mut all = CLOSING.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|thread| !thread.is_finished());
+        all.extend(closing);
+    }
+}
+
+/// The threads that close clients.
+static CLOSING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+
+/// Waits until all clients are closed: the end of the process takes away what their threads use.
+pub(crate) fn wait_until_closed() {
+    let all = std::mem::take(&mut *CLOSING.lock().unwrap_or_else(PoisonError::into_inner));
+    for thread in all {
+        // A panic in it was reported.
+        thread.join().unwrap_or(());
     }
 }
 

@@ -109,7 +109,8 @@ impl Landed {
         let mut read = None;
         for (load, input) in &group.loads {
             match is_same(&loads[*load], input, file.contents.as_ref()) {
-                Ok(()) if is_understood => read = read.or(Some(*load)),
+                // Whose contents and format are known is read as it was then.
+                Ok(()) if is_understood || input.read.is_some() => read = read.or(Some(*load)),
                 Ok(()) => {
                     let why = format!("{} has no record of the dataset", input.path);
                     self.add_unread(*load, &loads[*load], why);
@@ -293,8 +294,8 @@ struct SearchedFile<'a> {
     keys: KeyFinder,
     letters: DeadLetters,
     rows: Rows,
-    /// The text of a CSV cell that meant null.
-    null: &'a str,
+    /// The text of a CSV cell that meant null, if the load has kept it.
+    null: Option<&'a str>,
     columns: Option<Columns>,
     cells: Option<Cells>,
     has_lines: bool,
@@ -316,7 +317,7 @@ impl<'a> SearchedFile<'a> {
             keys: KeyFinder::new(dataset),
             letters: DeadLetters::of(dataset),
             rows: Rows::new(dataset.fields.len()),
-            null: input.read.as_ref().map_or("", |read| &read.null),
+            null: input.read.as_ref().map(|read| &*read.null),
             columns: None,
             cells: None,
             has_lines: false,
@@ -344,11 +345,12 @@ impl<'a> SearchedFile<'a> {
     /// Whether the row is the version that is looked for, or a newer one.
     fn is_loaded(&self, wanted: Version, format: FileFormat) -> bool {
         let version = self.rows.meta(0).version();
-        match (self.dataset.nulls, format) {
-            (Nulls::Write, FileFormat::Ndjson) => version >= wanted,
+        let is_read_as_loaded = self.null.is_some() || format == FileFormat::Ndjson;
+        match self.dataset.nulls {
+            Nulls::Write if is_read_as_loaded => version >= wanted,
             // Where absent fields leave values alone, the row is a mixture, whose digest is that of no record; and of a
             // load of an older version of rtp, which text of a CSV cell meant null is not known any more.
-            (Nulls::Unset, _) | (_, FileFormat::Csv) => version.0 >= wanted.0,
+            Nulls::Write | Nulls::Unset => version.0 >= wanted.0,
         }
     }
 
@@ -366,7 +368,8 @@ impl<'a> SearchedFile<'a> {
 
 impl Seeker for SearchedFile<'_> {
     fn header(&mut self, header: &[u8]) -> Result<()> {
-        self.columns = Some(Columns::read(header, self.dataset, self.null)?);
+        let null = self.null.unwrap_or_default();
+        self.columns = Some(Columns::read(header, self.dataset, null)?);
         self.cells = Cells::of(header, self.dataset, &self.letters);
         Ok(())
     }
