@@ -377,8 +377,8 @@ async fn a_large_table_that_was_never_analysed_is_estimated() {
     let address = database.address();
     let monitor = PostgresStoreMonitor::open(&address, &dataset);
     let rows = monitor.await.unwrap().rows().await.unwrap().unwrap();
-    // The planner knows the pages, and guesses how long a row is.
-    assert!(!rows.exact && rows.count > 200_000, "{rows:?}");
+    let is_near = (350_000..450_000).contains(&rows.count);
+    assert!(!rows.exact && is_near, "{rows:?}");
 }
 
 #[test]

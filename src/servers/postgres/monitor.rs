@@ -30,6 +30,12 @@ const LAST_LOAD: &str =
 /// Rows up to which the table is counted.
 const COUNTED: i64 = 100_000;
 
+/// Pages that are read for an estimate of a table that was never analysed.
+const SAMPLED_PAGES: f64 = 1_000.0;
+
+const PAGES: &str =
+    "SELECT pg_relation_size(to_regclass($1)) / current_setting('block_size')::bigint";
+
 /// Negative for a table that was never analysed.
 const ESTIMATE: &str = "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass($1)";
 
@@ -78,16 +84,14 @@ impl PostgresStoreMonitor {
     }
 }
 
-/// The rows that the planner expects in a table: by its pages, if it was never analysed.
-fn planned(client: &mut ::postgres::Client, table: &str) -> Result<i64, ::postgres::Error> {
-    let plan = client.query(&format!("EXPLAIN SELECT FROM {table}"), &[])?;
-    // The first line is the whole plan's, and ends with `(cost=0.00..12.50 rows=850 width=0)`.
-    let line: String = plan
-        .first()
-        .map_or(Ok(String::new()), |row| row.try_get(0))?;
-    let rows = line.rsplit("rows=").next().unwrap_or_default();
-    let digits: String = rows.chars().take_while(char::is_ascii_digit).collect();
-    Ok(digits.parse().unwrap_or(0))
+/// The rows of a table by those on some of its pages.
+fn sampled(client: &mut ::postgres::Client, table: &str) -> Result<i64, ::postgres::Error> {
+    let pages: i64 = client.query_one(PAGES, &[&table])?.try_get(0)?;
+    let percent = (100.0 * SAMPLED_PAGES / pages as f64).clamp(f64::MIN_POSITIVE, 100.0);
+    let count = format!(
+        "SELECT (count(*) * 100 / {percent}::float8)::bigint FROM {table} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (0)"
+    );
+    client.query_one(&count, &[])?.try_get(0)
 }
 
 #[async_trait]
@@ -131,7 +135,7 @@ impl StoreMonitor for PostgresStoreMonitor {
             let counted: i64 = client.query_one(&count, &[&(COUNTED + 1)])?.try_get(0)?;
             match counted <= COUNTED {
                 true => Ok((counted, true)),
-                false => Ok((planned(client, &table)?.max(counted), false)),
+                false => Ok((sampled(client, &table)?.max(counted), false)),
             }
         };
         let counted = self.session().await?.run(work).await;
