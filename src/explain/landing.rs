@@ -245,7 +245,7 @@ impl RejectLines<'_> {
                 let place = format!("{} line {}", self.path, line.number);
                 // The other lines can be read all the same.
                 self.trouble
-                    .get_or_insert_with(|| Error::invalid(format!("{place} {e}")));
+                    .get_or_insert_with(|| Error::missing(format!("{place} {e}")));
                 return ControlFlow::Continue(());
             }
         };
@@ -262,6 +262,7 @@ impl RejectLines<'_> {
         if let Some(reason) = reason {
             self.found.push(Rejected {
                 file: self.path.into(),
+                input: reject.input,
                 line: reject.line,
                 rule: reject.rule,
                 field: reject.field,
