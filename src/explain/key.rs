@@ -93,6 +93,19 @@ impl Key {
         self.may_be_in(record) && self.records.key_in(record).as_ref() == Some(&self.value)
     }
 
+    /// Whether a record whose key cannot be read has something in it that reads as this key.
+    pub fn may_be_a_value_in(&self, record: &[u8]) -> bool {
+        let field = self.records.key_only().key();
+        let is_other = |c: char| c.is_whitespace() || matches!(c, '{' | '}' | ':');
+        String::from_utf8_lossy(record)
+            .split([',', '"'])
+            .any(|text| {
+                let text = text.trim_matches(is_other);
+                let value = Value::from_text(field, text.into());
+                !text.is_empty() && value.is_ok_and(|value| value == self.value)
+            })
+    }
+
     /// Whether an event is about this key: by its own key, or if another program has written it without one or with
     /// another one, by its value.
     pub fn is_of(&self, event: &Event<'_>) -> bool {

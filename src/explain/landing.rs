@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use super::Asked;
 use super::log::{checked, read};
 use super::model::{Landed, Part, Rejected, Time, Trouble};
-use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::intake::chunk::{Ended, FileFormat, Line};
 use crate::intake::csv::Columns;
-use crate::intake::dead_letter::RejectLine;
 use crate::intake::lookup::{Seeker, each_record};
+use crate::intake::record_key::KeyCells;
+use crate::intake::reject_lines::{RejectKeys, RejectLine, each_line};
 use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
 use crate::record::transform::Transform;
 
@@ -81,7 +81,6 @@ fn search_file(
 ) -> Result<()> {
     let mut lines = Lines {
         asked,
-        key_only: asked.key.letters().key_only().clone(),
         transform: Transform::new(asked.dataset, crate::time::now_ms()),
         null: how.map_or("", |(_, null)| null),
         columns: None,
@@ -111,8 +110,6 @@ fn search_file(
 /// Finds the key in lines.
 struct Lines<'a> {
     asked: &'a Asked<'a>,
-    /// The dataset as if its key were its only field, so that a line is found although it is bad.
-    key_only: Dataset,
     transform: Transform<'a>,
     /// The text of a CSV cell that means null.
     null: &'a str,
@@ -127,7 +124,7 @@ struct Lines<'a> {
 
 /// The columns of a CSV file: that of the key, and all of them.
 struct Both {
-    key: Columns,
+    key: KeyCells,
     all: Columns,
 }
 
@@ -142,8 +139,9 @@ impl Lines<'_> {
         }
         match (format, &self.columns) {
             (FileFormat::Csv, Some(columns)) => {
-                let values = columns.key.values(line, &self.key_only);
-                values.is_ok_and(|values| values[0] == key.value).then(|| {
+                // A line is found although it is bad.
+                let found = columns.key.read(line);
+                found.is_some_and(|(found, _)| found == key.value).then(|| {
                     let values = columns.all.values(line, dataset);
                     checked(&self.transform, dataset, values)
                 })
@@ -158,8 +156,8 @@ impl Lines<'_> {
 impl Seeker for Lines<'_> {
     fn header(&mut self, header: &[u8]) -> Result<()> {
         self.columns = Some(Both {
-            key: Columns::read(header, &self.key_only, self.null)?,
             all: Columns::read(header, self.asked.dataset, self.null)?,
+            key: KeyCells::read_header(header, self.asked.dataset, self.null)?,
         });
         Ok(())
     }
@@ -181,14 +179,6 @@ impl Seeker for Lines<'_> {
 
     fn end(&mut self, ended: &Ended) {
         self.contents = Some(ended.contents.clone());
-    }
-}
-
-/// Goes on until there are enough lines for the answer.
-fn go_on(found: usize) -> ControlFlow<()> {
-    match found < MOST {
-        true => ControlFlow::Continue(()),
-        false => ControlFlow::Break(()),
     }
 }
 
@@ -215,7 +205,7 @@ pub(super) fn rejects(
         if !Path::new(path).is_file() {
             continue;
         }
-        if let Err(e) = search_rejects(asked, path, &load.info.run_id, &mut found) {
+        if let Err(e) = search_rejects(asked, path, load, &mut found) {
             troubles.push(Trouble::new(Part::Rejects, &e));
         }
     }
@@ -225,60 +215,72 @@ pub(super) fn rejects(
 fn search_rejects(
     asked: &Asked<'_>,
     path: &str,
-    run_id: &str,
+    load: &LoadRecord,
     found: &mut Vec<Rejected>,
 ) -> Result<()> {
     let mut rejects = RejectLines {
         asked,
+        keys: RejectKeys::of(asked.dataset, asked.key.letters(), load, asked.stop),
         path,
-        run_id,
+        run_id: &load.info.run_id,
         found,
+        trouble: None,
     };
-    let format = Some(FileFormat::Ndjson);
-    each_record(Path::new(path), format, asked.stop, &mut rejects)
+    each_line(Path::new(path), asked.stop, &mut |line| rejects.see(line))?;
+    rejects.trouble.map_or(Ok(()), Err)
 }
 
 /// Finds the key in the lines of a reject file.
 struct RejectLines<'a> {
     asked: &'a Asked<'a>,
+    keys: RejectKeys<'a>,
     path: &'a str,
     run_id: &'a str,
     found: &'a mut Vec<Rejected>,
+    /// The first line that may be about the key, but cannot be read.
+    trouble: Option<Error>,
 }
 
-impl Seeker for RejectLines<'_> {
-    fn header(&mut self, _: &[u8]) -> Result<()> {
-        Ok(()) // it is not CSV
-    }
-
-    fn record(&mut self, line: Line<'_>, _: FileFormat) -> Result<ControlFlow<()>> {
-        if !self.asked.key.may_be_in(line.bytes) {
-            return Ok(ControlFlow::Continue(()));
+impl RejectLines<'_> {
+    fn see(&mut self, line: Line<'_>) -> ControlFlow<()> {
+        let key = &self.asked.key;
+        if !key.may_be_in(line.bytes) && !RejectLine::may_be_encoded(line.bytes) {
+            return ControlFlow::Continue(());
         }
-        let path = self.path;
-        let reject: RejectLine = serde_json::from_slice(line.bytes).map_err(|e| {
-            Error::invalid(format!(
-                "{path} line {} is not as load-batch writes it: {e}",
-                line.number
-            ))
-        })?;
-        if has_key(self.asked, reject.raw.as_deref().unwrap_or_default()) {
+        let reject = match RejectLine::read(line.bytes) {
+            Ok(reject) => reject,
+            Err(e) => {
+                let place = format!("{} line {}", self.path, line.number);
+                // The other lines can be read all the same.
+                self.trouble
+                    .get_or_insert_with(|| Error::missing(format!("{place} {e}")));
+                return ControlFlow::Continue(());
+            }
+        };
+        let reason = match self.keys.read(&reject) {
+            Some((found, _)) => (found == key.value).then(|| reject.reason.clone()),
+            None => {
+                let record = reject.record().unwrap_or_default();
+                key.may_be_a_value_in(&record).then(|| {
+                    let reason = &reject.reason;
+                    format!("{reason}; its key cannot be read, but this key is in its text")
+                })
+            }
+        };
+        if let Some(reason) = reason {
             self.found.push(Rejected {
-                file: path.into(),
+                file: self.path.into(),
+                input: reject.input,
                 line: reject.line,
                 rule: reject.rule,
                 field: reject.field,
-                reason: reject.reason,
+                reason,
                 run_id: self.run_id.into(),
             });
         }
-        Ok(go_on(self.found.len()))
+        match self.found.len() < MOST {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
     }
-}
-
-/// Whether a rejected record has the key. Of a CSV record the header is missing, so that a cell that is the key counts.
-fn has_key(asked: &Asked<'_>, raw: &str) -> bool {
-    let key = asked.key.value.to_string();
-    let is_cell = || raw.split(',').any(|cell| cell.trim_matches('"') == key);
-    asked.key.is_in(raw.as_bytes()) || (!raw.trim_start().starts_with('{') && is_cell())
 }

@@ -287,6 +287,8 @@ pub struct Landed {
 pub struct Rejected {
     /// The reject file.
     pub file: String,
+    /// The input that had the record, or `-` for standard input; none if an older version of rtp loaded it.
+    pub input: Option<String>,
     /// The record's line in the input.
     pub line: Option<u64>,
     /// The rule that it broke.

@@ -252,6 +252,7 @@ mod tests {
     fn reject() -> Rejected {
         Rejected {
             file: "bad".into(),
+            input: None,
             line: Some(7),
             rule: "type".into(),
             field: Some("a".into()),

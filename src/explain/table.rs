@@ -30,7 +30,10 @@ pub fn table(found: &Explained) -> String {
         lines.add("landing", &text);
     }
     for reject in &found.rejects {
-        let line = reject.line.map_or(String::new(), |n| format!("line {n}, "));
+        let input = reject.input.as_deref().filter(|input| *input != "-");
+        let input = input.map_or(String::new(), |input| format!(" of {input}"));
+        let line = reject.line;
+        let line = line.map_or(String::new(), |n| format!("line {n}{input}, "));
         let field = reject
             .field
             .as_ref()

@@ -231,7 +231,8 @@ impl<E, F> RecordChecks<E, F> {
         };
         match self.spec.rejects_to {
             RejectsTo::File => {
-                rejects::push_line(&mut checked.reject_lines, &self.dataset, &rejected);
+                let input = self.input.kept_path();
+                rejects::push_line(&mut checked.reject_lines, &self.dataset, input, &rejected);
             }
             RejectsTo::DeadLetters => rejects::push_dead_letter(
                 &mut checked.dead_letters,

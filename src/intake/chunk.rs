@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::error::Error;
-use crate::ports::ledger::Contents;
+use crate::ports::ledger::{Contents, LoadedFile};
 
 /// The format of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -23,6 +23,13 @@ impl FileFormat {
             Some(ending) if ending.eq_ignore_ascii_case("csv") => FileFormat::Csv,
             _ => FileFormat::Ndjson,
         }
+    }
+
+    /// That in which a file was loaded.
+    pub fn of_loaded(input: &LoadedFile) -> FileFormat {
+        let kept = input.read.as_ref();
+        let kept = kept.and_then(|read| FileFormat::of_option(&read.format));
+        kept.unwrap_or_else(|| FileFormat::of(Path::new(&input.path)))
     }
 
     pub(super) fn name(self) -> &'static str {

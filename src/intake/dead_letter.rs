@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::record_key::{as_text, known, with_only};
 use crate::dataset::{Dataset, Field, TimeFormat};
 use crate::record::event::{Event, Headers};
 use crate::record::transform::Transform;
@@ -40,36 +41,22 @@ pub struct DeadLetter {
     pub key: Option<Value<'static>>,
 }
 
-/// A line of a reject file, as [`push_line`](super::rejects::push_line) has written it.
-#[derive(Debug, serde::Deserialize)]
-pub struct RejectLine {
-    /// The 1-based line of the input.
-    pub line: Option<u64>,
-    /// The field that is to blame, if it is a single one.
-    pub field: Option<String>,
-    /// The rule that the record broke, by its name.
-    pub rule: String,
-    /// What was expected, for people.
-    pub reason: String,
-    /// The record, if it is text.
-    pub raw: Option<String>,
-}
-
 /// Reads the dead letters of a dataset.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     /// The dataset as if its key were its only field: whatever else is wrong with a record does not matter.
     key_only: Dataset,
+    /// The field with the event time.
+    time: Field,
 }
 
 impl DeadLetters {
     /// Those of this dataset.
     pub fn of(dataset: &Dataset) -> DeadLetters {
-        let mut key_only = dataset.clone();
-        key_only.fields = vec![dataset.key().clone()];
-        (key_only.event.key, key_only.event.time) = (0, 0);
-        key_only.digest_order = vec![0];
-        DeadLetters { key_only }
+        DeadLetters {
+            key_only: with_only(dataset, dataset.event.key),
+            time: dataset.time().clone(),
+        }
     }
 
     /// The dataset with its key as the only field.
@@ -117,12 +104,26 @@ impl DeadLetters {
         in_log.or_else(|| self.key_in(event.value?))
     }
 
-    /// The key in a record, whatever else is wrong with it, if it is JSON.
+    /// The key in a record, whatever else is wrong with it, if it is JSON, even in another encoding than UTF-8.
     pub fn key_in(&self, record: &[u8]) -> Option<Value<'static>> {
+        let text = as_text(record);
         let mut values = Vec::new();
-        let read = Transform::new(&self.key_only, 0).read(record, &mut values);
-        let key = read.ok().and(values.first())?;
-        (*key != Value::Null).then(|| key.owned())
+        let read = Transform::new(&self.key_only, 0).read(&text, &mut values);
+        known(read.ok().and(values.first())?, &text)
+    }
+
+    /// The event time in such a record, in milliseconds since 1970 UTC.
+    pub fn time_in(&self, record: &[u8]) -> Option<i64> {
+        let record: serde_json::Value = serde_json::from_slice(&as_text(record)).ok()?;
+        let text = match record.get(&self.time.name)? {
+            serde_json::Value::String(text) => text.clone(),
+            serde_json::Value::Number(number) => number.to_string(),
+            _ => return None,
+        };
+        match Value::from_text(&self.time, text.into()).ok()? {
+            Value::Timestamp(time) => Some(time),
+            _ => None,
+        }
     }
 }
 

@@ -22,6 +22,9 @@ use crate::run::streams;
 /// Bytes requested in one read: few enough to stay in the processor's cache until the events are built from them.
 const READ_BYTES: usize = 512 << 10;
 
+/// The paths that mean standard input.
+const STDIN: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
+
 /// What is read, in order.
 pub struct Input {
     waiting: VecDeque<PathBuf>,
@@ -29,6 +32,7 @@ pub struct Input {
     forced: Option<FileFormat>,
     reader: Option<Box<dyn Read + Send>>,
     name: String,
+    kept_path: String,
     format: FileFormat,
     carry: Vec<u8>,
     /// The buffer of a returned chunk.
@@ -71,6 +75,7 @@ impl Input {
             forced: format,
             reader: None,
             name: String::new(),
+            kept_path: String::new(),
             format: FileFormat::Ndjson,
             carry: Vec::new(),
             spare: Vec::new(),
@@ -92,6 +97,11 @@ impl Input {
     /// The file being read, for messages.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its [`kept_path`].
+    pub fn kept_path(&self) -> &str {
+        &self.kept_path
     }
 
     /// Whether the last record line of the file being read was followed by its trailer.
@@ -167,6 +177,7 @@ impl Input {
         self.is_pipe = is_pipe(&path);
         self.format = self.forced.unwrap_or_else(|| FileFormat::of(&path));
         self.awaits_header = self.format == FileFormat::Csv;
+        self.kept_path = kept_path(&path)?;
         if path.as_os_str() == "-" {
             self.name = "standard input".into();
             streams::check_input()?;
@@ -289,6 +300,25 @@ impl Input {
         chunk.skipped += 1;
         Ok(())
     }
+}
+
+/// Whether a path means standard input.
+pub fn is_stdin(path: &Path) -> bool {
+    STDIN.iter().any(|name| path.as_os_str() == *name)
+}
+
+/// The path of an input as loads and reject lines keep it: absolute, or `-` for standard input.
+pub fn kept_path(path: &Path) -> Result<String> {
+    match is_stdin(path) {
+        true => Ok("-".into()),
+        false => absolute(path),
+    }
+}
+
+/// A path that means the same in every working directory.
+pub fn absolute(path: &Path) -> Result<String> {
+    let absolute = std::path::absolute(path).map_err(|e| file_error("find", path, &e))?;
+    Ok(absolute.to_string_lossy().into_owned())
 }
 
 /// Whether a path, or standard input for `-`, is a pipe or socket.

@@ -10,6 +10,8 @@ pub mod input;
 pub mod lookup;
 pub mod marks;
 mod oversized;
+pub mod record_key;
+pub mod reject_lines;
 pub mod rejects;
 pub mod sniff;
 pub mod to_log;

@@ -107,11 +107,12 @@ pub async fn send(retry: &Retry, producer: &mut dyn Producer, batch: &EventBatch
     )))
 }
 
-/// Appends a rejected record as a line of a reject file: line, byte offset, field, rule, reason, and
-/// the record as `raw`, or as `raw_base64` if it is not valid UTF-8.
-pub fn push_line(lines: &mut Vec<u8>, dataset: &Dataset, rejected: &Rejected<'_>) {
+/// Appends a rejected record as a line of a reject file: the absolute path of its input, or `-`, line, byte offset, field,
+/// rule, reason, and the record as `raw`, or as `raw_base64` if it is not valid UTF-8.
+pub fn push_line(lines: &mut Vec<u8>, dataset: &Dataset, input: &str, rejected: &Rejected<'_>) {
     let raw = rejected.value.unwrap_or_default();
     let mut object = serde_json::json!({
+        "input": input,
         "line": rejected.line,
         "offset": rejected.offset,
         "field": rejected.reject.field.map(|i| &dataset.fields[i].name),

@@ -1,13 +1,13 @@
 //! Records on their way into the batch store: staged chunk by chunk, then merged in one transaction or not at all.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::check::{self, CheckedChunk, InputSpec, RejectsTo};
 use super::chunk::{Chunk, Ended, FileFormat, Line};
 use super::rejects::is_standard_stream;
-use super::{Intake, IntakeOptions, sniff};
+use super::{Intake, IntakeOptions, input, sniff};
 use crate::dataset::Dataset;
-use crate::error::{Error, Kind, Result, file_error};
+use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::ports::batch_store::{BatchStore, Mode};
 use crate::ports::ledger::{FileRead, LoadInfo, LoadedFile};
@@ -20,9 +20,6 @@ use crate::run::{add, get};
 
 /// How often a load starts over when the server has lost the staged rows.
 const MAX_RESTARTS: u32 = 5;
-
-/// The paths that mean standard input.
-const STDIN: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
 
 /// What to load, and how.
 #[derive(Debug)]
@@ -111,16 +108,12 @@ impl Load<'_> {
 
     /// What the store keeps about the load, as far as it is known before the input is read.
     fn info(&self) -> Result<LoadInfo> {
-        let is_stdin = |path: &Path| STDIN.iter().any(|name| path.as_os_str() == *name);
         let files = &self.options.files;
-        let inputs = match files.iter().all(|path| is_stdin(path)) {
+        let inputs = match files.iter().all(|path| input::is_stdin(path)) {
             true => &[],
             false => files.as_slice(),
         };
-        let input = |path: &PathBuf| match is_stdin(path) {
-            true => Ok(LoadedFile::at("-")),
-            false => absolute(path).map(LoadedFile::at),
-        };
+        let input = |path: &PathBuf| input::kept_path(path).map(LoadedFile::at);
         let rejects = self.options.rejects.iter();
         let mut rejects = rejects.filter(|path| !is_standard_stream(path));
         Ok(LoadInfo {
@@ -128,7 +121,10 @@ impl Load<'_> {
             started_at: self.started_at,
             newest: None,
             inputs: inputs.iter().map(input).collect::<Result<_>>()?,
-            rejects: rejects.next().map(|path| absolute(path)).transpose()?,
+            rejects: rejects
+                .next()
+                .map(|path| input::absolute(path))
+                .transpose()?,
         })
     }
 
@@ -276,12 +272,6 @@ impl Load<'_> {
             self.dataset.batch.table
         ))
     }
-}
-
-/// A path that means the same in every working directory.
-fn absolute(path: &Path) -> Result<String> {
-    let absolute = std::path::absolute(path).map_err(|e| file_error("find", path, &e))?;
-    Ok(absolute.to_string_lossy().into_owned())
 }
 
 /// A row that the store refuses is one bad record, but it ends the load, so that nothing is kept.

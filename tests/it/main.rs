@@ -36,5 +36,6 @@ mod transform;
 mod verify;
 mod verify_answers;
 mod verify_files;
+mod verify_rejects;
 mod verify_witnesses;
 mod view;

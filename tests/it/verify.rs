@@ -578,11 +578,7 @@ fn every_difference_has_its_class_and_its_evidence() {
             "dead_letter",
             "item_events.dlq, partition 0 offset 0: store",
         ),
-        (
-            1004,
-            "rejected",
-            "rejects.ndjson: line 4 of the input, type",
-        ),
+        (1004, "rejected", "day.ndjson, type: "),
         (1005, "not_loaded_yet", "is after 2025-11-24T16:00:00.000Z"),
         (1006, "unexplained", "it was never produced"),
         (
@@ -770,7 +766,9 @@ fn a_csv_file_that_was_loaded_is_evidence_and_so_is_what_was_rejected_of_it() {
     assert_eq!(class(3).unwrap().0, "not_loaded_yet", "{list}");
     let (rejected, why) = class(2).unwrap();
     assert!(
-        rejected == "rejected" && why.contains("line 4 of the input"),
+        rejected == "rejected"
+            && why.contains("r.ndjson: line 4 of /")
+            && why.contains("/day.csv, "),
         "{list}"
     );
     edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1");

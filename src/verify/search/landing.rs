@@ -5,15 +5,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::keys::KeyFinder;
-use super::log::time_of;
-use super::rejects::Cells;
-use super::{ByKey, Wanted, check_unchanged, format_of, hash_of, id_of, key_hash};
+use super::{ByKey, Wanted, check_unchanged, hash_of, id_of, key_hash};
 use crate::dataset::{Dataset, Nulls};
 use crate::error::{Error, Result};
 use crate::intake::chunk::{Ended, FileFormat, Line};
 use crate::intake::csv::Columns;
 use crate::intake::dead_letter::DeadLetters;
 use crate::intake::lookup::{Seeker, each_record};
+use crate::intake::record_key::KeyCells;
 use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
 use crate::record::row::{Origin, Rows};
 use crate::record::transform::Transform;
@@ -182,7 +181,7 @@ pub(in crate::verify) fn in_landing(
         let mut file = SearchedFile::new(dataset, wanted, first);
         let read = each_record(
             Path::new(group.path),
-            Some(format_of(first)),
+            Some(FileFormat::of_loaded(first)),
             stop,
             &mut file,
         );
@@ -297,7 +296,7 @@ struct SearchedFile<'a> {
     /// The text of a CSV cell that meant null, if the load has kept it.
     null: Option<&'a str>,
     columns: Option<Columns>,
-    cells: Option<Cells>,
+    cells: Option<KeyCells>,
     has_lines: bool,
     has_records: bool,
     /// The lines of what is looked for, by the ids of the versions.
@@ -359,9 +358,12 @@ impl<'a> SearchedFile<'a> {
         match format {
             FileFormat::Ndjson => {
                 let key = self.letters.key_in(record)?;
-                Some((hash_of(&key), time_of(self.dataset, record)))
+                Some((hash_of(&key), self.letters.time_in(record)))
             }
-            FileFormat::Csv => self.cells.as_ref()?.read(record),
+            FileFormat::Csv => {
+                let (key, time) = self.cells.as_ref()?.read(record)?;
+                Some((hash_of(&key), time))
+            }
         }
     }
 }
@@ -370,7 +372,7 @@ impl Seeker for SearchedFile<'_> {
     fn header(&mut self, header: &[u8]) -> Result<()> {
         let null = self.null.unwrap_or_default();
         self.columns = Some(Columns::read(header, self.dataset, null)?);
-        self.cells = Cells::of(header, self.dataset, &self.letters);
+        self.cells = KeyCells::read_header(header, self.dataset, null).ok();
         Ok(())
     }
 

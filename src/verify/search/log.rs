@@ -165,7 +165,7 @@ impl Search<'_> {
 
     /// Notes a dead letter of this key, for each version that it is about.
     fn see_letter(&mut self, letter: DeadLetter, record: Option<&[u8]>, key: u64) {
-        let time = record.and_then(|record| time_of(self.dataset, record));
+        let time = record.and_then(|record| self.letters.time_in(record));
         let place = letter.partition.zip(letter.offset);
         let place = place.filter(|_| letter.source == self.dataset.event.topic);
         let mut reason = letter.message.into_boxed_str();
@@ -266,21 +266,5 @@ impl EventVisitor for Letters<'_, '_> {
             self.0.see_letter(letter, event.value, key);
         }
         self.0.goes_on()
-    }
-}
-
-/// The event time of a record that may be bad otherwise.
-pub(super) fn time_of(dataset: &Dataset, record: &[u8]) -> Option<i64> {
-    use crate::record::value::Value;
-    let record: serde_json::Value = serde_json::from_slice(record).ok()?;
-    let field = dataset.time();
-    let text = match record.get(&field.name)? {
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Number(number) => number.to_string(),
-        _ => return None,
-    };
-    match Value::from_text(field, text.into()).ok()? {
-        Value::Timestamp(time) => Some(time),
-        _ => None,
     }
 }

@@ -21,8 +21,6 @@ pub(super) use self::sample::waiting_keys;
 use super::buckets::Hashed;
 use super::classify::Version;
 use crate::error::{Error, Result};
-use crate::intake::chunk::FileFormat;
-use crate::ports::ledger::LoadedFile;
 use crate::record::transform::write_key;
 use crate::record::value::Value;
 
@@ -104,13 +102,6 @@ impl Wanted {
         let all = self.first.values().chain(self.more.values().flatten());
         all.map(|(time, _)| *time).min().unwrap_or(i64::MAX)
     }
-}
-
-/// The format in which a file was loaded.
-fn format_of(input: &LoadedFile) -> FileFormat {
-    let kept = input.read.as_ref();
-    let kept = kept.and_then(|read| FileFormat::of_option(&read.format));
-    kept.unwrap_or_else(|| FileFormat::of(Path::new(&input.path)))
 }
 
 /// An error if this is not a regular file, or was written to after that time, in milliseconds since 1970 UTC.

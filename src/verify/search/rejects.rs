@@ -1,23 +1,18 @@
 //! Records that loads have rejected, in the files that keep them.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::log::time_of;
-use super::{ByKey, Wanted, check_unchanged, format_of, hash_of};
+use super::{ByKey, Wanted, check_unchanged, hash_of};
 use crate::dataset::Dataset;
-use crate::error::Result;
-use crate::intake::chunk::{FileFormat, Line};
-use crate::intake::csv::Columns;
-use crate::intake::dead_letter::{DeadLetters, RejectLine};
-use crate::intake::lookup::{Seeker, each_record};
-use crate::ports::ledger::{LoadRecord, LoadedFile};
-use crate::record::json::MAX_EVENT_BYTES;
+use crate::intake::chunk::Line;
+use crate::intake::dead_letter::DeadLetters;
+use crate::intake::reject_lines::{RejectKeys, RejectLine, each_line, line_at};
+use crate::ports::ledger::LoadRecord;
 use crate::record::value::Value;
 use crate::run::Stop;
+use crate::verify::base::newest_before;
 
 /// Maximum rejected records whose places are kept, of 25 bytes each in a hash table: just below the size at which it would
 /// double.
@@ -31,6 +26,8 @@ const CLOCKS: i64 = 60_000;
 pub(in crate::verify) struct Rejects {
     /// By the hash of key and event time.
     found: ByKey<Place>,
+    /// A record whose key cannot be read, of the newest load that has one.
+    keyless: Option<Keyless>,
     files: Vec<String>,
     most: usize,
     /// Whether there are more than the places that are kept: one that is not among them is to be looked for.
@@ -49,6 +46,16 @@ struct Place {
     offset: u64,
 }
 
+/// A record that was rejected and may be of any key.
+#[derive(Debug)]
+struct Keyless {
+    /// The index of the load, the newest being 0.
+    load: usize,
+    /// The newest event time that it can have: what was fetched later was not there to be loaded.
+    newest: i64,
+    why: String,
+}
+
 /// A record that was rejected.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::verify) struct Rejected {
@@ -56,7 +63,9 @@ pub(in crate::verify) struct Rejected {
     pub(in crate::verify) why: String,
     /// The index of the load, the newest being 0.
     pub(in crate::verify) load: usize,
-    /// Whether it has the event time that was looked for; if not, it may be another version of the key.
+    /// Whether it has the key that was looked for; if not, its key cannot be read.
+    pub(in crate::verify) is_of_key: bool,
+    /// Whether it has the event time, too, that was looked for; if not, it may be another version of the key.
     pub(in crate::verify) is_sure: bool,
 }
 
@@ -80,6 +89,7 @@ fn find(
 ) -> Rejects {
     let mut rejects = Rejects {
         found: ByKey::default(),
+        keyless: None,
         files: Vec::new(),
         most,
         is_cut: false,
@@ -103,14 +113,14 @@ fn find(
         }
         rejects.files.push(path.clone());
         let mut file = RejectFile {
-            dataset,
-            letters: &letters,
-            cells: header(&record.info.inputs, stop).and_then(|h| Cells::of(&h, dataset, &letters)),
+            keys: RejectKeys::of(dataset, &letters, record, stop),
             wanted,
             rejects: &mut rejects,
-            load: load as u32,
+            load,
+            record,
+            path,
         };
-        let read = each_record(Path::new(path), Some(FileFormat::Ndjson), stop, &mut file);
+        let read = each_line(Path::new(path), stop, &mut |line| file.see(line));
         if let Err(why) = read {
             rejects.unread.get_or_insert(why.to_string());
         }
@@ -119,45 +129,56 @@ fn find(
 }
 
 impl Rejects {
-    /// Why a load has rejected the record of this key and event time, if one did.
-    pub(in crate::verify) fn of(
-        &self,
-        dataset: &Dataset,
-        key: &Value<'_>,
-        time: i64,
-    ) -> Option<Rejected> {
+    /// Why a load has rejected the record of this key and event time, if one did, or may have done so.
+    pub(in crate::verify) fn of(&self, key: &Value<'_>, time: i64) -> Option<Rejected> {
         let hash = hash_of(key);
-        let place = |time| {
-            let place = self.found.get(&with_time(hash, time))?;
-            self.rejected(dataset, key, *place)
-        };
-        place(Some(time)).or_else(|| {
+        let place = |time| Some(self.rejected(*self.found.get(&with_time(hash, time))?));
+        let of_key = place(Some(time)).or_else(|| {
             let unsure = place(None)?;
             Some(Rejected {
                 is_sure: false,
                 why: format!("{}, but its event time cannot be read", unsure.why),
                 ..unsure
             })
+        });
+        of_key.or_else(|| {
+            let keyless = self.keyless.as_ref().filter(|any| any.newest >= time)?;
+            Some(Rejected {
+                why: keyless.why.clone(),
+                load: keyless.load,
+                is_of_key: false,
+                is_sure: false,
+            })
         })
     }
 
-    fn rejected(&self, dataset: &Dataset, key: &Value<'_>, place: Place) -> Option<Rejected> {
-        let path = self.files.get(place.file as usize)?;
-        let reject = read_at(Path::new(path), place.offset).ok()?;
-        let raw = reject.raw.as_deref()?;
-        let letters = DeadLetters::of(dataset);
-        let text = || raw.contains(&key.to_string());
-        (letters.key_in(raw.as_bytes()).as_ref() == Some(key) || text()).then(|| Rejected {
-            why: format!(
-                "{path}: line {} of the input, {}: {}",
-                reject.line.unwrap_or_default(),
-                reject.rule,
-                reject.reason
+    fn rejected(&self, place: Place) -> Rejected {
+        let path = &self.files[place.file as usize];
+        let why = match line_at(Path::new(path), place.offset) {
+            Ok(reject) => why(path, &reject),
+            Err(e) => format!(
+                "{path}: what was at byte {} cannot be read again: {e}",
+                place.offset
             ),
+        };
+        Rejected {
+            why,
             load: place.load as usize,
+            is_of_key: true,
             is_sure: true,
-        })
+        }
     }
+}
+
+/// File, line and reason.
+fn why(path: &str, reject: &RejectLine) -> String {
+    let input = reject.input.as_deref().filter(|input| *input != "-");
+    let (line, input) = (
+        reject.line.unwrap_or_default(),
+        input.unwrap_or("the input"),
+    );
+    let (rule, reason) = (&reject.rule, &reject.reason);
+    format!("{path}: line {line} of {input}, {rule}: {reason}")
 }
 
 /// When the load's reject file was written to for the last time, at most; clocks of a server and of this machine differ a
@@ -174,46 +195,32 @@ fn with_time(key: u64, time: Option<i64>) -> u64 {
     }
 }
 
-fn read_at(path: &Path, offset: u64) -> std::io::Result<RejectLine> {
-    let mut file = BufReader::new(File::open(path)?);
-    file.seek(SeekFrom::Start(offset))?;
-    let mut line = Vec::new();
-    file.take(MAX_EVENT_BYTES as u64)
-        .read_until(b'\n', &mut line)?;
-    Ok(serde_json::from_slice(&line)?)
-}
-
 /// A reject file, while it is read.
 struct RejectFile<'a> {
-    dataset: &'a Dataset,
-    letters: &'a DeadLetters,
-    cells: Option<Cells>,
+    keys: RejectKeys<'a>,
     wanted: Option<&'a [&'a Wanted]>,
     rejects: &'a mut Rejects,
-    load: u32,
+    load: usize,
+    record: &'a LoadRecord,
+    path: &'a str,
 }
 
 impl RejectFile<'_> {
-    /// Key and event time of a rejected record, which may still have them.
-    fn read(&self, raw: &str) -> Option<(u64, Option<i64>)> {
-        if let Some(key) = self.letters.key_in(raw.as_bytes()) {
-            return Some((hash_of(&key), time_of(self.dataset, raw.as_bytes())));
-        }
-        self.cells.as_ref()?.read(raw.as_bytes())
-    }
-}
-
-impl Seeker for RejectFile<'_> {
-    fn header(&mut self, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
-
-    fn record(&mut self, record: Line<'_>, _: FileFormat) -> Result<ControlFlow<()>> {
-        let reject = serde_json::from_slice::<RejectLine>(record.bytes).ok();
-        let raw = reject.and_then(|reject| reject.raw);
-        let Some((key, time)) = raw.and_then(|raw| self.read(&raw)) else {
-            return Ok(ControlFlow::Continue(()));
+    fn see(&mut self, line: Line<'_>) -> ControlFlow<()> {
+        let reject = RejectLine::read(line.bytes);
+        let read = reject
+            .as_ref()
+            .ok()
+            .and_then(|reject| self.keys.read(reject));
+        let Some((key, time)) = read else {
+            let path = self.path;
+            self.add_keyless(match reject {
+                Ok(reject) => format!("{}, whose key cannot be read", why(path, &reject)),
+                Err(e) => format!("{path} line {}, which {e}", line.number),
+            });
+            return ControlFlow::Continue(());
         };
+        let key = hash_of(&key);
         let is_other = |wanted: &Wanted| {
             wanted
                 .versions(key)
@@ -221,199 +228,32 @@ impl Seeker for RejectFile<'_> {
         };
         let all_other = |wanted: &[&Wanted]| wanted.iter().all(|wanted| is_other(wanted));
         if self.wanted.is_some_and(all_other) {
-            return Ok(ControlFlow::Continue(()));
+            return ControlFlow::Continue(());
         }
         let rejects = &mut *self.rejects;
         if rejects.found.len() >= rejects.most {
             rejects.is_cut = true;
-            return Ok(ControlFlow::Break(()));
+            return ControlFlow::Break(());
         }
         let place = Place {
             file: rejects.files.len() as u32 - 1,
-            load: self.load,
-            offset: record.offset,
+            load: self.load as u32,
+            offset: line.offset,
         };
         rejects.found.entry(with_time(key, time)).or_insert(place);
-        Ok(ControlFlow::Continue(()))
-    }
-}
-
-/// Where key and event time are in the records of a CSV file.
-pub(super) struct Cells {
-    key_only: Dataset,
-    key: Columns,
-    time_only: Dataset,
-    time: Columns,
-}
-
-impl Cells {
-    pub(super) fn of(header: &[u8], dataset: &Dataset, letters: &DeadLetters) -> Option<Cells> {
-        let key_only = letters.key_only().clone();
-        let mut time_only = key_only.clone();
-        time_only.fields = vec![dataset.time().clone()];
-        Some(Cells {
-            key: Columns::read(header, &key_only, "").ok()?,
-            time: Columns::read(header, &time_only, "").ok()?,
-            key_only,
-            time_only,
-        })
+        ControlFlow::Continue(())
     }
 
-    pub(super) fn read(&self, record: &[u8]) -> Option<(u64, Option<i64>)> {
-        let key = self.key.values(record, &self.key_only).ok()?;
-        let time = self.time.values(record, &self.time_only).ok();
-        let time = time.and_then(|values| match values.first() {
-            Some(Value::Timestamp(time)) => Some(*time),
-            _ => None,
+    /// Notes a record that may be any. The newest load's stands for all, because it may be the newest record.
+    fn add_keyless(&mut self, why: String) {
+        let (load, record) = (self.load, self.record);
+        self.rejects.keyless.get_or_insert_with(|| Keyless {
+            load,
+            newest: newest_before(record),
+            why,
         });
-        let key = key.first().filter(|key| **key != Value::Null)?;
-        Some((hash_of(key), time))
     }
-}
-
-/// The header of the first of these files, if it is CSV.
-fn header(inputs: &[LoadedFile], stop: &Stop) -> Option<Vec<u8>> {
-    struct Header(Option<Vec<u8>>);
-    impl Seeker for Header {
-        fn header(&mut self, header: &[u8]) -> Result<()> {
-            self.0 = Some(header.to_vec());
-            Ok(())
-        }
-
-        fn record(&mut self, _: Line<'_>, _: FileFormat) -> Result<ControlFlow<()>> {
-            Ok(ControlFlow::Break(()))
-        }
-    }
-    let input = inputs.first()?;
-    let path = Path::new(&input.path);
-    let format = format_of(input);
-    let is_csv = format == FileFormat::Csv;
-    let mut found = Header(None);
-    let is_file = is_csv && check_unchanged(path, i64::MAX).is_ok();
-    // Without a header, the records of the file are not told apart.
-    is_file.then(|| each_record(path, Some(format), stop, &mut found).ok())??;
-    found.0
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::intake::rejects as writer;
-    use crate::ports::ledger::LoadInfo;
-    use crate::record::reject::{Fault, Reject, Rule};
-
-    const DAY: i64 = 1_793_491_200_000; // 2026-11-01
-
-    fn key(n: usize) -> Value<'static> {
-        Value::Uuid(uuid::Uuid::from_u128(n as u128))
-    }
-
-    /// A reject file with these records, as `load-batch` writes it, and the load.
-    fn load(folder: &Path, name: &str, records: &[String], inputs: &[String]) -> LoadRecord {
-        let dataset = Dataset::load(None).unwrap();
-        let reject = Reject {
-            field: None,
-            fault: Fault::new(Rule::Type, "expected text, got a number"),
-        };
-        let mut lines = Vec::new();
-        for (n, record) in records.iter().enumerate() {
-            let rejected = writer::Rejected {
-                source: "batch_users",
-                partition: None,
-                offset: 0,
-                line: Some(n as u64 + 1),
-                key: None,
-                value: Some(record.as_bytes()),
-                headers: &[],
-                reject: &reject,
-            };
-            writer::push_line(&mut lines, &dataset, &rejected);
-        }
-        let path = folder.join(name);
-        std::fs::write(&path, lines).unwrap();
-        LoadRecord {
-            info: LoadInfo {
-                inputs: inputs.iter().map(LoadedFile::at).collect(),
-                rejects: Some(path.display().to_string()),
-                ..LoadInfo::default()
-            },
-            mode: String::new(),
-            loaded_at: crate::time::now_ms(),
-            written: 0,
-        }
-    }
-
-    fn json(n: usize, second: usize) -> String {
-        format!(
-            "{{\"id\":\"{}\",\"email\":7,\"fetched_at\":\"2026-11-01T00:00:0{second}Z\"}}",
-            key(n)
-        )
-    }
-
-    #[test]
-    fn a_reject_is_that_of_its_version_however_many_there_are() {
-        let dataset = Dataset::load(None).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let (_stop, stop) = Stop::channel();
-        // Of the first key, an older version was rejected later.
-        let older: Vec<String> = (0..3).map(|n| json(n, 1)).collect();
-        let newer: Vec<String> = (0..50).map(|n| json(n, 2)).collect();
-        let loads = [
-            load(folder.path(), "b", &older, &[]),
-            load(folder.path(), "a", &newer, &[]),
-        ];
-        let why = |rejects: &Rejects, n: usize, second: i64| {
-            let rejected = rejects.of(&dataset, &key(n), DAY + second * 1_000);
-            rejected.map(|rejected| (rejected.why, rejected.load))
-        };
-        let expected = |file: &str, line: usize, load: usize| {
-            let path = folder.path().join(file).display().to_string();
-            let why = "type: expected text, got a number";
-            Some((format!("{path}: line {line} of the input, {why}"), load))
-        };
-        let all = find(&dataset, &loads, None, &stop, 53);
-        assert!(!all.is_cut);
-        let mut wanted = Wanted::default();
-        wanted.add(&key(0), (DAY + 2_000, Default::default()));
-        wanted.add(&key(49), (DAY + 2_000, Default::default()));
-        wanted.add(&key(50), (DAY + 2_000, Default::default()));
-        let few = in_rejects(&dataset, &loads, Some(&[&wanted]), &stop);
-        assert_eq!(few.found.len(), 2, "only what is looked for is kept");
-        for rejects in [&all, &few] {
-            assert_eq!(why(rejects, 0, 2), expected("a", 1, 1));
-            assert_eq!(why(rejects, 49, 2), expected("a", 50, 1));
-            assert_eq!(why(rejects, 50, 2), None);
-            assert_eq!(why(rejects, 49, 1), None);
-        }
-        assert_eq!(why(&all, 0, 1), expected("b", 1, 0));
-        let mut rewritten = load(folder.path(), "c", &newer, &[]);
-        rewritten.loaded_at -= 2 * CLOCKS;
-        let other = in_rejects(&dataset, &[rewritten], None, &stop);
-        assert_eq!(
-            why(&other, 0, 2),
-            None,
-            "it is not the file that the load wrote"
-        );
-        let cut = find(&dataset, &loads, None, &stop, 52);
-        assert_eq!((cut.is_cut, cut.found.len()), (true, 52));
-    }
-
-    #[test]
-    fn a_rejected_csv_record_has_its_key_where_the_header_of_the_input_says() {
-        let dataset = Dataset::load(None).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let (_stop, stop) = Stop::channel();
-        let input = folder.path().join("day.csv");
-        std::fs::write(&input, "email,fetched_at,id,dob\n").unwrap();
-        let input = input.display().to_string();
-        let records = [
-            format!("a,2026-11-01T00:00:02Z,{},soon", key(1)),
-            format!("{},2026-11-01T00:00:02Z,none,soon", key(2)),
-        ];
-        let loads = [load(folder.path(), "r", &records, &[input])];
-        let rejects = in_rejects(&dataset, &loads, None, &stop);
-        let is_known = |n: usize, ms: i64| rejects.of(&dataset, &key(n), ms).is_some();
-        assert!(is_known(1, DAY + 2_000));
-        assert!(!is_known(1, DAY) && !is_known(2, DAY + 2_000));
-    }
-}
+mod tests;

@@ -104,7 +104,6 @@ impl Settle<'_, '_> {
         if witness != Witness::Log {
             self.read_rejects()?;
         }
-        let dataset = &self.comparison.whole;
         let base = known(self.base.as_ref())?;
         let all = self.rejects.as_ref();
         let answers = self.answers.as_ref();
@@ -115,7 +114,7 @@ impl Settle<'_, '_> {
         };
         let id = id_of(hash_of(&found.key), version);
         let rejects = rejects.filter(|_| witness != Witness::Log);
-        let rejected = rejects.and_then(|r| r.of(dataset, &found.key, version.0));
+        let rejected = rejects.and_then(|r| r.of(&found.key, version.0));
         let unread = rejects.and_then(|rejects| rejects.unread.as_deref());
         Ok(match (judged, answers) {
             (Judged::AskLog(_), Some(answers)) => {
@@ -215,12 +214,16 @@ fn by_landing(
     let explains =
         |rejected: &Rejected| rejected.is_sure && !landed.may_be_elsewhere(id, time, rejected.load);
     let is_rejected = rejected.as_ref().is_some_and(explains);
-    let unread = landed.unread(id, time, rejected.as_ref().map(|rejected| rejected.load));
+    let of_key = rejected.as_ref().filter(|rejected| rejected.is_of_key);
+    let unread = landed.unread(id, time, of_key.map(|rejected| rejected.load));
+    // One that may be any record says nothing about a record that was loaded.
+    let place = landed.place(id);
+    let rejected = rejected.filter(|rejected| rejected.is_of_key || place.is_none());
     let why = rejected.map(|rejected| rejected.why);
     let (class, evidence) = classify::by_landing(
         base,
         judged,
-        landed.place(id).as_deref(),
+        place.as_deref(),
         why.as_deref().filter(|_| is_rejected),
         unread.as_deref(),
     );

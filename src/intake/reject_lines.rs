@@ -1,0 +1,240 @@
+//! Reject files read back: their lines, whole, and the keys of the records in them.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use base64::Engine;
+
+use super::chunk::{FileFormat, Line};
+use super::dead_letter::DeadLetters;
+use super::lookup::{Seeker, each_record};
+use super::record_key::KeyCells;
+use crate::dataset::Dataset;
+use crate::error::{Error, Result, file_error};
+use crate::ports::ledger::{LoadRecord, LoadedFile};
+use crate::record::json::MAX_EVENT_BYTES;
+use crate::record::value::Value;
+use crate::run::Stop;
+
+/// Maximum bytes of a line that are read: a record of the maximum size, of which each byte is escaped as `\u0000`, and
+/// what is said about it.
+const MAX_LINE_BYTES: usize = 7 * MAX_EVENT_BYTES;
+
+/// A line of a reject file, as [`push_line`](super::rejects::push_line) has written it.
+#[derive(Debug, serde::Deserialize)]
+pub struct RejectLine {
+    /// The absolute path of the input, or `-` for standard input; none if an older version of rtp wrote the line.
+    pub input: Option<String>,
+    /// The 1-based line of the input.
+    pub line: Option<u64>,
+    /// The field that is to blame, if it is a single one.
+    pub field: Option<String>,
+    /// The rule that the record broke, by its name.
+    pub rule: String,
+    /// What was expected, for people.
+    pub reason: String,
+    raw: Option<String>,
+    raw_base64: Option<String>,
+}
+
+impl RejectLine {
+    /// Reads a line. An error says what is wrong with it, but not where it is.
+    pub fn read(line: &[u8]) -> Result<RejectLine> {
+        serde_json::from_slice(line)
+            .map_err(|e| Error::invalid(format!("is not as load-batch writes it: {e}")))
+    }
+
+    /// The record, byte for byte, as far as the line has it; none if the line has none.
+    pub fn record(&self) -> Option<Cow<'_, [u8]>> {
+        let engine = base64::engine::general_purpose::STANDARD;
+        match (&self.raw, &self.raw_base64) {
+            (Some(text), _) => Some(text.as_bytes().into()),
+            (None, Some(encoded)) => Some(engine.decode(encoded).ok()?.into()),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether a line may have its record in base64, in which no key can be searched for.
+    pub fn may_be_encoded(line: &[u8]) -> bool {
+        memchr::memmem::find(line, b"\"raw_base64\"").is_some()
+    }
+}
+
+/// Lends the lines of a reject file to `see` until that breaks off or a stop is requested. A line that is longer than
+/// `load-batch` can have written is cut. Blocks; an error names the file.
+pub fn each_line(
+    path: &Path,
+    stop: &Stop,
+    see: &mut dyn FnMut(Line<'_>) -> ControlFlow<()>,
+) -> Result<()> {
+    let fail = |e: io::Error| file_error("read", path, &e);
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(fail)?);
+    let (mut bytes, mut offset, mut number) = (Vec::new(), 0, 0);
+    while stop.requested().is_none() {
+        bytes.clear();
+        let length = read_line(&mut file, &mut bytes).map_err(fail)?;
+        if length == 0 {
+            break;
+        }
+        number += 1;
+        let line = Line {
+            number,
+            offset,
+            bytes: &bytes,
+        };
+        offset += length;
+        if !bytes.trim_ascii().is_empty() && see(line).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the line that begins at this byte of a reject file.
+pub fn line_at(path: &Path, offset: u64) -> Result<RejectLine> {
+    let fail = |e: io::Error| file_error("read", path, &e);
+    let mut file = BufReader::new(File::open(path).map_err(fail)?);
+    file.seek(SeekFrom::Start(offset)).map_err(fail)?;
+    let mut bytes = Vec::new();
+    read_line(&mut file, &mut bytes).map_err(fail)?;
+    RejectLine::read(&bytes)
+}
+
+/// Reads a line without its newline, or its first bytes, and skips the others; returns how many it has. Without any, the
+/// file has ended.
+fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
+    let read = file.take(MAX_LINE_BYTES as u64).read_until(b'\n', line)?;
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        return Ok(read as u64);
+    }
+    let rest = match read < MAX_LINE_BYTES {
+        true => 0,
+        false => file.skip_until(b'\n')?,
+    };
+    Ok((read + rest) as u64)
+}
+
+/// A header, and the text of an unquoted cell that means null.
+type Head = (Vec<u8>, String);
+
+/// Reads the keys of the records that a load has rejected, for which a CSV record needs the header of its input.
+#[derive(Debug)]
+pub struct RejectKeys<'a> {
+    dataset: &'a Dataset,
+    letters: &'a DeadLetters,
+    load: &'a LoadRecord,
+    stop: &'a Stop,
+    /// The headers of the inputs, by their paths, from when they are needed; none if it is not known.
+    heads: BTreeMap<&'a str, Option<Head>>,
+    /// The columns by the last header, because neighbours mostly come from the same input.
+    cells: Option<(Head, Option<KeyCells>)>,
+}
+
+impl<'a> RejectKeys<'a> {
+    /// Those of this load.
+    pub fn of(
+        dataset: &'a Dataset,
+        letters: &'a DeadLetters,
+        load: &'a LoadRecord,
+        stop: &'a Stop,
+    ) -> RejectKeys<'a> {
+        RejectKeys {
+            dataset,
+            letters,
+            load,
+            stop,
+            heads: BTreeMap::new(),
+            cells: None,
+        }
+    }
+
+    /// The key of a rejected record, and its event time in milliseconds since 1970 UTC, whatever else is wrong with it.
+    /// None if the key cannot be read: the record may be of any key, then.
+    pub fn read(&mut self, reject: &RejectLine) -> Option<(Value<'static>, Option<i64>)> {
+        let record = reject.record()?;
+        let mut inputs = self.load.info.inputs.iter();
+        let path = reject.input.as_deref();
+        let input = path.and_then(|path| inputs.find(|input| input.path == path));
+        let read = input.and_then(|input| input.read.as_ref());
+        let format = read.and_then(|read| FileFormat::of_option(&read.format));
+        if format != Some(FileFormat::Csv)
+            && let Some(key) = self.letters.key_in(&record)
+        {
+            return Some((key, self.letters.time_in(&record)));
+        }
+        let head = match (path, input) {
+            _ if format == Some(FileFormat::Ndjson) => None,
+            (None, _) => self.only_head(),
+            (Some(_), input) => self.head(input?),
+        };
+        self.cells(head?)?.read(&record)
+    }
+
+    fn cells(&mut self, head: Head) -> Option<&KeyCells> {
+        if !matches!(&self.cells, Some((known, _)) if *known == head) {
+            let cells = KeyCells::read_header(&head.0, self.dataset, &head.1).ok();
+            self.cells = Some((head, cells));
+        }
+        self.cells.as_ref()?.1.as_ref()
+    }
+
+    /// The header of all inputs that may be CSV; none if they have different ones, or one of them is not known.
+    fn only_head(&mut self) -> Option<Head> {
+        let load = self.load;
+        let inputs = load.info.inputs.iter();
+        let may_be_csv = |input: &&LoadedFile| {
+            input.path == "-" || FileFormat::of_loaded(input) == FileFormat::Csv
+        };
+        let mut heads = inputs.filter(may_be_csv).map(|input| self.head(input));
+        let first = heads.next()??;
+        heads
+            .all(|head| head.as_ref() == Some(&first))
+            .then_some(first)
+    }
+
+    fn head(&mut self, input: &'a LoadedFile) -> Option<Head> {
+        let (load, stop) = (self.load, self.stop);
+        let head = self.heads.entry(&input.path);
+        let read = || {
+            let null = input.read.as_ref().map_or("", |read| &read.null);
+            Some((header_of(load, input, stop)?, null.to_string()))
+        };
+        head.or_insert_with(read).clone()
+    }
+}
+
+/// The header of a CSV file, unless that is certainly not what the load has read.
+fn header_of(load: &LoadRecord, input: &LoadedFile, stop: &Stop) -> Option<Vec<u8>> {
+    struct Header(Option<Vec<u8>>);
+    impl Seeker for Header {
+        fn header(&mut self, header: &[u8]) -> Result<()> {
+            self.0 = Some(header.to_vec());
+            Ok(())
+        }
+
+        fn record(&mut self, _: Line<'_>, _: FileFormat) -> Result<ControlFlow<()>> {
+            Ok(ControlFlow::Break(()))
+        }
+    }
+    let path = Path::new(&input.path);
+    let there = std::fs::metadata(path).ok()?;
+    let is_same = match &input.read {
+        Some(read) => there.len() == read.contents.bytes,
+        None => {
+            let written = there.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+            written.as_millis() <= load.info.started_at as u128
+        }
+    };
+    let mut found = Header(None);
+    if there.is_file() && is_same {
+        // Without a header, the records of the file are of unknown keys.
+        each_record(path, Some(FileFormat::Csv), stop, &mut found).ok()?;
+    }
+    found.0
+}
