@@ -78,7 +78,7 @@ fn server<T>(known: &Known<T>, address: &(impl std::fmt::Display + ?Sized)) -> V
 fn ingestion(seen: &Seen) -> Value {
     let log = seen.log.seen.as_ref();
     let [produced, committed] = seen.recent.rates();
-    let letters = log.map(|log| &log.letters[..]).unwrap_or_default();
+    let (letters, known_after) = log.map_or((&[][..], None), |log| log.newest_letters(LETTERS));
     json!({
         "rates": {
             "produce": produced,
@@ -91,7 +91,8 @@ fn ingestion(seen: &Seen) -> Value {
             "partitions": log.map(|log| &log.lag),
             "missing": log.map(missing),
         },
-        "dead_letters": letters.iter().take(LETTERS).collect::<Vec<_>>(),
+        "dead_letters": letters,
+        "dead_letters_known_after": known_after,
     })
 }
 

@@ -26,14 +26,44 @@ test("ingestion: rates, lag, dead letters with their reasons, and the same as ta
     await until(page, "#ingestion .strip:nth-child(3) .peak", /^peak 2\d(\.\d)? k \/s$/);
     assert.deepEqual((await texts(page, "#ingestion .letters .what")).slice(0, 2), ['type Registered date: expected a timestamp, got "2008-13-01"', "bad_uuid Id: expected a UUID"]);
     assert.deepEqual((await texts(page, "#ingestion .letters .when")).slice(0, 2), ["4 minutes ago", "11 minutes ago"]);
-    assert.equal(await text(page, "#ingestion .letters li:nth-child(2) .where"), "offset 40");
+    assert.equal(await text(page, "#ingestion .letters li:nth-child(2) .where"), "byte 40 of the input");
     await page.click("#rates-numbers summary");
     await until(page, "#rates-numbers tbody tr th", "14:02:05");
     assert.deepEqual((await texts(page, "#rates-numbers tbody tr:first-child td")), ["1 004.2", "998.6", "0", "412", "0.41"]);
     await page.click("#partitions-numbers summary");
     await until(page, "#partitions-numbers tbody", "0 140 1 131 2 141");
     await page.click("#letters-numbers summary");
-    await until(page, "#letters-numbers tbody tr:nth-child(2)", "28 Nov 2026, 13:51:05 UTC offset 40 bad_uuid id field id: bad_uuid: expected a UUID –");
+    await until(page, "#letters-numbers tbody tr:nth-child(2)", "28 Nov 2026, 13:51:05 UTC byte 40 of the input bad_uuid id field id: bad_uuid: expected a UUID –");
+  }));
+
+test("ingestion: each dead letter counts once, wherever its record comes from", () =>
+  withPage({ now: NOW }, async ({ page, server }) => {
+    // Three files of four bad lines each, refused within one millisecond.
+    const twelve = Array.from({ length: 12 }, (_, index) => letter(NOW - 1_000, 10 * (index % 4), { letter_offset: 100 + index, partition: null }));
+    server.setSeries({ dead_letters: twelve });
+    server.patch({ headline: { dead_letters: 12 }, ingestion: { dead_letters: twelve } });
+    await page.keyboard.press("1");
+    await until(page, "#ingestion .strip.last .now", "12 in this range");
+  }));
+
+test("ingestion: the dead letters are that many or more only if some of the range are not known", () =>
+  withPage({ now: NOW }, async ({ page, server }) => {
+    const note = (text) => until(page, "#ingestion .strip.last .now", text);
+    // Older letters, which the range leaves out, do not make the number uncertain.
+    await note("5 in this range");
+    server.setSeries({ dead_letters_known_after: NOW - 30 * 60_000 });
+    server.patch({ ingestion: { dead_letters_known_after: NOW - 20 * 60_000 } });
+    await page.keyboard.press("3");
+    await note("5 or more in this range");
+    await page.keyboard.press("1");
+    await note("2 in this range");
+    // The state's letters begin after those of the series ended, or within them.
+    server.setSeries({ now: NOW - 10 * 60_000 });
+    server.patch({ ingestion: { dead_letters_known_after: NOW - 5 * 60_000 } });
+    await page.keyboard.press("2");
+    await note("5 or more in this range");
+    server.patch({ ingestion: { dead_letters_known_after: NOW - 15 * 60_000 } });
+    await note("5 in this range");
   }));
 
 test("ingestion: the cursor shows the numbers of its moment, with the keyboard, too", () =>

@@ -37,6 +37,8 @@ const verdict = (at, classes = {}, more = {}) => ({
 
 export const letter = (at, offset, more = {}) => ({
   at,
+  letter_partition: 0,
+  letter_offset: offset,
   partition: offset % 3,
   offset,
   rule: "type",
@@ -293,6 +295,7 @@ export function series(range, state) {
   return {
     range,
     step_s: step,
+    now,
     t,
     rates: { produce, stream, load },
     lag_records: quiet ? t.map(() => 0) : lag,

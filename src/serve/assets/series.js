@@ -51,7 +51,16 @@ export function extend(state) {
 export function deadLetters() {
 	const seen = new Map();
 	for (const letter of [...(model.state?.ingestion?.dead_letters ?? []), ...(model.series?.dead_letters ?? [])]) {
-		seen.set(`${letter.at}/${letter.partition}/${letter.offset}`, letter);
+		seen.set(`${letter.letter_partition}/${letter.letter_offset}`, letter);
 	}
 	return [...seen.values()].sort((a, b) => (b.at ?? 0) - (a.at ?? 0));
+}
+
+/** Whether dead letters from this time on may be missing in `deadLetters`. The state has the newest; the series have more,
+ * up to when they were fetched. */
+export function lacksLetters(from) {
+	const inState = model.state?.ingestion?.dead_letters_known_after ?? -Infinity;
+	const { dead_letters_known_after: inSeries, now: fetched } = model.series ?? {};
+	if (inState < from) return false;
+	return fetched === undefined || inState > fetched || (inSeries ?? -Infinity) >= from;
 }
