@@ -86,11 +86,6 @@ impl LogSeen {
         missing
     }
 
-    /// Whether nothing stands between the stream and the next event.
-    pub(crate) fn can_continue(&self) -> bool {
-        self.out_of_range.is_empty() && self.out_in_store.is_empty() && self.other_topic.is_none()
-    }
-
     /// Events not committed.
     pub(crate) fn lag_records(&self) -> i64 {
         self.lag.iter().map(|(_, events)| events).sum()

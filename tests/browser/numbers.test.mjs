@@ -89,17 +89,36 @@ test("event time: the histograms, p50 and p99", () =>
     assert.deepEqual(await texts(page, "#event_time figure:first-child .ticks span"), ["13:02", "13:32", "14:02"]);
     assert.equal(await page.locator("#event_time figure:first-child .plot i").count(), 60);
     await page.click("#lateness-numbers summary");
-    await until(page, "#lateness-numbers tbody tr:nth-child(4)", "0.2 s to 0.5 s 88 700");
+    await until(page, "#lateness-numbers tbody tr:first-child", "early 7");
+    await until(page, "#lateness-numbers tbody tr:nth-child(5)", "0.2 s to 0.5 s 88 700");
     await until(page, "#lateness-numbers tbody tr:last-child", "over 5 min 12");
     const tallest = await page.locator("#event_time figure:nth-child(2) .plot i").evaluateAll((bars) => bars.map((bar) => bar.style.getPropertyValue("--v")).indexOf("100.00%"));
-    assert.equal(tallest, 3);
+    assert.equal(tallest, 4);
+    await until(page, "#event_time figure:nth-child(2) .ticks span:first-child", "early");
+  }));
+
+test("times of another day say which, and of another year, too", () =>
+  withPage({ now: NOW }, async ({ page, server }) => {
+    const { edges, counts } = server.state.event_time.histogram;
+    for (const [days, text] of [[1, "27 Nov, 13:02"], [365, "28 Nov 2025, 13:02"], [0, "13:02"]]) {
+      server.patch({ event_time: { histogram: { edges: edges.map((edge) => edge - days * 86_400_000), counts } } });
+      await until(page, "#event_time figure:first-child .ticks span:first-child", text);
+    }
+    const boundary = (text) => until(page, "#layers .sides tbody tr:nth-child(3)", `newest record loaded streams ${text}`);
+    for (const [days, text] of [[0, "13:59"], [1, "27 Nov, 13:59"], [365, "28 Nov 2025, 13:59"]]) {
+      server.patch({ layers: { batch: { boundary: NOW - 150_000 - days * 86_400_000 } } });
+      await boundary(text);
+    }
+    await page.click("#rates-numbers summary");
+    await page.keyboard.press("4");
+    await until(page, "#rates-numbers tbody tr:last-child th", /^\d+ Nov, \d\d:\d\d:\d\d$/);
+    await until(page, "#rates-numbers tbody tr:first-child th", /^\d\d:\d\d:\d\d$/);
   }));
 
 test("layers: both sides, the verdict, its trend", () =>
   withPage({ now: NOW }, async ({ page }) => {
     assert.deepEqual(await texts(page, "#layers .sides tbody tr"), [
       "rows ≈ 1 000 000 1 000 000",
-      "newest event now 3 minutes ago",
       "last write now 2 minutes ago",
       "newest record loaded streams 13:59",
       "last load streams upsert, 120 480 written, 2 minutes ago",

@@ -1,7 +1,7 @@
 // The top of the page: the sentence, the four numbers, the ranges, the clock.
 
 import { $, fill, h } from "./dom.js";
-import { clock, count, duration, exact, moment, short, since, plural, DASH } from "./format.js";
+import { count, duration, exact, moment, short, since, plural, DASH } from "./format.js";
 import { icon } from "./parts.js";
 import { away, model, now, RANGES, zone } from "./model.js";
 
@@ -125,7 +125,7 @@ function drawPause() {
 
 export function drawClock() {
 	const paused = model.paused !== null;
-	const time = model.state ? clock(now(), zone()) : "--:--:--";
+	const time = model.state ? since(now(), Date.now() + model.ahead, zone(), true) : "--:--:--";
 	fill(
 		$("#clock"),
 		paused && h("strong", {}, "paused "),

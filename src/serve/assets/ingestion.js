@@ -1,7 +1,7 @@
 // Events a second of each stage, how far the stream is behind, and the dead letters, over one time axis.
 
 import { h } from "./dom.js";
-import { clock, duration, exact, moment, plural, short, words, DASH } from "./format.js";
+import { duration, exact, moment, plural, short, since, words, DASH } from "./format.js";
 import { emptyState, keyButton, nothing, numbers, timeAgo } from "./parts.js";
 import { model, now, zone } from "./model.js";
 import { deadLetters, lacksLetters } from "./series.js";
@@ -117,7 +117,7 @@ function table() {
 	const series = model.series;
 	const rows = () => {
 		const over = (series?.t ?? []).map((time, index) => [
-			clock(time, zone()),
+			since(time, now(), zone(), true),
 			...MEASURES.slice(0, -1).map((measure) => measure.of(series)?.[index] ?? null),
 		]);
 		return over.slice(-400).reverse();
