@@ -95,6 +95,7 @@ async function answer(shared, request, response) {
   if (url.pathname === "/api/v1/explain") {
     const key = url.searchParams.get("key");
     if (key === "nonsense") return json({ error: "key: expected a UUID, got \"nonsense\"" }, 400);
+    if (key === "numbers") return send(response, 200, "application/json", states.NUMBERS);
     const told = states.explain(key, shared.state.now);
     return json(key === states.HOSTILE ? { ...told, summary: key, landing: [{ [key]: key }], [key]: key } : told);
   }

@@ -141,6 +141,22 @@ test("layers: differences by class, those that fail first, with keys that open t
     assert.deepEqual((await texts(page, "#explain .cards li:first-child")).slice(0, 2), ["File .rtp/landing/2026-11-27.ndjson Line 4 211", "Topic user_events Partition 1 Offset 33 871 Produced at 28 Nov 2026, 13:02:05 UTC Event time 28 Nov 2026, 13:02:04 UTC Run id day-2026-11-27 Committed yes"]);
   }));
 
+test("the side panel shows a record's numbers as they are", () =>
+  withPage({ now: NOW }, async ({ page }) => {
+    await page.keyboard.press("/");
+    await page.fill("#explain-key", "numbers");
+    await page.keyboard.press("Enter");
+    await until(page, "#explain .summary", 'Both stores have it: 1 "2".');
+    const values = () => page.locator("#explain dl").allTextContents();
+    assert.deepEqual(await page.locator("#explain section:nth-of-type(1) dl dl div").allInnerTexts().then((all) => all.map((each) => each.replace(/\s+/g, " "))), [
+      "Big -9223372036854775807", "Small 0.00012", "Tiny 1e-300", "Loaded at 1795500000000", "List 12345, 7", "Is new false",
+    ]);
+    const all = (await values()).join();
+    assert.match(all, /Key9007199254740993/);
+    assert.match(all, /Count1\u202f234\u202f567/); // ours, not the record's
+    assert.match(all, /Realtime9007199254740993Batch9007199254740992/);
+  }));
+
 test("profiles: shares of the batch layer and of the newest events, in the right order", () =>
   withPage({ now: NOW }, async ({ page }) => {
     assert.deepEqual(await texts(page, "#profiles > header .legend"), ["batch, 2026-11-27", "live, the last 5 000 events"]);

@@ -318,3 +318,10 @@ export function explain(key, now) {
     verdict: { run_id: "verify-42", names_it: true, class: "lost" },
   };
 }
+
+/** An explanation whose numbers JavaScript cannot hold, as the server sends it. */
+export const NUMBERS = String.raw`{
+  "summary": "Both stores have it: 1 \"2\".", "key": 9007199254740993, "count": 1234567,
+  "realtime": {"rows": 1, "values": {"big": -9223372036854775807, "small": 0.00012, "tiny": 1e-300, "loaded_at": 1795500000000, "list": [12345, "7"], "is_new": false}},
+  "differences": [{"column": "big", "realtime": 9007199254740993, "batch": 9007199254740992}]
+}`;

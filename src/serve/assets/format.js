@@ -8,9 +8,13 @@ const known = (value) => typeof value === "number" && Number.isFinite(value);
 /** 1234567 as "1 234 567", with thin spaces. */
 export function exact(value) {
 	if (!known(value)) return DASH;
-	const [whole, fraction] = String(Math.abs(value) < 1e15 ? Math.round(value * 1000) / 1000 : value).split(".");
-	const grouped = whole.replace(/\B(?=(\d{3})+(?!\d))/g, THIN).replace("-", "−");
-	return fraction ? `${grouped}.${fraction}` : grouped;
+	return grouped(String(Math.abs(value) < 1e15 ? Math.round(value * 1000) / 1000 : value));
+}
+
+/** The text of a number, with thin spaces before its point. */
+export function grouped(text) {
+	const [whole, ...rest] = text.split(".");
+	return [whole.replace(/\B(?=(\d{3})+(?!\d))/g, THIN).replace("-", "−"), ...rest].join(".");
 }
 
 /** 1234567 as "1.23 M"; below ten thousand as it is. */
