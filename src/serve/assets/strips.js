@@ -71,7 +71,7 @@ export function build(place, measures, onCursor) {
 function strip(measure, measures, onCursor) {
 	const last = measure === measures.at(-1);
 	const chart = h("div.chart", {});
-	const value = h("output.value", {});
+	const value = h("span.value", {});
 	const note = h("span.peak", {});
 	const row = h("div", { class: last ? "strip last" : "strip" }, h("span", { class: `name hue ${measure.hue}` }, measure.text), chart, h("span.now", {}, value, note));
 	const height = last ? LAST : STRIP;
