@@ -137,7 +137,7 @@ test("a key that is invalid, and one that is looked up by hand", () =>
 
 test("for screen readers: one live region for the page, names for all charts, the same numbers as tables", () =>
   withPage({}, async ({ page }) => {
-    assert.deepEqual(await page.locator("main [aria-live]").evaluateAll((all) => all.map((element) => element.id)), ["words"]);
+    assert.deepEqual(await page.locator("main :is([aria-live], [role=status], output)").evaluateAll((all) => all.map((element) => element.id)), ["said"]);
     const charts = await page.locator('[role="img"]').evaluateAll((all) => all.map((element) => element.getAttribute("aria-label")));
     assert.equal(charts.length, 5);
     assert.ok(charts.every((label) => label.length > 20), charts.join("\n"));
