@@ -1,6 +1,7 @@
 //! What the dashboard sees of the event log: where its partitions end, what the group has committed, the newest events,
 //! and the dead letters. Nothing is written, no member joins a group, and each look reads a bounded number of events.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -60,9 +61,19 @@ pub(crate) struct LogSeen {
     pub(crate) dead_letters: i64,
     /// The newest of them, the newest first.
     pub(crate) letters: Vec<Letter>,
+    /// The time after which all of them are known, in milliseconds since 1970 UTC; none if all are.
+    pub(crate) letters_known_after: Option<i64>,
 }
 
 impl LogSeen {
+    /// The newest dead letters, at most so many, and the time after which none is left out; none if none is.
+    pub(crate) fn newest_letters(&self, most: usize) -> (&[Letter], Option<i64>) {
+        let known = &self.letters[..self.letters.len().min(most)];
+        let cut = known.last().map(|letter| letter.at);
+        let cut = cut.filter(|_| known.len() < self.letters.len());
+        (known, self.letters_known_after.max(cut))
+    }
+
     /// What the stream cannot read any more, one place a partition.
     pub(crate) fn missing(&self) -> Vec<OutOfRange> {
         let mut missing = self.out_in_store.clone();
@@ -73,11 +84,6 @@ impl LogSeen {
         missing.extend(self.out_of_range.iter().filter(in_store));
         missing.sort_by_key(|out| out.partition);
         missing
-    }
-
-    /// Whether nothing stands between the stream and the next event.
-    pub(crate) fn can_continue(&self) -> bool {
-        self.out_of_range.is_empty() && self.out_in_store.is_empty() && self.other_topic.is_none()
     }
 
     /// Events not committed.
@@ -99,8 +105,12 @@ impl LogSeen {
 pub(crate) struct Letter {
     /// When it was sent, in milliseconds since 1970 UTC.
     pub(crate) at: i64,
-    /// Where its event stands in the topic, if it came from there.
+    /// Where the letter itself stands in the dead-letter topic, which tells it from all others.
+    letter_partition: i32,
+    letter_offset: i64,
+    /// The partition of its event in the topic; none if it comes from an input.
     partition: Option<i32>,
+    /// Its offset in the partition, or its byte in the input.
     offset: Option<i64>,
     rule: String,
     field: Option<String>,
@@ -112,6 +122,8 @@ impl From<DeadLetter> for Letter {
     fn from(letter: DeadLetter) -> Self {
         Letter {
             at: letter.written_at,
+            letter_partition: letter.at.0,
+            letter_offset: letter.at.1,
             partition: letter.partition,
             offset: letter.offset,
             rule: letter.rule,
@@ -134,6 +146,7 @@ pub(crate) struct LogEye {
     live: Live,
     newest: Option<i64>,
     letters: Vec<Letter>,
+    letters_known_after: Option<i64>,
     dead_end: Option<Offsets>,
 }
 
@@ -150,6 +163,7 @@ impl LogEye {
             live: Live::default(),
             newest: None,
             letters: Vec::new(),
+            letters_known_after: None,
             dead_end: None,
         })
     }
@@ -195,6 +209,7 @@ impl LogEye {
         seen.live = self.live.json(&sources.dataset);
         (seen.times, seen.newest) = (self.times.clone(), self.newest);
         seen.letters.clone_from(&self.letters);
+        seen.letters_known_after = self.letters_known_after;
         Ok(seen)
     }
 
@@ -276,16 +291,27 @@ impl LogEye {
         if self.dead_end.as_ref() == Some(&bounds.to) {
             return Ok(());
         }
-        let mut letters = Vec::new();
+        let span = newest(&bounds, None, LETTERS);
+        let is_cut = |partition| {
+            let from = span.as_ref().and_then(|span| span.from.get(partition));
+            from.is_some_and(|from| from > low(partition))
+        };
+        let (mut letters, mut first) = (Vec::new(), BTreeMap::new());
         let reader = DeadLetters::of(&sources.dataset);
-        // What is no dead letter of rtp is counted, and not shown.
-        let mut visitor =
-            Each(|event: Event<'_>| letters.extend(reader.read(&event).map(Letter::from)));
-        if let Some(span) = newest(&bounds, None, LETTERS) {
-            self.dead.read(&span, &mut visitor).await?;
+        let mut visitor = Each(|event: Event<'_>| {
+            if is_cut(event.partition) {
+                let first = first.entry(event.partition).or_insert(event.timestamp);
+                *first = event.timestamp.min(*first);
+            }
+            // What is no dead letter of rtp is counted, and not shown.
+            letters.extend(reader.read(&event).map(Letter::from));
+        });
+        if let Some(span) = &span {
+            self.dead.read(span, &mut visitor).await?;
         }
         letters.sort_by_key(|letter: &Letter| std::cmp::Reverse(letter.at));
-        letters.truncate(LETTERS.try_into().unwrap_or(usize::MAX));
+        // Of each partition, all are known that are younger than the first one that was read.
+        self.letters_known_after = first.into_values().max();
         (self.letters, self.dead_end) = (letters, Some(bounds.to));
         Ok(())
     }

@@ -372,13 +372,16 @@ impl Board {
         let log = seen.log.seen.as_ref();
         let letters = log.map(|log| &log.letters[..]).unwrap_or_default();
         let letters: Vec<_> = letters.iter().filter(|letter| letter.at >= from).collect();
+        let known_after = log.and_then(|log| log.letters_known_after);
         let batch = seen.batch.seen.as_ref();
         let verdicts = batch.map(|batch| &batch.verdicts[..]).unwrap_or_default();
         let verdicts: Vec<_> = verdicts.iter().filter(|v| v.ended_at >= from).collect();
         let mut series = rates::series(&samples, batch, from, now, step);
         series["range"] = json!(name);
         series["step_s"] = json!(step / 1_000);
+        series["now"] = json!(now);
         series["dead_letters"] = serde_json::to_value(letters).map_err(Error::internal)?;
+        series["dead_letters_known_after"] = json!(known_after);
         series["verdicts"] = serde_json::to_value(verdicts).map_err(Error::internal)?;
         Ok(series)
     }

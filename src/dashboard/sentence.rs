@@ -3,7 +3,7 @@
 use super::Seen;
 use super::log_eye::LogSeen;
 use super::missing::missing;
-use super::words::{ago, number, seconds};
+use super::words::{ago, moment, number, seconds};
 use crate::ports::ledger::Verdict;
 use crate::ports::monitor::RowCount;
 
@@ -28,16 +28,16 @@ const BUSY_MS: i64 = 10_000;
 
 /// The sentence.
 pub(super) fn sentence(seen: &Seen, now: i64) -> (Level, String) {
-    away(seen)
+    away(seen, now)
         .or_else(|| bad(seen, now))
         .or_else(|| first_look(seen))
         .or_else(|| empty(seen))
         .unwrap_or_else(|| fine(seen, now))
 }
 
-fn away(seen: &Seen) -> Option<(Level, String)> {
+fn away(seen: &Seen, now: i64) -> Option<(Level, String)> {
     let since = |since: Option<i64>| match since {
-        Some(ms) => format!(" since {} UTC", &crate::time::format_ms(ms)[11..16]),
+        Some(ms) => format!(" since {} UTC", moment(ms, now)),
         None => String::new(),
     };
     let servers = [
@@ -348,6 +348,9 @@ mod tests {
             .look(Err(Error::unavailable("gone")), NOW + 60_000);
         let away = "The real-time store has not answered since 06:01 UTC; events wait in the log.";
         assert_eq!(sentence(&seen, NOW), (Level::Away, away.into()));
+        let tomorrow = sentence(&seen, NOW + 86_400_000).1;
+        let away = "The real-time store has not answered since 2026-11-24 06:01 UTC; events wait in the log.";
+        assert_eq!(tomorrow, away);
         seen.log.look(Err(Error::unavailable("gone")), NOW);
         let (_, text) = sentence(&seen, NOW);
         assert!(

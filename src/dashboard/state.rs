@@ -78,7 +78,7 @@ fn server<T>(known: &Known<T>, address: &(impl std::fmt::Display + ?Sized)) -> V
 fn ingestion(seen: &Seen) -> Value {
     let log = seen.log.seen.as_ref();
     let [produced, committed] = seen.recent.rates();
-    let letters = log.map(|log| &log.letters[..]).unwrap_or_default();
+    let (letters, known_after) = log.map_or((&[][..], None), |log| log.newest_letters(LETTERS));
     json!({
         "rates": {
             "produce": produced,
@@ -91,7 +91,8 @@ fn ingestion(seen: &Seen) -> Value {
             "partitions": log.map(|log| &log.lag),
             "missing": log.map(missing),
         },
-        "dead_letters": letters.iter().take(LETTERS).collect::<Vec<_>>(),
+        "dead_letters": letters,
+        "dead_letters_known_after": known_after,
     })
 }
 
@@ -112,16 +113,12 @@ fn layers(sources: &Sources, seen: &Seen) -> Value {
     let (realtime, batch) = (seen.realtime.seen.as_ref(), seen.batch.seen.as_ref());
     let rows = |rows: Option<crate::ports::monitor::RowCount>| json!({"count": rows.map(|rows| rows.count), "exact": rows.map(|rows| rows.exact)});
     let mut speed = rows(realtime.and_then(|store| store.rows));
-    // Only if all events are stored, the newest one is.
-    let all_stored = |log: &&LogSeen| log.lag_records() == 0 && log.can_continue();
-    let newest = seen.log.seen.as_ref().filter(all_stored);
-    speed["newest"] = json!(newest.and_then(|log| log.times.newest()));
     speed["last_write"] = json!(realtime.and_then(|store| store.last_write));
     let mut loaded = rows(batch.and_then(|store| store.rows));
     let mut loads = batch.into_iter().flat_map(|batch| &batch.loads);
-    loaded["newest"] = json!(batch.and_then(|batch| batch.newest_loaded));
     loaded["last_write"] = json!(batch.and_then(|store| store.last_write));
-    loaded["boundary"] = loaded["newest"].clone();
+    // The newest event of either store is not known without reading it.
+    loaded["boundary"] = json!(batch.and_then(|batch| batch.newest_loaded));
     loaded["last_load"] = json!(loads.next().map(|load| json!({
         "run_id": load.info.run_id,
         "mode": load.mode,

@@ -29,7 +29,7 @@ pub(crate) struct BatchSeen {
     pub(crate) rows: Option<RowCount>,
     pub(crate) last_write: Option<i64>,
     pub(crate) remark: Option<String>,
-    /// The event time of the newest record that was ever loaded, in milliseconds since 1970 UTC.
+    /// The event time of the newest record that was loaded since the table was last replaced, in milliseconds since 1970 UTC.
     pub(crate) newest_loaded: Option<i64>,
     /// The newest first.
     pub(crate) loads: Vec<LoadRecord>,

@@ -10,7 +10,8 @@ const MOST: usize = 5_000;
 /// Parts of the range of event times.
 const PARTS: i64 = 24;
 
-/// Borders between the parts of the lateness, in seconds.
+/// Borders between the parts of the lateness, in seconds. One part more is below the first one, of the events that arrived
+/// before their time, and one above the last.
 const LATENESS: [f64; 17] = [
     0.0,
     0.1,
@@ -44,22 +45,22 @@ impl Times {
         self.0.push_back((arrival, event_time));
     }
 
-    /// The newest event time.
-    pub(crate) fn newest(&self) -> Option<i64> {
-        self.0.iter().map(|(_, time)| *time).max()
-    }
-
     /// As the dashboard shows it.
     pub(crate) fn json(&self) -> Value {
-        let late = |(arrival, time): &(i64, i64)| arrival.saturating_sub(*time).max(0) as f64 / 1e3;
+        let late = |(arrival, time): &(i64, i64)| arrival.saturating_sub(*time) as f64 / 1e3;
         let mut lateness: Vec<f64> = self.0.iter().map(late).collect();
         lateness.sort_by(f64::total_cmp);
         let (edges, counts) = self.parts();
+        let borders: Vec<Option<f64>> = [None]
+            .into_iter()
+            .chain(LATENESS.map(Some))
+            .chain([None])
+            .collect();
         json!({
             "since": self.0.iter().map(|(arrival, _)| *arrival).min(),
             "histogram": {"edges": edges, "counts": counts},
             "lateness": {
-                "edges": LATENESS,
+                "edges": borders,
                 "counts": by_lateness(&lateness),
                 "p50": quantile(&lateness, 50),
                 "p99": quantile(&lateness, 99),
@@ -84,14 +85,11 @@ impl Times {
     }
 }
 
-/// Numbers between the borders; what is beyond the last one counts in the last part.
+/// Numbers below the first border, between the borders, and above the last.
 fn by_lateness(sorted: &[f64]) -> Vec<u64> {
-    let mut counts = vec![0; LATENESS.len() - 1];
+    let mut counts = vec![0; LATENESS.len() + 1];
     for late in sorted {
-        let part = LATENESS
-            .partition_point(|edge| edge <= late)
-            .saturating_sub(1);
-        counts[part.min(LATENESS.len() - 2)] += 1;
+        counts[LATENESS.partition_point(|edge| edge <= late)] += 1;
     }
     counts
 }
@@ -130,15 +128,38 @@ mod tests {
         let lateness = &json["lateness"];
         assert_eq!(
             lateness["counts"].as_array().unwrap().len(),
-            LATENESS.len() - 1
+            LATENESS.len() + 1
+        );
+        assert_eq!(
+            lateness["edges"].as_array().unwrap().len(),
+            LATENESS.len() + 2
         );
         assert_eq!(sum(&lateness["counts"]), 100);
         assert_eq!(
             (&lateness["p50"], &lateness["p99"]),
             (&json!(49.0), &json!(98.0))
         );
-        assert_eq!(lateness["counts"][8], 30, "from 30 s to 60 s");
-        assert_eq!(times.newest(), Some(1_005_000));
+        assert_eq!(lateness["counts"][9], 30, "from 30 s to 60 s");
+    }
+
+    #[test]
+    fn the_parts_at_both_ends_are_open() {
+        let mut times = Times::default();
+        const YEAR: i64 = 31_536_000_000;
+        for late in [-5_000, -1, 0, 99, YEAR - 1, YEAR, 9 * YEAR] {
+            times.add(10 * YEAR, 10 * YEAR - late);
+        }
+        let lateness = &times.json()["lateness"];
+        let part = |index: usize| {
+            let edges = &lateness["edges"];
+            let range = [&edges[index], &edges[index + 1]].map(Value::as_f64);
+            (range, lateness["counts"][index].as_u64().unwrap())
+        };
+        assert_eq!(part(0), ([None, Some(0.0)], 2), "early");
+        assert_eq!(part(1), ([Some(0.0), Some(0.1)], 2));
+        assert_eq!(part(16), ([Some(604_800.0), Some(31_536_000.0)], 1));
+        assert_eq!(part(17), ([Some(31_536_000.0), None], 2));
+        assert_eq!(times.json()["lateness"]["p50"], 0.099);
     }
 
     #[test]

@@ -17,6 +17,15 @@ pub(super) fn ago(ms: i64) -> String {
     }
 }
 
+/// `14:02`, or `2026-11-27 14:02` if that was another day than `now`; times are in milliseconds since 1970 UTC.
+pub(super) fn moment(ms: i64, now: i64) -> String {
+    let [at, now] = [ms, now].map(crate::time::format_ms);
+    match at[..10] == now[..10] {
+        true => at[11..16].into(),
+        false => format!("{} {}", &at[..10], &at[11..16]),
+    }
+}
+
 fn long(ms: i64) -> String {
     let (count, unit) = match ms / 60_000 {
         minutes if minutes < 120 => (minutes, "minute"),
@@ -56,6 +65,9 @@ mod tests {
         ] {
             assert_eq!(seconds(ms), text, "{ms}");
         }
+        let noon = 1_795_521_600_000;
+        assert_eq!(moment(noon, noon + 43_199_999), "12:00");
+        assert_eq!(moment(noon, noon + 43_200_000), "2026-11-24 12:00");
         assert_eq!(ago(-5), "0 s ago");
         assert_eq!(ago(60_000), "1 minute ago");
         assert_eq!(

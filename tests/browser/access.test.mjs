@@ -137,7 +137,7 @@ test("a key that is invalid, and one that is looked up by hand", () =>
 
 test("for screen readers: one live region for the page, names for all charts, the same numbers as tables", () =>
   withPage({}, async ({ page }) => {
-    assert.deepEqual(await page.locator("main [aria-live]").evaluateAll((all) => all.map((element) => element.id)), ["words"]);
+    assert.deepEqual(await page.locator("main :is([aria-live], [role=status], output)").evaluateAll((all) => all.map((element) => element.id)), ["said"]);
     const charts = await page.locator('[role="img"]').evaluateAll((all) => all.map((element) => element.getAttribute("aria-label")));
     assert.equal(charts.length, 5);
     assert.ok(charts.every((label) => label.length > 20), charts.join("\n"));
@@ -152,15 +152,37 @@ test("for screen readers: one live region for the page, names for all charts, th
     assert.match(copied, /^From\tTo\tEvents\n\d+ \w+ \d{4}, \d\d:\d\d:\d\d UTC\t/);
   }));
 
-test("an unchanged sentence is not said again", () =>
+test("a screen reader hears of a new level or cause, and not of numbers that count", () =>
   withPage({}, async ({ page, server }) => {
+    const said = () => page.evaluate(() => globalThis.said);
+    await until(page, "#words", /^Both layers agree/);
     await page.evaluate(() => {
-      globalThis.said = 0;
-      new MutationObserver((all) => (globalThis.said += all.length)).observe(document.querySelector("#words"), { childList: true, characterData: true, subtree: true });
+      globalThis.said = [];
+      const live = document.querySelectorAll("output, [aria-live], [role=status], [role=alert], [role=log], [role=timer]");
+      const heard = () => globalThis.said.push(document.querySelector("#said").textContent);
+      for (const region of live) new MutationObserver(heard).observe(region, { childList: true, characterData: true, subtree: true });
     });
-    for (let step = 1; step <= 3; step++) server.patch({ now: Date.now(), headline: { dead_letters: 7 + step } });
-    await until(page, "#headline li:last-child .figure", "10");
-    assert.equal(await page.evaluate(() => globalThis.said), 0);
+    const state = (step, level, text) =>
+      server.patch({ now: Date.now(), sentence: { level, text }, headline: { dead_letters: step }, ingestion: { rates: { produce: step, stream: step, load: step }, lag: { records: step, seconds: step } } });
+    let step = 100;
+    const passes = async (level, texts, heard) => {
+      for (const text of texts) {
+        state(++step, level, text);
+        await until(page, "#headline li:last-child .figure", String(step));
+      }
+      await page.waitForTimeout(50);
+      assert.deepEqual(await said(), heard);
+    };
+    const behind = "At work: The stream is 12\u00a0s behind.";
+    const calm = ["Both layers agree; the stream is 1.4 s behind.", "Both layers agree; the stream is up to date.", "Both layers agree, checked 3 minutes ago."];
+    await passes("ok", calm, []);
+    await passes("busy", ["The stream is 12 s behind.", "The stream is 2 minutes behind."], [behind]);
+    const differ = "Look here: 3 rows differ (3 lost), found 59\u00a0s ago; the stream is up to date.";
+    const heard = [behind, differ];
+    await passes("bad", [differ.slice(11), "3 rows differ (3 lost), found 1 minute ago; the stream is 0.3 s behind.", "3 rows differ (3 lost), found 12 minutes ago; the stream is up to date."], heard);
+    const missing = "Data is missing: 5 events were deleted from the log.";
+    await passes("bad", [missing], [...heard, `Look here: ${missing}`]);
+    await passes("ok", calm, [...heard, `Look here: ${missing}`, `In order: ${calm[0].replace("4 s", "4\u00a0s")}`]);
   }));
 
 test("a choice of theme is kept, the system's is followed", () =>

@@ -21,7 +21,7 @@ const HEADERS = {
 
 /** Starts a server. `now` in its states is fixed, unless `now` is left out. */
 export async function serve({ port = 0, state = "known", now = Date.now(), locked = false } = {}) {
-  const shared = { state: states[state](now), id: 1, streams: new Set(), away: false, locked, seen: [] };
+  const shared = { state: states[state](now), id: 1, series: {}, streams: new Set(), away: false, locked, seen: [] };
   const server = createServer((request, response) => {
     answer(shared, request, response).catch((error) => {
       console.error(error);
@@ -37,6 +37,10 @@ export async function serve({ port = 0, state = "known", now = Date.now(), locke
       return shared.state;
     },
     streams: () => shared.streams.size,
+    /** What the series have in place of what goes with the state. */
+    setSeries(series) {
+      shared.series = series;
+    },
     /** Sends a merge patch (RFC 7396) to every page. */
     patch(patch) {
       shared.state = merge(shared.state, patch);
@@ -86,11 +90,12 @@ async function answer(shared, request, response) {
   if (url.pathname === "/api/v1/events") return open(shared, response);
   if (url.pathname === "/api/v1/series") {
     const range = url.searchParams.get("range") ?? "1h";
-    return ["15m", "1h", "24h", "7d", "all"].includes(range) ? json(states.series(range, shared.state)) : json({ error: "range: expected 15m, 1h, 24h, 7d or all" }, 400);
+    return ["15m", "1h", "24h", "7d", "all"].includes(range) ? json({ ...states.series(range, shared.state), ...shared.series }) : json({ error: "range: expected 15m, 1h, 24h, 7d or all" }, 400);
   }
   if (url.pathname === "/api/v1/explain") {
     const key = url.searchParams.get("key");
     if (key === "nonsense") return json({ error: "key: expected a UUID, got \"nonsense\"" }, 400);
+    if (key === "numbers") return send(response, 200, "application/json", states.NUMBERS);
     const told = states.explain(key, shared.state.now);
     return json(key === states.HOSTILE ? { ...told, summary: key, landing: [{ [key]: key }], [key]: key } : told);
   }
@@ -135,7 +140,7 @@ function move(server) {
       now: Date.now(),
       headline: { events_per_second: stream, lag_records: records, lag_seconds: records / 1000 },
       ingestion: { rates: { produce, stream }, lag: { records, seconds: records / 1000 } },
-      layers: { realtime: { newest: Date.now() - 400, last_write: Date.now() - 200 } },
+      layers: { realtime: { last_write: Date.now() - 200 } },
     });
   }, 1000);
 }

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { HIDING, plain, text, texts, until, useBrowser, withPage } from "./harness.mjs";
-import { empty, known } from "./states.mjs";
+import { empty, known, letter } from "./states.mjs";
 
 useBrowser();
 const GONE = /Failed to load resource|ERR_/;
@@ -210,17 +210,40 @@ test("a range that does not exist is the usual one", () =>
   }));
 
 test("pause holds the numbers, and going on shows the newest", () =>
-  withPage({}, async ({ page, server }) => {
-    await page.keyboard.press(" ");
+  withPage({ script: 'globalThis.moved = 0; { const { now } = Date; Date.now = () => now() + globalThis.moved; }' }, async ({ page, server }) => {
+    await page.click("#rates-numbers summary");
+    await page.click("#letters-numbers summary");
+    await until(page, "#rates-numbers tbody tr td:nth-child(2)", "1 004.2");
+    await page.click("#pause");
     await until(page, "#clock", /^paused \d\d:\d\d:\d\d UTC$/);
     const clock = await text(page, "#clock");
-    server.patch({ headline: { dead_letters: 8 } });
+    const held = () => texts(page, "#clock, #headline .figure, #ingestion .strip .now, #ingestion .letters .what, #rates-numbers tbody, #letters-numbers tbody, #layers .trend .note");
+    const before = await held();
+    // What happens during the pause, until long after the series are old.
+    const later = server.state.now + 120_000;
+    await page.evaluate(() => (globalThis.moved = 120_000));
+    const requests = () => server.seen.filter((line) => line.includes("/series?")).map((line) => line.split("=")[1]);
+    const asked = requests();
+    const letters = [letter(later - 1_000, 99), ...server.state.ingestion.dead_letters];
+    server.patch({ now: later, headline: { dead_letters: 8 }, ingestion: { rates: { produce: 77 }, dead_letters: letters } });
     server.patch({ headline: { dead_letters: 9 } });
     await page.waitForTimeout(1300);
-    assert.equal(await text(page, "#headline li:last-child .figure"), "7");
+    assert.deepEqual(await held(), before);
+    assert.deepEqual(requests(), asked);
+    // A range that the reader chooses ends with the pause, too. It began before the same range as of now.
+    await page.keyboard.press("1");
+    await until(page, "#ingestion .strip.last .now", "2 in this range");
+    await untilTrue(() => requests().length === asked.length + 1, "the range was not fetched");
+    assert.equal(requests().at(-1), "1h");
+    const newest = () => text(page, "#rates-numbers tbody tr th");
+    await page.waitForFunction(() => document.querySelectorAll("#rates-numbers tbody tr").length > 9);
+    assert.ok((await newest()) <= clock.split(" ")[1], await newest());
+    assert.equal(await page.locator("#letters-numbers tbody tr").count(), 5);
     assert.equal(await text(page, "#clock"), clock);
     await page.click("#pause");
     await until(page, "#headline li:last-child .figure", "9");
+    await until(page, "#ingestion .strip.last .now", "3 in this range");
+    await until(page, "#rates-numbers tbody tr td:nth-child(2)", "77");
     assert.doesNotMatch(await text(page, "#clock"), /paused/);
   }));
 

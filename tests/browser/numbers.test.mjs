@@ -26,14 +26,44 @@ test("ingestion: rates, lag, dead letters with their reasons, and the same as ta
     await until(page, "#ingestion .strip:nth-child(3) .peak", /^peak 2\d(\.\d)? k \/s$/);
     assert.deepEqual((await texts(page, "#ingestion .letters .what")).slice(0, 2), ['type Registered date: expected a timestamp, got "2008-13-01"', "bad_uuid Id: expected a UUID"]);
     assert.deepEqual((await texts(page, "#ingestion .letters .when")).slice(0, 2), ["4 minutes ago", "11 minutes ago"]);
-    assert.equal(await text(page, "#ingestion .letters li:nth-child(2) .where"), "offset 40");
+    assert.equal(await text(page, "#ingestion .letters li:nth-child(2) .where"), "byte 40 of the input");
     await page.click("#rates-numbers summary");
     await until(page, "#rates-numbers tbody tr th", "14:02:05");
     assert.deepEqual((await texts(page, "#rates-numbers tbody tr:first-child td")), ["1 004.2", "998.6", "0", "412", "0.41"]);
     await page.click("#partitions-numbers summary");
     await until(page, "#partitions-numbers tbody", "0 140 1 131 2 141");
     await page.click("#letters-numbers summary");
-    await until(page, "#letters-numbers tbody tr:nth-child(2)", "28 Nov 2026, 13:51:05 UTC offset 40 bad_uuid id field id: bad_uuid: expected a UUID –");
+    await until(page, "#letters-numbers tbody tr:nth-child(2)", "28 Nov 2026, 13:51:05 UTC byte 40 of the input bad_uuid id field id: bad_uuid: expected a UUID –");
+  }));
+
+test("ingestion: each dead letter counts once, wherever its record comes from", () =>
+  withPage({ now: NOW }, async ({ page, server }) => {
+    // Three files of four bad lines each, refused within one millisecond.
+    const twelve = Array.from({ length: 12 }, (_, index) => letter(NOW - 1_000, 10 * (index % 4), { letter_offset: 100 + index, partition: null }));
+    server.setSeries({ dead_letters: twelve });
+    server.patch({ headline: { dead_letters: 12 }, ingestion: { dead_letters: twelve } });
+    await page.keyboard.press("1");
+    await until(page, "#ingestion .strip.last .now", "12 in this range");
+  }));
+
+test("ingestion: the dead letters are that many or more only if some of the range are not known", () =>
+  withPage({ now: NOW }, async ({ page, server }) => {
+    const note = (text) => until(page, "#ingestion .strip.last .now", text);
+    // Older letters, which the range leaves out, do not make the number uncertain.
+    await note("5 in this range");
+    server.setSeries({ dead_letters_known_after: NOW - 30 * 60_000 });
+    server.patch({ ingestion: { dead_letters_known_after: NOW - 20 * 60_000 } });
+    await page.keyboard.press("3");
+    await note("5 or more in this range");
+    await page.keyboard.press("1");
+    await note("2 in this range");
+    // The state's letters begin after those of the series ended, or within them.
+    server.setSeries({ now: NOW - 10 * 60_000 });
+    server.patch({ ingestion: { dead_letters_known_after: NOW - 5 * 60_000 } });
+    await page.keyboard.press("2");
+    await note("5 or more in this range");
+    server.patch({ ingestion: { dead_letters_known_after: NOW - 15 * 60_000 } });
+    await note("5 in this range");
   }));
 
 test("ingestion: the cursor shows the numbers of its moment, with the keyboard, too", () =>
@@ -59,17 +89,36 @@ test("event time: the histograms, p50 and p99", () =>
     assert.deepEqual(await texts(page, "#event_time figure:first-child .ticks span"), ["13:02", "13:32", "14:02"]);
     assert.equal(await page.locator("#event_time figure:first-child .plot i").count(), 60);
     await page.click("#lateness-numbers summary");
-    await until(page, "#lateness-numbers tbody tr:nth-child(4)", "0.2 s to 0.5 s 88 700");
+    await until(page, "#lateness-numbers tbody tr:first-child", "early 7");
+    await until(page, "#lateness-numbers tbody tr:nth-child(5)", "0.2 s to 0.5 s 88 700");
     await until(page, "#lateness-numbers tbody tr:last-child", "over 5 min 12");
     const tallest = await page.locator("#event_time figure:nth-child(2) .plot i").evaluateAll((bars) => bars.map((bar) => bar.style.getPropertyValue("--v")).indexOf("100.00%"));
-    assert.equal(tallest, 3);
+    assert.equal(tallest, 4);
+    await until(page, "#event_time figure:nth-child(2) .ticks span:first-child", "early");
+  }));
+
+test("times of another day say which, and of another year, too", () =>
+  withPage({ now: NOW }, async ({ page, server }) => {
+    const { edges, counts } = server.state.event_time.histogram;
+    for (const [days, text] of [[1, "27 Nov, 13:02"], [365, "28 Nov 2025, 13:02"], [0, "13:02"]]) {
+      server.patch({ event_time: { histogram: { edges: edges.map((edge) => edge - days * 86_400_000), counts } } });
+      await until(page, "#event_time figure:first-child .ticks span:first-child", text);
+    }
+    const boundary = (text) => until(page, "#layers .sides tbody tr:nth-child(3)", `newest record loaded streams ${text}`);
+    for (const [days, text] of [[0, "13:59"], [1, "27 Nov, 13:59"], [365, "28 Nov 2025, 13:59"]]) {
+      server.patch({ layers: { batch: { boundary: NOW - 150_000 - days * 86_400_000 } } });
+      await boundary(text);
+    }
+    await page.click("#rates-numbers summary");
+    await page.keyboard.press("4");
+    await until(page, "#rates-numbers tbody tr:last-child th", /^\d+ Nov, \d\d:\d\d:\d\d$/);
+    await until(page, "#rates-numbers tbody tr:first-child th", /^\d\d:\d\d:\d\d$/);
   }));
 
 test("layers: both sides, the verdict, its trend", () =>
   withPage({ now: NOW }, async ({ page }) => {
     assert.deepEqual(await texts(page, "#layers .sides tbody tr"), [
       "rows ≈ 1 000 000 1 000 000",
-      "newest event now 3 minutes ago",
       "last write now 2 minutes ago",
       "newest record loaded streams 13:59",
       "last load streams upsert, 120 480 written, 2 minutes ago",
@@ -90,6 +139,22 @@ test("layers: differences by class, those that fail first, with keys that open t
     await page.click(`#layers [data-explain="${KEY}"]`);
     await until(page, "#explain .summary", /^Lost: the event was produced and read/);
     assert.deepEqual((await texts(page, "#explain .cards li:first-child")).slice(0, 2), ["File .rtp/landing/2026-11-27.ndjson Line 4 211", "Topic user_events Partition 1 Offset 33 871 Produced at 28 Nov 2026, 13:02:05 UTC Event time 28 Nov 2026, 13:02:04 UTC Run id day-2026-11-27 Committed yes"]);
+  }));
+
+test("the side panel shows a record's numbers as they are", () =>
+  withPage({ now: NOW }, async ({ page }) => {
+    await page.keyboard.press("/");
+    await page.fill("#explain-key", "numbers");
+    await page.keyboard.press("Enter");
+    await until(page, "#explain .summary", 'Both stores have it: 1 "2".');
+    const values = () => page.locator("#explain dl").allTextContents();
+    assert.deepEqual(await page.locator("#explain section:nth-of-type(1) dl dl div").allInnerTexts().then((all) => all.map((each) => each.replace(/\s+/g, " "))), [
+      "Big -9223372036854775807", "Small 0.00012", "Tiny 1e-300", "Loaded at 1795500000000", "List 12345, 7", "Is new false",
+    ]);
+    const all = (await values()).join();
+    assert.match(all, /Key9007199254740993/);
+    assert.match(all, /Count1\u202f234\u202f567/); // ours, not the record's
+    assert.match(all, /Realtime9007199254740993Batch9007199254740992/);
   }));
 
 test("profiles: shares of the batch layer and of the newest events, in the right order", () =>

@@ -37,6 +37,8 @@ const verdict = (at, classes = {}, more = {}) => ({
 
 export const letter = (at, offset, more = {}) => ({
   at,
+  letter_partition: 0,
+  letter_offset: offset,
   partition: offset % 3,
   offset,
   rule: "type",
@@ -74,8 +76,8 @@ function eventTime(now) {
     since: now - HOUR,
     histogram: { edges, counts: edges.slice(1).map((_, index) => 58_000 + Math.round(2_400 * Math.sin(index / 6) + 1_800 * next())) },
     lateness: {
-      edges: [0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, null],
-      counts: [1_200, 9_800, 31_400, 88_700, 61_300, 22_100, 9_400, 3_100, 900, 240, 80, 12],
+      edges: [null, 0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, null],
+      counts: [7, 1_200, 9_800, 31_400, 88_700, 61_300, 22_100, 9_400, 3_100, 900, 240, 80, 12],
       p50: 0.38,
       p99: 4.6,
     },
@@ -111,8 +113,8 @@ export function known(now) {
     },
     event_time: eventTime(now),
     layers: {
-      realtime: { count: 1_000_000, exact: false, newest: now - 400, last_write: now - 200 },
-      batch: { count: 1_000_000, exact: true, newest: now - 150_000, last_write: now - 140_000, boundary: now - 150_000, last_load: { run_id: "day-2026-11-27", mode: "upsert", loaded_at: now - 140_000, written: 120_480 } },
+      realtime: { count: 1_000_000, exact: false, last_write: now - 200 },
+      batch: { count: 1_000_000, exact: true, last_write: now - 140_000, boundary: now - 150_000, last_load: { run_id: "day-2026-11-27", mode: "upsert", loaded_at: now - 140_000, written: 120_480 } },
       verdict: verdict(now - 2 * MINUTE),
       classes: CLASSES,
     },
@@ -293,6 +295,7 @@ export function series(range, state) {
   return {
     range,
     step_s: step,
+    now,
     t,
     rates: { produce, stream, load },
     lag_records: quiet ? t.map(() => 0) : lag,
@@ -315,3 +318,10 @@ export function explain(key, now) {
     verdict: { run_id: "verify-42", names_it: true, class: "lost" },
   };
 }
+
+/** An explanation whose numbers JavaScript cannot hold, as the server sends it. */
+export const NUMBERS = String.raw`{
+  "summary": "Both stores have it: 1 \"2\".", "key": 9007199254740993, "count": 1234567,
+  "realtime": {"rows": 1, "values": {"big": -9223372036854775807, "small": 0.00012, "tiny": 1e-300, "loaded_at": 1795500000000, "list": [12345, "7"], "is_new": false}},
+  "differences": [{"column": "big", "realtime": 9007199254740993, "batch": 9007199254740992}]
+}`;

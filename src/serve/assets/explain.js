@@ -1,7 +1,7 @@
 // The side panel: one record's life, as `rtp explain` tells it.
 
 import { $, fill, h } from "./dom.js";
-import { exact, moment, words, DASH } from "./format.js";
+import { grouped, moment, words, DASH } from "./format.js";
 import { zone } from "./model.js";
 import { none } from "./parts.js";
 
@@ -53,7 +53,7 @@ async function ask(key) {
 	let shown;
 	try {
 		const response = await fetch(`/api/v1/explain?key=${encodeURIComponent(key)}`, { signal: mine.signal, headers: { accept: "application/json" } });
-		const body = await response.json().catch(() => null);
+		const body = parsed(await response.text());
 		shown = body && typeof body === "object" ? story(body, response) : [status(response)];
 	} catch (error) {
 		if (error.name === "AbortError") return;
@@ -77,29 +77,47 @@ function section(name, value) {
 	return h("section", {}, h("h3", {}, words(name)), shown(name, value));
 }
 
+// Marks a number's own text, because a JavaScript number has no 64 bits. No text of a record can begin with it.
+const MARK = `${Math.random()}#`;
+const TOKENS = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g;
+const numeral = (value) => (typeof value === "string" && value.startsWith(MARK) ? value.slice(MARK.length) : null);
+
+/** JSON with each number as its text, marked; null if it is not JSON. */
+function parsed(text) {
+	try {
+		return JSON.parse(text.replace(TOKENS, (token) => (token[0] === '"' ? token : `"${MARK}${token}"`)));
+	} catch {
+		return null;
+	}
+}
+
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 const TIME = /(^|_)(at|time|since|newest|until|boundary|modified)$/;
 
-/** Any JSON value, readable. */
-function shown(name, value) {
+const OF_RECORD = new Set(["key", "values", "differences"]);
+
+/** Any JSON value, readable; `inRow`: inside a record, whose values are shown as they are. */
+function shown(name, value, inRow = false) {
+	const isRow = inRow || OF_RECORD.has(name);
 	if (value == null || value === "") return none(DASH);
-	if (value === true) return "yes";
-	if (value === false) return "no";
-	if (typeof value === "number") return TIME.test(name) && value > 1e11 ? h("span", { title: value }, moment(value, zone())) : exact(value);
-	if (Array.isArray(value)) return list(name, value);
-	if (isObject(value)) return fields(value);
+	if (value === true) return isRow ? "true" : "yes";
+	if (value === false) return isRow ? "false" : "no";
+	const number = numeral(value);
+	if (number !== null) return isRow ? number : TIME.test(name) && number > 1e11 ? h("span", { title: number }, moment(Number(number), zone())) : grouped(number);
+	if (Array.isArray(value)) return list(name, value, isRow);
+	if (isObject(value)) return fields(value, isRow);
 	return h("span.text", {}, String(value));
 }
 
-function list(name, values) {
+function list(name, values, isRow) {
 	if (!values.length) return none("none");
-	if (values.every((value) => !isObject(value) && !Array.isArray(value))) return values.map((value, index) => [index > 0 && ", ", shown(name, value)]);
-	return h("ol.cards", {}, values.map((value) => h("li", {}, shown(name, value))));
+	if (values.every((value) => !isObject(value) && !Array.isArray(value))) return values.map((value, index) => [index > 0 && ", ", shown(name, value, isRow)]);
+	return h("ol.cards", {}, values.map((value) => h("li", {}, shown(name, value, isRow))));
 }
 
-const fields = (value) => h("dl", {}, Object.entries(value).map(([name, inner]) => field(name, inner)));
+const fields = (value, isRow) => h("dl", {}, Object.entries(value).map(([name, inner]) => field(name, inner, isRow)));
 
-function field(name, value) {
+function field(name, value, isRow) {
 	const deep = isObject(value) || Array.isArray(value);
-	return h("div", { class: deep && "deep" }, h("dt", {}, words(name)), h("dd", {}, shown(name, value)));
+	return h("div", { class: deep && "deep" }, h("dt", {}, words(name)), h("dd", {}, shown(name, value, isRow)));
 }

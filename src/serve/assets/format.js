@@ -8,9 +8,13 @@ const known = (value) => typeof value === "number" && Number.isFinite(value);
 /** 1234567 as "1 234 567", with thin spaces. */
 export function exact(value) {
 	if (!known(value)) return DASH;
-	const [whole, fraction] = String(Math.abs(value) < 1e15 ? Math.round(value * 1000) / 1000 : value).split(".");
-	const grouped = whole.replace(/\B(?=(\d{3})+(?!\d))/g, THIN).replace("-", "−");
-	return fraction ? `${grouped}.${fraction}` : grouped;
+	return grouped(String(Math.abs(value) < 1e15 ? Math.round(value * 1000) / 1000 : value));
+}
+
+/** The text of a number, with thin spaces before its point. */
+export function grouped(text) {
+	const [whole, ...rest] = text.split(".");
+	return [whole.replace(/\B(?=(\d{3})+(?!\d))/g, THIN).replace("-", "−"), ...rest].join(".");
 }
 
 /** 1234567 as "1.23 M"; below ten thousand as it is. */
@@ -79,12 +83,15 @@ export function clock(time, zone, seconds = true) {
 	return `${at.hour}:${at.minute}` + (seconds ? `:${at.second}` : "");
 }
 
-/** "27 Nov". */
-export function day(time, zone) {
+/** "27 Nov", or "27 Nov 2025" if that was another year than `now`. */
+export function day(time, zone, now = time) {
 	if (!known(time)) return DASH;
 	const at = parts(time, zone);
-	return `${at.day} ${at.month}`;
+	return `${at.day} ${at.month}${at.year === parts(now, zone).year ? "" : ` ${at.year}`}`;
 }
+
+/** Whether both times are on the same day. */
+export const sameDay = (one, other, zone) => day(one, zone, other) === day(other, zone);
 
 /** "27 Nov 2026, 14:02:05 UTC". */
 export function moment(time, zone) {
@@ -94,10 +101,10 @@ export function moment(time, zone) {
 }
 
 /** The time of day, after the day if that is another one. */
-export function since(time, now, zone) {
-	if (!known(time)) return DASH;
-	const today = day(time, zone) === day(now, zone) && now - time < 86_400_000;
-	return today ? clock(time, zone, false) : `${day(time, zone)}, ${clock(time, zone, false)}`;
+export function since(time, now, zone, seconds = false) {
+	if (!known(time) || Math.abs(time) > 8.64e15) return DASH;
+	const at = clock(time, zone, seconds);
+	return sameDay(time, now, zone) ? at : `${day(time, zone, now)}, ${at}`;
 }
 
 /** 0.1234 as "12.3 %". */

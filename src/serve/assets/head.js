@@ -1,7 +1,7 @@
 // The top of the page: the sentence, the four numbers, the ranges, the clock.
 
 import { $, fill, h } from "./dom.js";
-import { clock, count, duration, exact, moment, short, since, plural, DASH } from "./format.js";
+import { count, duration, exact, moment, short, since, plural, DASH } from "./format.js";
 import { icon } from "./parts.js";
 import { away, model, now, RANGES, zone } from "./model.js";
 
@@ -24,7 +24,20 @@ function drawSentence(state) {
 	fill($("#kind"), level !== "none" && [icon(level), KINDS[level]]);
 	const words = $("#words");
 	if (words.textContent !== text) words.textContent = text;
+	announce(level, text);
 	drawTitle();
+}
+
+let announced = "";
+
+/** Tells a screen reader the level and its cause when they change, not each second that the sentence counts. */
+function announce(level, text) {
+	const calm = ["ok", "busy", "empty"].includes(level);
+	// While something is wrong, how far the stream is behind is no news.
+	const cause = calm ? "" : text.replace(/; the stream\b.*/, "").replace(/[\d\u202f.,:]+\s*(s|minutes?|hours?|days?)?\b/g, "#");
+	if (level === "none" || `${level} ${cause}` === announced) return;
+	announced = `${level} ${cause}`;
+	$("#said").textContent = `${KINDS[level]}: ${text}`;
 }
 
 /** The name of the tab. A hidden page hears of nothing, so it must not look as if all were in order. */
@@ -125,7 +138,7 @@ function drawPause() {
 
 export function drawClock() {
 	const paused = model.paused !== null;
-	const time = model.state ? clock(now(), zone()) : "--:--:--";
+	const time = model.state ? since(now(), Date.now() + model.ahead, zone(), true) : "--:--:--";
 	fill(
 		$("#clock"),
 		paused && h("strong", {}, "paused "),

@@ -1,10 +1,10 @@
 // Events a second of each stage, how far the stream is behind, and the dead letters, over one time axis.
 
 import { h } from "./dom.js";
-import { clock, duration, exact, moment, plural, short, words, DASH } from "./format.js";
+import { duration, exact, moment, plural, short, since, words, DASH } from "./format.js";
 import { emptyState, keyButton, nothing, numbers, timeAgo } from "./parts.js";
 import { model, now, zone } from "./model.js";
-import { deadLetters } from "./series.js";
+import { deadLetters, lacksLetters } from "./series.js";
 import { build } from "./strips.js";
 
 const rate = (value) => (typeof value === "number" ? `${short(value)}\u202f/s` : DASH);
@@ -61,9 +61,7 @@ function draw(letters, ingestion) {
 	const never = (measure, index) => measure.of && typeof measure.live(ingestion) !== "number" && !shown[index]?.some((value) => typeof value === "number");
 	MEASURES.forEach((measure, index) => (strips.rows[index].hidden = model.state !== null && never(measure, index)));
 	const inside = letters.filter((letter) => letter.at / 1000 >= from).length;
-	// Only the newest are known; the oldest of them may be younger than the range.
-	const isCut = (model.state?.headline?.dead_letters ?? 0) > letters.length && letters.at(-1)?.at / 1000 >= from;
-	strips.notes[MEASURES.length - 1].textContent = inside ? (isCut ? "or more in this range" : "in this range") : "";
+	strips.notes[MEASURES.length - 1].textContent = inside ? (lacksLetters(from * 1000) ? "or more in this range" : "in this range") : "";
 	strips.values[MEASURES.length - 1].textContent = inside || exact(model.state?.headline?.dead_letters && inside);
 }
 
@@ -95,7 +93,8 @@ function reason({ field, rule, message }) {
 	const rest = [`field ${field}: `, `${rule}: `].reduce((text, known) => (text.startsWith(known) ? text.slice(known.length) : text), message ?? "");
 	return [field && words(field), rest].filter(Boolean).join(": ");
 }
-const place = ({ partition, offset }) => (partition == null ? "" : `partition ${partition}, `) + `offset ${exact(offset)}`;
+/** Of an event in the topic, or of a line that a command has read. */
+const place = ({ partition, offset }) => (partition == null ? `byte ${exact(offset)} of the input` : `partition ${partition}, offset ${exact(offset)}`);
 
 function letterList(letters) {
 	if (!letters.length) return nothing("No dead letters: no event has broken a rule.", "event_log");
@@ -118,7 +117,7 @@ function table() {
 	const series = model.series;
 	const rows = () => {
 		const over = (series?.t ?? []).map((time, index) => [
-			clock(time, zone()),
+			since(time, now(), zone(), true),
 			...MEASURES.slice(0, -1).map((measure) => measure.of(series)?.[index] ?? null),
 		]);
 		return over.slice(-400).reverse();

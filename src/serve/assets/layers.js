@@ -30,7 +30,6 @@ function sides({ realtime, batch }) {
 			"tbody",
 			{},
 			row("rows", h("strong", { title: estimate(realtime) }, count(realtime)), h("strong", { title: estimate(batch) }, count(batch))),
-			row("newest event", timeAgo(realtime?.newest), timeAgo(batch?.newest)),
 			row("last write", timeAgo(realtime?.last_write), timeAgo(batch?.last_write)),
 			row("newest record loaded", none("streams"), timeAt(batch?.boundary)),
 			row("last load", none("streams"), load ? loaded(load) : none(answers("batch_store") ? "none yet" : DASH)),

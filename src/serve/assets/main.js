@@ -67,7 +67,10 @@ function range(chosen) {
 
 function pause() {
 	model.paused = model.paused === null ? now() : null;
-	if (model.paused === null && latest) show(latest);
+	if (model.paused === null && latest) {
+		show(latest);
+		refresh(drawSoon, true); // it has a gap
+	}
 	drawSoon();
 }
 
@@ -80,7 +83,8 @@ follow({
 		latest = state;
 		if (model.paused === null || !model.state) show(state);
 		else drawSoon();
-		refresh(drawSoon, back);
+		// A pause holds also the series; one that could not be fetched is still wanted.
+		if (model.paused === null || model.series === null) refresh(drawSoon, back);
 	},
 	onLost({ since, seen, refused }) {
 		model.lost = { since: since + model.ahead, seen: seen && seen + model.ahead, refused };

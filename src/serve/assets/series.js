@@ -1,6 +1,6 @@
 // The series of the chosen range: fetched now and then, and continued by the states in between.
 
-import { model } from "./model.js";
+import { model, now, RANGES } from "./model.js";
 
 const FETCH_EVERY = 30_000;
 const MOST = 2_000; // points, while no series can be fetched
@@ -14,13 +14,13 @@ export async function refresh(onSeries, must = false) {
 	asking?.abort();
 	const mine = (asking = new AbortController());
 	fetched = Date.now();
-	const range = model.range.name;
+	const { name: range, ms } = model.range;
 	try {
-		const response = await fetch(`/api/v1/series?range=${encodeURIComponent(range)}`, { signal: mine.signal, headers: { accept: "application/json" } });
+		const response = await fetch(`/api/v1/series?range=${encodeURIComponent(asked(ms))}`, { signal: mine.signal, headers: { accept: "application/json" } });
 		if (!response.ok) throw new Error(`status ${response.status}`);
 		const series = await response.json();
 		if (mine !== asking) return;
-		model.series = { ...series, range };
+		model.series = { ...(model.paused === null ? series : cut(series, ms)), range };
 		onSeries();
 	} catch {
 		// The stream's state says that the server is away, and the next refresh tries again.
@@ -28,6 +28,31 @@ export async function refresh(onSeries, must = false) {
 	} finally {
 		if (mine === asking) asking = null;
 	}
+}
+
+/** The range to ask for. While paused, it begins earlier than now minus the chosen one, so a longer one may be needed. */
+function asked(ms) {
+	const needed = ms === null ? Infinity : ms + (Date.now() + model.ahead - now());
+	const fitting = model.paused === null ? model.range : RANGES.find((range) => range.ms >= needed);
+	return (fitting ?? RANGES.at(-1)).name;
+}
+
+/** A series that ends with the pause, and begins the chosen range before it. */
+function cut(series, ms) {
+	const [from, to] = [ms === null ? -Infinity : now() - ms, now()];
+	const inside = (time) => time >= from && time <= to;
+	// A step that goes on after the pause has what happened then.
+	const whole = (time) => inside(time) && time + (series.step_s ?? 0) * 1000 <= to;
+	const column = (values) => values?.filter((_, index) => whole(series.t[index]));
+	return {
+		...series,
+		t: column(series.t),
+		rates: Object.fromEntries(Object.entries(series.rates ?? {}).map(([name, values]) => [name, column(values)])),
+		lag_records: column(series.lag_records),
+		lag_seconds: column(series.lag_seconds),
+		dead_letters: series.dead_letters?.filter((letter) => inside(letter.at)),
+		verdicts: series.verdicts?.filter((each) => inside(each.ended_at)),
+	};
 }
 
 /** Adds the state's figures to the series, once a step. */
@@ -51,7 +76,16 @@ export function extend(state) {
 export function deadLetters() {
 	const seen = new Map();
 	for (const letter of [...(model.state?.ingestion?.dead_letters ?? []), ...(model.series?.dead_letters ?? [])]) {
-		seen.set(`${letter.at}/${letter.partition}/${letter.offset}`, letter);
+		seen.set(`${letter.letter_partition}/${letter.letter_offset}`, letter);
 	}
 	return [...seen.values()].sort((a, b) => (b.at ?? 0) - (a.at ?? 0));
+}
+
+/** Whether dead letters from this time on may be missing in `deadLetters`. The state has the newest; the series have more,
+ * up to when they were fetched. */
+export function lacksLetters(from) {
+	const inState = model.state?.ingestion?.dead_letters_known_after ?? -Infinity;
+	const { dead_letters_known_after: inSeries, now: fetched } = model.series ?? {};
+	if (inState < from) return false;
+	return fetched === undefined || inState > fetched || (inSeries ?? -Infinity) >= from;
 }

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { clock, day } from "./format.js";
-import { zone } from "./model.js";
+import { now, zone } from "./model.js";
 
 const STRIP = 38;
 const LAST = 54; // with the marks and the axis under it
@@ -71,7 +71,7 @@ export function build(place, measures, onCursor) {
 function strip(measure, measures, onCursor) {
 	const last = measure === measures.at(-1);
 	const chart = h("div.chart", {});
-	const value = h("output.value", {});
+	const value = h("span.value", {});
 	const note = h("span.peak", {});
 	const row = h("div", { class: last ? "strip last" : "strip" }, h("span", { class: `name hue ${measure.hue}` }, measure.text), chart, h("span.now", {}, value, note));
 	const height = last ? LAST : STRIP;
@@ -126,8 +126,8 @@ function axis() {
 
 function label(time, step, span) {
 	const at = clock(time, zone(), step < 60);
-	if (step >= 86_400) return day(time, zone());
-	return span > 86_400 && at === "00:00" ? day(time, zone()) : at;
+	const date = day(time, zone(), now());
+	return step >= 86_400 || (span > 86_400 && at === "00:00") ? date : at;
 }
 
 /** The line that a strip stands on; in the last one, the dead letters on it. */

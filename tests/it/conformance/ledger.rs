@@ -25,6 +25,7 @@ enum Break {
     ForgetsTheNewestTime,
     ForgetsTheInputs,
     TellsTheLastNewestTime,
+    CountsWhatWasReplaced,
     ListsFailedLoads,
     KeepsNoVerdict,
     ForgetsSamples,
@@ -42,6 +43,10 @@ const BREAKERS: &[(Break, &str)] = &[
     (Break::ForgetsTheInputs, LOADS),
     (
         Break::TellsTheLastNewestTime,
+        "the_newest_record_is_that_of_all_loads",
+    ),
+    (
+        Break::CountsWhatWasReplaced,
         "the_newest_record_is_that_of_all_loads",
     ),
     (
@@ -182,6 +187,10 @@ impl Ledger for BrokenLedger {
         if self.broken == Break::TellsTheLastNewestTime {
             let loads = self.inner.loads(1).await?;
             return Ok(loads.iter().find_map(|load| load.info.newest));
+        }
+        if self.broken == Break::CountsWhatWasReplaced {
+            let loads = self.inner.loads(1_000).await?;
+            return Ok(loads.iter().filter_map(|load| load.info.newest).max());
         }
         let mut newest = self.inner.newest().await?;
         for other in &mut self.others {

@@ -1,5 +1,6 @@
 //! `rtp dashboard` over a real socket.
 
+mod letters;
 mod live;
 mod missing;
 mod rows;
