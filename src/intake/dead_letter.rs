@@ -109,7 +109,8 @@ impl DeadLetters {
         let text = as_text(record);
         let mut values = Vec::new();
         let read = Transform::new(&self.key_only, 0).read(&text, &mut values);
-        known(read.ok().and(values.first())?, &text)
+        let key = read.ok().and(values.first())?;
+        known(key, matches!(text, Cow::Borrowed(_)))
     }
 
     /// The event time in such a record, in milliseconds since 1970 UTC.

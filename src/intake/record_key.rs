@@ -37,7 +37,7 @@ impl KeyCells {
     pub fn read(&self, record: &[u8]) -> Option<(Value<'static>, Option<i64>)> {
         let text = as_text(record);
         let key = self.key.values(&text, &self.key_only).ok()?;
-        let key = known(key.first()?, &text)?;
+        let key = known(key.first()?, matches!(text, Cow::Borrowed(_)))?;
         let time = self.time.values(&text, &self.time_only).ok();
         let time = time.and_then(|values| match values.first() {
             Some(Value::Timestamp(time)) => Some(*time),
@@ -69,11 +69,11 @@ pub(super) fn as_text(record: &[u8]) -> Cow<'_, [u8]> {
     text.into()
 }
 
-/// A key that was read from a record as text, unless it is null or not known to the last byte.
-pub(super) fn known(key: &Value<'_>, text: &Cow<'_, [u8]>) -> Option<Value<'static>> {
-    let has_unknown = || key.to_string().as_bytes().contains(&UNKNOWN);
-    let is_known = *key != Value::Null && !(matches!(text, Cow::Owned(_)) && has_unknown());
-    is_known.then(|| key.owned())
+/// A key that was read from a record as text, unless it is null or not known to the last byte; `is_exact` if the record is
+/// UTF-8.
+pub(super) fn known(key: &Value<'_>, is_exact: bool) -> Option<Value<'static>> {
+    let is_whole = || !key.to_string().as_bytes().contains(&UNKNOWN);
+    (*key != Value::Null && (is_exact || is_whole())).then(|| key.owned())
 }
 
 #[cfg(test)]
