@@ -29,7 +29,7 @@ pub(crate) struct BatchSeen {
     pub(crate) rows: Option<RowCount>,
     pub(crate) last_write: Option<i64>,
     pub(crate) remark: Option<String>,
-    /// The event time of the newest record that was loaded since the table was last replaced, in milliseconds since 1970 UTC.
+    /// The event time of the newest record that was ever loaded, in milliseconds since 1970 UTC.
     pub(crate) newest_loaded: Option<i64>,
     /// The newest first.
     pub(crate) loads: Vec<LoadRecord>,
@@ -40,6 +40,19 @@ pub(crate) struct BatchSeen {
 }
 
 impl BatchSeen {
+    /// The event time of the newest record that was loaded since the last listed load that replaced the table, in
+    /// milliseconds since 1970 UTC; without such a load, of the newest that was ever loaded.
+    pub(crate) fn newest_since_replaced(&self) -> Option<i64> {
+        let replaced = self.loads.iter().position(|load| load.mode == "replace");
+        match replaced {
+            Some(last) => self.loads[..=last]
+                .iter()
+                .filter_map(|load| load.info.newest)
+                .max(),
+            None => self.newest_loaded,
+        }
+    }
+
     /// The time after which all loads are known; none if all of them are.
     pub(crate) fn loads_known_after(&self) -> Option<i64> {
         let is_full = self.loads.len() >= MOST as usize;

@@ -20,7 +20,7 @@ pub trait Ledger: Send {
 
     /// The newest event time among the records of all loads of the dataset's table, in milliseconds since 1970 UTC; none
     /// without records, or if only older versions of rtp have loaded any. Not that of the last load: a later one may bring
-    /// older records. A load that replaces the table ends what those before it have loaded, so they do not count.
+    /// older records.
     async fn newest(&mut self) -> Result<Option<i64>>;
 
     /// Keeps a verdict.

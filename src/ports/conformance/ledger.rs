@@ -143,27 +143,6 @@ async fn the_newest_record_is_that_of_all_loads(harness: &dyn Harness) -> Verdic
         expected = expected.max(time);
         equal("the newest record", newest(&dataset).await?, expected)?;
     }
-    // What was loaded before a load that replaces the table is not in it any more.
-    for (mode, time, expected) in [
-        (Mode::Replace, Some(3), Some(3)),
-        (Mode::Upsert, Some(9), Some(9)),
-        (Mode::ReplaceOrEmpty, None, None),
-        (Mode::Upsert, Some(-5), Some(-5)),
-    ] {
-        let info = LoadInfo {
-            newest: time,
-            ..load_of(&fresh("run"))
-        };
-        holds(
-            "the load is done",
-            load(harness, &dataset, mode, &info).await?,
-        )?;
-        equal(
-            "the newest record since the table was replaced",
-            newest(&dataset).await?,
-            expected,
-        )?;
-    }
     Ok(())
 }
 

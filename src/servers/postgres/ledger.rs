@@ -69,8 +69,7 @@ const LAST_LOADS: &str = "SELECT run_id, mode, (extract(epoch FROM loaded_at) * 
     coalesce(inputs, '{}'), rejects
   FROM rtp_loads WHERE target = $1 ORDER BY id DESC LIMIT $2";
 
-const NEWEST: &str = "SELECT (extract(epoch FROM max(newest)) * 1000)::bigint FROM rtp_loads WHERE target = $1
-    AND id >= coalesce((SELECT max(id) FROM rtp_loads WHERE target = $1 AND mode = 'replace'), 0) LIMIT $2";
+const NEWEST: &str = "SELECT (extract(epoch FROM max(newest)) * 1000)::bigint FROM rtp_loads WHERE target = $1 LIMIT $2";
 
 const LAST_VERDICTS: &str = "SELECT run_id, (extract(epoch FROM started_at) * 1000)::bigint,
     (extract(epoch FROM ended_at) * 1000)::bigint, agrees, realtime_rows, batch_rows, classes, columns, samples,

@@ -206,8 +206,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn newest(&mut self) -> Result<Option<i64>> {
-        let select = "SELECT max(newest) FROM rtp_loads WHERE target = ?1
-            AND id >= coalesce((SELECT max(id) FROM rtp_loads WHERE target = ?1 AND mode = 'replace'), 0) LIMIT ?2";
+        let select = "SELECT max(newest) FROM rtp_loads WHERE target = ?1 LIMIT ?2";
         let newest = self.last(select, &self.table, 1, |row| row.get(0).map(Ok));
         Ok(newest?.into_iter().next().flatten())
     }

@@ -25,7 +25,6 @@ enum Break {
     ForgetsTheNewestTime,
     ForgetsTheInputs,
     TellsTheLastNewestTime,
-    CountsWhatWasReplaced,
     ListsFailedLoads,
     KeepsNoVerdict,
     ForgetsSamples,
@@ -43,10 +42,6 @@ const BREAKERS: &[(Break, &str)] = &[
     (Break::ForgetsTheInputs, LOADS),
     (
         Break::TellsTheLastNewestTime,
-        "the_newest_record_is_that_of_all_loads",
-    ),
-    (
-        Break::CountsWhatWasReplaced,
         "the_newest_record_is_that_of_all_loads",
     ),
     (
@@ -187,10 +182,6 @@ impl Ledger for BrokenLedger {
         if self.broken == Break::TellsTheLastNewestTime {
             let loads = self.inner.loads(1).await?;
             return Ok(loads.iter().find_map(|load| load.info.newest));
-        }
-        if self.broken == Break::CountsWhatWasReplaced {
-            let loads = self.inner.loads(1_000).await?;
-            return Ok(loads.iter().filter_map(|load| load.info.newest).max());
         }
         let mut newest = self.inner.newest().await?;
         for other in &mut self.others {
