@@ -6,6 +6,7 @@ use super::Sources;
 use super::profiles::{ProfileEye, Profiles};
 use crate::error::Result;
 use crate::ports::aggregates::Aggregates;
+use crate::ports::batch_store::Mode;
 use crate::ports::ledger::{Ledger, LoadRecord, Verdict};
 use crate::ports::monitor::{RowCount, StoreMonitor};
 
@@ -43,7 +44,10 @@ impl BatchSeen {
     /// The event time of the newest record that was loaded since the last listed load that replaced the table, in
     /// milliseconds since 1970 UTC; without such a load, of the newest that was ever loaded.
     pub(crate) fn newest_since_replaced(&self) -> Option<i64> {
-        let replaced = self.loads.iter().position(|load| load.mode == "replace");
+        let replaced = self
+            .loads
+            .iter()
+            .position(|load| load.mode == Mode::Replace.name());
         match replaced {
             Some(last) => self.loads[..=last]
                 .iter()
@@ -113,5 +117,43 @@ impl BatchEye {
             verdicts: self.ledger.verdicts(MOST).await?,
             profiles: profiles.look(&mut *self.figures, &sources.dataset).await?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::ledger::LoadInfo;
+
+    #[test]
+    fn a_record_that_a_later_load_has_replaced_is_not_the_newest() {
+        let load = |mode: Mode, newest: i64| LoadRecord {
+            info: LoadInfo {
+                newest: Some(newest),
+                ..LoadInfo::default()
+            },
+            mode: mode.name().into(),
+            loaded_at: 0,
+            written: 1,
+        };
+        let mut seen = BatchSeen {
+            newest_loaded: Some(9),
+            ..BatchSeen::default()
+        };
+        for (loads, newest) in [
+            (vec![load(Mode::Upsert, 3)], 9),
+            (vec![load(Mode::Replace, 3), load(Mode::Upsert, 9)], 3),
+            (
+                vec![
+                    load(Mode::Upsert, 4),
+                    load(Mode::Replace, 3),
+                    load(Mode::Upsert, 9),
+                ],
+                4,
+            ),
+        ] {
+            seen.loads = loads;
+            assert_eq!(seen.newest_since_replaced(), Some(newest));
+        }
     }
 }
