@@ -195,7 +195,9 @@ test("profiles: shares are of all rows, not of the values that were sent; hours 
 
 test("pipeline: stages, servers, heartbeat", () =>
   withPage({ state: "away", now: NOW }, async ({ page }) => {
-    assert.deepEqual(await texts(page, "#pipeline .stage"), [
+    // The page's clock goes on while a slow machine draws it.
+    const stages = (await texts(page, "#pipeline .stage")).map((stage) => stage.replace(/running \d seconds ago/, "running now"));
+    assert.deepEqual(stages, [
       "fetch done known by its records only",
       "produce running now",
       "stream failed 3 minutes ago waits for the store",
