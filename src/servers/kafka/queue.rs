@@ -87,13 +87,8 @@ impl<C: ConsumerContext> Queue<C> {
     /// Passes the next event to `hear`, waiting for it this long; none if there was none.
     pub(super) fn next<T>(&self, wait: Duration, hear: impl FnOnce(Heard<'_>) -> T) -> Option<T> {
         let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
-        // Without a wait, the client does not ask the clock: most events are there already.
         // SAFETY: the queue lives.
-        let mut event = unsafe { rd_kafka_queue_poll(self.queue, 0) };
-        if event.is_null() && wait > 0 {
-            // SAFETY: as above.
-            event = unsafe { rd_kafka_queue_poll(self.queue, wait) };
-        }
+        let event = unsafe { rd_kafka_queue_poll(self.queue, wait) };
         if event.is_null() {
             return None;
         }
