@@ -7,6 +7,7 @@ pub mod chunk;
 pub mod csv;
 pub mod dead_letter;
 pub mod input;
+pub mod loaded;
 pub mod lookup;
 pub mod marks;
 mod oversized;

@@ -6,12 +6,12 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 
 use base64::Engine;
 
 use super::chunk::{FileFormat, Line};
 use super::dead_letter::DeadLetters;
+use super::loaded::may_be_same;
 use super::lookup::{Seeker, each_record};
 use super::record_key::KeyCells;
 use crate::dataset::Dataset;
@@ -222,17 +222,8 @@ fn header_of(load: &LoadRecord, input: &LoadedFile, stop: &Stop) -> Option<Vec<u
             Ok(ControlFlow::Break(()))
         }
     }
-    let path = Path::new(&input.path);
-    let there = std::fs::metadata(path).ok()?;
-    let is_same = match &input.read {
-        Some(read) => there.len() == read.contents.bytes,
-        None => {
-            let written = there.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-            written.as_millis() <= load.info.started_at as u128
-        }
-    };
-    let mut found = Header(None);
-    if there.is_file() && is_same {
+    let (path, mut found) = (Path::new(&input.path), Header(None));
+    if may_be_same(load, input).is_ok() {
         // Without a header, the records of the file are of unknown keys.
         each_record(path, Some(FileFormat::Csv), stop, &mut found).ok()?;
     }

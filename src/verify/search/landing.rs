@@ -5,12 +5,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::keys::KeyFinder;
-use super::{ByKey, Wanted, check_unchanged, hash_of, id_of, key_hash};
+use super::{ByKey, Wanted, hash_of, id_of, key_hash};
 use crate::dataset::{Dataset, Nulls};
 use crate::error::{Error, Result};
 use crate::intake::chunk::{Ended, FileFormat, Line};
 use crate::intake::csv::Columns;
 use crate::intake::dead_letter::DeadLetters;
+use crate::intake::loaded::{is_same, may_be_same};
 use crate::intake::lookup::{Seeker, each_record};
 use crate::intake::record_key::KeyCells;
 use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
@@ -249,40 +250,6 @@ fn groups<'a>(loads: &'a [LoadRecord], oldest: i64, landed: &mut Landed) -> Vec<
         }
     }
     groups
-}
-
-/// An error if a file is certainly not what a load has read.
-fn may_be_same(load: &LoadRecord, input: &LoadedFile) -> Result<()> {
-    let path = Path::new(&input.path);
-    let Some(read) = &input.read else {
-        return check_unchanged(path, load.info.started_at);
-    };
-    check_unchanged(path, i64::MAX)?;
-    let found = std::fs::metadata(path).map_err(|e| Error::missing(e.to_string()))?;
-    match found.len() == read.contents.bytes {
-        true => Ok(()),
-        false => Err(is_another(load)),
-    }
-}
-
-/// An error if a file whose contents are these is not what a load has read.
-fn is_same(load: &LoadRecord, input: &LoadedFile, contents: Option<&Contents>) -> Result<()> {
-    let Some(contents) = contents else {
-        return Err(Error::missing("it was not read to its end"));
-    };
-    match &input.read {
-        // It may have been written to meanwhile.
-        None => check_unchanged(Path::new(&input.path), load.info.started_at),
-        Some(read) if read.contents == *contents => Ok(()),
-        Some(_) => Err(is_another(load)),
-    }
-}
-
-fn is_another(load: &LoadRecord) -> Error {
-    Error::invalid(format!(
-        "it is not the file that load {} has read, or was written to after that",
-        load.info.run_id
-    ))
 }
 
 /// A file that was loaded, while it is read.

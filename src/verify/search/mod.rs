@@ -10,7 +10,6 @@ mod sample;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::BuildHasherDefault;
-use std::path::Path;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -20,7 +19,6 @@ pub(super) use self::rejects::{Rejected, Rejects, in_rejects};
 pub(super) use self::sample::waiting_keys;
 use super::buckets::Hashed;
 use super::classify::Version;
-use crate::error::{Error, Result};
 use crate::record::transform::write_key;
 use crate::record::value::Value;
 
@@ -101,22 +99,5 @@ impl Wanted {
     fn oldest(&self) -> i64 {
         let all = self.first.values().chain(self.more.values().flatten());
         all.map(|(time, _)| *time).min().unwrap_or(i64::MAX)
-    }
-}
-
-/// An error if this is not a regular file, or was written to after that time, in milliseconds since 1970 UTC.
-fn check_unchanged(path: &Path, since: i64) -> Result<()> {
-    let found = std::fs::metadata(path).map_err(|e| Error::missing(e.to_string()))?;
-    if !found.is_file() {
-        return Err(Error::invalid("it is not a regular file"));
-    }
-    let written = found
-        .modified()
-        .map_err(|e| Error::missing(e.to_string()))?;
-    let written = written.duration_since(std::time::UNIX_EPOCH);
-    let written = written.map_or(0, |since| since.as_millis());
-    match i128::from(since) < i128::try_from(written).unwrap_or(i128::MAX) {
-        true => Err(Error::invalid("it was written to after that load began")),
-        false => Ok(()),
     }
 }

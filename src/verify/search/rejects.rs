@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::{ByKey, Wanted, check_unchanged, hash_of};
+use super::{ByKey, Wanted, hash_of};
 use crate::dataset::Dataset;
 use crate::intake::chunk::Line;
 use crate::intake::dead_letter::DeadLetters;
+use crate::intake::loaded::check_unchanged;
 use crate::intake::reject_lines::{RejectKeys, RejectLine, each_line, line_at};
 use crate::ports::ledger::LoadRecord;
 use crate::record::value::Value;
