@@ -91,6 +91,8 @@ def main():
     unknown = [name for name in names if name not in SERVERS]
     if unknown:
         parser.error(f"unknown server {unknown[0]}; supported: {', '.join(SERVERS)}")
+    if args.cores and args.action != "pin":
+        parser.error("--cores is for `pin`")
     try:
         return globals()[args.action](args, names)
     except Failure as failure:

@@ -6,7 +6,6 @@ use super::known::Known;
 use super::log_eye::LogSeen;
 use super::rates::load_rate;
 use super::sentence::sentence;
-use super::store_eyes::BatchSeen;
 use super::{Seen, Sources, advice, pipeline};
 use crate::ports::monitor::Why;
 
@@ -119,7 +118,7 @@ fn layers(sources: &Sources, seen: &Seen) -> Value {
     let mut loads = batch.into_iter().flat_map(|batch| &batch.loads);
     loaded["last_write"] = json!(batch.and_then(|store| store.last_write));
     // The newest event of either store is not known without reading it.
-    loaded["boundary"] = json!(batch.and_then(BatchSeen::newest_since_replaced));
+    loaded["boundary"] = json!(batch.and_then(|seen| seen.newest_loaded));
     loaded["last_load"] = json!(loads.next().map(|load| json!({
         "run_id": load.info.run_id,
         "mode": load.mode,

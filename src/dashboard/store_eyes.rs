@@ -6,7 +6,6 @@ use super::Sources;
 use super::profiles::{ProfileEye, Profiles};
 use crate::error::Result;
 use crate::ports::aggregates::Aggregates;
-use crate::ports::batch_store::Mode;
 use crate::ports::ledger::{Ledger, LoadRecord, Verdict};
 use crate::ports::monitor::{RowCount, StoreMonitor};
 
@@ -30,7 +29,8 @@ pub(crate) struct BatchSeen {
     pub(crate) rows: Option<RowCount>,
     pub(crate) last_write: Option<i64>,
     pub(crate) remark: Option<String>,
-    /// The event time of the newest record that was ever loaded, in milliseconds since 1970 UTC.
+    /// The event time of the newest record that was loaded since the table was last replaced, in milliseconds since 1970
+    /// UTC.
     pub(crate) newest_loaded: Option<i64>,
     /// The newest first.
     pub(crate) loads: Vec<LoadRecord>,
@@ -41,22 +41,6 @@ pub(crate) struct BatchSeen {
 }
 
 impl BatchSeen {
-    /// The event time of the newest record that was loaded since the last listed load that replaced the table, in
-    /// milliseconds since 1970 UTC; without such a load, of the newest that was ever loaded.
-    pub(crate) fn newest_since_replaced(&self) -> Option<i64> {
-        let replaced = self
-            .loads
-            .iter()
-            .position(|load| load.mode == Mode::Replace.name());
-        match replaced {
-            Some(last) => self.loads[..=last]
-                .iter()
-                .filter_map(|load| load.info.newest)
-                .max(),
-            None => self.newest_loaded,
-        }
-    }
-
     /// The time after which all loads are known; none if all of them are.
     pub(crate) fn loads_known_after(&self) -> Option<i64> {
         let is_full = self.loads.len() >= MOST as usize;
@@ -112,48 +96,10 @@ impl BatchEye {
             rows: self.monitor.rows().await?,
             last_write: self.monitor.last_write().await?,
             remark: self.monitor.remark().await?,
-            newest_loaded: self.ledger.newest().await?,
+            newest_loaded: self.ledger.newest().await?.in_table,
             loads: self.ledger.loads(MOST).await?,
             verdicts: self.ledger.verdicts(MOST).await?,
             profiles: profiles.look(&mut *self.figures, &sources.dataset).await?,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ports::ledger::LoadInfo;
-
-    #[test]
-    fn a_record_that_a_later_load_has_replaced_is_not_the_newest() {
-        let load = |mode: Mode, newest: i64| LoadRecord {
-            info: LoadInfo {
-                newest: Some(newest),
-                ..LoadInfo::default()
-            },
-            mode: mode.name().into(),
-            loaded_at: 0,
-            written: 1,
-        };
-        let mut seen = BatchSeen {
-            newest_loaded: Some(9),
-            ..BatchSeen::default()
-        };
-        for (loads, newest) in [
-            (vec![load(Mode::Upsert, 3)], 9),
-            (vec![load(Mode::Replace, 3), load(Mode::Upsert, 9)], 3),
-            (
-                vec![
-                    load(Mode::Upsert, 4),
-                    load(Mode::Replace, 3),
-                    load(Mode::Upsert, 9),
-                ],
-                4,
-            ),
-        ] {
-            seen.loads = loads;
-            assert_eq!(seen.newest_since_replaced(), Some(newest));
-        }
     }
 }

@@ -41,6 +41,7 @@ pub(super) async fn versions(asked: &Asked<'_>, origin: Option<Place>) -> Result
         transform: Transform::new(asked.dataset, crate::time::now_ms()),
         stop: asked.stop,
         count: 0,
+        waiting: None,
         versions: VecDeque::new(),
     };
     reader.read(&span(&finder.partitions), &mut finder).await?;
@@ -56,6 +57,7 @@ pub(super) async fn versions(asked: &Asked<'_>, origin: Option<Place>) -> Result
         group: asked.group.into(),
         partitions: finder.partitions,
         count: finder.count,
+        waiting: finder.waiting,
         versions: finder.versions.into(),
     })
 }
@@ -117,6 +119,7 @@ struct Finder<'a> {
     transform: Transform<'a>,
     stop: &'a Stop,
     count: u64,
+    waiting: Option<u64>,
     versions: VecDeque<Version>,
 }
 
@@ -128,6 +131,9 @@ impl EventVisitor for Finder<'_> {
         if self.key.is_of(&event) {
             self.count += 1;
             let version = self.version(&event);
+            if version.is_waiting {
+                self.waiting.get_or_insert(version.ahead);
+            }
             self.versions.push_back(version);
             if self.versions.len() > MOST {
                 self.versions.pop_front();

@@ -204,6 +204,9 @@ pub struct InLog {
     pub partitions: Vec<Partition>,
     /// Number of its versions.
     pub count: u64,
+    /// Number of events before the first of them that the group has not read, in their partition.
+    #[serde(skip)]
+    pub waiting: Option<u64>,
     /// The last ones, the oldest first.
     pub versions: Vec<Version>,
 }

@@ -114,9 +114,8 @@ fn stores_without_it(found: &Explained) -> &'static str {
 
 /// The first version that the group has not read.
 fn waiting(found: &Explained) -> Option<String> {
-    let log = found.log.as_ref()?;
-    let first: &Version = log.versions.iter().find(|version| version.is_waiting)?;
-    Some(match first.ahead {
+    let ahead = found.log.as_ref()?.waiting?;
+    Some(match ahead {
         0 => "waiting in the log: it is the next one to be read".into(),
         1 => "waiting in the log: 1 event ahead of it".into(),
         n => format!("waiting in the log: {n} events ahead of it"),
@@ -216,6 +215,7 @@ mod tests {
                 committed: None,
             }],
             count: 1,
+            waiting: ahead,
             versions: vec![Version {
                 at: Place {
                     partition: 2,

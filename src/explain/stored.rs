@@ -220,7 +220,7 @@ pub(super) async fn ledger(asked: &Asked<'_>) -> Result<Kept> {
     let mut loads = ledger.loads(LOOKED_AT + 1).await?;
     let has_earlier = loads.len() > LOOKED_AT as usize;
     loads.truncate(LOOKED_AT as usize);
-    let newest = ledger.newest().await?;
+    let newest = ledger.newest().await?.ever;
     let verdict = ledger.verdicts(1).await?.into_iter().next();
     let key = asked.key.value.to_string();
     Ok(Kept {

@@ -18,16 +18,26 @@ pub trait Ledger: Send {
     /// The last loads of the dataset's table that were committed, the newest first, at most this many.
     async fn loads(&mut self, most: u32) -> Result<Vec<LoadRecord>>;
 
-    /// The newest event time among the records of all loads of the dataset's table, in milliseconds since 1970 UTC; none
-    /// without records, or if only older versions of rtp have loaded any. Not that of the last load: a later one may bring
-    /// older records.
-    async fn newest(&mut self) -> Result<Option<i64>>;
+    /// The newest event times among the records of the loads of the dataset's table. Not those of the last load: a later
+    /// one may bring older records.
+    async fn newest(&mut self) -> Result<Newest>;
 
     /// Keeps a verdict.
     async fn add_verdict(&mut self, verdict: &Verdict) -> Result<()>;
 
     /// The last verdicts on the dataset, the newest first, at most this many.
     async fn verdicts(&mut self, most: u32) -> Result<Vec<Verdict>>;
+}
+
+/// Newest event times of loaded records, in milliseconds since 1970 UTC; none without records, or if only older versions
+/// of rtp have loaded any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Newest {
+    /// Of all loads.
+    pub ever: Option<i64>,
+    /// Of the last load that replaced the table and those after it, of all without such a load: the rest may have been
+    /// removed.
+    pub in_table: Option<i64>,
 }
 
 /// A load, as it is about to be committed. What older versions of rtp did not keep is none.

@@ -103,6 +103,8 @@ async fn admit(site: &Site, request: &Parts) -> Result<(), Response> {
 fn without_token(query: &str) -> Option<(String, String)> {
     let pairs = || url::form_urlencoded::parse(query.as_bytes());
     let (_, token) = pairs().find(|(name, _)| name == "token")?;
+    // A plus sign in an address means a blank, which no token has: it was pasted as it is in its file.
+    let token = token.replace(' ', "+");
     let mut rest = url::form_urlencoded::Serializer::new(String::new());
     rest.extend_pairs(pairs().filter(|(name, _)| name != "token"));
     let rest = rest.finish();
@@ -110,7 +112,7 @@ fn without_token(query: &str) -> Option<(String, String)> {
         true => "/".to_string(),
         false => format!("/?{rest}"),
     };
-    Some((token.into_owned(), address))
+    Some((token, address))
 }
 
 /// Only reading, and nothing in the body.
@@ -219,6 +221,9 @@ mod tests {
     fn the_token_leaves_the_address() {
         let taken = |query: &str| without_token(query).unwrap();
         assert_eq!(taken("token=a%26b"), ("a&b".into(), "/".into()));
+        for plus in ["token=a+b", "token=a%2Bb"] {
+            assert_eq!(taken(plus), ("a+b".into(), "/".into()));
+        }
         let rest = ("t".into(), "/?range=24h&x=%26".into());
         assert_eq!(taken("range=24h&token=t&x=%26"), rest);
         assert!(without_token("tokens=1").is_none());

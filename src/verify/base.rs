@@ -89,7 +89,7 @@ impl Base {
         };
         let loads = in_time(async {
             let mut ledger = witnesses.batch_store.ledger(dataset).await?;
-            Ok((ledger.newest().await?, ledger.loads(LOADS).await?))
+            Ok((ledger.newest().await?.ever, ledger.loads(LOADS + 1).await?))
         });
         let (newest, mut loads) = match loads.await {
             Ok((newest, loads)) => (newest, Ok(loads)),
@@ -192,9 +192,10 @@ fn keep_last(loads: &mut Vec<LoadRecord>) -> bool {
     };
     let kept = loads
         .iter()
+        .take(LOADS as usize)
         .map_while(|load| is_kept(load).then_some(()))
         .count();
-    let has_earlier = kept < loads.len() || kept >= LOADS as usize;
+    let has_earlier = kept < loads.len();
     loads.truncate(kept.max(1));
     has_earlier
 }
@@ -230,7 +231,8 @@ mod tests {
     #[test]
     fn loads_are_kept_within_a_bound_and_what_is_left_out_is_known() {
         assert_eq!(kept(10, 10), (10, false));
-        assert_eq!(kept(LOADS, 10), (LOADS as usize, true));
+        assert_eq!(kept(LOADS, 10), (LOADS as usize, false));
+        assert_eq!(kept(LOADS + 1, 10), (LOADS as usize, true));
         assert_eq!(kept(9, NAME_BYTES / 4), (4, true));
         assert_eq!(kept(2, NAME_BYTES + 1), (1, true));
         assert_eq!(kept(0, 0), (0, false));

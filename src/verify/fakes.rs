@@ -11,7 +11,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::ports::batch_store::{BatchStore, BatchStores};
 use crate::ports::event_log::{Consumer, EventLog, Offsets, Producer, Span, Topic};
-use crate::ports::ledger::{Ledger, LoadInfo, LoadRecord, Verdict};
+use crate::ports::ledger::{Ledger, LoadInfo, LoadRecord, Newest, Verdict};
 use crate::ports::log_reader::{EventVisitor, LogReader};
 use crate::ports::monitor::{LogMonitor, OutOfRange, StoreMonitor};
 use crate::ports::table_reader::TableReader;
@@ -200,8 +200,11 @@ impl Ledger for OneLoad {
         }])
     }
 
-    async fn newest(&mut self) -> Result<Option<i64>> {
-        Ok(Some(0))
+    async fn newest(&mut self) -> Result<Newest> {
+        Ok(Newest {
+            ever: Some(0),
+            in_table: Some(0),
+        })
     }
 
     async fn add_verdict(&mut self, _: &Verdict) -> Result<()> {

@@ -22,15 +22,15 @@ pub async fn keep(store: &dyn BatchStores, dataset: &Dataset, verdict: &Verdict,
     }
 }
 
-/// The newest event time that was loaded so far, in milliseconds since 1970 UTC, none if nothing was; or why the store does
-/// not say, which is told.
+/// The newest event time that was loaded since the table was last replaced, in milliseconds since 1970 UTC, none if nothing
+/// was; or why the store does not say, which is told.
 pub async fn newest_loaded(
     store: &dyn BatchStores,
     dataset: &Dataset,
     run: &Run,
 ) -> Result<Option<i64>, String> {
-    let newest = async { store.ledger(dataset).await?.newest().await };
-    newest.await.map_err(|e| {
+    let newest = async { Ok(store.ledger(dataset).await?.newest().await?.in_table) };
+    newest.await.map_err(|e: Error| {
         run.warn(format!("the newest loaded record is not known: {e}"));
         e.to_string()
     })

@@ -1,17 +1,23 @@
 //! Compares a landing file with both stores: each must have every record of it, or a newer version of its key.
 
-use std::path::PathBuf;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use tokio::task::block_in_place;
 
 use super::recheck::{Found, OwnedRow, differing, read_again};
 use super::{Compared, Comparison, Kind, Report, Settle, Side, Table, classify};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::intake::IntakeOptions;
 use crate::intake::check::{self, CheckedChunk, InputSpec, RejectsTo};
-use crate::intake::chunk::Chunk;
+use crate::intake::chunk::{Chunk, Ended, FileFormat, Line};
+use crate::intake::lookup::{Seeker, each_record};
+use crate::ports::ledger::{Contents, FileRead, LOOKED_AT, LoadRecord};
 use crate::ports::table_reader::TableReader;
 use crate::record::row::{Origin, Rows};
 use crate::record::value::Value;
+use crate::run::Run;
 use crate::run::read_ahead::Ahead;
 use crate::run::retry::Retry;
 
@@ -35,7 +41,6 @@ pub async fn compare_landing(
     };
     let mut landing = Landing::default();
     let mut looked_up = 0;
-    let mut chunks = records(comparison, files, retry);
     let shown: Vec<String> = files
         .iter()
         .map(|file| file.display().to_string())
@@ -43,20 +48,25 @@ pub async fn compare_landing(
     let (name, [realtime, batch]) = (shown.join(", "), names.clone());
     let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
     settle.name_tables([[realtime, name.clone()], [name, batch]]);
-    while let Some(chunk) = chunks.next(&retry.run.stop).await? {
-        landing.rejected += chunk.rejected;
-        landing.first_bad = landing.first_bad.take().or(chunk.first_bad);
-        landing.records += chunk.good.len() as u64;
-        let newest = chunk.good.newest_by_key(comparison.whole.event.key);
-        looked_up += newest.len() as u64;
-        for side in Side::BOTH {
-            for some in newest.chunks(AT_ONCE) {
-                let records = owned(&chunk.good, some);
-                settle.add_records(side, records).await?;
+    let loads = loads(comparison, &retry.run).await;
+    for file in files {
+        let (format, null) = as_loaded(&loads, file, &retry.run);
+        let mut chunks = records(comparison, file, format, null, retry);
+        while let Some(chunk) = chunks.next(&retry.run.stop).await? {
+            landing.rejected += chunk.rejected;
+            landing.first_bad = landing.first_bad.take().or(chunk.first_bad);
+            landing.records += chunk.good.len() as u64;
+            let newest = chunk.good.newest_by_key(comparison.whole.event.key);
+            looked_up += newest.len() as u64;
+            for side in Side::BOTH {
+                for some in newest.chunks(AT_ONCE) {
+                    let records = owned(&chunk.good, some);
+                    settle.add_records(side, records).await?;
+                }
             }
-        }
-        if comparison.stop.requested().is_some() {
-            return Ok(None);
+            if comparison.stop.requested().is_some() {
+                return Ok(None);
+            }
         }
     }
     settle.finish().await?;
@@ -80,9 +90,86 @@ pub struct Landing {
     pub first_bad: Option<String>,
 }
 
-fn records(comparison: &Comparison, files: &[PathBuf], retry: &Retry) -> Ahead<CheckedChunk<Rows>> {
+/// The last loads, which know how they have read their files.
+async fn loads(comparison: &Comparison, run: &Run) -> Vec<LoadRecord> {
+    let Some(witnesses) = &comparison.witnesses else {
+        return Vec::new();
+    };
+    let asked = async {
+        let mut ledger = witnesses.batch_store.ledger(&comparison.whole).await?;
+        ledger.loads(LOOKED_AT).await
+    };
+    asked.await.unwrap_or_else(|e: Error| {
+        run.warn(format!(
+            "how loads have read the files of --against is not known: {e}"
+        ));
+        Vec::new()
+    })
+}
+
+/// Format and null text with which the last load of these contents has read them; without such a load, those by default.
+/// Blocks while the file is read.
+fn as_loaded(loads: &[LoadRecord], file: &Path, run: &Run) -> (FileFormat, String) {
+    let format = FileFormat::of(file);
+    let by_name = (format, String::new());
+    let how = |read: &FileRead| {
+        let format = FileFormat::of_option(&read.format).unwrap_or(format);
+        (format, read.null.clone())
+    };
+    // Whatever cannot be read is told when its records are read.
+    let Some(size) = std::fs::metadata(file)
+        .ok()
+        .filter(std::fs::Metadata::is_file)
+        .map(|found| found.len())
+    else {
+        return by_name;
+    };
+    let inputs = loads.iter().flat_map(|load| &load.info.inputs);
+    let alike: Vec<&FileRead> = inputs
+        .filter_map(|input| input.read.as_ref())
+        .filter(|read| read.contents.bytes == size)
+        .collect();
+    if alike.iter().all(|read| how(read) == by_name) {
+        return by_name;
+    }
+    let mut held = Held::default();
+    let read = || each_record(file, Some(format), &run.stop, &mut held);
+    let contents = block_in_place(read).ok().and(held.contents);
+    let same = alike
+        .into_iter()
+        .find(|read| Some(&read.contents) == contents.as_ref());
+    same.map_or(by_name, how)
+}
+
+/// What a file holds.
+#[derive(Default)]
+struct Held {
+    contents: Option<Contents>,
+}
+
+impl Seeker for Held {
+    fn header(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn record(&mut self, _: Line<'_>, _: FileFormat) -> Result<ControlFlow<()>> {
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn end(&mut self, ended: &Ended) {
+        self.contents = Some(ended.contents.clone());
+    }
+}
+
+fn records(
+    comparison: &Comparison,
+    file: &Path,
+    format: FileFormat,
+    null: String,
+    retry: &Retry,
+) -> Ahead<CheckedChunk<Rows>> {
     let options = IntakeOptions {
-        files: files.to_vec(),
+        files: vec![file.into()],
         rejects: None,
         max_rejects: None,
         require_complete: false,
@@ -91,8 +178,8 @@ fn records(comparison: &Comparison, files: &[PathBuf], retry: &Retry) -> Ahead<C
     };
     let dataset = &comparison.whole;
     let spec = InputSpec {
-        format: None,
-        null: String::new(),
+        format: Some(format),
+        null,
         destination: dataset.batch.table.clone(),
         rejects_to: RejectsTo::File,
     };

@@ -344,6 +344,9 @@ impl<'a, 'r> Settle<'a, 'r> {
                 self.tell(&found, Class::Unexplained, why)
             }
             None => {
+                if let Some(stored) = self.also_asked(&found, witness) {
+                    self.waiting.asked.landing.add(&found.key, stored);
+                }
                 self.waiting.add(found, witness, version);
                 Ok(())
             }

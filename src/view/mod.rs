@@ -48,10 +48,10 @@ impl View {
         })
     }
 
-    /// The event time of the newest record that was ever loaded, in milliseconds since 1970 UTC. None before the first
-    /// load.
+    /// The event time of the newest record that was loaded since the table was last replaced, in milliseconds since 1970
+    /// UTC. None without one.
     pub async fn newest_loaded(&mut self) -> Result<Option<i64>> {
-        self.ledger.newest().await
+        Ok(self.ledger.newest().await?.in_table)
     }
 
     /// The boundary of a listing: the one asked for; or else none, unless that would cost a scan of the real-time store

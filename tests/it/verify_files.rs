@@ -4,7 +4,7 @@ use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 use crate::common::Place;
-use crate::verify::{BATCH, ITEMS, THEN, done, edit, item, items, only_class, with_items};
+use crate::verify::{BATCH, ITEMS, THEN, done, edit, item, items, only_class, verify, with_items};
 
 /// A place whose real-time store has these items, and whose batch store has none yet.
 fn produced(items: &str) -> Place {
@@ -85,6 +85,18 @@ fn a_csv_record_reads_as_it_did_when_it_was_loaded() {
     place.write("day.txt", text);
     let load = ["load-batch", "--format", "csv", "--null", "\\N", "day.txt"];
     done(&place, &load, 0);
+    for against in ["day.txt", "copy.txt"] {
+        std::fs::copy(place.path("day.txt"), place.path("copy.txt")).unwrap();
+        done(&place, &["verify", "--against", against], 0);
+    }
+    // Of another file, nobody knows.
+    place.write(
+        "other.csv",
+        "id,name,seen,price\n".to_string() + &csv(1, "a"),
+    );
+    let ran = verify(&place, &["--against", "other.csv"]);
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("other.csv line 2"), "{}", ran.stderr);
     edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 2");
     assert_class(&place, 1, "lost", "day.txt, line 3, was loaded");
 }

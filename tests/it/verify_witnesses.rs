@@ -188,6 +188,56 @@ fn what_a_load_was_told_to_do_is_in_the_evidence_and_not_repaired() {
     }
 }
 
+/// Streams an item, and loads it in these ways, or deletes it; the evidence of its class, `lost`, and what is repaired.
+fn loaded(loads: &[(&str, &str)]) -> (String, String) {
+    let place = with_items(&item(1, "old", THEN));
+    place.write("old.ndjson", item(1, "old", THEN));
+    place.write("new.ndjson", item(1, "new", THEN + 1));
+    place.write("other.ndjson", item(3, "c", THEN));
+    for file in ["old.ndjson", "new.ndjson", "other.ndjson"] {
+        done(&place, &["produce", file], 0);
+    }
+    done(&place, &["stream", "--until-end"], 0);
+    for (mode, file) in loads {
+        match *mode {
+            "delete" => edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1"),
+            mode => done(&place, &["load-batch", "--mode", mode, file], 0),
+        }
+    }
+    let (class, why) = only_class(&place, &["--repair", "repair.ndjson"], 1);
+    assert_eq!(class, "lost", "{loads:?}: {why}");
+    let repair = std::fs::read_to_string(place.path("repair.ndjson")).unwrap();
+    (why, repair)
+}
+
+#[test]
+fn an_older_row_that_a_load_was_told_to_put_in_place_of_a_newer_one_is_not_repaired() {
+    let other = ("upsert", "other.ndjson");
+    let new = ("update-if-newer", "new.ndjson");
+    let (why, repair) = loaded(&[other, new, ("upsert", "old.ndjson")]);
+    assert!(
+        why.contains("--mode upsert has since put the older row in its place"),
+        "{why}"
+    );
+    assert_eq!(repair, "");
+}
+
+#[test]
+fn a_load_that_leaves_rows_excuses_no_row_that_another_load_had_brought() {
+    let other = ("update-if-newer", "other.ndjson");
+    let [old, new] = [("insert", "old.ndjson"), ("ignore", "new.ndjson")];
+    let (why, repair) = loaded(&[other, old, new]);
+    assert!(why.contains("left the stored row as it was"), "{why}");
+    assert_eq!(repair, "");
+    let (why, repair) = loaded(&[other, ("upsert", "new.ndjson"), ("delete", ""), old, new]);
+    assert!(!why.contains("--mode ignore"), "{why}");
+    assert!(repair.contains("\"new\""), "{repair}");
+    let removed = ("replace", "old.ndjson");
+    let (why, repair) = loaded(&[other, ("upsert", "new.ndjson"), removed, new]);
+    assert!(why.contains("left the stored row as it was"), "{why}");
+    assert_eq!(repair, "");
+}
+
 #[test]
 fn what_a_restored_store_lacks_is_waited_for_because_the_stream_reads_it_again() {
     let place = in_both(1);

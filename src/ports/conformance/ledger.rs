@@ -11,7 +11,9 @@ use crate::ports::conformance::batch_store::Harness as Store;
 use crate::ports::conformance::{
     Checked, Verdict, cases, dataset, equal, event, fine, fresh, holds, load_of, rows,
 };
-use crate::ports::ledger::{self, Contents, FileRead, Ledger, LoadInfo, LoadRecord, LoadedFile};
+use crate::ports::ledger::{
+    self, Contents, FileRead, Ledger, LoadInfo, LoadRecord, LoadedFile, Newest,
+};
 use crate::time::now_ms;
 
 /// A batch store and its ledger to check.
@@ -24,7 +26,7 @@ pub trait Harness: Store {
 cases! {
     dyn Harness;
     loads_are_listed_newest_first_with_what_was_known,
-    the_newest_record_is_that_of_all_loads,
+    the_newest_record_is_that_of_all_loads_or_of_those_since_a_replacement,
     a_load_that_failed_is_not_listed,
     a_verdict_comes_back_as_it_was_given,
     verdicts_are_listed_newest_first,
@@ -117,30 +119,46 @@ async fn loads_are_listed_newest_first_with_what_was_known(harness: &dyn Harness
     equal("the last loads", infos(last).collect(), expected)
 }
 
-async fn the_newest_record_is_that_of_all_loads(harness: &dyn Harness) -> Verdict {
+async fn the_newest_record_is_that_of_all_loads_or_of_those_since_a_replacement(
+    harness: &dyn Harness,
+) -> Verdict {
     let [dataset, other] = [ready(harness).await?, ready(harness).await?];
     let newest = async |dataset: &Dataset| {
         let mut ledger = open(harness, dataset).await?;
         fine("asking for the newest record", ledger.newest().await)
     };
     for info in infos() {
-        holds(
-            "the load is done",
-            load(harness, &other, Mode::Upsert, &info).await?,
-        )?;
+        let done = load(harness, &other, Mode::Replace, &info).await?;
+        holds("the load is done", done)?;
     }
-    let mut expected = None;
+    let mut expected = Newest::default();
     equal("without a load", newest(&dataset).await?, expected)?;
-    for time in [None, Some(-5), Some(1_767_225_600_001), Some(7), None] {
+    for (mode, time, in_table) in [
+        (Mode::Upsert, None, None),
+        (Mode::Upsert, Some(-5), Some(-5)),
+        (
+            Mode::Upsert,
+            Some(1_767_225_600_001),
+            Some(1_767_225_600_001),
+        ),
+        (Mode::Upsert, Some(7), Some(1_767_225_600_001)),
+        (Mode::Replace, Some(3), Some(3)),
+        (Mode::Upsert, Some(2), Some(3)),
+        (Mode::UpdateIfNewer, Some(9), Some(9)),
+        (Mode::Replace, None, None),
+        (Mode::Upsert, None, None),
+        (Mode::ReplaceOrEmpty, Some(4), Some(4)),
+    ] {
         let info = LoadInfo {
             newest: time,
             ..load_of(&fresh("run"))
         };
-        holds(
-            "the load is done",
-            load(harness, &dataset, Mode::Upsert, &info).await?,
-        )?;
-        expected = expected.max(time);
+        let done = load(harness, &dataset, mode, &info).await?;
+        holds("the load is done", done)?;
+        expected = Newest {
+            ever: expected.ever.max(time),
+            in_table,
+        };
         equal("the newest record", newest(&dataset).await?, expected)?;
     }
     Ok(())

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::dataset::Dataset;
 use crate::error::{Context, Error, Result};
-use crate::ports::ledger::{Ledger, LoadInfo, LoadRecord, LoadedFile, Verdict, to_json};
+use crate::ports::ledger::{Ledger, LoadInfo, LoadRecord, LoadedFile, Newest, Verdict, to_json};
 use crate::servers::address::Address;
 use crate::servers::postgres::{Session, Target, columns, open_tables};
 
@@ -69,7 +69,11 @@ const LAST_LOADS: &str = "SELECT run_id, mode, (extract(epoch FROM loaded_at) * 
     coalesce(inputs, '{}'), rejects
   FROM rtp_loads WHERE target = $1 ORDER BY id DESC LIMIT $2";
 
-const NEWEST: &str = "SELECT (extract(epoch FROM max(newest)) * 1000)::bigint FROM rtp_loads WHERE target = $1 LIMIT $2";
+const NEWEST: &str =
+    "WITH replaced AS (SELECT max(id) AS id FROM rtp_loads WHERE target = $1 AND mode = 'replace')
+  SELECT (extract(epoch FROM max(newest)) * 1000)::bigint,
+    (extract(epoch FROM max(newest) FILTER (WHERE l.id >= coalesce(r.id, l.id))) * 1000)::bigint
+  FROM rtp_loads l CROSS JOIN replaced r WHERE target = $1 LIMIT $2";
 
 const LAST_VERDICTS: &str = "SELECT run_id, (extract(epoch FROM started_at) * 1000)::bigint,
     (extract(epoch FROM ended_at) * 1000)::bigint, agrees, realtime_rows, batch_rows, classes, columns, samples,
@@ -224,9 +228,15 @@ impl Ledger for PostgresLedger {
         read.collect::<Result<_>>().context(self.unread())
     }
 
-    async fn newest(&mut self) -> Result<Option<i64>> {
+    async fn newest(&mut self) -> Result<Newest> {
         let rows = self.last(NEWEST, self.table.clone(), 1).await?;
-        let newest = rows.first().map_or(Ok(None), |row| row.try_get(0));
+        let read = |row: &Row| -> Result<Newest, ::postgres::Error> {
+            Ok(Newest {
+                ever: row.try_get(0)?,
+                in_table: row.try_get(1)?,
+            })
+        };
+        let newest = rows.first().map_or(Ok(Newest::default()), read);
         newest.map_err(|e| super::error(&e)).context(self.unread())
     }
 

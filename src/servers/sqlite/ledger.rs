@@ -8,7 +8,7 @@ use rusqlite::{Connection, Row, params};
 use crate::dataset::Dataset;
 use crate::error::{Context, Result};
 use crate::ports::batch_store::Mode;
-use crate::ports::ledger::{Ledger, LoadInfo, LoadRecord, Verdict, from_json, to_json};
+use crate::ports::ledger::{Ledger, LoadInfo, LoadRecord, Newest, Verdict, from_json, to_json};
 use crate::servers::sqlite;
 use crate::servers::sqlite::realtime_store::must_have;
 
@@ -205,10 +205,15 @@ impl Ledger for SqliteLedger {
         self.last(select, &self.table, most, load)
     }
 
-    async fn newest(&mut self) -> Result<Option<i64>> {
-        let select = "SELECT max(newest) FROM rtp_loads WHERE target = ?1 LIMIT ?2";
-        let newest = self.last(select, &self.table, 1, |row| row.get(0).map(Ok));
-        Ok(newest?.into_iter().next().flatten())
+    async fn newest(&mut self) -> Result<Newest> {
+        let select = "WITH replaced AS (SELECT max(id) AS id FROM rtp_loads WHERE target = ?1 AND mode = 'replace')
+            SELECT max(newest), max(newest) FILTER (WHERE l.id >= ifnull(r.id, l.id))
+            FROM rtp_loads l CROSS JOIN replaced r WHERE target = ?1 LIMIT ?2";
+        let newest = self.last(select, &self.table, 1, |row| {
+            let (ever, in_table) = (row.get(0)?, row.get(1)?);
+            Ok(Ok(Newest { ever, in_table }))
+        });
+        Ok(newest?.pop().unwrap_or_default())
     }
 
     async fn add_verdict(&mut self, verdict: &Verdict) -> Result<()> {

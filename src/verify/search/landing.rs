@@ -14,6 +14,7 @@ use crate::intake::dead_letter::DeadLetters;
 use crate::intake::loaded::{is_same, may_be_same};
 use crate::intake::lookup::{Seeker, each_record};
 use crate::intake::record_key::KeyCells;
+use crate::ports::batch_store::Mode;
 use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
 use crate::record::row::{Origin, Rows};
 use crate::record::transform::Transform;
@@ -25,6 +26,8 @@ use crate::verify::classify::Version;
 #[derive(Debug, Default)]
 pub(in crate::verify) struct Landed {
     found: ByKey<Place>,
+    /// The newest loads that had them and do not leave stored rows as they are: the index, the newest load's being 0.
+    written: ByKey<usize>,
     /// Records that do not read as they did when they were loaded: one that may be the version.
     unreadable: ByKey<Place>,
     files: Vec<String>,
@@ -61,6 +64,11 @@ impl Landed {
     /// The index of the newest load that had it, the newest of all being 0.
     pub(in crate::verify) fn load(&self, id: u64) -> Option<usize> {
         self.found.get(&id).map(|place| place.load)
+    }
+
+    /// Like `load`, of loads that do not leave stored rows as they are.
+    pub(in crate::verify) fn written_by(&self, id: u64) -> Option<usize> {
+        self.written.get(&id).copied()
     }
 
     /// Whether a load other than this one may have had the version with this id and event time, because not all that it
@@ -100,17 +108,21 @@ impl Landed {
 
     /// Whether versions were found in this number, and no load before this one can be a newer one that had them.
     fn is_complete(&self, count: usize, load: usize) -> bool {
-        self.found.len() == count && self.found.values().all(|place| place.load <= load)
+        self.written.len() == count && self.written.values().all(|written| *written <= load)
     }
 
     /// Adds what the loads have read of a file: nothing, unless it is still the same.
     fn add(&mut self, loads: &[LoadRecord], group: &Group<'_>, file: SearchedFile<'_>) {
         let is_understood = file.has_records || !file.has_lines;
-        let mut read = None;
+        let (mut read, mut written) = (None, None);
         for (load, input) in &group.loads {
             match is_same(&loads[*load], input, file.contents.as_ref()) {
                 // Whose contents and format are known is read as it was then.
-                Ok(()) if is_understood || input.read.is_some() => read = read.or(Some(*load)),
+                Ok(()) if is_understood || input.read.is_some() => {
+                    let writes = loads[*load].mode != Mode::Ignore.name();
+                    read = read.or(Some(*load));
+                    written = written.or(Some(*load).filter(|_| writes));
+                }
                 Ok(()) => {
                     let why = format!("{} has no record of the dataset", input.path);
                     self.add_unread(*load, &loads[*load], why);
@@ -119,6 +131,12 @@ impl Landed {
             }
         }
         let Some(load) = read else { return };
+        if let Some(written) = written {
+            for id in file.found.keys() {
+                let known = self.written.entry(*id).or_insert(written);
+                *known = written.min(*known);
+            }
+        }
         let number = self.files.len() as u32;
         self.files.push(group.path.into());
         let all = [

@@ -17,7 +17,7 @@ use crate::verify::recheck::Found;
 use crate::verify::search::{
     Landed, Rejected, Seen, hash_of, id_of, in_landing, in_log, in_rejects,
 };
-use crate::verify::{Class, Kind};
+use crate::verify::{Class, Kind, Side};
 
 impl Settle<'_, '_> {
     /// Searches for what differences wait for, if they are too many to wait for more.
@@ -161,20 +161,57 @@ impl Settle<'_, '_> {
     /// Why the batch store lacks a version that was loaded, if that is what a load was told to do.
     pub(super) fn as_meant(&self, found: &Found, version: Version) -> Option<String> {
         let loads = self.base.as_ref()?.loads.as_deref().ok()?;
-        let id = id_of(hash_of(&found.key), version);
-        let at = self.answers.as_ref()?.landed.load(id)?;
-        let is_replace = |load: &&LoadRecord| load.mode == Mode::Replace.name();
-        let later = loads.iter().take(at);
-        if let Some(load) = later.rev().find(is_replace) {
-            let run = &load.info.run_id;
+        let landed = &self.answers.as_ref()?.landed;
+        let key = hash_of(&found.key);
+        let id = id_of(key, version);
+        let at = landed.load(id)?;
+        let last = |mode: Mode, of: &[LoadRecord]| {
+            let load = of.iter().find(|load| load.mode == mode.name());
+            load.map(|load| load.info.run_id.clone())
+        };
+        if let Some(run) = last(Mode::Replace, &loads[..at]) {
             return Some(format!(
                 "load {run} with --mode replace has since removed all rows that it did not bring"
             ));
         }
-        let load = loads.get(at)?;
-        let has_stayed = found.kind == Kind::Changed && load.mode == Mode::Ignore.name();
+        if found.kind != Kind::Changed {
+            return None;
+        }
+        let stored = found.rows[Side::Batch as usize].as_ref();
+        let older = stored.and_then(|row| classify::version(&self.comparison.whole, row));
+        // A later load that had what is stored, and nothing newer of the key.
+        let overwritten = older.and_then(|older| landed.load(id_of(key, older)));
+        if let Some(load) = overwritten
+            .filter(|load| *load < at)
+            .map(|load| &loads[load])
+            && load.mode == Mode::Upsert.name()
+        {
+            let run = &load.info.run_id;
+            return Some(format!(
+                "load {run} with --mode upsert has since put the older row in its place"
+            ));
+        }
+        let load = &loads[at];
+        let is_ignore = load.mode == Mode::Ignore.name();
+        // Unless another load had brought it before, and nothing has removed it since.
+        let was_written = landed
+            .written_by(id)
+            .is_some_and(|before| last(Mode::Replace, &loads[at..before]).is_none());
         let run = &load.info.run_id;
-        has_stayed.then(|| format!("load {run} with --mode ignore left the stored row as it was"))
+        (is_ignore && !was_written)
+            .then(|| format!("load {run} with --mode ignore left the stored row as it was"))
+    }
+
+    /// What else a search of the files has to find for a difference: what is stored in place of a newer version, if a load
+    /// may have put it there.
+    pub(super) fn also_asked(&self, found: &Found, witness: Witness) -> Option<Version> {
+        let loads = self.base.as_ref()?.loads.as_deref().ok()?;
+        let is_upsert = |load: &LoadRecord| load.mode == Mode::Upsert.name();
+        if witness != Witness::Landing || !loads.iter().any(is_upsert) {
+            return None;
+        }
+        let stored = found.rows[Side::Batch as usize].as_ref()?;
+        classify::version(&self.comparison.whole, stored)
     }
 
     /// Reads where all rejected records are, if they are not too many.

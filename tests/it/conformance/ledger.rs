@@ -9,7 +9,7 @@ use rtp::ports::batch_store::{BatchStore, Mode};
 use rtp::ports::conformance::batch_store::Harness as Store;
 use rtp::ports::conformance::ledger::{CASES, Harness};
 use rtp::ports::conformance::{Abilities, load_of};
-use rtp::ports::ledger::{Ledger, LoadInfo, LoadRecord, Verdict};
+use rtp::ports::ledger::{Ledger, LoadInfo, LoadRecord, Newest, Verdict};
 use rtp::ports::table_reader::TableReader;
 use rtp::servers::sqlite::batch_store::{SqliteBatchStore, create};
 use rtp::servers::sqlite::ledger::SqliteLedger;
@@ -25,6 +25,7 @@ enum Break {
     ForgetsTheNewestTime,
     ForgetsTheInputs,
     TellsTheLastNewestTime,
+    ForgetsReplacements,
     ListsFailedLoads,
     KeepsNoVerdict,
     ForgetsSamples,
@@ -33,6 +34,7 @@ enum Break {
 }
 
 const LOADS: &str = "loads_are_listed_newest_first_with_what_was_known";
+const NEWEST: &str = "the_newest_record_is_that_of_all_loads_or_of_those_since_a_replacement";
 const GIVEN: &str = "a_verdict_comes_back_as_it_was_given";
 
 const BREAKERS: &[(Break, &str)] = &[
@@ -40,14 +42,9 @@ const BREAKERS: &[(Break, &str)] = &[
     (Break::ListsMoreThanAsked, LOADS),
     (Break::ForgetsTheNewestTime, LOADS),
     (Break::ForgetsTheInputs, LOADS),
-    (
-        Break::TellsTheLastNewestTime,
-        "the_newest_record_is_that_of_all_loads",
-    ),
-    (
-        Break::MixesDatasets,
-        "the_newest_record_is_that_of_all_loads",
-    ),
+    (Break::TellsTheLastNewestTime, NEWEST),
+    (Break::ForgetsReplacements, NEWEST),
+    (Break::MixesDatasets, NEWEST),
     (Break::ListsFailedLoads, "a_load_that_failed_is_not_listed"),
     (Break::KeepsNoVerdict, GIVEN),
     (Break::ForgetsSamples, GIVEN),
@@ -178,14 +175,20 @@ impl Ledger for BrokenLedger {
         Ok(loads)
     }
 
-    async fn newest(&mut self) -> Result<Option<i64>> {
-        if self.broken == Break::TellsTheLastNewestTime {
-            let loads = self.inner.loads(1).await?;
-            return Ok(loads.iter().find_map(|load| load.info.newest));
-        }
+    async fn newest(&mut self) -> Result<Newest> {
         let mut newest = self.inner.newest().await?;
         for other in &mut self.others {
-            newest = newest.max(other.newest().await?);
+            let other = other.newest().await?;
+            newest.ever = newest.ever.max(other.ever);
+            newest.in_table = newest.in_table.max(other.in_table);
+        }
+        match self.broken {
+            Break::TellsTheLastNewestTime => {
+                let loads = self.inner.loads(1).await?;
+                newest.ever = loads.iter().find_map(|load| load.info.newest);
+            }
+            Break::ForgetsReplacements => newest.in_table = newest.ever,
+            _ => {}
         }
         Ok(newest)
     }
