@@ -79,7 +79,6 @@ fn run_command(cli: Cli) -> Exit {
     let kept = cli.command.kept_when_interrupted();
     let metrics_file = metrics_file.filter(|_| are_distinct.is_ok());
     let outcome = are_distinct.and_then(|()| catch(|| execute(cli, &run, stopper)));
-    servers::finish();
     let exit = conclude(&run, kept, outcome);
     // The outcome of the run is the same whether or not this can be written.
     if let Some(file) = metrics_file
@@ -91,6 +90,7 @@ fn run_command(cli: Cli) -> Exit {
     }
     let exit = or_bug(&run, exit);
     run.summary(exit);
+    servers::finish(); // after everything was told, because no signal ends it
     exit
 }
 

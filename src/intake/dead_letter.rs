@@ -46,8 +46,8 @@ pub struct DeadLetter {
 pub struct DeadLetters {
     /// The dataset as if its key were its only field: whatever else is wrong with a record does not matter.
     key_only: Dataset,
-    /// The field with the event time.
-    time: Field,
+    /// The same with its event time.
+    time_only: Dataset,
 }
 
 impl DeadLetters {
@@ -55,7 +55,7 @@ impl DeadLetters {
     pub fn of(dataset: &Dataset) -> DeadLetters {
         DeadLetters {
             key_only: with_only(dataset, dataset.event.key),
-            time: dataset.time().clone(),
+            time_only: with_only(dataset, dataset.event.time),
         }
     }
 
@@ -115,14 +115,11 @@ impl DeadLetters {
 
     /// The event time in such a record, in milliseconds since 1970 UTC.
     pub fn time_in(&self, record: &[u8]) -> Option<i64> {
-        let record: serde_json::Value = serde_json::from_slice(&as_text(record)).ok()?;
-        let text = match record.get(&self.time.name)? {
-            serde_json::Value::String(text) => text.clone(),
-            serde_json::Value::Number(number) => number.to_string(),
-            _ => return None,
-        };
-        match Value::from_text(&self.time, text.into()).ok()? {
-            Value::Timestamp(time) => Some(time),
+        let text = as_text(record);
+        let mut values = Vec::new();
+        let read = Transform::new(&self.time_only, 0).read(&text, &mut values);
+        match read.ok().and(values.first())? {
+            Value::Timestamp(time) => Some(*time),
             _ => None,
         }
     }

@@ -38,9 +38,10 @@ pub(super) struct Base {
 /// Where the log and the group stood.
 #[derive(Clone, Debug)]
 pub(super) struct LogBase {
-    /// Whether the group has committed anything. If not, the stream has another group.
+    /// Whether the group has committed anything, to the log or to the real-time store. If not, the stream has another group.
     pub(super) has_committed: bool,
-    /// Where the group continues: what it has committed, the oldest event in a partition without a commit.
+    /// Where the group continues: what it has committed, what a store that is behind that keeps, the oldest event in a
+    /// partition without either.
     pub(super) committed: Offsets,
     /// Where the partitions begin and end.
     pub(super) bounds: Span,
@@ -63,7 +64,7 @@ impl LogBase {
     pub(super) fn reader_of(&self, (partition, offset): (i32, i64)) -> Option<String> {
         let past = |offsets: &Offsets| offsets.get(partition).filter(|next| *next > offset);
         if let Some(committed) = past(&self.committed) {
-            return Some(format!("the group, which has committed {committed}"));
+            return Some(format!("the group, which continues at {committed}"));
         }
         let mut writers = self.writers.iter().flatten();
         writers.find_map(|Writer { group, offsets }| {
@@ -71,6 +72,28 @@ impl LogBase {
             Some(format!(
                 "group {group}, whose offset in the real-time store is {next} (--group names the one that is waited for)"
             ))
+        })
+    }
+}
+
+impl LogBase {
+    /// The first events that the group has not read, as far as they are still there.
+    pub(super) fn unread(&self) -> Offsets {
+        let mut first = self.committed.clone();
+        first.raise_to(&self.bounds.from);
+        first
+    }
+
+    /// Why the stream never gets to the events that it has not read in this partition, if that is so.
+    pub(super) fn gap(&self, partition: i32) -> Option<String> {
+        let (next, oldest) = (
+            self.committed.get(partition)?,
+            self.bounds.from.get(partition)?,
+        );
+        (next < oldest).then(|| {
+            format!(
+                "the group continues at {next}, but the events before {oldest} were deleted from the log, so the stream cannot go on"
+            )
         })
     }
 }
@@ -102,16 +125,14 @@ impl Base {
         let begun = begun.map_or(i64::MAX, |load| load.info.started_at);
         let log = in_time(async {
             let mut log = witnesses.event_log.reader(&dataset.event.topic).await?;
-            let mut committed = log.committed(&witnesses.group).await?;
+            let committed = log.committed(&witnesses.group).await?;
             let bounds = log.bounds().await?;
-            let has_committed = !committed.is_empty();
-            committed.set_missing(&bounds.from);
             let after_load = match begun {
                 i64::MAX => bounds.from.clone(),
                 begun => log.at_time(begun).await?,
             };
             Ok(LogBase {
-                has_committed,
+                has_committed: !committed.is_empty(),
                 committed,
                 bounds,
                 after_load,
@@ -121,10 +142,15 @@ impl Base {
         let mut log = log.await;
         if let Ok(log) = &mut log {
             log.writers = in_time(writers(witnesses, dataset)).await;
-            let mut writers = log.writers.iter().flatten();
-            if let Some(ours) = writers.find(|writer| writer.group == witnesses.group) {
-                set_back(&mut log.committed, &ours.offsets, &log.bounds.from);
+            match in_time(kept_by_store(witnesses, dataset)).await {
+                Ok(Some(ours)) => {
+                    set_back(&mut log.committed, &ours, &log.bounds.from);
+                    log.has_committed = !log.committed.is_empty();
+                }
+                Ok(None) => {}
+                Err(why) => log.writers = Err(why),
             }
+            log.committed.set_missing(&log.bounds.from);
         }
         Base {
             log,
@@ -138,6 +164,20 @@ impl Base {
     pub(super) fn last_load(&self) -> Option<&LoadRecord> {
         self.loads.as_ref().ok()?.first()
     }
+}
+
+/// Where the group continues by the offsets that the real-time store keeps; none if it keeps none, or only those of
+/// another topic.
+async fn kept_by_store(witnesses: &Witnesses, dataset: &Dataset) -> Result<Option<Offsets>> {
+    let Some(store) = &witnesses.realtime_store else {
+        return Ok(None);
+    };
+    let Some(stored) = store.kept_offsets(dataset, &witnesses.group).await else {
+        return Ok(None);
+    };
+    let mut log = witnesses.event_log.reader(&dataset.event.topic).await?;
+    let topic = log.identity().await?;
+    Ok(stored.of_topic(topic.as_deref()).cloned())
 }
 
 /// The groups whose offsets the real-time store keeps, as far as these are offsets of the topic that is there now.

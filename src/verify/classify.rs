@@ -233,6 +233,10 @@ pub(super) fn by_log(
     });
     let Some(at) = seen.at else {
         return match (in_letters, trouble) {
+            (Some((class, letter)), _) if is_cut(base) => {
+                let gone = "older events were deleted from the log, perhaps one that was read";
+                (class, format!("{letter}; {gone}"))
+            }
             (Some(letter), _) => letter,
             (None, Some(why)) => (
                 Class::Unexplained,
@@ -247,7 +251,7 @@ pub(super) fn by_log(
         return (Class::Unexplained, format!("{}, {why}", event(at)));
     }
     let Some(reader) = log.reader_of(at) else {
-        return (Class::InFlight, in_flight(log, &event(at), at));
+        return in_flight(log, &event(at), at);
     };
     // That one event of it was refused does not explain what became of another one.
     let mut without = seen
@@ -268,14 +272,22 @@ pub(super) fn by_log(
     }
 }
 
-/// Why an event that nobody has read is waited for.
-pub(super) fn in_flight(log: &LogBase, event: &str, (partition, offset): (i32, i64)) -> String {
+/// The verdict on an event that nobody has read.
+pub(super) fn in_flight(
+    log: &LogBase,
+    event: &str,
+    (partition, offset): (i32, i64),
+) -> (Class, String) {
+    if let Some(gap) = log.gap(partition) {
+        return (Class::Unexplained, format!("{event} was not read: {gap}"));
+    }
     let ahead = offset - log.committed.get(partition).unwrap_or(0);
     let unsure = match &log.writers {
         Ok(_) => String::new(),
         Err(why) => format!("; whether another group writes the store is not known: {why}"),
     };
-    format!("{event}: {ahead} events after what the group has committed{unsure}")
+    let evidence = format!("{event}: {ahead} events after where the group continues{unsure}");
+    (Class::InFlight, evidence)
 }
 
 /// Whether the oldest events were deleted from the log.

@@ -132,13 +132,18 @@ fn as_loaded(loads: &[LoadRecord], file: &Path, run: &Run) -> (FileFormat, Strin
     if alike.iter().all(|read| how(read) == by_name) {
         return by_name;
     }
-    let mut held = Held::default();
-    let read = || each_record(file, Some(format), &run.stop, &mut held);
-    let contents = block_in_place(read).ok().and(held.contents);
-    let same = alike
-        .into_iter()
-        .find(|read| Some(&read.contents) == contents.as_ref());
-    same.map_or(by_name, how)
+    for format in [FileFormat::Ndjson, FileFormat::Csv] {
+        let mut held = Held::default();
+        let mut of_format = alike.iter().filter(|read| how(read).0 == format).peekable();
+        if of_format.peek().is_some()
+            && block_in_place(|| each_record(file, Some(format), &run.stop, &mut held)).is_ok()
+            && let Some(same) =
+                of_format.find(|read| held.contents.as_ref() == Some(&read.contents))
+        {
+            return how(same);
+        }
+    }
+    by_name
 }
 
 /// What a file holds.

@@ -36,6 +36,7 @@ mod transform;
 mod verify;
 mod verify_answers;
 mod verify_files;
+mod verify_log;
 mod verify_rejects;
 mod verify_witnesses;
 mod view;

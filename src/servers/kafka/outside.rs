@@ -60,12 +60,17 @@ impl<T: Send> Drop for Unhurried<T> {
 /// The threads that close clients.
 static CLOSING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 
-/// Waits until all clients are closed: the end of the process takes away what their threads use.
+/// How long they may take: a signal does not end the process meanwhile.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Waits until all clients are closed, but not for ever: the end of the process takes away what their threads use.
 pub(crate) fn wait_until_closed() {
+    let until = Instant::now() + CLOSE_TIMEOUT;
     let all = std::mem::take(&mut *CLOSING.lock().unwrap_or_else(PoisonError::into_inner));
     for thread in all {
-        // A panic in it was reported.
-        thread.join().unwrap_or(());
+        while !thread.is_finished() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

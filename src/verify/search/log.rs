@@ -110,9 +110,9 @@ impl Search<'_> {
         let mut log = witnesses.event_log.reader(&event.topic).await?;
         // To where it ends now: what was loaded may have been produced since.
         let end = log.bounds().await?.to;
-        let waiting = span(&base.committed, &end);
+        let waiting = span(&base.unread(), &end);
         log.read(&waiting, &mut Events(self)).await?;
-        let committed = span(&base.bounds.from, &base.committed);
+        let committed = span(&base.bounds.from, &base.unread());
         if self.is_open() {
             log.read(&committed, &mut Events(self)).await?;
         }

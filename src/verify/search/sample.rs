@@ -29,8 +29,9 @@ pub(in crate::verify) async fn waiting_keys(
         letters: DeadLetters::of(dataset),
         keys: Vec::new(),
     };
+    let unread = base.unread();
     let waiting = |at: &dyn Fn(i64, i64) -> [i64; 2]| {
-        let ends = base.committed.iter().filter_map(|(partition, from)| {
+        let ends = unread.iter().filter_map(|(partition, from)| {
             let to = base.bounds.to.get(partition).filter(|to| *to > from)?;
             Some((partition, at(from, to)))
         });

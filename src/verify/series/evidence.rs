@@ -178,8 +178,7 @@ fn of_table(
         return unexplained(format!("its row is from {event}, {why}"));
     }
     let Some(reader) = log.reader_of((partition, offset)) else {
-        let why = classify::in_flight(log, &event, (partition, offset));
-        return (Class::InFlight, why);
+        return classify::in_flight(log, &event, (partition, offset));
     };
     let event = format!("{event} was read by {reader}");
     match (kind, dataset.nulls) {
@@ -246,7 +245,7 @@ mod tests {
         use Class::{ChangedOutside, InFlight, Lost, Unexplained};
         let at_10 = &[(1, 10)][..];
         for (committed, offset, is_ours, kind, class, why) in [
-            (at_10, 9, true, Kind::Missing, Lost, "has committed 10"),
+            (at_10, 9, true, Kind::Missing, Lost, "continues at 10"),
             (at_10, 10, true, Kind::Missing, InFlight, ": 0 events after"),
             (at_10, 10, true, Kind::Changed, InFlight, ": 0 events after"),
             (
