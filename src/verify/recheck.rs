@@ -11,8 +11,36 @@ use crate::ports::table_reader::{Foreign, StoredRow, TableReader, Visitor};
 use crate::record::value::Value;
 use crate::run::retry::Retry;
 
-/// Number of keys read at once.
+/// Number of keys read at once, at most.
 pub(super) const KEYS_AT_ONCE: usize = 256;
+
+/// Number of keys read at once before it is known how large their rows are.
+const FIRST_KEYS: usize = 16;
+
+/// Bytes of rows of both stores read at once, at most, as far as the rows before them tell how large they are.
+const ROW_BYTES: usize = 4 << 20;
+
+/// How many keys are read at once.
+#[derive(Debug)]
+pub(super) struct AtOnce(usize);
+
+impl Default for AtOnce {
+    fn default() -> Self {
+        AtOnce(FIRST_KEYS)
+    }
+}
+
+impl AtOnce {
+    pub(super) fn keys(&self) -> usize {
+        self.0
+    }
+
+    /// Takes how many bytes the rows of so many keys had.
+    fn learn(&mut self, keys: usize, bytes: usize) {
+        let fit = keys.saturating_mul(ROW_BYTES) / bytes.max(1);
+        self.0 = fit.clamp(1, (self.0 * 2).min(KEYS_AT_ONCE));
+    }
+}
 
 /// Number of rows of one key that are kept; further ones are only counted.
 const ROWS_OF_A_KEY: usize = 8;
@@ -77,17 +105,19 @@ impl Found {
     }
 }
 
-/// Reads the rows of these keys again from both stores, and returns how they differ.
+/// Reads the rows of these keys again from both stores, and returns how they differ. Says how many to read next.
 pub(super) async fn differences(
     comparison: &Comparison,
     [realtime, batch]: &mut [Table; 2],
     keys: Vec<Value<'static>>,
+    at_once: &mut AtOnce,
     retry: &Retry,
 ) -> Result<Vec<Found>> {
     let (mut realtime, mut batch) = tokio::try_join!(
         read_again(comparison, realtime.get()?, &keys, retry),
         read_again(comparison, batch.get()?, &keys, retry),
     )?;
+    at_once.learn(keys.len(), realtime.bytes() + batch.bytes());
     let mut all = Vec::new();
     for key in keys {
         let encoding = encoded(&key);
@@ -157,6 +187,16 @@ impl OwnedRow {
             foreign: row.foreign.to_vec(),
         }
     }
+
+    /// How much memory it takes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let text = |value: &Value<'static>| match value {
+            Value::Text(text) | Value::Decimal(text) => text.len(),
+            _ => 0,
+        };
+        let texts: usize = self.values.iter().map(text).sum();
+        texts + size_of_val(&*self.values)
+    }
 }
 
 /// Rows that were read, by the encodings of their keys.
@@ -166,6 +206,11 @@ pub(super) struct RowsByKey<'a> {
 }
 
 impl RowsByKey<'_> {
+    fn bytes(&self) -> usize {
+        let rows = self.found.values().flat_map(|found| &found.rows);
+        rows.map(OwnedRow::bytes).sum()
+    }
+
     /// Takes the row of a key out, the first one if there are several.
     pub(super) fn take(&mut self, key: &Value<'_>) -> Option<OwnedRow> {
         let rows = &mut self.found.get_mut(&encoded(key))?.rows;
@@ -282,6 +327,30 @@ fn encoded(key: &Value<'_>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_rows_are_read_in_few_at_once() {
+        let mut at_once = AtOnce::default();
+        for (bytes_of_one, expected) in [
+            (1_000, [32, 64, 128, 256, 256]),
+            (1 << 20, [4, 4, 4, 4, 4]),
+            (1 << 26, [1, 1, 1, 1, 1]),
+            (0, [2, 4, 8, 16, 32]),
+        ] {
+            for expected in expected {
+                let keys = at_once.keys();
+                at_once.learn(keys, keys * bytes_of_one);
+                assert_eq!(at_once.keys(), expected, "{bytes_of_one}");
+            }
+        }
+        let text = Value::Text("12345".into());
+        let row = |values: Vec<Value<'static>>| OwnedRow {
+            values,
+            foreign: Vec::new(),
+        };
+        let [empty, full] = [Value::Null, text].map(|value| row(vec![value]).bytes());
+        assert_eq!(full, empty + 5);
+    }
 
     #[test]
     fn a_finer_value_is_within_the_tolerance_or_not() {

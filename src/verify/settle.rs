@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::waiting::{Answers, KeyList, Waiting, Witness, record};
+use self::waiting::{Answers, KeyList, Records, Waiting, Witness};
 use super::base::Base;
 use super::classify::{self, Judged};
 use super::landing::lacking;
-use super::recheck::{Found, KEYS_AT_ONCE, OwnedRow, content, differences, rows_now};
+use super::recheck::{AtOnce, Found, KEYS_AT_ONCE, OwnedRow, content, differences, rows_now};
 use super::search::Rejects;
 use super::{Class, Compared, Comparison, Content, Difference, Kind, Report, Side, Table};
 use crate::error::{Error, Result};
@@ -27,9 +27,6 @@ const ROUNDS: u32 = 5;
 
 /// Maximum bytes of keys that wait for the end of a grace, some 200,000 UUIDs; with more, what is there is settled first.
 const WAITING_BYTES: usize = 4 << 20;
-
-/// Maximum records of a landing file that wait for the end of a grace.
-const WAITING_RECORDS: usize = 4_096;
 
 /// Settles keys that perhaps differ.
 pub(super) struct Settle<'a, 'r> {
@@ -44,8 +41,9 @@ pub(super) struct Settle<'a, 'r> {
     /// What was known before the first of the rows was read that is judged.
     base: Option<Base>,
     keys: KeyList,
+    at_once: AtOnce,
     /// Records of a landing file that a store lacked before the grace was over.
-    records: Vec<(Side, OwnedRow)>,
+    records: Records,
     /// What a search has to find out.
     waiting: Waiting,
     /// What the last search found, while the rows that waited for it are judged.
@@ -78,7 +76,8 @@ impl<'a, 'r> Settle<'a, 'r> {
             names: None,
             base: None,
             keys: KeyList::default(),
-            records: Vec::new(),
+            at_once: AtOnce::default(),
+            records: Records::default(),
             waiting: Waiting::default(),
             answers: None,
             is_last_round: false,
@@ -125,10 +124,12 @@ impl<'a, 'r> Settle<'a, 'r> {
             self.judge(found).await?;
             return self.answer_if_many().await;
         }
-        self.records.extend(found.into_iter().filter_map(record));
-        match self.records.len() < WAITING_RECORDS {
-            true => Ok(()),
-            false => self.settle_records().await,
+        for found in found {
+            self.records.add(found);
+        }
+        match self.records.are_many() {
+            false => Ok(()),
+            true => self.settle_records().await,
         }
     }
 
@@ -162,7 +163,8 @@ impl<'a, 'r> Settle<'a, 'r> {
     async fn judge_keys(&mut self, keys: &KeyList) -> Result<()> {
         let mut keys = keys.iter().peekable();
         while keys.peek().is_some() && !self.is_stopped() {
-            let some: Result<Vec<Value<'static>>> = keys.by_ref().take(KEYS_AT_ONCE).collect();
+            let some: Result<Vec<Value<'static>>> =
+                keys.by_ref().take(self.at_once.keys()).collect();
             self.ask().await;
             let found = match self.answers {
                 None => self.read(some?).await?,
@@ -179,7 +181,7 @@ impl<'a, 'r> Settle<'a, 'r> {
         let records = std::mem::take(&mut self.records);
         if !records.is_empty() {
             self.comparison.wait(self.begun).await;
-            self.judge_records(records).await?;
+            self.judge_records(records.into_vec()).await?;
         }
         Ok(())
     }
@@ -206,7 +208,8 @@ impl<'a, 'r> Settle<'a, 'r> {
     }
 
     async fn read(&mut self, keys: Vec<Value<'static>>) -> Result<Vec<Found>> {
-        differences(self.comparison, self.tables, keys, self.retry).await
+        let (comparison, tables) = (self.comparison, &mut *self.tables);
+        differences(comparison, tables, keys, &mut self.at_once, self.retry).await
     }
 
     /// Like `read`, for keys that were read before: that they are there more than once is reported then.

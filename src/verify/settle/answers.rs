@@ -49,7 +49,7 @@ impl Settle<'_, '_> {
             self.answers = Some(self.search(asked).await?);
             self.is_last_round = round == ROUNDS;
             self.judge_keys(&keys).await?;
-            self.judge_records(records).await?;
+            self.judge_records(records.into_vec()).await?;
             self.answers = None;
             self.is_last_round = false;
         }

@@ -14,8 +14,11 @@ pub(super) const ASKED: usize = (1 << 16) / 8 * 7;
 /// Maximum bytes of these keys.
 const ASKED_BYTES: usize = 4 << 20;
 
-/// Maximum records of landing files that wait for one search.
+/// Maximum records of landing files that wait for one search, or for the end of a grace.
 pub(super) const ASKED_RECORDS: usize = 4_096;
+
+/// Maximum bytes of these records.
+const ASKED_RECORD_BYTES: usize = 8 << 20;
 
 /// Encodings of keys, one after the other, because many may wait.
 #[derive(Default)]
@@ -67,8 +70,7 @@ pub(super) enum Witness {
 #[derive(Default)]
 pub(super) struct Waiting {
     pub(super) keys: KeyList,
-    /// Records of landing files, with the store that lacks them.
-    pub(super) records: Vec<(Side, OwnedRow)>,
+    pub(super) records: Records,
     pub(super) asked: Asked,
 }
 
@@ -100,7 +102,7 @@ impl Waiting {
                 found.key.encode(&mut key);
                 self.keys.add(&key);
             }
-            Some(_) => self.records.extend(record(found)),
+            Some(_) => self.records.add(found),
         }
     }
 
@@ -109,18 +111,42 @@ impl Waiting {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.keys.count >= ASKED
-            || self.keys.bytes() >= ASKED_BYTES
-            || self.records.len() >= ASKED_RECORDS
+        self.keys.count >= ASKED || self.keys.bytes() >= ASKED_BYTES || self.records.are_many()
     }
 }
 
-/// The record of a landing file that a store lacks, and the store.
-pub(super) fn record(found: Found) -> Option<(Side, OwnedRow)> {
-    let [realtime, batch] = found.rows;
-    match found.record? {
-        Side::Batch => Some((Side::Realtime, batch?)),
-        Side::Realtime => Some((Side::Batch, realtime?)),
+/// Records of landing files, each with the store that lacks it.
+#[derive(Default)]
+pub(super) struct Records {
+    all: Vec<(Side, OwnedRow)>,
+    bytes: usize,
+}
+
+impl Records {
+    /// Adds the record of a difference, if it is about one.
+    pub(super) fn add(&mut self, found: Found) {
+        let [realtime, batch] = found.rows;
+        let (side, record) = match found.record {
+            Some(Side::Batch) => (Side::Realtime, batch),
+            Some(Side::Realtime) => (Side::Batch, realtime),
+            None => return,
+        };
+        if let Some(record) = record {
+            self.bytes += record.bytes();
+            self.all.push((side, record));
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    pub(super) fn are_many(&self) -> bool {
+        self.all.len() >= ASKED_RECORDS || self.bytes >= ASKED_RECORD_BYTES
+    }
+
+    pub(super) fn into_vec(self) -> Vec<(Side, OwnedRow)> {
+        self.all
     }
 }
 
