@@ -1,5 +1,6 @@
 //! Reading a topic from outside its groups: to find the events of a key, what is in flight, and the dead letters.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use async_trait::async_trait;
@@ -28,6 +29,11 @@ pub trait LogReader: Send {
 
     /// What a group has committed; a partition without a commit has no offset.
     async fn committed(&mut self, group: &str) -> Result<Offsets>;
+
+    /// The partitions that members of a group are reading now; none if the log does not tell.
+    async fn followed(&mut self, _group: &str) -> Result<BTreeSet<i32>> {
+        Ok(BTreeSet::new())
+    }
 
     /// In each partition, the offset of the first event that was produced at this time or later, in milliseconds since
     /// 1970 UTC; the end if there is none.

@@ -12,6 +12,7 @@ use crate::ports::event_log::{Offsets, Span};
 use crate::ports::ledger::{LoadRecord, LoadedFile};
 use crate::ports::monitor::set_back;
 use crate::record::transform::MAX_FUTURE_MS;
+use crate::run::retry::Retry;
 
 /// How many loads are looked at; what was loaded by an earlier one is not known.
 pub(super) const LOADS: u32 = crate::ports::ledger::LOOKED_AT;
@@ -19,7 +20,7 @@ pub(super) const LOADS: u32 = crate::ports::ledger::LOOKED_AT;
 /// Bytes of the names of their files that are kept, at most.
 const NAME_BYTES: usize = 1 << 20;
 
-/// How long each witness may take to answer. A difference without its evidence is unexplained, which is said.
+/// How long each witness may take to answer before it is asked again. A difference without its evidence is unexplained, which is said.
 const ANSWER: Duration = Duration::from_secs(20);
 
 /// What the log and the batch store's ledger said before the rows were read; an error says why one of them is silent.
@@ -99,8 +100,12 @@ impl LogBase {
 }
 
 impl Base {
-    /// Asks both.
-    pub(super) async fn take(witnesses: Option<&Witnesses>, dataset: &Dataset) -> Base {
+    /// Asks both, and waits for whoever is away.
+    pub(super) async fn take(
+        witnesses: Option<&Witnesses>,
+        dataset: &Dataset,
+        retry: &Retry,
+    ) -> Base {
         let Some(witnesses) = witnesses else {
             let nobody = "nobody was asked".to_string();
             return Base {
@@ -110,7 +115,7 @@ impl Base {
                 has_earlier: false,
             };
         };
-        let loads = in_time(async {
+        let loads = answered(retry, async || {
             let mut ledger = witnesses.batch_store.ledger(dataset).await?;
             Ok((ledger.newest().await?.ever, ledger.loads(LOADS + 1).await?))
         });
@@ -123,7 +128,7 @@ impl Base {
         let newest = newest.max(newest_of_unknown(kept, has_earlier));
         let begun = loads.as_ref().ok().and_then(|loads| loads.first());
         let begun = begun.map_or(i64::MAX, |load| load.info.started_at);
-        let log = in_time(async {
+        let log = answered(retry, async || {
             let mut log = witnesses.event_log.reader(&dataset.event.topic).await?;
             let committed = log.committed(&witnesses.group).await?;
             let bounds = log.bounds().await?;
@@ -141,8 +146,8 @@ impl Base {
         });
         let mut log = log.await;
         if let Ok(log) = &mut log {
-            log.writers = in_time(writers(witnesses, dataset)).await;
-            match in_time(kept_by_store(witnesses, dataset)).await {
+            log.writers = answered(retry, async || writers(witnesses, dataset).await).await;
+            match answered(retry, async || kept_by_store(witnesses, dataset).await).await {
                 Ok(Some(ours)) => {
                     set_back(&mut log.committed, &ours, &log.bounds.from);
                     log.has_committed = !log.committed.is_empty();
@@ -240,11 +245,13 @@ fn keep_last(loads: &mut Vec<LoadRecord>) -> bool {
     has_earlier
 }
 
-async fn in_time<T>(asked: impl Future<Output = Result<T>>) -> Result<T, String> {
-    let answer = timeout(ANSWER, asked).await;
-    let answer =
-        answer.unwrap_or_else(|_| Err(Error::unavailable(format!("no answer within {ANSWER:?}"))));
-    answer.map_err(|e| e.to_string())
+/// An answer, which is waited for through an outage; or why there is none.
+async fn answered<T>(retry: &Retry, ask: impl AsyncFn() -> Result<T>) -> Result<T, String> {
+    let answer = retry.through_outage(async || {
+        let answer = timeout(ANSWER, ask()).await;
+        answer.unwrap_or_else(|_| Err(Error::unavailable(format!("no answer within {ANSWER:?}"))))
+    });
+    answer.await.map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! A log and a ledger for tests of what is asked of them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -58,11 +60,39 @@ pub(super) struct FakeLog {
     pub(super) committed: i64,
     /// Records; each stands at the offset that is its index.
     pub(super) events: Vec<String>,
+    /// Whether a member of the group reads it.
+    pub(super) is_followed: bool,
+    /// How often it does not answer before it does.
+    pub(super) away: Arc<AtomicU32>,
+}
+
+impl FakeLog {
+    /// A log with these records, of which the group has committed so many.
+    pub(super) fn new(committed: i64, events: Vec<String>) -> FakeLog {
+        FakeLog {
+            committed,
+            events,
+            is_followed: false,
+            away: Arc::default(),
+        }
+    }
+
+    fn answer(&self) -> Result<()> {
+        let less = |left: u32| left.checked_sub(1);
+        match self
+            .away
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+        {
+            Ok(_) => Err(Error::unavailable("it is away")),
+            Err(_) => Ok(()),
+        }
+    }
 }
 
 #[async_trait]
 impl LogReader for FakeLog {
     async fn bounds(&mut self) -> Result<Span> {
+        self.answer()?;
         let at = |offset| Offsets::from_iter([(0, offset)]);
         Ok(Span {
             from: at(0),
@@ -82,11 +112,16 @@ impl LogReader for FakeLog {
         Ok(Offsets::from_iter([(0, self.committed)]))
     }
 
+    async fn followed(&mut self, _: &str) -> Result<BTreeSet<i32>> {
+        Ok(self.is_followed.then_some(0).into_iter().collect())
+    }
+
     async fn at_time(&mut self, _: i64) -> Result<Offsets> {
         Ok(Offsets::from_iter([(0, 0)]))
     }
 
     async fn read(&mut self, span: &Span, visitor: &mut dyn EventVisitor) -> Result<()> {
+        self.answer()?;
         for (offset, value) in (0..).zip(&self.events) {
             let is_in = span.ranges().any(|(_, range)| range.contains(&offset));
             let event = Event {

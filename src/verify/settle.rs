@@ -224,7 +224,7 @@ impl<'a, 'r> Settle<'a, 'r> {
         if self.base.is_none() {
             let witnesses = self.comparison.witnesses.as_ref();
             let dataset = &self.comparison.whole;
-            self.base = Some(Base::take(witnesses, dataset).await);
+            self.base = Some(Base::take(witnesses, dataset, self.retry).await);
         }
     }
 
@@ -343,8 +343,8 @@ impl<'a, 'r> Settle<'a, 'r> {
                 self.tell(&found, class, &evidence)
             }
             None if self.is_last_round => {
-                let why = "its rows were written again whenever they were read";
-                self.tell(&found, Class::Unexplained, why)
+                let (class, evidence) = self.verdict_before(&found, witness)?;
+                self.tell(&found, class, &evidence)
             }
             None => {
                 if let Some(stored) = self.also_asked(&found, witness) {

@@ -1,6 +1,6 @@
 //! Reads a topic on Kafka from outside its groups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -152,6 +152,10 @@ impl LogReader for KafkaLogReader {
 
     async fn committed(&mut self, group: &str) -> Result<Offsets> {
         tokio::task::block_in_place(|| self.read_committed(group))
+    }
+
+    async fn followed(&mut self, group: &str) -> Result<BTreeSet<i32>> {
+        tokio::task::block_in_place(|| self.asks().assigned(group))
     }
 
     async fn at_time(&mut self, time: i64) -> Result<Offsets> {

@@ -1,6 +1,6 @@
 //! A topic on Kafka as a client sees it that is in none of the groups that read it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -72,6 +72,32 @@ pub(crate) fn wait_until_closed() {
             thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// The partitions of a topic in a member's assignment, as Kafka's consumer protocol writes it: a version, and for each topic
+/// its name and partitions. None if it is not one.
+fn assigned_in(mut bytes: &[u8], topic: &str) -> Option<Vec<i32>> {
+    fn take<'b>(bytes: &mut &'b [u8], count: usize) -> Option<&'b [u8]> {
+        let (taken, rest) = bytes.split_at_checked(count)?;
+        *bytes = rest;
+        Some(taken)
+    }
+    fn number(bytes: &mut &[u8]) -> Option<i32> {
+        Some(i32::from_be_bytes(take(bytes, 4)?.try_into().ok()?))
+    }
+    let _version = take(&mut bytes, 2)?;
+    let mut found = Vec::new();
+    for _ in 0..number(&mut bytes)? {
+        let length = u16::from_be_bytes(take(&mut bytes, 2)?.try_into().ok()?);
+        let name = take(&mut bytes, length.into())?;
+        for _ in 0..number(&mut bytes)? {
+            let partition = number(&mut bytes)?;
+            if name == topic.as_bytes() {
+                found.push(partition);
+            }
+        }
+    }
+    Some(found)
 }
 
 /// Reads partitions of a topic, independently of the groups that read it.
@@ -216,10 +242,45 @@ impl PartitionReader {
         Ok(committed)
     }
 
+    /// The partitions of the topic that are assigned to members of a group.
+    pub(super) fn assigned(&self, group: &str) -> Result<BTreeSet<i32>> {
+        let listed = self.client.fetch_group_list(Some(group), self.patience());
+        let groups = self.driven("list the groups that read", listed)?;
+        let members = groups.groups().iter().flat_map(|group| group.members());
+        let assignments = members.filter_map(|member| member.assignment());
+        let partitions = assignments.filter_map(|bytes| assigned_in(bytes, &self.topic));
+        Ok(partitions.flatten().collect())
+    }
+
     /// None from brokers that are older than topic ids.
     pub(super) fn identity(&self) -> Result<Option<String>> {
         let id = queue::topic_id(self.client.client(), &self.topic, self.patience());
         let id = self.driven("ask for the id of", id)?;
         Ok(id.map(|id| format!("kafka topic {id}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_partitions_of_a_topic_are_read_from_an_assignment() {
+        let topic = |name: &str, partitions: &[i32]| -> Vec<u8> {
+            let length = u16::try_from(name.len()).unwrap().to_be_bytes();
+            let count = i32::try_from(partitions.len()).unwrap().to_be_bytes();
+            let numbers = partitions.iter().flat_map(|p| p.to_be_bytes());
+            let mut bytes = [&length[..], name.as_bytes(), &count].concat();
+            bytes.extend(numbers);
+            bytes
+        };
+        let head = [&1_u16.to_be_bytes()[..], &2_i32.to_be_bytes()].concat();
+        let data = i32::MAX.to_be_bytes();
+        let both = [&head[..], &topic("a", &[7]), &topic("b", &[0, 2]), &data].concat();
+        assert_eq!(assigned_in(&both, "b"), Some(vec![0, 2]));
+        assert_eq!(assigned_in(&both, "c"), Some(Vec::new()));
+        for cut in 0..both.len() - data.len() {
+            assert_eq!(assigned_in(&both[..cut], "b"), None, "{cut}");
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::record::event::Event;
 use crate::record::row::{Origin, Rows};
 use crate::record::transform::Transform;
 use crate::run::Stop;
+use crate::run::retry::Retry;
 use crate::run::task::Task;
 use crate::verify::Witnesses;
 use crate::verify::base::LogBase;
@@ -56,7 +57,7 @@ pub(in crate::verify) async fn in_log(
     dataset: &Dataset,
     log: &Result<LogBase, String>,
     wanted: &Wanted,
-    stop: &Stop,
+    retry: &Retry,
 ) -> (ByKey<Seen>, Option<String>) {
     let mut search = Search {
         dataset,
@@ -71,13 +72,14 @@ pub(in crate::verify) async fn in_log(
         keys: KeyFinder::new(dataset),
         is_unsure: false,
         reads_records: false,
-        stop,
+        stop: &retry.run.stop,
     };
     let trouble = match (log, witnesses) {
         (Err(why), _) => Some(why.clone()),
         (Ok(_), None) => Some("nobody was asked".into()),
         (Ok(log), Some(witnesses)) => {
-            let read = search.read(witnesses, log).await;
+            let read = async || search.start_over().read(witnesses, log).await;
+            let read = retry.through_outage(read).await;
             read.err().map(|e| e.to_string())
         }
     };
@@ -103,6 +105,14 @@ struct Search<'d> {
 }
 
 impl Search<'_> {
+    /// Forgets what was read before an outage.
+    fn start_over(&mut self) -> &mut Self {
+        self.seen.clear();
+        (self.reason_bytes, self.events) = (0, 0);
+        (self.is_unsure, self.reads_records) = (false, false);
+        self
+    }
+
     async fn read(&mut self, witnesses: &Witnesses, base: &LogBase) -> Result<()> {
         let event = &self.dataset.event;
         let (event_log, topic) = (witnesses.event_log.clone(), event.dead_letter_topic());

@@ -91,7 +91,7 @@ impl Wanted {
     }
 
     /// The versions of a key that are looked for.
-    fn versions(&self, key: u64) -> impl Iterator<Item = Version> {
+    pub(super) fn versions(&self, key: u64) -> impl Iterator<Item = Version> {
         let more = self.more.get(&key).into_iter().flatten();
         self.first.get(&key).into_iter().chain(more).copied()
     }

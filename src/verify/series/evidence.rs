@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::ports::series_reader::Place;
 use crate::ports::table_reader::Provenance;
 use crate::record::value::Value;
+use crate::run::retry::Retry;
 use crate::verify::base::Base;
 use crate::verify::classify::{self, Version};
 use crate::verify::recheck::{OwnedRow, read_again};
@@ -37,7 +38,7 @@ impl<'a> Recheck<'a> {
     pub(super) async fn ask(&mut self) {
         let witnesses = self.comparison.witnesses.as_ref();
         if self.base.is_none() && witnesses.is_some() {
-            self.base = Some(Base::take(witnesses, &self.comparison.whole).await);
+            self.base = Some(Base::take(witnesses, &self.comparison.whole, self.retry).await);
         }
     }
 
@@ -110,7 +111,7 @@ impl<'a> Recheck<'a> {
             if left.is_empty() || self.comparison.stop.requested().is_some() {
                 return all;
             }
-            let (now, later) = search(self.comparison, base, left).await;
+            let (now, later) = search(self.comparison, base, left, self.retry).await;
             all.extend(now);
             left = later;
         }
@@ -128,14 +129,15 @@ async fn search(
     comparison: &Comparison,
     base: &Base,
     extra: Vec<Extra>,
+    retry: &Retry,
 ) -> (Vec<(Extra, Class, String)>, Vec<Extra>) {
-    let (dataset, stop) = (&comparison.whole, &comparison.stop);
+    let dataset = &comparison.whole;
     let mut wanted = Wanted::default();
     for extra in &extra {
         wanted.add(&extra.place.key, extra.version);
     }
     let witnesses = comparison.witnesses.as_ref();
-    let (seen, trouble) = in_log(witnesses, dataset, &base.log, &wanted, stop).await;
+    let (seen, trouble) = in_log(witnesses, dataset, &base.log, &wanted, retry).await;
     let (now, later): (Vec<Extra>, Vec<Extra>) = extra
         .into_iter()
         .partition(|extra| wanted.has(hash_of(&extra.place.key), extra.version));

@@ -405,10 +405,7 @@ async fn what_the_stream_is_writing_is_explained_and_what_it_has_committed_is_no
             // A row that was never produced.
             series.push(row(9, HOUR, "b")[1].clone());
         }
-        let log = FakeLog {
-            committed,
-            events: Vec::clone(&events),
-        };
+        let log = FakeLog::new(committed, Vec::clone(&events));
         let (table, series) = (table.clone(), series.clone());
         let found = compared_part(&dataset, table, series, None, 0, Some(log)).await;
         assert_eq!((found.missing, found.extra), (2, 1 + u64::from(outside)));

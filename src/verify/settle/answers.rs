@@ -70,7 +70,7 @@ impl Settle<'_, '_> {
                 true => Default::default(),
                 false => {
                     let witnesses = comparison.witnesses.as_ref();
-                    in_log(witnesses, dataset, &base.log, &asked.log, stop).await
+                    in_log(witnesses, dataset, &base.log, &asked.log, self.retry).await
                 }
             }
         };
@@ -134,6 +134,32 @@ impl Settle<'_, '_> {
                 (None, None) => (class, evidence),
                 (None, Some(unread)) => (class, format!("{evidence}; {unread}")),
             }),
+        })
+    }
+
+    /// The class of a difference whose rows were written again whenever they were read: a version comes after one that was
+    /// looked for, and is in flight as long as that one is.
+    pub(super) fn verdict_before(
+        &self,
+        found: &Found,
+        witness: Witness,
+    ) -> Result<(Class, String)> {
+        let base = known(self.base.as_ref())?;
+        let key = hash_of(&found.key);
+        let answers = self.answers.as_ref().filter(|_| witness == Witness::Log);
+        let judged = answers.into_iter().flat_map(|answers| {
+            let before = answers.asked.log.versions(key);
+            before.map(|version| {
+                self.by_log(base, answers, (found.kind, id_of(key, version), version))
+            })
+        });
+        let waiting = judged
+            .into_iter()
+            .find(|(class, _)| *class == Class::InFlight);
+        let again = "its rows were written again whenever they were read";
+        Ok(match waiting {
+            Some((class, evidence)) => (class, format!("{evidence}; {again}")),
+            None => (Class::Unexplained, again.into()),
         })
     }
 

@@ -21,6 +21,8 @@ struct Memory {
     rows: Vec<Row>,
     /// The offset that every row comes from.
     offset: Option<i64>,
+    /// Whether all of them are written again whenever they are read, a second later.
+    is_hot: bool,
     diary: Diary,
 }
 
@@ -56,6 +58,12 @@ impl TableReader for Memory {
     async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()> {
         self.diary.add("read");
         self.lend(visitor, |key| keys.contains(key));
+        let time = self.dataset.event.time;
+        for row in self.rows.iter_mut().filter(|_| self.is_hot) {
+            if let Value::Timestamp(at) = &mut row[time] {
+                *at += 1_000;
+            }
+        }
         Ok(())
     }
 
@@ -127,6 +135,7 @@ impl Setting {
             dataset: self.dataset.clone(),
             rows,
             offset: None,
+            is_hot: false,
             diary: self.diary.clone(),
         })
     }
@@ -214,11 +223,15 @@ async fn log_and_ledger_are_asked_once_for_both_sides_of_all_landing_files() {
 async fn what_another_group_has_written_is_not_in_flight() {
     let event = |key: &str| format!("{{\"id\":\"{key}\",\"fetched_at\":\"1970-01-01T00:00:01Z\"}}");
     // The group has committed one of three events. The row of the third one comes from before that, or from after it.
-    for (offset, class) in [(0, Class::InFlight), (2, Class::Unexplained)] {
+    for (offset, is_followed, class) in [
+        (0, false, Class::InFlight),
+        (2, false, Class::Unexplained),
+        (2, true, Class::InFlight), // a slow store has a part of its batch
+    ] {
         let mut setting = Setting::new(Duration::ZERO);
         let log = FakeLog {
-            committed: 1,
-            events: ["a", "b", "c"].map(event).into(),
+            is_followed,
+            ..FakeLog::new(1, ["a", "b", "c"].map(event).into())
         };
         let comparison = Arc::get_mut(&mut setting.comparison).unwrap();
         comparison.witnesses = Some(witnesses(&setting.diary, Some(log)));
@@ -231,6 +244,7 @@ async fn what_another_group_has_written_is_not_in_flight() {
             dataset: setting.dataset.clone(),
             rows: keys.iter().map(|key| row(key)).collect(),
             offset: Some(offset),
+            is_hot: false,
             diary: setting.diary.clone(),
         };
         let tables: [Box<dyn TableReader>; 2] = [
@@ -242,5 +256,59 @@ async fn what_another_group_has_written_is_not_in_flight() {
         let compared = compared.await.unwrap().unwrap();
         assert_eq!(compared.extra, 1);
         assert_eq!(compared.classes.keys().collect::<Vec<_>>(), [&class]);
+    }
+}
+
+/// The classes of what differs between an empty real-time store and a batch store with one row, of which this log has
+/// each second's version.
+async fn classes(log: FakeLog, is_hot: bool) -> Vec<Class> {
+    let mut setting = Setting::new(Duration::ZERO);
+    let comparison = Arc::get_mut(&mut setting.comparison).unwrap();
+    comparison.witnesses = Some(witnesses(&setting.diary, Some(log)));
+    setting.retry.max_outage = Duration::from_secs(60);
+    let table = |keys: &[&str]| -> Box<dyn TableReader> {
+        let row = |key: &&str| {
+            let mut row = setting.rows(1).remove(0);
+            row[setting.dataset.event.key] = Value::Text(key.to_string().into());
+            row
+        };
+        Box::new(Memory {
+            dataset: setting.dataset.clone(),
+            rows: keys.iter().map(row).collect(),
+            offset: None,
+            is_hot,
+            diary: setting.diary.clone(),
+        })
+    };
+    let tables = [table(&[]), table(&["a"])];
+    let (retry, mut report) = (setting.retry.clone(), setting.report());
+    let compared = compare(&setting.comparison, tables, &retry, &mut report);
+    let compared = compared.await.unwrap().unwrap();
+    compared.classes.keys().copied().collect()
+}
+
+fn versions() -> Vec<String> {
+    let version = |s: u32| format!("{{\"id\":\"a\",\"fetched_at\":\"1970-01-01T00:00:{s:02}Z\"}}");
+    (1..50).map(version).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_written_again_and_again_is_in_flight_while_its_events_wait() {
+    assert_eq!(
+        classes(FakeLog::new(0, versions()), true).await,
+        [Class::InFlight]
+    );
+    let read = FakeLog::new(49, versions());
+    assert_eq!(classes(read, true).await, [Class::Unexplained]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_away_for_a_moment_is_waited_for() {
+    for away in 0..4 {
+        let log = FakeLog {
+            away: Arc::new(away.into()),
+            ..FakeLog::new(0, versions())
+        };
+        assert_eq!(classes(log, false).await, [Class::InFlight], "{away}");
     }
 }

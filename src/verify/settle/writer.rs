@@ -43,7 +43,9 @@ impl Settle<'_, '_> {
             return Ok(Ok(BTreeMap::new()));
         }
         let (log, dataset) = (log.clone(), &comparison.whole);
-        let keys = match waiting_keys(witnesses, dataset, &log).await {
+        let retry = self.retry;
+        let keys = async || waiting_keys(witnesses, dataset, &log).await;
+        let keys = match retry.through_outage(keys).await {
             Ok(keys) => keys,
             Err(e) => return Ok(Err(e.to_string())),
         };
@@ -54,7 +56,8 @@ impl Settle<'_, '_> {
             rows.extend(self.retry.through_outage(ask).await?);
         }
         let ahead = not_committed(&log.committed, &rows);
-        let left = standing(witnesses, dataset, &log, ahead).await;
+        let left = async || standing(witnesses, dataset, &log, ahead.clone()).await;
+        let left = retry.through_outage(left).await;
         Ok(left.map_err(|e| e.to_string()))
     }
 }
@@ -72,7 +75,8 @@ fn not_committed(committed: &Offsets, rows: &[Provenance]) -> BTreeMap<i32, i64>
     ahead
 }
 
-/// Those of the partitions in which the group does not go on.
+/// Those of the partitions in which the group does not go on: no member of it reads them, nor has any committed for a while.
+/// A member gets to whatever is waiting, however slowly the store takes its rows.
 async fn standing(
     witnesses: &Witnesses,
     dataset: &Dataset,
@@ -81,6 +85,10 @@ async fn standing(
 ) -> Result<BTreeMap<i32, i64>> {
     let until = Instant::now() + COMMITS;
     let mut reader = witnesses.event_log.reader(&dataset.event.topic).await?;
+    if !ahead.is_empty() {
+        let followed = reader.followed(&witnesses.group).await?;
+        ahead.retain(|partition, _| !followed.contains(partition));
+    }
     while !ahead.is_empty() {
         let now = reader.committed(&witnesses.group).await?;
         ahead.retain(|partition, _| now.get(*partition) <= log.committed.get(*partition));
