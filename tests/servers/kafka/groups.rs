@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rtp::ports::log_reader::LogReader as _;
+use rtp::servers::kafka::log_reader::KafkaLogReader;
 
-use super::{Kafka, STORE};
+use super::{Kafka, STORE, server_at};
 use crate::common::{eventually, user};
 use crate::stack::{Access, server};
 
@@ -70,6 +72,34 @@ impl<'a> Group<'a> {
         }
         samples
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_partitions_that_members_read_are_told() {
+    let Some(server) = server("kafka", Access::Open) else {
+        return;
+    };
+    let kafka = Kafka::ready(server, PARTITIONS);
+    kafka.rtp(
+        &["produce"],
+        (user(1, 0, "a@example.com") + "\n").as_bytes(),
+    );
+    let address = server_at(server.address("RTP_EVENT_LOG"));
+    let mut reader = KafkaLogReader::open(&address, &kafka.topic).await.unwrap();
+    let followed = async |reader: &mut KafkaLogReader| reader.followed(&kafka.topic).await.unwrap();
+    assert_eq!(followed(&mut reader).await, BTreeSet::new());
+    let stream = kafka.start(&["stream"]);
+    let all: BTreeSet<i32> = (0..PARTITIONS as i32).collect();
+    while followed(&mut reader).await != all {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // What is assigned of another topic is none of this one.
+    let letters = format!("{}.dlq", kafka.topic);
+    let mut of_letters = KafkaLogReader::open(&address, &letters).await.unwrap();
+    assert_eq!(followed(&mut of_letters).await, BTreeSet::new());
+    stream.signal("TERM");
+    assert_eq!(stream.end().status, 0);
+    assert_eq!(followed(&mut reader).await, BTreeSet::new());
 }
 
 #[test]
