@@ -1,6 +1,6 @@
 //! Where the record stands in the landing files, and in the reject files of the loads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::intake::chunk::{Ended, FileFormat, Line};
 use crate::intake::csv::Columns;
 use crate::intake::lookup::{Seeker, each_record};
 use crate::intake::record_key::KeyCells;
-use crate::intake::reject_lines::{RejectKeys, RejectLine, each_line};
+use crate::intake::reject_lines::{RejectKeys, RejectLine, RejectsOf, each_line};
 use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
 use crate::record::transform::Transform;
 
@@ -189,23 +189,12 @@ pub(super) fn rejects(
     troubles: &mut Vec<Trouble>,
 ) -> Vec<Rejected> {
     let mut found = Vec::new();
-    let mut known: Vec<&str> = Vec::new();
+    let mut known = BTreeSet::new();
     for load in loads {
         // A later load has replaced what an earlier one had in the same file.
-        let Some(path) = load
-            .info
-            .rejects
-            .as_deref()
-            .filter(|path| !known.contains(path))
-        else {
-            continue;
-        };
-        known.push(path);
-        // A pipe cannot be read again.
-        if !Path::new(path).is_file() {
-            continue;
-        }
-        if let Err(e) = search_rejects(asked, path, load, &mut found) {
+        let there = RejectsOf::of(load).filter(|there| known.insert(there.path));
+        let Some(there) = there else { continue };
+        if let Err(e) = search_rejects(asked, &there, load, &mut found) {
             troubles.push(Trouble::new(Part::Rejects, &e));
         }
     }
@@ -214,19 +203,19 @@ pub(super) fn rejects(
 
 fn search_rejects(
     asked: &Asked<'_>,
-    path: &str,
+    there: &RejectsOf<'_>,
     load: &LoadRecord,
     found: &mut Vec<Rejected>,
 ) -> Result<()> {
     let mut rejects = RejectLines {
         asked,
         keys: RejectKeys::of(asked.dataset, asked.key.letters(), load, asked.stop),
-        path,
+        there,
         run_id: &load.info.run_id,
         found,
         trouble: None,
     };
-    each_line(Path::new(path), asked.stop, &mut |line| rejects.see(line))?;
+    each_line(there.path, asked.stop, &mut |line| rejects.see(line))?;
     rejects.trouble.map_or(Ok(()), Err)
 }
 
@@ -234,7 +223,7 @@ fn search_rejects(
 struct RejectLines<'a> {
     asked: &'a Asked<'a>,
     keys: RejectKeys<'a>,
-    path: &'a str,
+    there: &'a RejectsOf<'a>,
     run_id: &'a str,
     found: &'a mut Vec<Rejected>,
     /// The first line that may be about the key, but cannot be read.
@@ -247,10 +236,12 @@ impl RejectLines<'_> {
         if !key.may_be_in(line.bytes) && !RejectLine::may_be_encoded(line.bytes) {
             return ControlFlow::Continue(());
         }
-        let reject = match RejectLine::read(line.bytes) {
-            Ok(reject) => reject,
-            Err(e) => {
-                let place = format!("{} line {}", self.path, line.number);
+        let path = self.there.path.display();
+        let reject = match self.there.read(line.bytes) {
+            None => return ControlFlow::Continue(()),
+            Some(Ok(reject)) => reject,
+            Some(Err(e)) => {
+                let place = format!("{path} line {}", line.number);
                 // The other lines can be read all the same.
                 self.trouble
                     .get_or_insert_with(|| Error::missing(format!("{place} {e}")));
@@ -269,7 +260,7 @@ impl RejectLines<'_> {
         };
         if let Some(reason) = reason {
             self.found.push(Rejected {
-                file: self.path.into(),
+                file: path.to_string(),
                 input: reject.input,
                 line: reject.line,
                 rule: reject.rule,

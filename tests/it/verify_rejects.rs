@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::common::Place;
-use crate::verify::{THEN, done, item, only_class, verify, with_items};
+use crate::verify::{BATCH, THEN, done, edit, item, only_class, verify, with_items};
 
 /// A place where these events were streamed, and these files were loaded, of which some records were rejected.
 fn rejected(events: &str, files: &[(&str, &[u8])]) -> Place {
@@ -140,4 +140,67 @@ fn a_large_record_that_was_rejected_is_told_and_hides_no_other() {
         "{trouble}"
     );
     assert_eq!(ran.status, 5, "{told}");
+}
+
+/// A record of item 2 that no dataset rule lets in.
+fn bad(seen: u64) -> String {
+    format!("{{\"id\":2,\"name\":7,\"seen\":{seen}}}\n")
+}
+
+/// The state of an answer, and its first line.
+fn outcome(place: &Place, key: u64, status: i32) -> (String, String) {
+    let told = explain(place, key, status);
+    let text = |name: &str| told["outcome"][name].as_str().unwrap().to_string();
+    (text("state"), text("text"))
+}
+
+#[test]
+fn what_a_later_run_has_rejected_was_not_rejected_by_the_load() {
+    let good = item(1, "a", THEN) + &item(2, "b", THEN);
+    // The tasks of a day all have the same run id.
+    for ids in [["a", "b"], ["day", "day"]] {
+        let place = with_items(&good);
+        done(&place, &["produce", "day.ndjson"], 0);
+        done(&place, &["stream", "--until-end"], 0);
+        let ninth = bad(THEN).replace("2,", "9,");
+        place.write("day.ndjson", good.clone() + &ninth);
+        let load = ["load-batch", "--rejects", "r.ndjson", "day.ndjson"];
+        done(&place, &[&load[..], &["--run-id", ids[0]]].concat(), 1);
+        assert_eq!(explain(&place, 9, 0)["rejects"][0]["run_id"], ids[0]);
+        edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 2");
+        place.write("day.ndjson", item(1, "a", THEN) + &bad(THEN));
+        let again = ["--mode", "insert", "--run-id", ids[1]];
+        done(&place, &[&load[..], &again].concat(), 3);
+        let (class, why) = only_class(&place, &[], 1);
+        assert_eq!(class, "lost", "{why}");
+        let told = explain(&place, 2, 0);
+        assert_eq!(told["rejects"], Value::Array(Vec::new()), "{told}");
+        let (state, text) = outcome(&place, 2, 0);
+        assert!(
+            state == "realtime_only" && !text.contains("rejected"),
+            "{state}: {text}"
+        );
+    }
+}
+
+#[test]
+fn a_reject_file_that_does_not_say_whose_it_is_is_judged_by_its_time() {
+    let events = item(1, "a", THEN) + &item(2, "b", THEN);
+    let text = item(1, "a", THEN) + &bad(THEN);
+    let place = rejected(&events, &[("bad.ndjson", text.as_bytes())]);
+    let lines = std::fs::read_to_string(place.path("r.ndjson")).unwrap();
+    let mut line: Value = serde_json::from_str(&lines).unwrap();
+    let fields = line.as_object_mut().unwrap();
+    for name in ["run_id", "started_at"] {
+        assert!(fields.remove(name).is_some(), "{lines}");
+    }
+    place.write("r.ndjson", format!("{line}\n"));
+    assert_eq!(only_class(&place, &[], 0).0, "rejected");
+    assert_eq!(explain(&place, 2, 0)["rejects"][0]["line"], 2);
+    let file = std::fs::File::options();
+    let file = file.clone().append(true).open(place.path("r.ndjson"));
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(3_600);
+    file.unwrap().set_modified(later).unwrap();
+    assert_eq!(only_class(&place, &[], 1).0, "lost");
+    assert_eq!(explain(&place, 2, 0)["rejects"], Value::Array(Vec::new()));
 }
