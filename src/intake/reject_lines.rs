@@ -9,15 +9,15 @@ use std::path::Path;
 
 use base64::Engine;
 
-use super::chunk::{FileFormat, Line};
+use super::chunk::{Ended, FileFormat, Line};
 use super::dead_letter::DeadLetters;
-use super::loaded::{check_unchanged, may_be_same};
+use super::loaded::{check_unchanged, is_same, may_be_same};
 use super::lookup::{Seeker, each_record};
 use super::record_key::KeyCells;
 use super::rejects::Rejected;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, file_error};
-use crate::ports::ledger::{LoadInfo, LoadRecord, LoadedFile};
+use crate::ports::ledger::{Contents, LoadInfo, LoadRecord, LoadedFile};
 use crate::record::json::MAX_EVENT_BYTES;
 use crate::record::value::Value;
 use crate::run::Stop;
@@ -298,23 +298,33 @@ impl<'a> RejectKeys<'a> {
     }
 }
 
-/// The header of a CSV file, unless that is certainly not what the load has read.
+/// The header of a CSV file, if the file is still what the load has read: it is read to its end, because another one may
+/// have the same length.
 fn header_of(load: &LoadRecord, input: &LoadedFile, stop: &Stop) -> Option<Vec<u8>> {
-    struct Header(Option<Vec<u8>>);
-    impl Seeker for Header {
+    #[derive(Default)]
+    struct Found {
+        header: Option<Vec<u8>>,
+        contents: Option<Contents>,
+    }
+    impl Seeker for Found {
         fn header(&mut self, header: &[u8]) -> Result<()> {
-            self.0 = Some(header.to_vec());
+            self.header = Some(header.to_vec());
             Ok(())
         }
 
         fn record(&mut self, _: Line<'_>, _: FileFormat) -> Result<ControlFlow<()>> {
-            Ok(ControlFlow::Break(()))
+            Ok(ControlFlow::Continue(()))
+        }
+
+        fn end(&mut self, ended: &Ended) {
+            self.contents = Some(ended.contents.clone());
         }
     }
-    let (path, mut found) = (Path::new(&input.path), Header(None));
-    if may_be_same(load, input).is_ok() {
-        // Without a header, the records of the file are of unknown keys.
-        each_record(path, Some(FileFormat::Csv), stop, &mut found).ok()?;
-    }
-    found.0
+    may_be_same(load, input).ok()?;
+    let mut found = Found::default();
+    // Without a header, the records of the file are of unknown keys.
+    let path = Path::new(&input.path);
+    each_record(path, Some(FileFormat::Csv), stop, &mut found).ok()?;
+    is_same(load, input, found.contents.as_ref()).ok()?;
+    found.header
 }
