@@ -225,8 +225,8 @@ pub(super) struct IntakeArgs {
     /// Files to read; `-` or no file means standard input
     #[arg(value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
-    /// Write bad records to this file, or to standard output for `-`, each with its line, byte offset, field, rule and
-    /// reason
+    /// Write bad records to this file, or to standard output for `-`, each with its run, input, line, byte offset,
+    /// field, rule and reason
     #[arg(long, value_name = "FILE")]
     pub(super) rejects: Option<PathBuf>,
     /// End with status 3 if there are more bad records than this; a percentage is checked at the end, and from the

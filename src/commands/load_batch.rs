@@ -115,7 +115,6 @@ pub async fn run(args: &Args, dataset: &Dataset, run: &Run) -> Result<Exit> {
         null: args.null.clone(),
         dataset,
         retry: args.outage.retry(run, RunsUntil::Done),
-        started_at: crate::time::now_ms(),
     };
     let store = &args.batch_store.batch_store;
     load.run(async || store.open(dataset).await).await

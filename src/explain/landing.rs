@@ -1,4 +1,4 @@
-//! Where the record stands in the landing files, and in the reject files of the loads.
+//! Where the record stands in the landing files.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -6,79 +6,138 @@ use std::path::{Path, PathBuf};
 
 use super::Asked;
 use super::log::{checked, read};
-use super::model::{Landed, Part, Rejected, Time, Trouble};
+use super::model::{Landed, Part, Time, Trouble};
 use crate::error::{Error, Result};
 use crate::intake::chunk::{Ended, FileFormat, Line};
 use crate::intake::csv::Columns;
+use crate::intake::loaded::{is_same, may_be_same};
 use crate::intake::lookup::{Seeker, each_record};
 use crate::intake::record_key::KeyCells;
-use crate::intake::reject_lines::{RejectKeys, RejectLine, each_line};
 use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
 use crate::record::transform::Transform;
 
-/// How many lines are kept for the answer.
-const MOST: usize = 100;
+/// How many lines are kept.
+const KEPT: usize = 10_000;
 
 /// How a file is read: its format, and the text of a CSV cell that means null; none if no load has kept that.
 type How<'a> = Option<(&'a str, &'a str)>;
 
-/// What loads have read of a file.
-type Inputs<'a> = Vec<(&'a LoadRecord, &'a LoadedFile)>;
+/// A load by its index, the newest being 0, and a file as it has read it.
+type Input<'a> = (usize, &'a LoadRecord, &'a LoadedFile);
 
-/// Searches the inputs of the loads that are still there, and the files that were named.
+/// A file to search.
+#[derive(Debug, Default)]
+struct ToSearch<'a> {
+    /// Its name: the one on the command line, if it has one there.
+    name: PathBuf,
+    is_named: bool,
+    /// What loads have read of it, by how they did.
+    inputs: BTreeMap<How<'a>, Vec<Input<'a>>>,
+}
+
+/// What was found in a file.
+#[derive(Debug, Default)]
+struct Found {
+    lines: Vec<Landed>,
+    /// Number of further lines.
+    more: u64,
+    trouble: Option<Error>,
+}
+
+/// Searches the inputs of the loads that are still there, and the files that were named. Also tells how many lines were
+/// found that are not kept.
 pub(super) fn search(
     asked: &Asked<'_>,
     loads: &[LoadRecord],
     troubles: &mut Vec<Trouble>,
-) -> Vec<Landed> {
-    let mut files: BTreeMap<(PathBuf, How<'_>), Inputs<'_>> = BTreeMap::new();
-    for load in loads {
-        for input in &load.info.inputs {
-            let path = PathBuf::from(&input.path);
-            let is_named = |named: &&PathBuf| is_same(named, &path);
-            let named = asked.landing.iter().find(is_named).cloned();
-            if named.is_none() && !is_still_there(&path, input) {
+) -> (Vec<Landed>, u64) {
+    let (mut found, mut left_out) = (Vec::new(), 0);
+    for file in files(asked, loads).values() {
+        let mut of_file = search_file(asked, file);
+        troubles.extend(of_file.trouble.map(|e| Trouble::new(Part::Landing, &e)));
+        let room = KEPT - found.len();
+        left_out += of_file.more + of_file.lines.len().saturating_sub(room) as u64;
+        of_file.lines.truncate(room);
+        found.append(&mut of_file.lines);
+    }
+    (found, left_out)
+}
+
+/// The files by their true paths: a load may have got to one through a link.
+fn files<'a>(asked: &Asked<'_>, loads: &'a [LoadRecord]) -> BTreeMap<PathBuf, ToSearch<'a>> {
+    let mut files: BTreeMap<PathBuf, ToSearch<'_>> = BTreeMap::new();
+    for name in asked.landing {
+        let file = files.entry(true_path(name)).or_default();
+        if !file.is_named {
+            (file.name, file.is_named) = (name.clone(), true);
+        }
+    }
+    for (index, load) in loads.iter().enumerate() {
+        for input in load.info.inputs.iter().filter(|input| input.path != "-") {
+            let path = true_path(Path::new(&input.path));
+            let is_named = files.get(&path).is_some_and(|file| file.is_named);
+            if !is_named && may_be_same(load, input).is_err() {
                 continue; // the user has deleted or replaced it, as they may; a pipe cannot be read again
+            }
+            let file = files.entry(path).or_default();
+            if file.name.as_os_str().is_empty() {
+                file.name = PathBuf::from(&input.path);
             }
             let read = input.read.as_ref();
             let how = read.map(|read| (&*read.format, &*read.null));
-            let inputs = files.entry((named.unwrap_or(path), how)).or_default();
-            inputs.push((load, input));
+            let inputs = file.inputs.entry(how).or_default();
+            inputs.push((index, load, input));
         }
     }
-    for path in asked.landing {
-        if !files.keys().any(|(known, _)| known == path) {
-            files.insert((path.clone(), None), Vec::new());
+    files
+}
+
+fn true_path(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.into())
+}
+
+/// Searches a file in each way in which it was loaded. A line that reads the same in several ways is told once.
+fn search_file(asked: &Asked<'_>, file: &ToSearch<'_>) -> Found {
+    let (mut all, mut unclaimed) = (Found::default(), None);
+    let mut inputs = file.inputs.clone();
+    if inputs.is_empty() {
+        inputs.insert(None, Vec::new());
+    }
+    for (how, inputs) in &inputs {
+        let mut found = search_as(asked, &file.name, *how, inputs);
+        all.trouble = all.trouble.or(found.trouble.take());
+        match found.lines.first() {
+            Some(line) if line.read_by.is_empty() => {
+                unclaimed.get_or_insert(found);
+            }
+            _ => {
+                all.lines.append(&mut found.lines);
+                all.more = all.more.max(found.more);
+            }
         }
     }
-    let mut found = Vec::new();
-    for ((path, how), inputs) in &files {
-        if let Err(e) = search_file(asked, path, *how, inputs, &mut found) {
-            troubles.push(Trouble::new(Part::Landing, &e));
-        }
+    // What was named is searched whether or not a load has read it.
+    if let Some(found) = unclaimed.filter(|_| all.lines.is_empty() && file.is_named) {
+        (all.lines, all.more) = (found.lines, found.more);
     }
-    found
+    all.lines.sort_by(|a, b| reading(a).cmp(&reading(b)));
+    all.lines.dedup_by(|line, first| {
+        let is_same = reading(line) == reading(first);
+        if is_same {
+            first.loads.append(&mut line.loads);
+            first.read_by.append(&mut line.read_by);
+        }
+        is_same
+    });
+    all
 }
 
-/// Whether it may be the file that a load has read.
-fn is_still_there(path: &Path, input: &LoadedFile) -> bool {
-    let length = input.read.as_ref().map(|read| read.contents.bytes);
-    let found = std::fs::metadata(path);
-    found.is_ok_and(|found| found.is_file() && length.is_none_or(|length| length == found.len()))
+fn reading(line: &Landed) -> (u64, Option<Time>, Option<&str>) {
+    (line.line, line.event_time, line.invalid.as_deref())
 }
 
-fn is_same(named: &Path, path: &Path) -> bool {
-    named.canonicalize().is_ok_and(|named| named == path)
-}
-
-/// Searches a file. Its lines are told with those of the loads that have read what it holds now, as far as that is known.
-fn search_file(
-    asked: &Asked<'_>,
-    path: &Path,
-    how: How<'_>,
-    inputs: &Inputs<'_>,
-    found: &mut Vec<Landed>,
-) -> Result<()> {
+/// Searches a file as these loads have read it. Its lines are told with those of them that have read what it holds now.
+fn search_as(asked: &Asked<'_>, path: &Path, how: How<'_>, inputs: &[Input<'_>]) -> Found {
     let mut lines = Lines {
         asked,
         transform: Transform::new(asked.dataset, crate::time::now_ms()),
@@ -86,25 +145,25 @@ fn search_file(
         columns: None,
         contents: None,
         file: path.display().to_string(),
-        room: MOST.saturating_sub(found.len()),
-        found: Vec::new(),
+        found: Found::default(),
     };
     let format = how.and_then(|(format, _)| FileFormat::of_option(format));
     let read = each_record(path, format, asked.stop, &mut lines);
-    let is_same_file = |input: &LoadedFile| {
-        let known = input.read.as_ref().zip(lines.contents.as_ref());
-        known.is_none_or(|(read, contents)| read.contents == *contents)
-    };
-    let same = inputs.iter().filter(|(_, input)| is_same_file(input));
-    let runs: Vec<String> = same.map(|(load, _)| load.info.run_id.clone()).collect();
-    if !runs.is_empty() || asked.landing.iter().any(|named| named == path) {
-        let lines = lines.found.into_iter();
-        found.extend(lines.map(|line| Landed {
-            loads: runs.clone(),
-            ..line
-        }));
+    let contents = lines.contents.as_ref();
+    let same = inputs
+        .iter()
+        .filter(|(_, load, input)| is_same(load, input, contents).is_ok());
+    let (mut loads, mut read_by) = (Vec::new(), Vec::new());
+    for (index, load, input) in same {
+        loads.push(load.info.run_id.clone());
+        read_by.push((*index, input.path.clone()));
     }
-    read
+    let mut found = lines.found;
+    for line in &mut found.lines {
+        (line.loads, line.read_by) = (loads.clone(), read_by.clone());
+    }
+    found.trouble = read.err();
+    found
 }
 
 /// Finds the key in lines.
@@ -117,9 +176,7 @@ struct Lines<'a> {
     /// What the file holds, once it was read to its end.
     contents: Option<Contents>,
     file: String,
-    /// How many lines may still be found.
-    room: usize,
-    found: Vec<Landed>,
+    found: Found,
 }
 
 /// The columns of a CSV file: that of the key, and all of them.
@@ -129,10 +186,10 @@ struct Both {
 }
 
 /// The event time of a line that has the key, and why it is not a row, if it is not.
-type Found = (Option<Time>, Option<String>);
+type Read = (Option<Time>, Option<String>);
 
 impl Lines<'_> {
-    fn find(&self, line: &[u8], format: FileFormat) -> Option<Found> {
+    fn find(&self, line: &[u8], format: FileFormat) -> Option<Read> {
         let (key, dataset) = (self.asked.key, self.asked.dataset);
         if !key.may_be_in(line) {
             return None;
@@ -163,15 +220,19 @@ impl Seeker for Lines<'_> {
     }
 
     fn record(&mut self, line: Line<'_>, format: FileFormat) -> Result<ControlFlow<()>> {
-        if self.found.len() < self.room
-            && let Some((event_time, invalid)) = self.find(line.bytes, format)
-        {
-            self.found.push(Landed {
+        let Some((event_time, invalid)) = self.find(line.bytes, format) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        if self.found.lines.len() >= KEPT {
+            self.found.more += 1;
+        } else {
+            self.found.lines.push(Landed {
                 file: self.file.clone(),
                 line: line.number,
                 event_time,
                 invalid,
                 loads: Vec::new(),
+                read_by: Vec::new(),
             });
         }
         Ok(ControlFlow::Continue(()))
@@ -179,108 +240,5 @@ impl Seeker for Lines<'_> {
 
     fn end(&mut self, ended: &Ended) {
         self.contents = Some(ended.contents.clone());
-    }
-}
-
-/// Searches the reject files of the loads that are still there.
-pub(super) fn rejects(
-    asked: &Asked<'_>,
-    loads: &[LoadRecord],
-    troubles: &mut Vec<Trouble>,
-) -> Vec<Rejected> {
-    let mut found = Vec::new();
-    let mut known: Vec<&str> = Vec::new();
-    for load in loads {
-        // A later load has replaced what an earlier one had in the same file.
-        let Some(path) = load
-            .info
-            .rejects
-            .as_deref()
-            .filter(|path| !known.contains(path))
-        else {
-            continue;
-        };
-        known.push(path);
-        // A pipe cannot be read again.
-        if !Path::new(path).is_file() {
-            continue;
-        }
-        if let Err(e) = search_rejects(asked, path, load, &mut found) {
-            troubles.push(Trouble::new(Part::Rejects, &e));
-        }
-    }
-    found
-}
-
-fn search_rejects(
-    asked: &Asked<'_>,
-    path: &str,
-    load: &LoadRecord,
-    found: &mut Vec<Rejected>,
-) -> Result<()> {
-    let mut rejects = RejectLines {
-        asked,
-        keys: RejectKeys::of(asked.dataset, asked.key.letters(), load, asked.stop),
-        path,
-        run_id: &load.info.run_id,
-        found,
-        trouble: None,
-    };
-    each_line(Path::new(path), asked.stop, &mut |line| rejects.see(line))?;
-    rejects.trouble.map_or(Ok(()), Err)
-}
-
-/// Finds the key in the lines of a reject file.
-struct RejectLines<'a> {
-    asked: &'a Asked<'a>,
-    keys: RejectKeys<'a>,
-    path: &'a str,
-    run_id: &'a str,
-    found: &'a mut Vec<Rejected>,
-    /// The first line that may be about the key, but cannot be read.
-    trouble: Option<Error>,
-}
-
-impl RejectLines<'_> {
-    fn see(&mut self, line: Line<'_>) -> ControlFlow<()> {
-        let key = &self.asked.key;
-        if !key.may_be_in(line.bytes) && !RejectLine::may_be_encoded(line.bytes) {
-            return ControlFlow::Continue(());
-        }
-        let reject = match RejectLine::read(line.bytes) {
-            Ok(reject) => reject,
-            Err(e) => {
-                let place = format!("{} line {}", self.path, line.number);
-                // The other lines can be read all the same.
-                self.trouble
-                    .get_or_insert_with(|| Error::missing(format!("{place} {e}")));
-                return ControlFlow::Continue(());
-            }
-        };
-        let reason = match self.keys.read(&reject) {
-            Some((found, _)) => (found == key.value).then(|| reject.reason.clone()),
-            None => {
-                let record = reject.record().unwrap_or_default();
-                key.may_be_a_value_in(&record).then(|| {
-                    let reason = &reject.reason;
-                    format!("{reason}; its key cannot be read, but this key is in its text")
-                })
-            }
-        };
-        if let Some(reason) = reason {
-            self.found.push(Rejected {
-                file: self.path.into(),
-                input: reject.input,
-                line: reject.line,
-                rule: reject.rule,
-                field: reject.field,
-                reason,
-                run_id: self.run_id.into(),
-            });
-        }
-        match self.found.len() < MOST {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
-        }
     }
 }

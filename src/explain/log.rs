@@ -196,8 +196,12 @@ pub(super) fn checked(
     }
 }
 
-/// Reads all dead letters; those about the key, or about an event that is a version of it.
-pub(super) async fn dead_letters(asked: &Asked<'_>, log: Option<&InLog>) -> Result<Vec<Letter>> {
+/// Reads all dead letters: the last ones about the key, or about an event that is a version of it, and how many there are
+/// before them.
+pub(super) async fn dead_letters(
+    asked: &Asked<'_>,
+    log: Option<&InLog>,
+) -> Result<(Vec<Letter>, u64)> {
     let topic = asked.dataset.event.dead_letter_topic();
     let mut reader = asked.log.reader(&topic).await?;
     let bounds = reader.bounds().await?;
@@ -206,9 +210,10 @@ pub(super) async fn dead_letters(asked: &Asked<'_>, log: Option<&InLog>) -> Resu
         topic: &topic,
         versions: log.map_or(&[][..], |log| &log.versions),
         found: VecDeque::new(),
+        left_out: 0,
     };
     reader.read(&bounds, &mut letters).await?;
-    Ok(letters.found.into())
+    Ok((letters.found.into(), letters.left_out))
 }
 
 struct Letters<'a> {
@@ -216,6 +221,8 @@ struct Letters<'a> {
     topic: &'a str,
     versions: &'a [Version],
     found: VecDeque<Letter>,
+    /// How many were found before these.
+    left_out: u64,
 }
 
 impl EventVisitor for Letters<'_> {
@@ -223,11 +230,14 @@ impl EventVisitor for Letters<'_> {
         if self.asked.stop.requested().is_some() {
             return ControlFlow::Break(());
         }
-        let read = self.asked.key.letters().read(&event);
+        let letters = self.asked.key.letters();
+        let read = letters.read(&event);
         if let Some(letter) = read.filter(|letter| self.is_about_it(letter)) {
-            self.found.push_back(self.letter(letter));
+            let time = event.value.and_then(|record| letters.time_in(record));
+            self.found.push_back(self.letter(letter, time.map(Time)));
             if self.found.len() > MOST {
                 self.found.pop_front();
+                self.left_out += 1;
             }
         }
         ControlFlow::Continue(())
@@ -247,7 +257,7 @@ impl Letters<'_> {
         Some(Place { partition, offset })
     }
 
-    fn letter(&self, letter: DeadLetter) -> Letter {
+    fn letter(&self, letter: DeadLetter, event_time: Option<Time>) -> Letter {
         let (partition, offset) = letter.at;
         Letter {
             topic: self.topic.into(),
@@ -255,6 +265,7 @@ impl Letters<'_> {
             written_at: Time(letter.written_at),
             origin: self.origin(&letter),
             line: letter.line,
+            event_time,
             stage: letter.stage,
             run_id: letter.run_id,
             rule: letter.rule,

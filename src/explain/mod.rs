@@ -5,6 +5,8 @@ mod landing;
 mod log;
 mod model;
 mod outcome;
+mod reason;
+mod rejects;
 mod stored;
 mod table;
 
@@ -12,16 +14,21 @@ use std::path::PathBuf;
 
 pub use self::key::Key;
 pub use self::model::{
-    Cell, DayVersion, Difference, Explained, InLog, Landed, LastVerdict, Letter, Outcome, Part,
-    Partition, Place, PossibleLoad, Rejected, Row, State, Time, Trouble, Version,
+    Cell, DayVersion, Difference, Explained, InLog, Landed, LastVerdict, LeftOut, Letter, Outcome,
+    Part, Partition, Place, PossibleLoad, Rejected, Row, State, Time, Trouble, Version,
 };
 pub use self::table::table;
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::ports::batch_store::BatchStores;
 use crate::ports::event_log::EventLog;
+use crate::ports::ledger::LoadRecord;
 use crate::ports::realtime_store::RealtimeStores;
 use crate::run::Stop;
+
+/// How many lines of landing files are listed. More of them count for the answer: that a version was loaded must not be
+/// overlooked.
+const MOST: usize = 100;
 
 /// What is asked, and who is asked.
 #[derive(Clone, Copy, Debug)]
@@ -61,13 +68,9 @@ pub async fn explain(asked: &Asked<'_>) -> Explained {
     let versions = log::versions(asked, origin).await.map(Some);
     let in_log = known(versions, Part::Log, &mut troubles);
     let dead_letters = log::dead_letters(asked, in_log.as_ref()).await;
-    let dead_letters = known(dead_letters, Part::DeadLetters, &mut troubles);
-    let (landing, rejects) = tokio::task::block_in_place(|| {
-        (
-            landing::search(asked, &kept.loads, &mut troubles),
-            landing::rejects(asked, &kept.loads, &mut troubles),
-        )
-    });
+    let (dead_letters, old_letters) = known(dead_letters, Part::DeadLetters, &mut troubles);
+    let search = || in_files(asked, &kept.loads, &mut troubles);
+    let (landing, rejects, left_out) = tokio::task::block_in_place(search);
     let loads = batch.as_ref();
     let loads = loads.map(|row| stored::possible_loads(row, &kept.loads, &landing));
     let (newest, cut) = (kept.newest, kept.cut());
@@ -89,6 +92,10 @@ pub async fn explain(asked: &Asked<'_>) -> Explained {
         dead_letters,
         landing,
         rejects,
+        left_out: LeftOut {
+            dead_letters: old_letters,
+            ..left_out
+        },
         verdict: kept.verdict,
         troubles,
     };
@@ -100,7 +107,31 @@ pub async fn explain(asked: &Asked<'_>) -> Explained {
         found.troubles.extend(troubles);
         found.outcome = outcome::outcome(&found, newest);
     }
+    leave_out(&mut found);
     found
+}
+
+/// What the landing and reject files have, and how much is left out of that. Blocks.
+fn in_files(
+    asked: &Asked<'_>,
+    loads: &[LoadRecord],
+    troubles: &mut Vec<Trouble>,
+) -> (Vec<Landed>, Vec<Rejected>, LeftOut) {
+    let (landing, more_lines) = landing::search(asked, loads, troubles);
+    let (rejects, more_rejects) = rejects::rejects(asked, loads, troubles);
+    let left_out = LeftOut {
+        landing: more_lines,
+        rejects: more_rejects,
+        ..LeftOut::default()
+    };
+    (landing, rejects, left_out)
+}
+
+/// Leaves out the lines of landing files that are too many to be listed.
+fn leave_out(found: &mut Explained) {
+    let many = found.landing.len().saturating_sub(MOST);
+    found.landing.drain(..many);
+    found.left_out.landing += many as u64;
 }
 
 /// The result, or nothing and the trouble.

@@ -34,12 +34,25 @@ pub struct Explained {
     pub dead_letters: Vec<Letter>,
     /// Where it stands in the landing files.
     pub landing: Vec<Landed>,
-    /// Where it stands in the reject files of the loads.
+    /// What the loads have rejected of it, the newest load first; then the records that may be of it.
     pub rejects: Vec<Rejected>,
+    /// How many more of these were found.
+    pub left_out: LeftOut,
     /// The last verdict of `verify`.
     pub verdict: Option<LastVerdict>,
     /// What could not be found out, and why.
     pub troubles: Vec<Trouble>,
+}
+
+/// What was found, but is not listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Number of older dead letters.
+    pub dead_letters: u64,
+    /// Number of lines of landing files, mostly of those whose names come first.
+    pub landing: u64,
+    /// Number of rejected records.
+    pub rejects: u64,
 }
 
 /// The short answer.
@@ -258,6 +271,8 @@ pub struct Letter {
     pub origin: Option<Place>,
     /// Its line in the input, if it was not.
     pub line: Option<u64>,
+    /// The record's event time, if it can be read.
+    pub event_time: Option<Time>,
     /// The command that refused it.
     pub stage: String,
     /// The run that refused it.
@@ -283,6 +298,9 @@ pub struct Landed {
     pub invalid: Option<String>,
     /// The loads that have read the file.
     pub loads: Vec<String>,
+    /// The same loads by their indexes, the newest being 0, and the path by which each has read the file.
+    #[serde(skip)]
+    pub read_by: Vec<(usize, String)>,
 }
 
 /// A line of a reject file.
@@ -294,14 +312,21 @@ pub struct Rejected {
     pub input: Option<String>,
     /// The record's line in the input.
     pub line: Option<u64>,
+    /// The record's event time, if it can be read.
+    pub event_time: Option<Time>,
     /// The rule that it broke.
     pub rule: String,
     /// The field that is to blame.
     pub field: Option<String>,
     /// What was expected.
     pub reason: String,
+    /// Whether it certainly is about the key; if not, its key cannot be read, and this key is in its text.
+    pub is_of_key: bool,
     /// The load that has rejected it.
     pub run_id: String,
+    /// Its index, the newest load being 0.
+    #[serde(skip)]
+    pub load: usize,
 }
 
 /// The last verdict of `verify`.

@@ -1,6 +1,7 @@
 //! The short answer: what became of the record, in plain words.
 
-use super::model::{Explained, Outcome, Part, State, Version};
+use super::model::{Explained, Outcome, Part, State};
+use super::reason::{dead_letter, not_in_batch, not_in_realtime, rejected};
 
 /// The short answer to what was found; `newest` is the newest event time of all loads, if one is known.
 pub(super) fn outcome(found: &Explained, newest: Option<i64>) -> Outcome {
@@ -12,10 +13,16 @@ pub(super) fn outcome(found: &Explained, newest: Option<i64>) -> Outcome {
                 .zip(newest)
                 .is_some_and(|(time, newest)| time.0 > newest);
             let not_loaded = is_new.then(|| "no load has had records as new as this one".into());
-            let why = rejected(found).or(not_loaded);
+            let why = match not_in_batch(found, row.event_time) {
+                Some(reject) if reject.is_sure => Some(reject.text),
+                unsure => not_loaded.or(unsure.map(|reject| reject.text)),
+            };
             in_one(found, State::RealtimeOnly, Part::Batch, why)
         }
-        (None, Some(_)) => in_one(found, State::BatchOnly, Part::Realtime, dead_letter(found)),
+        (None, Some(row)) => {
+            let why = not_in_realtime(found, row.event_time).map(|letter| letter.text);
+            in_one(found, State::BatchOnly, Part::Realtime, why)
+        }
         (None, None) => in_neither(found),
     };
     let is_told = matches!(state, State::Waiting);
@@ -122,46 +129,11 @@ fn waiting(found: &Explained) -> Option<String> {
     })
 }
 
-/// The last dead letter, unless a newer version was read since.
-fn dead_letter(found: &Explained) -> Option<String> {
-    let letter = found.dead_letters.last()?;
-    let is_newer = |version: &&Version| match letter.origin {
-        Some(origin) if origin.partition == version.at.partition => {
-            version.at.offset > origin.offset
-        }
-        _ => version.produced_at > letter.written_at,
-    };
-    let mut read = found.log.iter().flat_map(|log| &log.versions);
-    if read.any(|version| is_newer(&version) && !version.is_waiting && version.invalid.is_none()) {
-        return None;
-    }
-    Some(format!(
-        "in the dead letters since {}: {}",
-        letter.written_at, letter.message
-    ))
-}
-
-/// The last reject.
-fn rejected(found: &Explained) -> Option<String> {
-    let reject = found.rejects.first()?;
-    let line = reject.line.map(|line| format!(" at line {line}"));
-    let field = reject
-        .field
-        .as_ref()
-        .map(|field| format!("field {field}: "));
-    Some(format!(
-        "rejected by load-batch{}: {}{}: {}",
-        line.unwrap_or_default(),
-        field.unwrap_or_default(),
-        reject.rule,
-        reject.reason
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::model::{
-        Difference, InLog, Landed, Letter, Partition, Place, Rejected, Row, Time, Trouble,
+        Difference, InLog, Landed, LeftOut, Letter, Partition, Place, Rejected, Row, Time, Trouble,
+        Version,
     };
     use super::*;
     use crate::error::Error;
@@ -185,6 +157,7 @@ mod tests {
             dead_letters: Vec::new(),
             landing: Vec::new(),
             rejects: Vec::new(),
+            left_out: LeftOut::default(),
             verdict: None,
             troubles: Vec::new(),
         }
@@ -241,6 +214,7 @@ mod tests {
             written_at: Time(0),
             origin: None,
             line: Some(3),
+            event_time: Some(Time(5)),
             stage: "produce".into(),
             run_id: "r".into(),
             rule: "type".into(),
@@ -254,10 +228,13 @@ mod tests {
             file: "bad".into(),
             input: None,
             line: Some(7),
+            event_time: Some(Time(101)),
             rule: "type".into(),
             field: Some("a".into()),
             reason: "expected text".into(),
+            is_of_key: true,
             run_id: "r".into(),
+            load: 0,
         }
     }
 
@@ -268,6 +245,7 @@ mod tests {
             event_time: None,
             invalid: None,
             loads: Vec::new(),
+            read_by: Vec::new(),
         }
     }
 
@@ -359,6 +337,81 @@ mod tests {
             said(found),
             (State::OneStore, text.into(), Exit::Dependency)
         );
+    }
+
+    #[test]
+    fn what_was_refused_is_a_reason_for_its_own_version_only() {
+        let of_reject = |reject: Rejected, landing: Vec<Landed>, time| {
+            let found = Explained {
+                realtime: row(time),
+                rejects: vec![reject],
+                landing,
+                ..nothing()
+            };
+            said(found).1
+        };
+        let of = |event_time: Option<i64>| Rejected {
+            event_time: event_time.map(Time),
+            ..reject()
+        };
+        let only = "in the real-time store, but not in the batch store";
+        let why = "rejected by load-batch at line 7: field a: type: expected text";
+        let sure = format!("{only}: {why}");
+        let perhaps = format!("{only}: perhaps {why}; it may be another version");
+        let new = format!("{only}: no load has had records as new as this one");
+        assert_eq!(of_reject(of(Some(5)), vec![], 5), sure);
+        assert_eq!(of_reject(of(Some(4)), vec![], 5), only);
+        assert_eq!(of_reject(of(None), vec![], 5), perhaps);
+        assert_eq!(of_reject(of(None), vec![], 101), new);
+        let keyless = Rejected {
+            is_of_key: false,
+            ..of(Some(5))
+        };
+        assert_eq!(of_reject(keyless, vec![], 5), only);
+        // Another load has read the version, or this one elsewhere; the line itself may be valid by now.
+        let line = |line: u64, load: usize| Landed {
+            line,
+            event_time: Some(Time(5)),
+            read_by: vec![(load, "/in.csv".into())],
+            ..landed()
+        };
+        for (landed, expected) in [
+            (line(7, 0), &*sure),
+            (line(7, 1), only),
+            (line(8, 0), only),
+            (
+                Landed {
+                    read_by: Vec::new(),
+                    ..line(8, 0)
+                },
+                &sure,
+            ),
+            (
+                Landed {
+                    event_time: Some(Time(4)),
+                    ..line(8, 0)
+                },
+                &sure,
+            ),
+        ] {
+            assert_eq!(of_reject(of(Some(5)), vec![landed], 5), expected);
+        }
+        let of_letter = |event_time: Option<i64>| {
+            let letter = Letter {
+                event_time: event_time.map(Time),
+                ..letter()
+            };
+            let found = Explained {
+                batch: row(5),
+                dead_letters: vec![letter],
+                ..nothing()
+            };
+            said(found).1
+        };
+        let only = "in the batch store, but not in the real-time store";
+        assert_eq!(of_letter(Some(4)), only);
+        let perhaps = format!("{only}: perhaps in the dead letters since ");
+        assert!(of_letter(None).starts_with(&perhaps));
     }
 
     #[test]

@@ -259,14 +259,15 @@ pub(super) fn possible_loads(
         mode: load.mode.clone(),
         evidence,
     };
-    let has_it = |load: &LoadRecord| {
-        let run = &load.info.run_id;
+    // The runs of a day may have the same id.
+    let has_read = |line: &Landed, load: usize| line.read_by.iter().any(|(by, _)| *by == load);
+    let has_it = |(index, load): (usize, &LoadRecord)| {
         let mut landed = landing.iter();
-        let line = landed.find(|l| l.event_time == row.event_time && l.loads.contains(run))?;
+        let line = landed.find(|l| l.event_time == row.event_time && has_read(l, index))?;
         let evidence = format!("{} line {} has this version", line.file, line.line);
         Some(possible(load, evidence))
     };
-    let sure: Vec<PossibleLoad> = loads.iter().filter_map(has_it).collect();
+    let sure: Vec<PossibleLoad> = loads.iter().enumerate().filter_map(has_it).collect();
     if !sure.is_empty() {
         return sure;
     }

@@ -16,9 +16,11 @@ pub fn table(found: &Explained) -> String {
     if let Some(log) = &found.log {
         lines.log(log);
     }
+    lines.left_out("dead letter", "earlier ones", found.left_out.dead_letters);
     for letter in &found.dead_letters {
         lines.add("dead letter", &dead_letter(letter));
     }
+    lines.left_out("landing", "more lines", found.left_out.landing);
     for landed in &found.landing {
         let mut text = format!("{} line {}", landed.file, landed.line);
         if let Some(time) = landed.event_time {
@@ -45,6 +47,7 @@ pub fn table(found: &Explained) -> String {
             &format!("{line}in {file}: {field}{rule}: {reason}"),
         );
     }
+    lines.left_out("reject", "more lines", found.left_out.rejects);
     lines.verdict(found);
     for trouble in &found.troubles {
         let (part, message) = (trouble.part.name(), &trouble.message);
@@ -60,6 +63,13 @@ impl Lines {
         let line = format!("{label:<LABEL$}  {}", printable(text));
         self.0.push_str(line.trim_end());
         self.0.push('\n');
+    }
+
+    /// Says how many lines are missing, if some are.
+    fn left_out(&mut self, label: &str, what: &str, count: u64) {
+        if count > 0 {
+            self.add(label, &format!("{count} {what}, which are not shown"));
+        }
     }
 
     fn rows(&mut self, found: &Explained) {

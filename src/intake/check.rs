@@ -4,6 +4,7 @@ use super::IntakeOptions;
 use super::chunk::{Chunk, Ended, FileFormat, Line};
 use super::csv::Columns;
 use super::input::Input;
+use super::reject_lines::{self, Writer};
 use super::rejects::{self, Rejected};
 use crate::dataset::Dataset;
 use crate::error::{Context, Result};
@@ -231,8 +232,12 @@ impl<E, F> RecordChecks<E, F> {
         };
         match self.spec.rejects_to {
             RejectsTo::File => {
-                let input = self.input.kept_path();
-                rejects::push_line(&mut checked.reject_lines, &self.dataset, input, &rejected);
+                let (lines, input) = (&mut checked.reject_lines, self.input.kept_path());
+                let writer = Writer {
+                    run_id: &self.run.id,
+                    started_at: self.run.started_at,
+                };
+                reject_lines::push_line(lines, &self.dataset, writer, input, &rejected);
             }
             RejectsTo::DeadLetters => rejects::push_dead_letter(
                 &mut checked.dead_letters,

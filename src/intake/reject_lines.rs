@@ -1,4 +1,4 @@
-//! Reject files read back: their lines, whole, and the keys of the records in them.
+//! The lines of reject files: written, and read back, whole, with the keys of the records in them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,25 +9,72 @@ use std::path::Path;
 
 use base64::Engine;
 
-use super::chunk::{FileFormat, Line};
+use super::chunk::{Ended, FileFormat, Line};
 use super::dead_letter::DeadLetters;
-use super::loaded::may_be_same;
+use super::loaded::{check_unchanged, is_same, may_be_same};
 use super::lookup::{Seeker, each_record};
 use super::record_key::KeyCells;
+use super::rejects::Rejected;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, file_error};
-use crate::ports::ledger::{LoadRecord, LoadedFile};
+use crate::ports::ledger::{Contents, LoadInfo, LoadRecord, LoadedFile};
 use crate::record::json::MAX_EVENT_BYTES;
 use crate::record::value::Value;
 use crate::run::Stop;
+use crate::time::format_ms;
 
 /// Maximum bytes of a line that are read: a record of the maximum size, of which each byte is escaped as `\u0000`, and
 /// what is said about it.
 const MAX_LINE_BYTES: usize = 7 * MAX_EVENT_BYTES;
 
-/// A line of a reject file, as [`push_line`](super::rejects::push_line) has written it.
+/// Who writes a line of a reject file. The runs of a day may have the same id, but not the same beginning.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer<'a> {
+    /// The run.
+    pub run_id: &'a str,
+    /// When it began, in milliseconds since 1970 UTC.
+    pub started_at: i64,
+}
+
+/// Appends a rejected record as a line of a reject file: the run and when it began, the absolute path of its input, or
+/// `-`, line, byte offset, field, rule, reason, and the record as `raw`, or as `raw_base64` if it is not valid UTF-8.
+pub fn push_line(
+    lines: &mut Vec<u8>,
+    dataset: &Dataset,
+    writer: Writer<'_>,
+    input: &str,
+    rejected: &Rejected<'_>,
+) {
+    let raw = rejected.value.unwrap_or_default();
+    let mut object = serde_json::json!({
+        "run_id": writer.run_id,
+        "started_at": format_ms(writer.started_at),
+        "input": input,
+        "line": rejected.line,
+        "offset": rejected.offset,
+        "field": rejected.reject.field.map(|i| &dataset.fields[i].name),
+        "rule": rejected.reject.fault.rule.name(),
+        "reason": rejected.reject.fault.detail,
+    });
+    let (name, raw) = match std::str::from_utf8(raw) {
+        Ok(text) => ("raw", text.to_string()),
+        Err(_) => (
+            "raw_base64",
+            base64::engine::general_purpose::STANDARD.encode(raw),
+        ),
+    };
+    object[name] = raw.into();
+    lines.extend_from_slice(object.to_string().as_bytes());
+    lines.push(b'\n');
+}
+
+/// A line of a reject file, as [`push_line`] has written it.
 #[derive(Debug, serde::Deserialize)]
 pub struct RejectLine {
+    /// The run that wrote the line; none if that was an older version of rtp.
+    run_id: Option<String>,
+    /// When that run began, in RFC 3339.
+    started_at: Option<String>,
     /// The absolute path of the input, or `-` for standard input; none if an older version of rtp wrote the line.
     pub input: Option<String>,
     /// The 1-based line of the input.
@@ -57,6 +104,12 @@ impl RejectLine {
             (None, Some(encoded)) => Some(engine.decode(encoded).ok()?.into()),
             (None, None) => None,
         }
+    }
+
+    /// Whether this load wrote the line; none if the line does not say who did.
+    fn is_of(&self, load: &LoadInfo) -> Option<bool> {
+        let (run_id, started_at) = (self.run_id.as_ref()?, self.started_at.as_ref()?);
+        Some(*run_id == load.run_id && *started_at == format_ms(load.started_at))
     }
 
     /// Whether a line may have its record in base64, in which no key can be searched for.
@@ -118,6 +171,42 @@ fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
         false => file.skip_until(b'\n')?,
     };
     Ok((read + rest) as u64)
+}
+
+/// How long after its commit a load may have written to its reject file, in milliseconds: clocks of a server and of this
+/// machine differ a bit, and the end of the file may be written after the commit.
+const CLOCKS: i64 = 60_000;
+
+/// What is at the path of a load's reject file, which may be another file by now.
+#[derive(Debug)]
+pub struct RejectsOf<'a> {
+    load: &'a LoadInfo,
+    /// Its path.
+    pub path: &'a Path,
+    /// Whether it may be the one that the load wrote, by its time.
+    is_old: bool,
+}
+
+impl<'a> RejectsOf<'a> {
+    /// None if the load has no reject file, or nothing is there: the user may have deleted it, and a pipe cannot be read
+    /// again.
+    pub fn of(load: &'a LoadRecord) -> Option<RejectsOf<'a>> {
+        let path = Path::new(load.info.rejects.as_ref()?);
+        check_unchanged(path, i64::MAX).ok()?;
+        Some(RejectsOf {
+            load: &load.info,
+            path,
+            is_old: check_unchanged(path, load.loaded_at.saturating_add(CLOCKS)).is_ok(),
+        })
+    }
+
+    /// Reads a line of it; none if another run wrote that. A line that does not say who wrote it, such as one of an older
+    /// version of rtp or one that cannot be read, is taken for the load's if the file is old enough.
+    pub fn read(&self, line: &[u8]) -> Option<Result<RejectLine>> {
+        let read = RejectLine::read(line);
+        let said = read.as_ref().ok().and_then(|line| line.is_of(self.load));
+        said.unwrap_or(self.is_old).then_some(read)
+    }
 }
 
 /// A header, and the text of an unquoted cell that means null.
@@ -209,23 +298,33 @@ impl<'a> RejectKeys<'a> {
     }
 }
 
-/// The header of a CSV file, unless that is certainly not what the load has read.
+/// The header of a CSV file, if the file is still what the load has read: it is read to its end, because another one may
+/// have the same length.
 fn header_of(load: &LoadRecord, input: &LoadedFile, stop: &Stop) -> Option<Vec<u8>> {
-    struct Header(Option<Vec<u8>>);
-    impl Seeker for Header {
+    #[derive(Default)]
+    struct Found {
+        header: Option<Vec<u8>>,
+        contents: Option<Contents>,
+    }
+    impl Seeker for Found {
         fn header(&mut self, header: &[u8]) -> Result<()> {
-            self.0 = Some(header.to_vec());
+            self.header = Some(header.to_vec());
             Ok(())
         }
 
         fn record(&mut self, _: Line<'_>, _: FileFormat) -> Result<ControlFlow<()>> {
-            Ok(ControlFlow::Break(()))
+            Ok(ControlFlow::Continue(()))
+        }
+
+        fn end(&mut self, ended: &Ended) {
+            self.contents = Some(ended.contents.clone());
         }
     }
-    let (path, mut found) = (Path::new(&input.path), Header(None));
-    if may_be_same(load, input).is_ok() {
-        // Without a header, the records of the file are of unknown keys.
-        each_record(path, Some(FileFormat::Csv), stop, &mut found).ok()?;
-    }
-    found.0
+    may_be_same(load, input).ok()?;
+    let mut found = Found::default();
+    // Without a header, the records of the file are of unknown keys.
+    let path = Path::new(&input.path);
+    each_record(path, Some(FileFormat::Csv), stop, &mut found).ok()?;
+    is_same(load, input, found.contents.as_ref()).ok()?;
+    found.header
 }

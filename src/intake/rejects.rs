@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use base64::Engine;
-
 use super::oversized;
 use crate::dataset::Dataset;
 use crate::durable::{self, Appending, Aside};
@@ -107,30 +105,6 @@ pub async fn send(retry: &Retry, producer: &mut dyn Producer, batch: &EventBatch
     )))
 }
 
-/// Appends a rejected record as a line of a reject file: the absolute path of its input, or `-`, line, byte offset, field,
-/// rule, reason, and the record as `raw`, or as `raw_base64` if it is not valid UTF-8.
-pub fn push_line(lines: &mut Vec<u8>, dataset: &Dataset, input: &str, rejected: &Rejected<'_>) {
-    let raw = rejected.value.unwrap_or_default();
-    let mut object = serde_json::json!({
-        "input": input,
-        "line": rejected.line,
-        "offset": rejected.offset,
-        "field": rejected.reject.field.map(|i| &dataset.fields[i].name),
-        "rule": rejected.reject.fault.rule.name(),
-        "reason": rejected.reject.fault.detail,
-    });
-    let (name, raw) = match std::str::from_utf8(raw) {
-        Ok(text) => ("raw", text.to_string()),
-        Err(_) => (
-            "raw_base64",
-            base64::engine::general_purpose::STANDARD.encode(raw),
-        ),
-    };
-    object[name] = raw.into();
-    lines.extend_from_slice(object.to_string().as_bytes());
-    lines.push(b'\n');
-}
-
 /// Bytes of a reject file that are worth a write: not many, because somebody may be reading a pipe.
 const PIECE: usize = 1 << 13;
 
@@ -207,7 +181,7 @@ impl RejectFile {
         }
     }
 
-    /// Adds the bad ones of the records that were read, as [`push_line`] writes them.
+    /// Adds the bad ones of the records that were read, as [`push_line`](super::reject_lines::push_line) writes them.
     pub fn add(&mut self, lines: &[u8]) {
         self.has_read = true;
         self.out.add(lines);

@@ -36,8 +36,6 @@ pub struct Load<'a> {
     pub dataset: &'a Dataset,
     /// How outages of the store are handled.
     pub retry: Retry,
-    /// When the run began, in milliseconds since 1970 UTC.
-    pub started_at: i64,
 }
 
 impl Load<'_> {
@@ -118,7 +116,7 @@ impl Load<'_> {
         let mut rejects = rejects.filter(|path| !is_standard_stream(path));
         Ok(LoadInfo {
             run_id: self.retry.run.id.to_string(),
-            started_at: self.started_at,
+            started_at: self.retry.run.started_at,
             newest: None,
             inputs: inputs.iter().map(input).collect::<Result<_>>()?,
             rejects: rejects

@@ -102,6 +102,8 @@ pub struct Run {
     pub command: &'static str,
     /// Identifies the run in logs, headers and the summary: `RTP_RUN_ID`, or a new UUID v7.
     pub id: Arc<str>,
+    /// When it began, in milliseconds since 1970 UTC. Runs of the same day may have the same `id`.
+    pub started_at: i64,
     /// What has been counted so far.
     pub counts: Arc<Counts>,
     /// What else Prometheus reads.
@@ -130,6 +132,7 @@ impl Run {
         Run {
             command,
             id: id.into(),
+            started_at: jiff::Timestamp::now().as_millisecond(),
             counts: Arc::default(),
             metrics: Arc::default(),
             stop,

@@ -8,8 +8,7 @@ use super::{ByKey, Wanted, hash_of};
 use crate::dataset::Dataset;
 use crate::intake::chunk::Line;
 use crate::intake::dead_letter::DeadLetters;
-use crate::intake::loaded::check_unchanged;
-use crate::intake::reject_lines::{RejectKeys, RejectLine, each_line, line_at};
+use crate::intake::reject_lines::{RejectKeys, RejectLine, RejectsOf, each_line, line_at};
 use crate::ports::ledger::LoadRecord;
 use crate::record::value::Value;
 use crate::run::Stop;
@@ -18,9 +17,6 @@ use crate::verify::base::newest_before;
 /// Maximum rejected records whose places are kept, of 25 bytes each in a hash table: just below the size at which it would
 /// double.
 const MOST: usize = (1 << 16) / 8 * 7;
-
-/// How long after the commit the load may have written to its reject file, in milliseconds.
-const CLOCKS: i64 = 60_000;
 
 /// Where records that were rejected are.
 #[derive(Debug)]
@@ -100,18 +96,11 @@ fn find(
     let mut seen = BTreeSet::new();
     for (load, record) in loads.iter().enumerate() {
         // A later load to the same file has replaced what an earlier one rejected.
-        let Some(path) = record
-            .info
-            .rejects
-            .as_ref()
-            .filter(|path| seen.insert(*path))
-        else {
+        let there = RejectsOf::of(record).filter(|there| seen.insert(there.path));
+        let Some(there) = there.filter(|_| !rejects.is_cut) else {
             continue;
         };
-        if rejects.is_cut || check_unchanged(Path::new(path), written_by(record)).is_err() {
-            // The user has deleted it, as they may, or it is another file by now; a pipe cannot be read again.
-            continue;
-        }
+        let path = there.path.display().to_string();
         rejects.files.push(path.clone());
         let mut file = RejectFile {
             keys: RejectKeys::of(dataset, &letters, record, stop),
@@ -119,9 +108,10 @@ fn find(
             rejects: &mut rejects,
             load,
             record,
-            path,
+            there: &there,
+            path: &path,
         };
-        let read = each_line(Path::new(path), stop, &mut |line| file.see(line));
+        let read = each_line(there.path, stop, &mut |line| file.see(line));
         if let Err(why) = read {
             rejects.unread.get_or_insert(why.to_string());
         }
@@ -182,12 +172,6 @@ fn why(path: &str, reject: &RejectLine) -> String {
     format!("{path}: line {line} of {input}, {rule}: {reason}")
 }
 
-/// When the load's reject file was written to for the last time, at most; clocks of a server and of this machine differ a
-/// bit, and the end of the file may be written after the commit.
-fn written_by(load: &LoadRecord) -> i64 {
-    load.loaded_at.saturating_add(CLOCKS)
-}
-
 /// An older record of a key may have been rejected, and a newer one not.
 fn with_time(key: u64, time: Option<i64>) -> u64 {
     match time {
@@ -203,12 +187,15 @@ struct RejectFile<'a> {
     rejects: &'a mut Rejects,
     load: usize,
     record: &'a LoadRecord,
+    there: &'a RejectsOf<'a>,
     path: &'a str,
 }
 
 impl RejectFile<'_> {
     fn see(&mut self, line: Line<'_>) -> ControlFlow<()> {
-        let reject = RejectLine::read(line.bytes);
+        let Some(reject) = self.there.read(line.bytes) else {
+            return ControlFlow::Continue(());
+        };
         let read = reject
             .as_ref()
             .ok()

@@ -1,4 +1,5 @@
 use super::*;
+use crate::intake::reject_lines::{Writer, push_line};
 use crate::intake::rejects as writer;
 use crate::ports::ledger::{Contents, FileRead, LoadInfo, LoadedFile};
 use crate::record::reject::{Fault, Reject, Rule};
@@ -23,6 +24,11 @@ fn load_of(
         fault: Fault::new(Rule::Type, "expected text, got a number"),
     };
     let mut lines = Vec::new();
+    let now = crate::time::now_ms();
+    let by = Writer {
+        run_id: "run",
+        started_at: now,
+    };
     for (n, (input, record)) in records.iter().enumerate() {
         let rejected = writer::Rejected {
             source: "batch_users",
@@ -35,13 +41,13 @@ fn load_of(
             reject: &reject,
         };
         let input = inputs.get(*input).map_or("-", |input| &*input.path);
-        writer::push_line(&mut lines, &dataset, input, &rejected);
+        push_line(&mut lines, &dataset, by, input, &rejected);
     }
     let path = folder.join(name);
     std::fs::write(&path, lines).unwrap();
-    let now = crate::time::now_ms();
     LoadRecord {
         info: LoadInfo {
+            run_id: by.run_id.into(),
             inputs: inputs.to_vec(),
             rejects: Some(path.display().to_string()),
             started_at: now,
@@ -67,7 +73,7 @@ fn csv(folder: &Path, name: &str, header: &str) -> LoadedFile {
         read: Some(FileRead {
             contents: Contents {
                 bytes: header.len() as u64,
-                xxh3: String::new(),
+                xxh3: format!("{:032x}", xxhash_rust::xxh3::xxh3_128(header.as_bytes())),
             },
             format: "csv".into(),
             null: String::new(),
@@ -118,9 +124,13 @@ fn a_reject_is_that_of_its_version_however_many_there_are() {
         assert_eq!(why(rejects, 49, 1), None);
     }
     assert_eq!(why(&all, 0, 1), expected("b", 1, 0));
-    let mut rewritten = load(folder.path(), "c", &newer, &[]);
-    rewritten.loaded_at -= 2 * CLOCKS;
-    let other = in_rejects(&dataset, &[rewritten], None, &stop);
+    let mut earlier = load(folder.path(), "c", &newer, &[]);
+    earlier.loaded_at -= 3_600_000;
+    let same = in_rejects(&dataset, &[earlier.clone()], None, &stop);
+    assert_eq!(why(&same, 0, 2), expected("c", 1, 0));
+    // A run of the same id, as those of a day have it.
+    earlier.info.started_at -= 1;
+    let other = in_rejects(&dataset, &[earlier], None, &stop);
     assert_eq!(
         why(&other, 0, 2),
         None,
@@ -211,9 +221,12 @@ fn each_csv_record_is_read_by_the_header_of_its_own_input() {
         sure
     );
     assert_eq!(old(&[&same[..], &[LoadedFile::at("-")]].concat()), perhaps);
-    let load = load_of(folder, "r", &records, &inputs);
-    std::fs::write(folder.join("b.csv"), "id,email,fetched_at,dob\n").unwrap();
-    assert_eq!(is_rejected(load), perhaps, "it is not what was loaded");
+    // Another file now has its name, also one of the same length.
+    for header in ["id,email,fetched_at,dob\n", "id,email,fetched_at\n"] {
+        let load = load_of(folder, "r", &records, &inputs);
+        std::fs::write(folder.join("b.csv"), header).unwrap();
+        assert_eq!(is_rejected(load), perhaps, "it is not what was loaded");
+    }
 }
 
 #[test]
