@@ -10,7 +10,7 @@ use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::intake::dead_letter::DeadLetter;
 use crate::ports::event_log::{Offsets, Span, partition_of};
-use crate::ports::log_reader::EventVisitor;
+use crate::ports::log_reader::{EventVisitor, LogReader};
 use crate::ports::monitor::set_back;
 use crate::record::event::{Event, Headers};
 use crate::record::transform::Transform;
@@ -20,20 +20,38 @@ use crate::run::Stop;
 /// How many versions are kept for the answer, and how many dead letters.
 const MOST: usize = 100;
 
-/// Reads the partitions that the key belongs to, and all others if those have nothing: another program may have written
-/// the record with another key. `origin` is where the real-time row comes from.
-pub(super) async fn versions(asked: &Asked<'_>, origin: Option<Place>) -> Result<InLog> {
-    let topic = &asked.dataset.event.topic;
-    let mut reader = asked.log.reader(topic).await?;
-    // Asked first, so that whatever is not committed by then counts as waiting.
+/// The topic, and where the group stood before the stores were read: what it has read by then is in its store.
+pub(super) struct Stand {
+    reader: Box<dyn LogReader>,
+    committed: Offsets,
+}
+
+/// Asks where the group stands.
+pub(super) async fn stand(asked: &Asked<'_>) -> Result<Stand> {
+    let mut reader = asked.log.reader(&asked.dataset.event.topic).await?;
     let mut committed = reader.committed(asked.group).await?;
-    let bounds = reader.bounds().await?;
     let stored = asked.realtime.kept_offsets(asked.dataset, asked.group);
     if let Some(stored) = stored.await
         && let Some(offsets) = stored.of_topic(reader.identity().await?.as_deref())
     {
-        set_back(&mut committed, offsets, &bounds.from);
+        set_back(&mut committed, offsets, &reader.bounds().await?.from);
     }
+    Ok(Stand { reader, committed })
+}
+
+/// Reads the partitions that the key belongs to, and all others if those have nothing: another program may have written
+/// the record with another key. `origin` is where the real-time row comes from.
+pub(super) async fn versions(
+    asked: &Asked<'_>,
+    stand: Stand,
+    origin: Option<Place>,
+) -> Result<InLog> {
+    let topic = &asked.dataset.event.topic;
+    let Stand {
+        mut reader,
+        committed,
+    } = stand;
+    let bounds = reader.bounds().await?;
     let mut finder = Finder {
         partitions: partitions(asked, origin, &bounds, &committed),
         key: asked.key,
@@ -119,7 +137,7 @@ struct Finder<'a> {
     transform: Transform<'a>,
     stop: &'a Stop,
     count: u64,
-    waiting: Option<u64>,
+    waiting: Option<(i32, u64)>,
     versions: VecDeque<Version>,
 }
 
@@ -132,7 +150,7 @@ impl EventVisitor for Finder<'_> {
             self.count += 1;
             let version = self.version(&event);
             if version.is_waiting {
-                self.waiting.get_or_insert(version.ahead);
+                self.waiting.get_or_insert((event.partition, version.ahead));
             }
             self.versions.push_back(version);
             if self.versions.len() > MOST {

@@ -54,6 +54,7 @@ pub struct Asked<'a> {
 /// Asks everybody, without waiting for one that is down: what could not be found out is part of the answer.
 pub async fn explain(asked: &Asked<'_>) -> Explained {
     let mut troubles = Vec::new();
+    let stand = log::stand(asked).await;
     let (realtime, batch, history, ledger) = tokio::join!(
         stored::realtime(asked),
         stored::batch(asked),
@@ -65,7 +66,10 @@ pub async fn explain(asked: &Asked<'_>) -> Explained {
     let history = known(history, Part::History, &mut troubles);
     let kept: stored::Kept = known(ledger, Part::Ledger, &mut troubles);
     let origin = realtime.as_ref().and_then(|row| row.origin);
-    let versions = log::versions(asked, origin).await.map(Some);
+    let versions = match stand {
+        Ok(stand) => log::versions(asked, stand, origin).await.map(Some),
+        Err(e) => Err(e),
+    };
     let in_log = known(versions, Part::Log, &mut troubles);
     let dead_letters = log::dead_letters(asked, in_log.as_ref()).await;
     let (dead_letters, old_letters) = known(dead_letters, Part::DeadLetters, &mut troubles);

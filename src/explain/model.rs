@@ -217,9 +217,9 @@ pub struct InLog {
     pub partitions: Vec<Partition>,
     /// Number of its versions.
     pub count: u64,
-    /// Number of events before the first of them that the group has not read, in their partition.
+    /// The partition of the first of them that the group has not read, and the number of events before it there.
     #[serde(skip)]
-    pub waiting: Option<u64>,
+    pub waiting: Option<(i32, u64)>,
     /// The last ones, the oldest first.
     pub versions: Vec<Version>,
 }

@@ -121,7 +121,17 @@ fn stores_without_it(found: &Explained) -> &'static str {
 
 /// The first version that the group has not read.
 fn waiting(found: &Explained) -> Option<String> {
-    let ahead = found.log.as_ref()?.waiting?;
+    let log = found.log.as_ref()?;
+    let (partition, ahead) = log.waiting?;
+    let mut partitions = log.partitions.iter();
+    let at = partitions.find(|p| p.partition == partition);
+    if let Some((next, oldest)) = at.and_then(|p| Some((p.committed?, p.oldest)))
+        && next < oldest
+    {
+        return Some(format!(
+            "waiting in the log, where the stream cannot go on: it continues at partition {partition} offset {next}, but the events before {oldest} were deleted"
+        ));
+    }
     Some(match ahead {
         0 => "waiting in the log: it is the next one to be read".into(),
         1 => "waiting in the log: 1 event ahead of it".into(),
@@ -188,7 +198,7 @@ mod tests {
                 committed: None,
             }],
             count: 1,
-            waiting: ahead,
+            waiting: ahead.map(|ahead| (2, ahead)),
             versions: vec![Version {
                 at: Place {
                     partition: 2,

@@ -56,6 +56,15 @@ fn events_that_the_stream_never_gets_to_are_not_in_flight() {
     let list = std::fs::read_to_string(place.path("only.ndjson")).unwrap();
     let gap = "were deleted from the log, so the stream cannot go on";
     assert!(list.contains(gap), "{list}");
+    let told = (1..9).map(|n: u64| {
+        let explain = ["--dataset", "items.toml", "explain", &n.to_string()];
+        place.rtp(&explain, b"").stdout
+    });
+    let told: String = told.collect();
+    assert!(
+        told.contains("where the stream cannot go on: it continues at"),
+        "{told}"
+    );
 }
 
 #[test]
