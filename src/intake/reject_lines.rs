@@ -17,7 +17,7 @@ use super::record_key::KeyCells;
 use super::rejects::Rejected;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, file_error};
-use crate::ports::ledger::{Contents, LoadInfo, LoadRecord, LoadedFile};
+use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
 use crate::record::json::MAX_EVENT_BYTES;
 use crate::record::value::Value;
 use crate::run::Stop;
@@ -106,10 +106,10 @@ impl RejectLine {
         }
     }
 
-    /// Whether this load wrote the line; none if the line does not say who did.
-    fn is_of(&self, load: &LoadInfo) -> Option<bool> {
+    /// Whether this run wrote the line; none if the line does not say who did.
+    pub fn is_by(&self, writer: Writer<'_>) -> Option<bool> {
         let (run_id, started_at) = (self.run_id.as_ref()?, self.started_at.as_ref()?);
-        Some(*run_id == load.run_id && *started_at == format_ms(load.started_at))
+        Some(*run_id == writer.run_id && *started_at == format_ms(writer.started_at))
     }
 
     /// Whether a line may have its record in base64, in which no key can be searched for.
@@ -180,7 +180,8 @@ const CLOCKS: i64 = 60_000;
 /// What is at the path of a load's reject file, which may be another file by now.
 #[derive(Debug)]
 pub struct RejectsOf<'a> {
-    load: &'a LoadInfo,
+    /// The load.
+    pub writer: Writer<'a>,
     /// Its path.
     pub path: &'a Path,
     /// Whether it may be the one that the load wrote, by its time.
@@ -194,7 +195,10 @@ impl<'a> RejectsOf<'a> {
         let path = Path::new(load.info.rejects.as_ref()?);
         check_unchanged(path, i64::MAX).ok()?;
         Some(RejectsOf {
-            load: &load.info,
+            writer: Writer {
+                run_id: &load.info.run_id,
+                started_at: load.info.started_at,
+            },
             path,
             is_old: check_unchanged(path, load.loaded_at.saturating_add(CLOCKS)).is_ok(),
         })
@@ -204,7 +208,7 @@ impl<'a> RejectsOf<'a> {
     /// version of rtp or one that cannot be read, is taken for the load's if the file is old enough.
     pub fn read(&self, line: &[u8]) -> Option<Result<RejectLine>> {
         let read = RejectLine::read(line);
-        let said = read.as_ref().ok().and_then(|line| line.is_of(self.load));
+        let said = read.as_ref().ok().and_then(|line| line.is_by(self.writer));
         said.unwrap_or(self.is_old).then_some(read)
     }
 }

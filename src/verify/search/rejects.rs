@@ -8,7 +8,7 @@ use super::{ByKey, Wanted, hash_of};
 use crate::dataset::Dataset;
 use crate::intake::chunk::Line;
 use crate::intake::dead_letter::DeadLetters;
-use crate::intake::reject_lines::{RejectKeys, RejectLine, RejectsOf, each_line, line_at};
+use crate::intake::reject_lines::{RejectKeys, RejectLine, RejectsOf, Writer, each_line, line_at};
 use crate::ports::ledger::LoadRecord;
 use crate::record::value::Value;
 use crate::run::Stop;
@@ -25,12 +25,21 @@ pub(in crate::verify) struct Rejects {
     found: ByKey<Place>,
     /// A record whose key cannot be read, of the newest load that has one.
     keyless: Option<Keyless>,
-    files: Vec<String>,
+    files: Vec<ReadFile>,
     most: usize,
     /// Whether there are more than the places that are kept: one that is not among them is to be looked for.
     pub(in crate::verify) is_cut: bool,
     /// Why not every file was read.
     pub(in crate::verify) unread: Option<String>,
+}
+
+/// A reject file that was read.
+#[derive(Debug)]
+struct ReadFile {
+    path: String,
+    /// The load that wrote it, and when that began, in milliseconds since 1970 UTC.
+    run_id: String,
+    started_at: i64,
 }
 
 /// Where a record that was rejected is.
@@ -101,7 +110,11 @@ fn find(
             continue;
         };
         let path = there.path.display().to_string();
-        rejects.files.push(path.clone());
+        rejects.files.push(ReadFile {
+            path: path.clone(),
+            run_id: there.writer.run_id.into(),
+            started_at: there.writer.started_at,
+        });
         let mut file = RejectFile {
             keys: RejectKeys::of(dataset, &letters, record, stop),
             wanted,
@@ -144,13 +157,20 @@ impl Rejects {
     }
 
     fn rejected(&self, place: Place) -> Rejected {
-        let path = &self.files[place.file as usize];
-        let why = match line_at(Path::new(path), place.offset) {
+        let file = &self.files[place.file as usize];
+        let (path, offset) = (&file.path, place.offset);
+        let writer = Writer {
+            run_id: &file.run_id,
+            started_at: file.started_at,
+        };
+        let why = match line_at(Path::new(path), offset) {
+            Ok(reject) if reject.is_by(writer) == Some(false) => {
+                format!("{path}: another run has since replaced what was at byte {offset}")
+            }
             Ok(reject) => why(path, &reject),
-            Err(e) => format!(
-                "{path}: what was at byte {} cannot be read again: {e}",
-                place.offset
-            ),
+            Err(e) => {
+                format!("{path}: what was at byte {offset} cannot be read again: {e}")
+            }
         };
         Rejected {
             why,

@@ -136,6 +136,15 @@ fn a_reject_is_that_of_its_version_however_many_there_are() {
         None,
         "it is not the file that the load wrote"
     );
+    // A run that replaces the file while it is read.
+    let path = folder.path().join("c");
+    let lines = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, lines.replace("\"run\"", "\"new\"")).unwrap();
+    let told = why(&same, 0, 2).unwrap().0;
+    assert!(
+        told.ends_with("another run has since replaced what was at byte 0"),
+        "{told}"
+    );
     let cut = find(&dataset, &loads, None, &stop, 52);
     assert_eq!((cut.is_cut, cut.found.len()), (true, 52));
 }
