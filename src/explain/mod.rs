@@ -20,6 +20,7 @@ pub use self::model::{
 pub use self::table::table;
 use crate::dataset::Dataset;
 use crate::error::Result;
+use crate::intake::loaded::{is_unknown, newest_in};
 use crate::ports::batch_store::BatchStores;
 use crate::ports::event_log::EventLog;
 use crate::ports::ledger::LoadRecord;
@@ -77,6 +78,7 @@ pub async fn explain(asked: &Asked<'_>) -> Explained {
     let (landing, rejects, left_out) = tokio::task::block_in_place(search);
     let loads = batch.as_ref();
     let loads = loads.map(|row| stored::possible_loads(row, &kept.loads, &landing));
+    let unknown_loads = unknown_loads(&kept.loads);
     let (newest, cut) = (kept.newest, kept.cut());
     let both = realtime.as_ref().zip(batch.as_ref());
     let differences = both.map(|(a, b)| stored::differences(asked.dataset, a, b));
@@ -102,6 +104,7 @@ pub async fn explain(asked: &Asked<'_>) -> Explained {
         },
         verdict: kept.verdict,
         troubles,
+        unknown_loads,
     };
     found.outcome = outcome::outcome(&found, newest);
     // Whatever was found is an answer without the files of earlier loads; that nothing has it is none.
@@ -129,6 +132,16 @@ fn in_files(
         ..LeftOut::default()
     };
     (landing, rejects, left_out)
+}
+
+/// The loads of which not all that they read can be read again, and how new their records can be.
+fn unknown_loads(loads: &[LoadRecord]) -> Vec<(usize, Time)> {
+    let unknown = loads
+        .iter()
+        .enumerate()
+        .filter(|(_, load)| is_unknown(load));
+    let unknown = unknown.filter_map(|(at, load)| Some((at, Time(newest_in(load)?))));
+    unknown.collect()
 }
 
 /// Leaves out the lines of landing files that are too many to be listed.

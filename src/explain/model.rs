@@ -42,6 +42,10 @@ pub struct Explained {
     pub verdict: Option<LastVerdict>,
     /// What could not be found out, and why.
     pub troubles: Vec<Trouble>,
+    /// The loads of which not all that they read can be read again: their indexes, the newest being 0, and how new their
+    /// records can be.
+    #[serde(skip)]
+    pub unknown_loads: Vec<(usize, Time)>,
 }
 
 /// What was found, but is not listed.

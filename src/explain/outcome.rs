@@ -170,6 +170,7 @@ mod tests {
             left_out: LeftOut::default(),
             verdict: None,
             troubles: Vec::new(),
+            unknown_loads: Vec::new(),
         }
     }
 

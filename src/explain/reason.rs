@@ -18,7 +18,24 @@ pub(super) fn not_in_batch(found: &Explained, time: Option<Time>) -> Option<Reas
         return None;
     }
     let of_key = found.rejects.iter().filter(|reject| reject.is_of_key);
-    by_version(of_key, |reject| reject.event_time, time, rejected_text)
+    let reason = by_version(
+        of_key.clone(),
+        |reject| reject.event_time,
+        time,
+        rejected_text,
+    )?;
+    let is_by = |load: usize| of_key.clone().any(|reject| reject.load == load);
+    let may_have = |(load, newest): &(usize, Time)| Some(*newest) >= time && !is_by(*load);
+    match reason.is_sure && found.unknown_loads.iter().any(may_have) {
+        true => Some(Reason {
+            text: format!(
+                "perhaps {}; another load, whose files are not all there, may have had the record",
+                reason.text
+            ),
+            is_sure: false,
+        }),
+        false => Some(reason),
+    }
 }
 
 /// Why the real-time store lacks the version that the batch store has, which has this event time.
@@ -57,18 +74,30 @@ pub(super) fn rejected(found: &Explained) -> Option<String> {
     let loaded = || found.landing.iter().filter(|line| was_loaded(found, line));
     let is_last = |reject: &&Rejected| {
         let time = reject.event_time;
-        let is_older = |version: &Version| time.is_none() || version.event_time > time;
+        let is_not_older = |version: &Version| time.is_none() || version.event_time >= time;
         let is_not_newer = |line: &Landed| time.is_none() || line.event_time >= time;
-        reject.is_of_key && !loaded().any(is_not_newer) && !read(found).any(is_older)
+        reject.is_of_key && !loaded().any(is_not_newer) && !read(found).any(is_not_older)
     };
     found.rejects.iter().find(is_last).map(rejected_text)
 }
 
 /// The dead letter that tells why neither store has the record.
 pub(super) fn dead_letter(found: &Explained) -> Option<String> {
-    let mut letters = found.dead_letters.iter().rev();
-    let left = letters.find(|letter| !was_read_since(found, letter));
-    left.map(letter_text)
+    let loaded = || found.landing.iter().filter(|line| was_loaded(found, line));
+    let is_last = |letter: &&Letter| {
+        let is_loaded = |line: &Landed| {
+            letter
+                .event_time
+                .is_some_and(|time| line.event_time >= Some(time))
+        };
+        !was_read_since(found, letter) && !loaded().any(is_loaded)
+    };
+    found
+        .dead_letters
+        .iter()
+        .rev()
+        .find(is_last)
+        .map(letter_text)
 }
 
 /// Whether a load has read this line and not rejected it. A rule may have been another one by then, and the clock was.

@@ -1,13 +1,12 @@
 //! What the loads have rejected of the record, in the reject files that are still there.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::Asked;
 use super::model::{Part, Rejected, Time, Trouble};
 use crate::error::{Error, Result};
 use crate::intake::chunk::Line;
-use crate::intake::reject_lines::{RejectKeys, RejectLine, RejectsOf, each_line};
+use crate::intake::reject_lines::{RejectKeys, RejectLine, RejectsOf, each_line, reject_files};
 use crate::ports::ledger::LoadRecord;
 
 /// How many records of the key are kept for the answer.
@@ -35,11 +34,8 @@ pub(super) fn rejects(
     troubles: &mut Vec<Trouble>,
 ) -> (Vec<Rejected>, u64) {
     let mut found = Found::default();
-    let mut known = BTreeSet::new();
-    for (load, record) in loads.iter().enumerate() {
-        // A later load has replaced what an earlier one had in the same file.
-        let there = RejectsOf::of(record).filter(|there| known.insert(there.path));
-        let Some(there) = there else { continue };
+    for (load, there) in reject_files(loads) {
+        let record = &loads[load];
         let mut file = RejectFile {
             asked,
             keys: RejectKeys::of(asked.dataset, asked.key.letters(), record, asked.stop),

@@ -1,9 +1,10 @@
-//! Whether a file is still what a load has read.
+//! What is known of what a load has read: whether a file is still that, and how new its records can be.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
+use crate::record::transform::MAX_FUTURE_MS;
 
 /// An error if this is not a regular file, or was written to after that time, in milliseconds since 1970 UTC.
 pub fn check_unchanged(path: &Path, since: i64) -> Result<()> {
@@ -54,4 +55,23 @@ fn is_another(load: &LoadRecord) -> Error {
         "it is not the file that load {} has read, or was written to after that",
         load.info.run_id
     ))
+}
+
+/// The newest event time that a load may have loaded, in milliseconds since 1970 UTC; none if it had no records. What an older
+/// version of rtp loaded is bounded by when it was committed, because no later events are valid.
+pub fn newest_in(load: &LoadRecord) -> Option<i64> {
+    let bound = || (load.written > 0).then(|| newest_before(load));
+    load.info.newest.or_else(bound)
+}
+
+/// The newest event time that this load, or one before it, may have loaded.
+pub fn newest_before(load: &LoadRecord) -> i64 {
+    load.loaded_at.saturating_add(MAX_FUTURE_MS)
+}
+
+/// Whether not all that a load has read can be read again.
+pub fn is_unknown(load: &LoadRecord) -> bool {
+    let inputs = &load.info.inputs;
+    let is_gone = |input: &LoadedFile| input.path == "-" || may_be_same(load, input).is_err();
+    inputs.is_empty() || inputs.iter().any(is_gone)
 }

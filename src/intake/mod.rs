@@ -103,6 +103,8 @@ impl<'a> Intake<'a> {
     pub async fn enter<T>(&mut self, checked: &CheckedChunk<T>) -> Result<()> {
         let kept = match &mut self.reject_file {
             None => Ok(()),
+            // An input without records leaves what an earlier run has rejected.
+            Some(_) if checked.records == 0 => Ok(()),
             Some(file) => {
                 file.add(&checked.reject_lines);
                 self.retry.through_outage(async || file.flush()).await

@@ -213,6 +213,30 @@ impl<'a> RejectsOf<'a> {
     }
 }
 
+/// The reject files of these loads, the newest first, each with the index of the load that wrote it: a load without records
+/// leaves the file of an earlier one as it is. If the first line does not say who wrote it, that is the last load.
+pub fn reject_files(loads: &[LoadRecord]) -> Vec<(usize, RejectsOf<'_>)> {
+    let mut by_path: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, load) in loads.iter().enumerate() {
+        if let Some(path) = &load.info.rejects {
+            by_path.entry(path).or_default().push(index);
+        }
+    }
+    let file = |(path, indexes): (&str, Vec<usize>)| {
+        let first = line_at(Path::new(path), 0).ok();
+        let wrote = |index: &&usize| {
+            let there = RejectsOf::of(&loads[**index]);
+            let said = there.zip(first.as_ref());
+            said.is_some_and(|(there, line)| line.is_by(there.writer) == Some(true))
+        };
+        let index = *indexes.iter().find(wrote).or(indexes.first())?;
+        Some((index, RejectsOf::of(&loads[index])?))
+    };
+    let mut files: Vec<_> = by_path.into_iter().filter_map(file).collect();
+    files.sort_by_key(|(index, _)| *index);
+    files
+}
+
 /// A header, and the text of an unquoted cell that means null.
 type Head = (Vec<u8>, String);
 

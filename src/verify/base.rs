@@ -8,10 +8,10 @@ use tokio::time::timeout;
 use super::Witnesses;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::intake::loaded::{newest_before, newest_in};
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::ledger::{LoadRecord, LoadedFile};
 use crate::ports::monitor::set_back;
-use crate::record::transform::MAX_FUTURE_MS;
 use crate::run::retry::Retry;
 
 /// How many loads are looked at; what was loaded by an earlier one is not known.
@@ -201,18 +201,6 @@ async fn writers(witnesses: &Witnesses, dataset: &Dataset) -> Result<Vec<Writer>
         Some(Writer { group, offsets })
     });
     Ok(ours.collect())
-}
-
-/// The newest event time that a load may have loaded, in milliseconds since 1970 UTC; none if it had no records. What an older
-/// version of rtp loaded is bounded by when it was committed, because no later events are valid.
-pub(super) fn newest_in(load: &LoadRecord) -> Option<i64> {
-    let bound = || (load.written > 0).then(|| newest_before(load));
-    load.info.newest.or_else(bound)
-}
-
-/// The newest event time that this load, or one before it, may have loaded.
-pub(super) fn newest_before(load: &LoadRecord) -> i64 {
-    load.loaded_at.saturating_add(MAX_FUTURE_MS)
 }
 
 /// The newest event time of the loads that have not kept theirs.

@@ -48,7 +48,7 @@ pub async fn compare_landing(
     let (name, [realtime, batch]) = (shown.join(", "), names.clone());
     let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
     settle.name_tables([[realtime, name.clone()], [name, batch]]);
-    let loads = loads(comparison, &retry.run).await;
+    let loads = loads(comparison, retry).await;
     for file in files {
         let (format, null) = as_loaded(&loads, file, &retry.run);
         let mut chunks = records(comparison, file, format, null, retry);
@@ -91,16 +91,16 @@ pub struct Landing {
 }
 
 /// The last loads, which know how they have read their files.
-async fn loads(comparison: &Comparison, run: &Run) -> Vec<LoadRecord> {
+async fn loads(comparison: &Comparison, retry: &Retry) -> Vec<LoadRecord> {
     let Some(witnesses) = &comparison.witnesses else {
         return Vec::new();
     };
-    let asked = async {
+    let asked = retry.through_outage(async || {
         let mut ledger = witnesses.batch_store.ledger(&comparison.whole).await?;
         ledger.loads(LOOKED_AT).await
-    };
+    });
     asked.await.unwrap_or_else(|e: Error| {
-        run.warn(format!(
+        retry.run.warn(format!(
             "how loads have read the files of --against is not known: {e}"
         ));
         Vec::new()

@@ -110,7 +110,7 @@ impl Repair {
         }
         if self.meant > 0 {
             run.warn(format!(
-                "{} not repaired by {name}, because a load with --mode ignore or replace was told to leave the batch store so",
+                "{} not repaired by {name}, because a load with --mode ignore, upsert or replace was told to leave the batch store so",
                 differences(self.meant)
             ));
         }

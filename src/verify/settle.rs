@@ -335,9 +335,9 @@ impl<'a, 'r> Settle<'a, 'r> {
         };
         match self.verdict(&found, judged, witness, version)? {
             Some((class, mut evidence)) => {
-                let why = self.as_meant(&found, version);
-                if let Some(why) = why.filter(|_| class == Class::Lost) {
-                    found.is_meant = true;
+                let why = self.as_meant(&found, witness, version);
+                if let Some((why, is_sure)) = why.filter(|_| class == Class::Lost) {
+                    found.is_meant = is_sure;
                     evidence = format!("{evidence}; {why}");
                 }
                 self.tell(&found, class, &evidence)

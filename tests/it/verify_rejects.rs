@@ -424,3 +424,80 @@ fn a_file_of_an_older_rtp_is_that_loads_only_if_it_is_older_than_the_load() {
     file.unwrap().set_modified(later).unwrap();
     assert_eq!(landed(&place, &[]), []);
 }
+
+#[test]
+fn an_empty_load_leaves_what_an_earlier_one_has_rejected() {
+    let bad = format!("{{\"id\":1,\"name\":7,\"seen\":{THEN}}}\n");
+    let text = item(2, "b", THEN) + &bad;
+    let events = item(1, "a", THEN) + &item(2, "b", THEN);
+    let place = rejected(&events, &[("bad.ndjson", text.as_bytes())]);
+    place.write("empty.ndjson", "");
+    let load = ["load-batch", "--rejects", "r.ndjson", "empty.ndjson"];
+    done(&place, &load, 0);
+    let (class, why) = only_class(&place, &[], 0);
+    assert_eq!(class, "rejected", "{why}");
+    assert_eq!(explain(&place, 1, 0)["rejects"][0]["line"], 2);
+}
+
+#[test]
+fn another_input_of_the_load_that_is_gone_may_have_had_what_was_rejected() {
+    let bad = format!("{{\"id\":1,\"name\":7,\"seen\":{THEN}}}\n");
+    let good = item(1, "a", THEN) + &item(2, "b", THEN);
+    let files = [
+        ("bad.ndjson", bad.as_bytes()),
+        ("good.ndjson", good.as_bytes()),
+    ];
+    let place = rejected(&good, &files);
+    edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1");
+    assert_eq!(only_class(&place, &[], 1).0, "lost");
+    std::fs::remove_file(place.path("good.ndjson")).unwrap();
+    let (class, why) = only_class(&place, &[], 1);
+    assert!(
+        class == "lost" && why.contains("perhaps rejected"),
+        "{class}: {why}"
+    );
+}
+
+#[test]
+fn a_reject_is_only_perhaps_the_reason_while_another_load_is_not_known() {
+    let bad = format!("{{\"id\":1,\"name\":7,\"seen\":{THEN}}}\n");
+    let events = item(1, "a", THEN) + &item(2, "b", THEN);
+    let text = item(2, "b", THEN) + &bad;
+    let place = rejected(&events, &[("bad.ndjson", text.as_bytes())]);
+    let told = |place: &Place| explain(place, 1, 0)["outcome"]["text"].to_string();
+    assert!(
+        told(&place).contains(": rejected by load-batch"),
+        "{}",
+        told(&place)
+    );
+    let piped = item(1, "a", THEN);
+    let load = ["--dataset", "items.toml", "load-batch"];
+    assert_eq!(place.rtp(&load, piped.as_bytes()).status, 0);
+    done(&place, &["verify"], 0);
+    edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1");
+    assert!(
+        told(&place).contains(": perhaps rejected by load-batch"),
+        "{}",
+        told(&place)
+    );
+}
+
+#[test]
+fn what_was_refused_is_no_answer_once_the_record_was_loaded_or_read() {
+    let bad = format!("{{\"id\":1,\"name\":7,\"seen\":{THEN}}}\n");
+    let other = item(2, "b", THEN);
+    // It is among the dead letters; a newer one was loaded, and is lost.
+    let place = with_items(&(other.clone() + &bad));
+    place.write("new.ndjson", item(1, "a", THEN + 5_000));
+    done(&place, &["produce", "day.ndjson"], 1);
+    assert_eq!(explain(&place, 1, 0)["outcome"]["state"], "dead_letter");
+    done(&place, &["load-batch", "new.ndjson"], 0);
+    edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1");
+    assert_eq!(explain(&place, 1, 0)["outcome"]["state"], "landed");
+    // A load has rejected it; the stream has read it, and it is lost.
+    let events = item(1, "a", THEN) + &other;
+    let text = other + &bad;
+    let place = rejected(&events, &[("bad.ndjson", text.as_bytes())]);
+    edit(&place, REALTIME, "DELETE FROM items_rows WHERE id = 1");
+    assert_eq!(explain(&place, 1, 0)["outcome"]["state"], "read");
+}

@@ -187,12 +187,18 @@ fn what_a_load_was_told_to_do_is_in_the_evidence_and_not_repaired() {
     }
 }
 
-/// Streams an item, and loads it in these ways, or deletes it; the evidence of its class, `lost`, and what is repaired.
+/// Streams an item, and loads it in these ways, or deletes it, its older version is put back, or a file goes; the evidence
+/// of its class, `lost`, and what is repaired.
 fn loaded(loads: &[(&str, &str)]) -> (String, String) {
     let place = with_items(&item(1, "old", THEN));
     place.write("old.ndjson", item(1, "old", THEN));
     place.write("new.ndjson", item(1, "new", THEN + 1));
     place.write("other.ndjson", item(3, "c", THEN));
+    place.write(
+        "copy.ndjson",
+        item(1, "new", THEN + 1) + &item(3, "c", THEN),
+    );
+    place.write("older.ndjson", item(1, "older", THEN - 1));
     for file in ["old.ndjson", "new.ndjson", "other.ndjson"] {
         done(&place, &["produce", file], 0);
     }
@@ -200,6 +206,12 @@ fn loaded(loads: &[(&str, &str)]) -> (String, String) {
     for (mode, file) in loads {
         match *mode {
             "delete" => edit(&place, BATCH, "DELETE FROM batch_items_rows WHERE id = 1"),
+            "remove" => std::fs::remove_file(place.path(file)).unwrap(),
+            "pipe" => {
+                let input = std::fs::read(place.path(file)).unwrap();
+                let ran = place.rtp(&["--dataset", "items.toml", "load-batch"], &input);
+                assert_eq!(ran.status, 0, "{}", ran.stderr);
+            }
             mode => done(&place, &["load-batch", "--mode", mode, file], 0),
         }
     }
@@ -235,6 +247,66 @@ fn a_load_that_leaves_rows_excuses_no_row_that_another_load_had_brought() {
     let (why, repair) = loaded(&[other, ("upsert", "new.ndjson"), removed, new]);
     assert!(why.contains("left the stored row as it was"), "{why}");
     assert_eq!(repair, "");
+}
+
+#[test]
+fn a_load_is_no_excuse_if_another_one_may_have_brought_the_row() {
+    let other = ("update-if-newer", "other.ndjson");
+    let [old, new] = [("update-if-newer", "old.ndjson"), ("ignore", "new.ndjson")];
+    let put_back = [("delete", ""), ("insert", "old.ndjson")];
+    let ignored = [&[other, old, ("pipe", "new.ndjson"), new][..], &put_back].concat();
+    let replaced = [
+        ("update-if-newer", "new.ndjson"),
+        ("replace", "copy.ndjson"),
+        ("remove", "copy.ndjson"),
+        ("delete", ""),
+    ];
+    for loads in [&ignored[..], &replaced] {
+        let (why, repair) = loaded(loads);
+        assert!(why.contains("; perhaps load "), "{why}");
+        assert!(repair.contains("\"new\""), "{loads:?}: {repair}");
+    }
+}
+
+#[test]
+fn an_upsert_explains_only_the_row_that_it_brought() {
+    let new = ("update-if-newer", "new.ndjson");
+    let old = ("upsert", "old.ndjson");
+    let put_back = [("delete", ""), ("insert", "older.ndjson")];
+    let other = ("upsert", "other.ndjson");
+    let (why, repair) = loaded(&[&[other, new, old][..], &put_back].concat());
+    assert!(!why.contains("--mode upsert"), "{why}");
+    assert!(repair.contains("\"new\""), "{repair}");
+    let (why, repair) = loaded(&[other, new, old, ("ignore", "new.ndjson")]);
+    assert!(why.contains("--mode upsert has since put"), "{why}");
+    assert_eq!(repair, "");
+}
+
+#[test]
+fn a_load_is_no_excuse_for_what_the_real_time_store_lacks() {
+    let place = with_items(&(item(1, "a", THEN) + &item(2, "b", THEN)));
+    place.write("two.ndjson", item(2, "b", THEN));
+    for args in [
+        &["produce", "day.ndjson"][..],
+        &["stream", "--until-end"],
+        &["load-batch", "day.ndjson"],
+        &["load-batch", "--mode", "replace", "two.ndjson"],
+    ] {
+        done(&place, args, 0);
+    }
+    edit(&place, REALTIME, "DELETE FROM items_rows WHERE id = 1");
+    let args = ["--against", "day.ndjson", "--repair", "repair.ndjson"];
+    let ran = verify(&place, &[&args[..], &["--output", "-"]].concat());
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    let of = |side: &str| {
+        let mut lines = ran.stdout.lines();
+        lines.find(|line| line.contains(side)).unwrap().to_string()
+    };
+    assert!(of("was read by").contains("\"lost\""), "{}", ran.stdout);
+    assert!(!of("was read by").contains("--mode"), "{}", ran.stdout);
+    assert!(of("--mode replace").contains("\"lost\""), "{}", ran.stdout);
+    let repair = std::fs::read_to_string(place.path("repair.ndjson")).unwrap();
+    assert_eq!(repair.lines().count(), 1, "{repair}");
 }
 
 #[test]

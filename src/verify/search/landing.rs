@@ -1,7 +1,7 @@
 //! Versions in the files that were loaded.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use super::keys::KeyFinder;
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::intake::chunk::{Ended, FileFormat, Line};
 use crate::intake::csv::Columns;
 use crate::intake::dead_letter::DeadLetters;
-use crate::intake::loaded::{is_same, may_be_same};
+use crate::intake::loaded::{is_same, may_be_same, newest_before, newest_in};
 use crate::intake::lookup::{Seeker, each_record};
 use crate::intake::record_key::KeyCells;
 use crate::ports::batch_store::Mode;
@@ -19,7 +19,6 @@ use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
 use crate::record::row::{Origin, Rows};
 use crate::record::transform::Transform;
 use crate::run::Stop;
-use crate::verify::base::{newest_before, newest_in};
 use crate::verify::classify::Version;
 
 /// Where versions are in files that were loaded, by their ids.
@@ -28,6 +27,8 @@ pub(in crate::verify) struct Landed {
     found: ByKey<Place>,
     /// The newest loads that had them and do not leave stored rows as they are: the index, the newest load's being 0.
     written: ByKey<usize>,
+    /// The newest loads that had exactly these versions.
+    exact: ByKey<usize>,
     /// Records that do not read as they did when they were loaded: one that may be the version.
     unreadable: ByKey<Place>,
     files: Vec<String>,
@@ -48,6 +49,8 @@ struct Place {
 struct Unread {
     /// The index of the load, the newest being 0.
     load: usize,
+    /// The path of the input, `-` for standard input; none for whatever was loaded before.
+    input: Option<String>,
     /// The newest event time that it may have loaded.
     newest: i64,
     why: String,
@@ -71,10 +74,31 @@ impl Landed {
         self.written.get(&id).copied()
     }
 
-    /// Whether a load other than this one may have had the version with this id and event time, because not all that it
-    /// read is known.
-    pub(in crate::verify) fn may_be_elsewhere(&self, id: u64, time: i64, load: usize) -> bool {
-        let is_other = |unread: &Unread| unread.load != load && unread.newest >= time;
+    /// Like `load`, of exactly this version, not of a newer one of its key.
+    pub(in crate::verify) fn exactly(&self, id: u64) -> Option<usize> {
+        self.exact.get(&id).copied()
+    }
+
+    /// Whether one of these loads may have had the version with this id and event time, because not all that they read is
+    /// known.
+    pub(in crate::verify) fn may_be_in(&self, id: u64, time: i64, loads: Range<usize>) -> bool {
+        let may_have = |unread: &Unread| loads.contains(&unread.load) && unread.newest >= time;
+        let line = self.unreadable.get(&id);
+        self.unread.iter().any(may_have) || line.is_some_and(|line| loads.contains(&line.load))
+    }
+
+    /// Whether something other than this load, or another input of it than the one in which it rejected a record, may have
+    /// had the version with this id and event time, because not all that was read is known.
+    pub(in crate::verify) fn may_be_elsewhere(
+        &self,
+        id: u64,
+        time: i64,
+        (load, input): (usize, Option<&str>),
+    ) -> bool {
+        let is_own = |unread: &Unread| {
+            unread.load == load && (input.is_none() || input == unread.input.as_deref())
+        };
+        let is_other = |unread: &Unread| !is_own(unread) && unread.newest >= time;
         let line = self.unreadable.get(&id);
         self.unread.iter().any(is_other) || line.is_some_and(|line| line.load != load)
     }
@@ -125,17 +149,23 @@ impl Landed {
                 }
                 Ok(()) => {
                     let why = format!("{} has no record of the dataset", input.path);
-                    self.add_unread(*load, &loads[*load], why);
+                    self.add_unread(*load, &loads[*load], &input.path, why);
                 }
                 Err(why) => self.add_unread_file(*load, &loads[*load], input, &why),
             }
         }
         let Some(load) = read else { return };
+        let newest = |known: &mut ByKey<usize>, id: u64, load: usize| {
+            let known = known.entry(id).or_insert(load);
+            *known = load.min(*known);
+        };
         if let Some(written) = written {
             for id in file.found.keys() {
-                let known = self.written.entry(*id).or_insert(written);
-                *known = written.min(*known);
+                newest(&mut self.written, *id, written);
             }
+        }
+        for id in file.exact.keys() {
+            newest(&mut self.exact, *id, load);
         }
         let number = self.files.len() as u32;
         self.files.push(group.path.into());
@@ -157,16 +187,21 @@ impl Landed {
     }
 
     fn add_unread_file(&mut self, at: usize, load: &LoadRecord, input: &LoadedFile, why: &Error) {
-        self.add_unread(at, load, format!("cannot read {}: {why}", input.path));
+        let why = format!("cannot read {}: {why}", input.path);
+        self.add_unread(at, load, &input.path, why);
     }
 
-    fn add_unread(&mut self, load: usize, record: &LoadRecord, why: String) {
-        // Of a load, one reason is enough.
-        if let Some(newest) = newest_in(record)
-            && !self.unread.iter().rev().any(|unread| unread.load == load)
-        {
-            self.unread.push(Unread { load, newest, why });
-        }
+    fn add_unread(&mut self, load: usize, record: &LoadRecord, input: &str, why: String) {
+        let Some(newest) = newest_in(record) else {
+            return;
+        };
+        let input = Some(input.to_string());
+        self.unread.push(Unread {
+            load,
+            input,
+            newest,
+            why,
+        });
     }
 }
 
@@ -221,6 +256,7 @@ pub(in crate::verify) fn in_landing(
         let load = loads.len();
         landed.unread.push(Unread {
             load,
+            input: None,
             newest: newest_before(last),
             why: format!("only the last {load} loads are looked at"),
         });
@@ -248,12 +284,12 @@ fn groups<'a>(loads: &'a [LoadRecord], oldest: i64, landed: &mut Landed) -> Vec<
         let info = &load.info;
         if info.inputs.is_empty() {
             let why = format!("load {} did not read files", info.run_id);
-            landed.add_unread(at, load, why);
+            landed.add_unread(at, load, "-", why);
         }
         for input in &info.inputs {
             if input.path == "-" {
                 let why = format!("load {} has read standard input, too", info.run_id);
-                landed.add_unread(at, load, why);
+                landed.add_unread(at, load, &input.path, why);
                 continue;
             }
             let how = input.read.as_ref().map(|read| (&read.format, &read.null));
@@ -286,6 +322,8 @@ struct SearchedFile<'a> {
     has_records: bool,
     /// The lines of what is looked for, by the ids of the versions.
     found: ByKey<u64>,
+    /// Those of exactly these versions.
+    exact: ByKey<u64>,
     /// The lines that may be what is looked for.
     unreadable: ByKey<u64>,
     /// What the file held, once it was read to its end.
@@ -307,6 +345,7 @@ impl<'a> SearchedFile<'a> {
             has_lines: false,
             has_records: false,
             found: ByKey::default(),
+            exact: ByKey::default(),
             unreadable: ByKey::default(),
             contents: None,
         }
@@ -329,13 +368,24 @@ impl<'a> SearchedFile<'a> {
     /// Whether the row is the version that is looked for, or a newer one.
     fn is_loaded(&self, wanted: Version, format: FileFormat) -> bool {
         let version = self.rows.meta(0).version();
-        let is_read_as_loaded = self.null.is_some() || format == FileFormat::Ndjson;
-        match self.dataset.nulls {
-            Nulls::Write if is_read_as_loaded => version >= wanted,
-            // Where absent fields leave values alone, the row is a mixture, whose digest is that of no record; and of a
-            // load of an older version of rtp, which text of a CSV cell meant null is not known any more.
-            Nulls::Write | Nulls::Unset => version.0 >= wanted.0,
+        match self.has_digests(format) {
+            true => version >= wanted,
+            false => version.0 >= wanted.0,
         }
+    }
+
+    /// Whether the row is this version, as far as that can be told.
+    fn is_exactly(&self, wanted: Version, format: FileFormat) -> bool {
+        let version = self.rows.meta(0).version();
+        version.0 == wanted.0 && (version.1 == wanted.1 || !self.has_digests(format))
+    }
+
+    /// Whether a record has the digest of the row that it became. Where absent fields leave values alone, the row is a
+    /// mixture, whose digest is that of no record; and of a load of an older version of rtp, which text of a CSV cell meant
+    /// null is not known any more.
+    fn has_digests(&self, format: FileFormat) -> bool {
+        let is_read_as_loaded = self.null.is_some() || format == FileFormat::Ndjson;
+        self.dataset.nulls == Nulls::Write && is_read_as_loaded
     }
 
     /// Key and event time of a record that is not valid, which may still have them.
@@ -377,6 +427,9 @@ impl Seeker for SearchedFile<'_> {
                 if self.is_loaded(version, format) {
                     let id = id_of(key, version);
                     self.found.entry(id).or_insert(record.number);
+                    if self.is_exactly(version, format) {
+                        self.exact.entry(id).or_insert(record.number);
+                    }
                 }
             }
         } else if let Some((key, time)) = self.key_of_invalid(record.bytes, format) {

@@ -1,6 +1,5 @@
 //! Records that loads have rejected, in the files that keep them.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -8,11 +7,13 @@ use super::{ByKey, Wanted, hash_of};
 use crate::dataset::Dataset;
 use crate::intake::chunk::Line;
 use crate::intake::dead_letter::DeadLetters;
-use crate::intake::reject_lines::{RejectKeys, RejectLine, RejectsOf, Writer, each_line, line_at};
+use crate::intake::loaded::newest_before;
+use crate::intake::reject_lines::{
+    RejectKeys, RejectLine, RejectsOf, Writer, each_line, line_at, reject_files,
+};
 use crate::ports::ledger::LoadRecord;
 use crate::record::value::Value;
 use crate::run::Stop;
-use crate::verify::base::newest_before;
 
 /// Maximum rejected records whose places are kept, of 25 bytes each in a hash table: just below the size at which it would
 /// double.
@@ -69,6 +70,8 @@ pub(in crate::verify) struct Rejected {
     pub(in crate::verify) why: String,
     /// The index of the load, the newest being 0.
     pub(in crate::verify) load: usize,
+    /// The input that it was in, if its line says so.
+    pub(in crate::verify) input: Option<String>,
     /// Whether it has the key that was looked for; if not, its key cannot be read.
     pub(in crate::verify) is_of_key: bool,
     /// Whether it has the event time, too, that was looked for; if not, it may be another version of the key.
@@ -102,13 +105,11 @@ fn find(
         unread: None,
     };
     let letters = DeadLetters::of(dataset);
-    let mut seen = BTreeSet::new();
-    for (load, record) in loads.iter().enumerate() {
-        // A later load to the same file has replaced what an earlier one rejected.
-        let there = RejectsOf::of(record).filter(|there| seen.insert(there.path));
-        let Some(there) = there.filter(|_| !rejects.is_cut) else {
-            continue;
-        };
+    for (load, there) in reject_files(loads) {
+        if rejects.is_cut {
+            break;
+        }
+        let record = &loads[load];
         let path = there.path.display().to_string();
         rejects.files.push(ReadFile {
             path: path.clone(),
@@ -150,6 +151,7 @@ impl Rejects {
             Some(Rejected {
                 why: keyless.why.clone(),
                 load: keyless.load,
+                input: None,
                 is_of_key: false,
                 is_sure: false,
             })
@@ -163,7 +165,9 @@ impl Rejects {
             run_id: &file.run_id,
             started_at: file.started_at,
         };
-        let why = match line_at(Path::new(path), offset) {
+        let line = line_at(Path::new(path), offset);
+        let input = line.as_ref().ok().and_then(|line| line.input.clone());
+        let why = match line {
             Ok(reject) if reject.is_by(writer) == Some(false) => {
                 format!("{path}: another run has since replaced what was at byte {offset}")
             }
@@ -175,6 +179,7 @@ impl Rejects {
         Rejected {
             why,
             load: place.load as usize,
+            input,
             is_of_key: true,
             is_sure: true,
         }

@@ -1,5 +1,7 @@
 //! The search for what tells the class of differences, and the verdict on each.
 
+use std::ops::Range;
+
 use tokio::task::block_in_place;
 
 use super::waiting::{ASKED, ASKED_RECORDS, Answers, Asked, Waiting, Witness};
@@ -184,48 +186,53 @@ impl Settle<'_, '_> {
         }
     }
 
-    /// Why the batch store lacks a version that was loaded, if that is what a load was told to do.
-    pub(super) fn as_meant(&self, found: &Found, version: Version) -> Option<String> {
+    /// Why the batch store lacks a version that was loaded, if that is what a load was told to do; and whether that is sure,
+    /// because no load that may have brought it since, or before, is one whose files are not all known.
+    pub(super) fn as_meant(
+        &self,
+        found: &Found,
+        witness: Witness,
+        version: Version,
+    ) -> Option<(String, bool)> {
+        if witness != Witness::Landing || found.record == Some(Side::Batch) {
+            return None; // the real-time store lacks it
+        }
         let loads = self.base.as_ref()?.loads.as_deref().ok()?;
         let landed = &self.answers.as_ref()?.landed;
         let key = hash_of(&found.key);
         let id = id_of(key, version);
-        let at = landed.load(id)?;
-        let last = |mode: Mode, of: &[LoadRecord]| {
-            let load = of.iter().find(|load| load.mode == mode.name());
-            load.map(|load| load.info.run_id.clone())
+        let is = |mode: Mode, load: &LoadRecord| load.mode == mode.name();
+        let last = |mode: Mode, of: Range<usize>| of.into_iter().find(|at| is(mode, &loads[*at]));
+        let told = |at: usize, what: &str, others: Range<usize>| {
+            let (run, mode) = (&loads[at].info.run_id, &loads[at].mode);
+            let is_sure = !landed.may_be_in(id, version.0, others);
+            let perhaps = if is_sure { "" } else { "perhaps " };
+            let why = format!("{perhaps}load {run} with --mode {mode} {what}");
+            Some((why, is_sure))
         };
-        if let Some(run) = last(Mode::Replace, &loads[..at]) {
-            return Some(format!(
-                "load {run} with --mode replace has since removed all rows that it did not bring"
-            ));
+        let at = landed.load(id)?;
+        if let Some(replaced) = last(Mode::Replace, 0..at) {
+            let what = "has since removed all rows that it did not bring";
+            return told(replaced, what, 0..replaced + 1);
         }
         if found.kind != Kind::Changed {
             return None;
         }
+        let written = landed.written_by(id);
         let stored = found.rows[Side::Batch as usize].as_ref();
         let older = stored.and_then(|row| classify::version(&self.comparison.whole, row));
-        // A later load that had what is stored, and nothing newer of the key.
-        let overwritten = older.and_then(|older| landed.load(id_of(key, older)));
-        if let Some(load) = overwritten
-            .filter(|load| *load < at)
-            .map(|load| &loads[load])
-            && load.mode == Mode::Upsert.name()
-        {
-            let run = &load.info.run_id;
-            return Some(format!(
-                "load {run} with --mode upsert has since put the older row in its place"
-            ));
+        let overwritten = older.and_then(|older| landed.exactly(id_of(key, older)));
+        let overwritten = overwritten.filter(|load| is(Mode::Upsert, &loads[*load]));
+        if let Some(load) = overwritten.filter(|load| *load < written.unwrap_or(at)) {
+            let what = "has since put the older row in its place";
+            return told(load, what, 0..load);
         }
-        let load = &loads[at];
-        let is_ignore = load.mode == Mode::Ignore.name();
         // Unless another load had brought it before, and nothing has removed it since.
-        let was_written = landed
-            .written_by(id)
-            .is_some_and(|before| last(Mode::Replace, &loads[at..before]).is_none());
-        let run = &load.info.run_id;
-        (is_ignore && !was_written)
-            .then(|| format!("load {run} with --mode ignore left the stored row as it was"))
+        let was_written = written.is_some_and(|before| last(Mode::Replace, at..before).is_none());
+        match is(Mode::Ignore, &loads[at]) && !was_written {
+            true => told(at, "left the stored row as it was", at + 1..usize::MAX),
+            false => None,
+        }
     }
 
     /// What else a search of the files has to find for a difference: what is stored in place of a newer version, if a load
@@ -274,8 +281,10 @@ fn by_landing(
     (id, time): (u64, i64),
 ) -> (Class, String) {
     // It counts if every other load is known not to have read the record.
-    let explains =
-        |rejected: &Rejected| rejected.is_sure && !landed.may_be_elsewhere(id, time, rejected.load);
+    let explains = |rejected: &Rejected| {
+        let own = (rejected.load, rejected.input.as_deref());
+        rejected.is_sure && !landed.may_be_elsewhere(id, time, own)
+    };
     let is_rejected = rejected.as_ref().is_some_and(explains);
     let of_key = rejected.as_ref().filter(|rejected| rejected.is_of_key);
     let unread = landed.unread(id, time, of_key.map(|rejected| rejected.load));

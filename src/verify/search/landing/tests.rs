@@ -160,8 +160,8 @@ fn what_several_loads_had_is_of_the_newest_one_and_a_reject_knows_its_own_load_o
         let landed = in_landing(&dataset, &loads[1..], false, &wanted, &stop);
         let (id, time) = (id_of(hash_of(&key(2)), at(second)), at(second).0);
         assert_eq!(landed.unread(id, time, None).is_some(), expected);
-        assert_eq!(landed.may_be_elsewhere(id, time, 1), expected);
+        assert_eq!(landed.may_be_elsewhere(id, time, (1, None)), expected);
         assert_eq!(landed.unread(id, time, Some(0)), None);
-        assert!(!landed.may_be_elsewhere(id, time, 0));
+        assert!(!landed.may_be_elsewhere(id, time, (0, None)));
     }
 }
