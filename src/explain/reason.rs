@@ -74,9 +74,9 @@ pub(super) fn rejected(found: &Explained) -> Option<String> {
     let loaded = || found.landing.iter().filter(|line| was_loaded(found, line));
     let is_last = |reject: &&Rejected| {
         let time = reject.event_time;
-        let is_not_older = |version: &Version| time.is_none() || version.event_time >= time;
-        let is_not_newer = |line: &Landed| time.is_none() || line.event_time >= time;
-        reject.is_of_key && !loaded().any(is_not_newer) && !read(found).any(is_not_older)
+        let was_read = |version: &Version| time.is_none() || version.event_time >= time;
+        let is_loaded = |line: &Landed| time.is_none() || line.event_time >= time;
+        reject.is_of_key && !loaded().any(is_loaded) && !read(found).any(was_read)
     };
     found.rejects.iter().find(is_last).map(rejected_text)
 }

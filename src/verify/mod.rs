@@ -174,7 +174,9 @@ pub async fn compare(
         true => Suspects::Differing(sketch_difference(&mut sums)),
         false => Suspects::All,
     };
+    let (rows, bytes) = (compared.rows[0] + compared.rows[1], compared.bytes);
     let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
+    settle.expect(rows, bytes);
     for key in suspects.take_keys() {
         settle.add(&key).await?;
     }

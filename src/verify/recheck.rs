@@ -35,6 +35,14 @@ impl AtOnce {
         self.0
     }
 
+    /// Takes how many bytes all rows of two tables have, by a scan of them. Those that differ may be larger.
+    pub(super) fn expect(&mut self, rows: u64, bytes: u64) {
+        let of_a_key = (2 * bytes).checked_div(rows).unwrap_or(u64::MAX);
+        let fit = (ROW_BYTES as u64).checked_div(of_a_key);
+        let most = KEYS_AT_ONCE as u64;
+        self.0 = fit.unwrap_or(most).clamp(1, most) as usize;
+    }
+
     /// Takes how many bytes the rows of so many keys had.
     fn learn(&mut self, keys: usize, bytes: usize) {
         let fit = keys.saturating_mul(ROW_BYTES) / bytes.max(1);
@@ -342,6 +350,16 @@ mod tests {
                 at_once.learn(keys, keys * bytes_of_one);
                 assert_eq!(at_once.keys(), expected, "{bytes_of_one}");
             }
+        }
+        for (rows, bytes, expected) in [
+            (0, 0, 1),
+            (2_000_000, 600_000_000, 256),
+            (400, 360_000_000, 2),
+            (1, 1 << 40, 1),
+            (10, 0, 256),
+        ] {
+            at_once.expect(rows, bytes);
+            assert_eq!(at_once.keys(), expected, "{rows} rows of {bytes} bytes");
         }
         let text = Value::Text("12345".into());
         let row = |values: Vec<Value<'static>>| OwnedRow {

@@ -89,6 +89,11 @@ impl<'a, 'r> Settle<'a, 'r> {
         }
     }
 
+    /// Takes how many rows the tables have, and their bytes.
+    pub(super) fn expect(&mut self, rows: u64, bytes: u64) {
+        self.at_once.expect(rows, bytes);
+    }
+
     /// From now on, what is reported of a landing file's records is about the tables or files of these names: of those
     /// that are looked for in the real-time store, and in the batch store.
     pub(super) fn name_tables(&mut self, names: [[String; 2]; 2]) {
