@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::intake::dead_letter::DeadLetter;
 use crate::ports::event_log::{Offsets, Span, partition_of};
 use crate::ports::log_reader::{EventVisitor, LogReader};
-use crate::ports::monitor::set_back;
+use crate::ports::realtime_store::continues;
 use crate::record::event::{Event, Headers};
 use crate::record::transform::Transform;
 use crate::record::value::Value;
@@ -29,13 +29,8 @@ pub(super) struct Stand {
 /// Asks where the group stands.
 pub(super) async fn stand(asked: &Asked<'_>) -> Result<Stand> {
     let mut reader = asked.log.reader(&asked.dataset.event.topic).await?;
-    let mut committed = reader.committed(asked.group).await?;
-    let stored = asked.realtime.kept_offsets(asked.dataset, asked.group);
-    if let Some(stored) = stored.await
-        && let Some(offsets) = stored.of_topic(reader.identity().await?.as_deref())
-    {
-        set_back(&mut committed, offsets, &reader.bounds().await?.from);
-    }
+    let store = Some(asked.realtime);
+    let committed = continues(&mut *reader, store, asked.dataset, asked.group).await?;
     Ok(Stand { reader, committed })
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::error::{Context, Result};
 use crate::intake::chunk::{Ended, FileFormat, Line};
 use crate::intake::input::Input;
+use crate::ports::ledger::Contents;
 use crate::run::Stop;
 
 /// Looks at the records of a file.
@@ -47,4 +48,35 @@ pub fn each_record(
         input.take_back(chunk);
     }
     Ok(())
+}
+
+/// What is known of a file that was read to its end.
+#[derive(Debug, Default)]
+pub struct Whole {
+    /// The header, if it is CSV.
+    pub header: Option<Vec<u8>>,
+    /// What it holds; none after a stop.
+    pub contents: Option<Contents>,
+}
+
+impl Seeker for Whole {
+    fn header(&mut self, header: &[u8]) -> Result<()> {
+        self.header = Some(header.to_vec());
+        Ok(())
+    }
+
+    fn record(&mut self, _: Line<'_>, _: FileFormat) -> Result<ControlFlow<()>> {
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn end(&mut self, ended: &Ended) {
+        self.contents = Some(ended.contents.clone());
+    }
+}
+
+/// Reads a file of this format to its end, and keeps none of its records. Blocks; an error names the file.
+pub fn whole(path: &Path, format: FileFormat, stop: &Stop) -> Result<Whole> {
+    let mut whole = Whole::default();
+    each_record(path, Some(format), stop, &mut whole)?;
+    Ok(whole)
 }

@@ -9,15 +9,15 @@ use std::path::Path;
 
 use base64::Engine;
 
-use super::chunk::{Ended, FileFormat, Line};
+use super::chunk::{FileFormat, Line};
 use super::dead_letter::DeadLetters;
 use super::loaded::{check_unchanged, is_same, may_be_same};
-use super::lookup::{Seeker, each_record};
+use super::lookup::whole;
 use super::record_key::KeyCells;
 use super::rejects::Rejected;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, file_error};
-use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
+use crate::ports::ledger::{LoadRecord, LoadedFile};
 use crate::record::json::MAX_EVENT_BYTES;
 use crate::record::value::Value;
 use crate::run::Stop;
@@ -34,6 +34,16 @@ pub struct Writer<'a> {
     pub run_id: &'a str,
     /// When it began, in milliseconds since 1970 UTC.
     pub started_at: i64,
+}
+
+impl<'a> Writer<'a> {
+    /// The run of this load.
+    fn of(load: &'a LoadRecord) -> Writer<'a> {
+        Writer {
+            run_id: &load.info.run_id,
+            started_at: load.info.started_at,
+        }
+    }
 }
 
 /// Appends a rejected record as a line of a reject file: the run and when it began, the absolute path of its input, or
@@ -195,10 +205,7 @@ impl<'a> RejectsOf<'a> {
         let path = Path::new(load.info.rejects.as_ref()?);
         check_unchanged(path, i64::MAX).ok()?;
         Some(RejectsOf {
-            writer: Writer {
-                run_id: &load.info.run_id,
-                started_at: load.info.started_at,
-            },
+            writer: Writer::of(load),
             path,
             is_old: check_unchanged(path, load.loaded_at.saturating_add(CLOCKS)).is_ok(),
         })
@@ -225,9 +232,10 @@ pub fn reject_files(loads: &[LoadRecord]) -> Vec<(usize, RejectsOf<'_>)> {
     let file = |(path, indexes): (&str, Vec<usize>)| {
         let first = line_at(Path::new(path), 0).ok();
         let wrote = |index: &&usize| {
-            let there = RejectsOf::of(&loads[**index]);
-            let said = there.zip(first.as_ref());
-            said.is_some_and(|(there, line)| line.is_by(there.writer) == Some(true))
+            let said = first
+                .as_ref()
+                .and_then(|line| line.is_by(Writer::of(&loads[**index])));
+            said == Some(true)
         };
         let index = *indexes.iter().find(wrote).or(indexes.first())?;
         Some((index, RejectsOf::of(&loads[index])?))
@@ -329,30 +337,9 @@ impl<'a> RejectKeys<'a> {
 /// The header of a CSV file, if the file is still what the load has read: it is read to its end, because another one may
 /// have the same length.
 fn header_of(load: &LoadRecord, input: &LoadedFile, stop: &Stop) -> Option<Vec<u8>> {
-    #[derive(Default)]
-    struct Found {
-        header: Option<Vec<u8>>,
-        contents: Option<Contents>,
-    }
-    impl Seeker for Found {
-        fn header(&mut self, header: &[u8]) -> Result<()> {
-            self.header = Some(header.to_vec());
-            Ok(())
-        }
-
-        fn record(&mut self, _: Line<'_>, _: FileFormat) -> Result<ControlFlow<()>> {
-            Ok(ControlFlow::Continue(()))
-        }
-
-        fn end(&mut self, ended: &Ended) {
-            self.contents = Some(ended.contents.clone());
-        }
-    }
     may_be_same(load, input).ok()?;
-    let mut found = Found::default();
     // Without a header, the records of the file are of unknown keys.
-    let path = Path::new(&input.path);
-    each_record(path, Some(FileFormat::Csv), stop, &mut found).ok()?;
+    let found = whole(Path::new(&input.path), FileFormat::Csv, stop).ok()?;
     is_same(load, input, found.contents.as_ref()).ok()?;
     found.header
 }

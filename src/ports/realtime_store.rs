@@ -9,7 +9,8 @@ use futures_util::future::BoxFuture;
 use crate::dataset::{Dataset, Series};
 use crate::error::Result;
 use crate::ports::event_log::{Offsets, Span};
-use crate::ports::monitor::{StoreMonitor, Stored};
+use crate::ports::log_reader::LogReader;
+use crate::ports::monitor::{StoreMonitor, Stored, set_back};
 use crate::ports::series_reader::SeriesReader;
 use crate::ports::table_reader::TableReader;
 use crate::record::row::Rows;
@@ -64,6 +65,26 @@ pub trait RealtimeStores: Debug + Display + Send + Sync {
         let store = self.monitor(dataset).await;
         store.ok()?.stored(group).await.ok()?
     }
+}
+
+/// Where a group continues in each partition of which the log or the store knows: what it has committed, taken back to where
+/// the store stands, if there is one that keeps offsets of this topic.
+pub async fn continues(
+    log: &mut dyn LogReader,
+    store: Option<&dyn RealtimeStores>,
+    dataset: &Dataset,
+    group: &str,
+) -> Result<Offsets> {
+    let mut committed = log.committed(group).await?;
+    let Some(store) = store else {
+        return Ok(committed);
+    };
+    if let Some(stored) = store.kept_offsets(dataset, group).await
+        && let Some(offsets) = stored.of_topic(log.identity().await?.as_deref())
+    {
+        set_back(&mut committed, offsets, &log.bounds().await?.from);
+    }
+    Ok(committed)
 }
 
 /// Whose offsets a store keeps.

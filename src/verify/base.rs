@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::intake::loaded::{newest_before, newest_in};
 use crate::ports::event_log::{Offsets, Span};
 use crate::ports::ledger::{LoadRecord, LoadedFile};
-use crate::ports::monitor::set_back;
+use crate::ports::realtime_store::continues;
 use crate::run::retry::Retry;
 
 /// How many loads are looked at; what was loaded by an earlier one is not known.
@@ -130,7 +130,8 @@ impl Base {
         let begun = begun.map_or(i64::MAX, |load| load.info.started_at);
         let log = answered(retry, async || {
             let mut log = witnesses.event_log.reader(&dataset.event.topic).await?;
-            let committed = log.committed(&witnesses.group).await?;
+            let store = witnesses.realtime_store.as_deref();
+            let committed = continues(&mut *log, store, dataset, &witnesses.group).await?;
             let bounds = log.bounds().await?;
             let after_load = match begun {
                 i64::MAX => bounds.from.clone(),
@@ -147,14 +148,6 @@ impl Base {
         let mut log = log.await;
         if let Ok(log) = &mut log {
             log.writers = answered(retry, async || writers(witnesses, dataset).await).await;
-            match answered(retry, async || kept_by_store(witnesses, dataset).await).await {
-                Ok(Some(ours)) => {
-                    set_back(&mut log.committed, &ours, &log.bounds.from);
-                    log.has_committed = !log.committed.is_empty();
-                }
-                Ok(None) => {}
-                Err(why) => log.writers = Err(why),
-            }
             log.committed.set_missing(&log.bounds.from);
         }
         Base {
@@ -169,20 +162,6 @@ impl Base {
     pub(super) fn last_load(&self) -> Option<&LoadRecord> {
         self.loads.as_ref().ok()?.first()
     }
-}
-
-/// Where the group continues by the offsets that the real-time store keeps; none if it keeps none, or only those of
-/// another topic.
-async fn kept_by_store(witnesses: &Witnesses, dataset: &Dataset) -> Result<Option<Offsets>> {
-    let Some(store) = &witnesses.realtime_store else {
-        return Ok(None);
-    };
-    let Some(stored) = store.kept_offsets(dataset, &witnesses.group).await else {
-        return Ok(None);
-    };
-    let mut log = witnesses.event_log.reader(&dataset.event.topic).await?;
-    let topic = log.identity().await?;
-    Ok(stored.of_topic(topic.as_deref()).cloned())
 }
 
 /// The groups whose offsets the real-time store keeps, as far as these are offsets of the topic that is there now.

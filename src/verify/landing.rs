@@ -1,6 +1,5 @@
 //! Compares a landing file with both stores: each must have every record of it, or a newer version of its key.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,9 +10,9 @@ use super::{Compared, Comparison, Kind, Report, Settle, Side, Table, classify};
 use crate::error::{Error, Result};
 use crate::intake::IntakeOptions;
 use crate::intake::check::{self, CheckedChunk, InputSpec, RejectsTo};
-use crate::intake::chunk::{Chunk, Ended, FileFormat, Line};
-use crate::intake::lookup::{Seeker, each_record};
-use crate::ports::ledger::{Contents, FileRead, LOOKED_AT, LoadRecord};
+use crate::intake::chunk::{Chunk, FileFormat};
+use crate::intake::lookup::whole;
+use crate::ports::ledger::{FileRead, LOOKED_AT, LoadRecord};
 use crate::ports::table_reader::TableReader;
 use crate::record::row::{Origin, Rows};
 use crate::record::value::Value;
@@ -133,37 +132,16 @@ fn as_loaded(loads: &[LoadRecord], file: &Path, run: &Run) -> (FileFormat, Strin
         return by_name;
     }
     for format in [FileFormat::Ndjson, FileFormat::Csv] {
-        let mut held = Held::default();
         let mut of_format = alike.iter().filter(|read| how(read).0 == format).peekable();
         if of_format.peek().is_some()
-            && block_in_place(|| each_record(file, Some(format), &run.stop, &mut held)).is_ok()
+            && let Ok(found) = block_in_place(|| whole(file, format, &run.stop))
             && let Some(same) =
-                of_format.find(|read| held.contents.as_ref() == Some(&read.contents))
+                of_format.find(|read| found.contents.as_ref() == Some(&read.contents))
         {
             return how(same);
         }
     }
     by_name
-}
-
-/// What a file holds.
-#[derive(Default)]
-struct Held {
-    contents: Option<Contents>,
-}
-
-impl Seeker for Held {
-    fn header(&mut self, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
-
-    fn record(&mut self, _: Line<'_>, _: FileFormat) -> Result<ControlFlow<()>> {
-        Ok(ControlFlow::Continue(()))
-    }
-
-    fn end(&mut self, ended: &Ended) {
-        self.contents = Some(ended.contents.clone());
-    }
 }
 
 fn records(

@@ -120,9 +120,10 @@ impl Search<'_> {
         let mut log = witnesses.event_log.reader(&event.topic).await?;
         // To where it ends now: what was loaded may have been produced since.
         let end = log.bounds().await?.to;
-        let waiting = span(&base.unread(), &end);
+        let unread = base.unread();
+        let waiting = span(&unread, &end);
         log.read(&waiting, &mut Events(self)).await?;
-        let committed = span(&base.bounds.from, &base.unread());
+        let committed = span(&base.bounds.from, &unread);
         if self.is_open() {
             log.read(&committed, &mut Events(self)).await?;
         }
