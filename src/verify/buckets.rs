@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::sketch::{Differing, PARTS, Sketch};
+use super::sketch::{Differing, PARTS, Sketch, Suspect, short};
 use super::{Comparison, Side};
 use crate::ports::table_reader::{EncodedRow, EncodedVisitor};
 use crate::record::row::Digest;
@@ -158,8 +158,8 @@ pub(super) enum Suspects {
 }
 
 impl Suspects {
-    /// Encodings of the keys that the sketches show; later none.
-    pub(super) fn take_keys(&mut self) -> Vec<Vec<u8>> {
+    /// The keys that the sketches show; later none.
+    pub(super) fn take_keys(&mut self) -> Vec<Suspect> {
         match self {
             Suspects::Differing(differing) => std::mem::take(&mut differing.keys),
             Suspects::All => Vec::new(),
@@ -271,8 +271,12 @@ impl Keys {
         self.rows = 0;
     }
 
-    fn encoding(&self, seen: &SeenKey) -> &[u8] {
-        &self.encodings[seen.key_at..seen.key_at + seen.key_len as usize]
+    fn suspect(&self, seen: &SeenKey) -> Suspect {
+        let is_seen = seen.rows == 1 && self.side == Side::Realtime;
+        Suspect {
+            key: self.encodings[seen.key_at..seen.key_at + seen.key_len as usize].to_vec(),
+            seen: is_seen.then(|| short(join(seen.digest))),
+        }
     }
 }
 
@@ -309,8 +313,8 @@ fn join([high, low]: [u64; 2]) -> u128 {
     u128::from(high) << 64 | u128::from(low)
 }
 
-/// Encodings of the keys that are not one equal row in both tables.
-pub(super) fn differing_keys([realtime, batch]: [&Keys; 2]) -> impl Iterator<Item = &[u8]> {
+/// The keys that are not one equal row in both tables.
+pub(super) fn differing_keys([realtime, batch]: [&Keys; 2]) -> impl Iterator<Item = Suspect> {
     let in_realtime = realtime.seen.iter().filter(|(key, a)| {
         batch
             .seen
@@ -322,8 +326,8 @@ pub(super) fn differing_keys([realtime, batch]: [&Keys; 2]) -> impl Iterator<Ite
         .iter()
         .filter(|(key, _)| !realtime.seen.contains_key(key));
     in_realtime
-        .map(|(_, seen)| realtime.encoding(seen))
-        .chain(only_in_batch.map(|(_, seen)| batch.encoding(seen)))
+        .map(|(_, seen)| realtime.suspect(seen))
+        .chain(only_in_batch.map(|(_, seen)| batch.suspect(seen)))
 }
 
 /// The canonical digest. A row with a foreign value never equals a row of the other table.
@@ -391,10 +395,9 @@ mod tests {
         keys.iter_mut().for_each(|keys| keys.restart(&group));
         visit(&mut keys[0], 0..5_000);
         visit(&mut keys[1], 0..5_001);
-        let differing: Vec<&[u8]> = differing_keys([&keys[0], &keys[1]]).collect();
-        let mut expected = Vec::new();
-        Value::Uuid(uuid::Uuid::from_u128(5_000)).encode(&mut expected);
-        assert_eq!(differing, [expected]);
+        let differing: Vec<Suspect> = differing_keys([&keys[0], &keys[1]]).collect();
+        let expected = Value::Uuid(uuid::Uuid::from_u128(5_000));
+        assert_eq!(differing, [Suspect::unseen(&expected)]);
         assert!(keys[0].seen.len() < 100, "only the bucket's keys are kept");
     }
 

@@ -53,6 +53,7 @@ use self::rerun::FOREIGN_KEY;
 pub use self::rerun::{Listed, listed};
 pub use self::series::{ComparedSeries, SeriesPart, compare_series};
 use self::settle::Settle;
+use self::sketch::Suspect;
 pub use self::tolerance::Tolerances;
 pub use self::verdict::{Compare, document, verdict};
 use crate::dataset::Dataset;
@@ -177,8 +178,8 @@ pub async fn compare(
     let (rows, bytes) = (compared.rows[0] + compared.rows[1], compared.bytes);
     let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
     settle.expect(rows, bytes);
-    for key in suspects.take_keys() {
-        settle.add(&key).await?;
+    for suspect in suspects.take_keys() {
+        settle.add(&suspect).await?;
     }
     let mut keys = Side::BOTH.map(|side| Keys::new(comparison, side));
     for group in groups([&sums[0], &sums[1]], &suspects) {
@@ -188,8 +189,8 @@ pub async fn compare(
         let group = Arc::new(group);
         let restart = |keys: &mut Keys| keys.restart(&group);
         keys = scanner.scan(settle.tables, keys, restart).await?;
-        for key in differing_keys([&keys[0], &keys[1]]) {
-            settle.add(key).await?;
+        for suspect in differing_keys([&keys[0], &keys[1]]) {
+            settle.add(&suspect).await?;
         }
     }
     drop((sums, keys)); // what follows needs memory, too
@@ -232,11 +233,8 @@ pub async fn compare_keys(
         }
     }
     let mut settle = Settle::new(comparison, &mut tables, retry, report, &mut compared);
-    let mut encoding = Vec::new();
     for key in keys {
-        encoding.clear();
-        key.encode(&mut encoding);
-        settle.add(&encoding).await?;
+        settle.add(&Suspect::unseen(&key)).await?;
     }
     settle.finish().await?;
     for (side, table) in Side::BOTH.into_iter().zip(&mut tables) {
@@ -260,6 +258,10 @@ impl Table {
 
     fn get(&mut self) -> Result<&mut (dyn TableReader + 'static)> {
         self.0.as_deref_mut().ok_or_else(lost_table)
+    }
+
+    fn has_unique_keys(&self) -> bool {
+        self.0.as_ref().is_some_and(|table| table.has_unique_keys())
     }
 }
 

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::classify::{Version, version};
+use super::sketch::short;
 use super::{Comparison, Content, Kind, Side, Table, Tolerances};
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::ports::table_reader::{Foreign, StoredRow, TableReader, Visitor};
+use crate::record::row::digest;
 use crate::record::value::Value;
 use crate::run::retry::Retry;
 
@@ -138,6 +140,29 @@ pub(super) async fn differences(
         );
     }
     Ok(all)
+}
+
+/// The keys whose row in the batch store is not the one that the scan of the real-time store saw. Says how many to read next.
+pub(super) async fn not_caught_up(
+    comparison: &Comparison,
+    batch: &mut Table,
+    keys: Vec<(Value<'static>, u64)>,
+    at_once: &mut AtOnce,
+    retry: &Retry,
+) -> Result<Vec<(Value<'static>, u64)>> {
+    let (keys, seen): (Vec<Value<'static>>, Vec<u64>) = keys.into_iter().unzip();
+    let rows = read_again(comparison, batch.get()?, &keys, retry).await?;
+    at_once.learn(keys.len(), 2 * rows.bytes());
+    let mut scratch = Vec::new();
+    let mut is_as_seen = |(key, seen): &(Value<'static>, u64)| {
+        let row = rows.row(key).filter(|row| row.foreign.is_empty());
+        row.is_some_and(|row| {
+            let digest = digest(&comparison.dataset, &row.values, &mut scratch);
+            short(u128::from_be_bytes(digest.0)) == *seen
+        })
+    };
+    let keys = keys.into_iter().zip(seen);
+    Ok(keys.filter(|key| !is_as_seen(key)).collect())
 }
 
 /// The first row of each of these keys in both stores as it is now.

@@ -6,16 +6,17 @@ mod answers;
 mod waiting;
 mod writer;
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use self::waiting::{Answers, KeyList, Records, Waiting, Witness};
 use super::base::Base;
 use super::classify::{self, Judged};
 use super::landing::lacking;
-use super::recheck::{AtOnce, Found, KEYS_AT_ONCE, OwnedRow, content, differences, rows_now};
+use super::recheck::{
+    AtOnce, Found, KEYS_AT_ONCE, OwnedRow, content, differences, not_caught_up, rows_now,
+};
 use super::search::Rejects;
+use super::sketch::Suspect;
 use super::{Class, Compared, Comparison, Content, Difference, Kind, Report, Side, Table};
 use crate::error::{Error, Result};
 use crate::ports::table_reader::Provenance;
@@ -100,15 +101,11 @@ impl<'a, 'r> Settle<'a, 'r> {
         self.names = Some(names);
     }
 
-    /// Adds the encoding of a key.
-    pub(super) async fn add(&mut self, key: &[u8]) -> Result<()> {
+    /// Adds a key.
+    pub(super) async fn add(&mut self, suspect: &Suspect) -> Result<()> {
         self.since = Instant::now();
-        self.keys.add(key);
-        let is_full = match self.has_grace() {
-            true => self.keys.bytes() >= WAITING_BYTES,
-            false => self.keys.count() >= KEYS_AT_ONCE,
-        };
-        match is_full {
+        self.keys.add(suspect);
+        match self.keys.bytes() >= WAITING_BYTES {
             true => self.settle_keys().await,
             false => Ok(()),
         }
@@ -147,10 +144,6 @@ impl<'a, 'r> Settle<'a, 'r> {
         Ok(())
     }
 
-    fn has_grace(&self) -> bool {
-        self.comparison.grace > Duration::ZERO
-    }
-
     fn is_stopped(&self) -> bool {
         self.comparison.stop.requested().is_some()
     }
@@ -160,16 +153,45 @@ impl<'a, 'r> Settle<'a, 'r> {
         let keys = std::mem::take(&mut self.keys);
         if keys.count() > 0 {
             self.comparison.wait(self.since).await;
+            let keys = self.not_caught_up(keys).await?;
             self.judge_keys(&keys).await?;
         }
         Ok(())
     }
 
+    /// Leaves out the keys of which the batch store has by now what the scan of the real-time store saw: as in any other
+    /// row, both were read, and are equal. A load on its way makes many of them, and this spares reading the real-time
+    /// store, where single rows are dear.
+    async fn not_caught_up(&mut self, keys: KeyList) -> Result<KeyList> {
+        if !self.tables.iter().all(Table::has_unique_keys) {
+            return Ok(keys);
+        }
+        let mut left = KeyList::default();
+        let mut seen = Vec::new();
+        let mut keys = keys.iter().peekable();
+        while let Some(key) = keys.next()
+            && !self.is_stopped()
+        {
+            match key? {
+                (key, Some(digest)) => seen.push((key, digest)),
+                (key, None) => left.add(&Suspect::unseen(&key)),
+            }
+            if seen.len() >= self.at_once.keys() || keys.peek().is_none() {
+                let (comparison, [_, batch]) = (self.comparison, &mut *self.tables);
+                let (some, at_once) = (std::mem::take(&mut seen), &mut self.at_once);
+                let some = not_caught_up(comparison, batch, some, at_once, self.retry).await?;
+                some.iter()
+                    .for_each(|(key, _)| left.add(&Suspect::unseen(key)));
+            }
+        }
+        Ok(left)
+    }
+
     async fn judge_keys(&mut self, keys: &KeyList) -> Result<()> {
         let mut keys = keys.iter().peekable();
         while keys.peek().is_some() && !self.is_stopped() {
-            let some: Result<Vec<Value<'static>>> =
-                keys.by_ref().take(self.at_once.keys()).collect();
+            let some = keys.by_ref().take(self.at_once.keys());
+            let some: Result<Vec<Value<'static>>> = some.map(|key| Ok(key?.0)).collect();
             self.ask().await;
             let found = match self.answers {
                 None => self.read(some?).await?,

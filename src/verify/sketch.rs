@@ -9,6 +9,8 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::record::value::Value;
+
 /// Independent parts, each for the keys of consecutive buckets: one with too many differences does not spoil the others.
 pub(super) const PARTS: usize = 64;
 
@@ -75,11 +77,38 @@ pub(super) struct Sketch {
     has_long_keys: [bool; PARTS],
 }
 
+/// A key that perhaps differs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Suspect {
+    /// Its encoding.
+    pub(super) key: Vec<u8>,
+    /// The [`short`] digest of the only row of it that the scan of the real-time store saw; none if that is not known, or
+    /// equals the batch store's.
+    pub(super) seen: Option<u64>,
+}
+
+impl Suspect {
+    /// A key of which nothing else is known.
+    pub(super) fn unseen(key: &Value<'_>) -> Suspect {
+        let mut encoding = Vec::new();
+        key.encode(&mut encoding);
+        Suspect {
+            key: encoding,
+            seen: None,
+        }
+    }
+}
+
+/// A digest as sketches have it.
+pub(super) fn short(digest: u128) -> u64 {
+    (digest >> 64) as u64 ^ digest as u64
+}
+
 /// What two tables' sketches show.
 #[derive(Debug)]
 pub(super) struct Differing {
-    /// Encodings of the keys of rows that are not in both, each once.
-    pub(super) keys: Vec<Vec<u8>>,
+    /// The keys of rows that are not in both, each once.
+    pub(super) keys: Vec<Suspect>,
     /// Parts of which not all rows were found; none of their keys are in `keys`.
     pub(super) unknown: [bool; PARTS],
 }
@@ -108,7 +137,7 @@ impl Sketch {
         match slot(key) {
             None => self.has_long_keys[part] = true,
             Some(key) => {
-                let entry = Entry::new(key, (digest >> 64) as u64 ^ digest as u64);
+                let entry = Entry::new(key, short(digest));
                 self.waiting[part].push(entry);
                 if self.waiting[part].len() == WAITING {
                     self.put_waiting(part);
@@ -128,7 +157,7 @@ impl Sketch {
         &mut self.cells[part * CELLS..(part + 1) * CELLS]
     }
 
-    /// The keys of rows that are in only one of two tables. Uses up both.
+    /// The keys of rows that are in only one of two tables, of which this one is the real-time store's. Uses up both.
     pub(super) fn difference(mut self, mut other: Sketch) -> Differing {
         for part in 0..PARTS {
             self.put_waiting(part);
@@ -153,12 +182,7 @@ impl Sketch {
             };
             match found {
                 None => differing.unknown[part] = true,
-                Some(mut keys) => {
-                    // Both versions of a row that was changed.
-                    keys.sort_unstable();
-                    keys.dedup();
-                    differing.keys.extend(keys.iter().map(|key| encoding(*key)));
-                }
+                Some(rows) => differing.keys.extend(by_key(rows)),
             }
         }
         differing
@@ -184,23 +208,43 @@ fn only(cell: &Cell) -> Option<Entry> {
     (entry.hash == cell.hash).then_some(entry)
 }
 
-/// The keys of all entries, which are taken out; none if some of them cannot be found.
-fn peel(cells: &mut [Cell]) -> Option<Vec<Slot>> {
+/// A row that is in only one of two tables: its key, whether it is in the first of them, and its digest.
+type OneSided = (Slot, bool, u64);
+
+/// The keys of these rows, each once, although a row that was changed has two versions.
+fn by_key(mut rows: Vec<OneSided>) -> impl Iterator<Item = Suspect> {
+    rows.sort_unstable();
     let mut keys = Vec::new();
+    for of_key in rows.chunk_by(|a, b| a.0 == b.0) {
+        let mut seen = of_key.iter().filter(|(_, is_first, _)| *is_first);
+        keys.push(Suspect {
+            key: encoding(of_key[0].0),
+            seen: match (seen.next(), seen.next()) {
+                (Some((.., digest)), None) => Some(*digest),
+                _ => None,
+            },
+        });
+    }
+    keys.into_iter()
+}
+
+/// All rows in the cells, from which they are taken out; none if some of them cannot be found.
+fn peel(cells: &mut [Cell]) -> Option<Vec<OneSided>> {
+    let mut rows = Vec::new();
     let mut to_see: Vec<usize> = (0..CELLS).collect();
     while let Some(at) = to_see.pop() {
         // The bound ends a loop that only a wrong count of an entry could begin.
         if let Some(entry) = only(&cells[at])
-            && keys.len() <= CELLS
+            && rows.len() <= CELLS
         {
             let sign = cells[at].count;
             put(cells, &entry, -sign);
-            keys.push(entry.key);
+            rows.push((entry.key, sign > 0, entry.digest));
             to_see.extend(entry.cells());
         }
     }
     let is_empty = cells.iter().all(|cell| *cell == Cell::default());
-    is_empty.then_some(keys)
+    is_empty.then_some(rows)
 }
 
 /// A key's encoding and its length; none if it is too long.
@@ -237,6 +281,10 @@ mod tests {
         key
     }
 
+    fn suspect(n: u64, seen: Option<u64>) -> Suspect {
+        Suspect { key: key(n), seen }
+    }
+
     fn part(key: &[u8]) -> usize {
         (xxh3_64(key) >> 58) as usize
     }
@@ -256,11 +304,9 @@ mod tests {
             add(&mut b, n, u128::from(if n % 100 == 7 { n + 1 } else { n }));
         }
         add(&mut b, 20_000, 0);
-        let mut expected: Vec<Vec<u8>> = (0..20_000)
-            .filter(|n| matches!(n % 100, 3 | 7))
-            .chain([20_000])
-            .map(key)
-            .collect();
+        let only_in_a = (0..20_000).filter(|n| matches!(n % 100, 3 | 7));
+        let seen = only_in_a.map(|n| (n, Some(n))).chain([(20_000, None)]);
+        let mut expected: Vec<Suspect> = seen.map(|(n, seen)| suspect(n, seen)).collect();
         let mut differing = a.difference(b);
         assert_eq!(differing.unknown, [false; PARTS]);
         expected.sort();
@@ -291,7 +337,7 @@ mod tests {
         add(&mut b, 1, 1);
         let twice = a.difference(b);
         // One of two equal rows is left: its key is found, because the others cancel out.
-        assert_eq!(twice.keys, [key(1)]);
+        assert_eq!(twice.keys, [suspect(1, Some(1))]);
         let mut a = Sketch::new();
         add(&mut a, 1, 1);
         add(&mut a, 1, 1);
@@ -302,6 +348,7 @@ mod tests {
         a.add(6, &[7; KEY_BYTES], 1);
         let long = a.difference(Sketch::new());
         assert!(long.unknown[5] && !long.unknown[6]);
-        assert_eq!(long.keys, [[7; KEY_BYTES]]);
+        let keys: Vec<&[u8]> = long.keys.iter().map(|suspect| &*suspect.key).collect();
+        assert_eq!(keys, [[7; KEY_BYTES]]);
     }
 }

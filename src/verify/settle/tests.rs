@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -15,10 +16,16 @@ use crate::verify::{Sample, Tolerances, compare, compare_landing};
 
 type Row = Vec<Value<'static>>;
 
-/// Rows in memory, without a unique index.
+/// Rows in memory.
 struct Memory {
     dataset: Dataset,
     rows: Vec<Row>,
+    /// Rows that come after the first scan, each in the place of that of its key.
+    loaded_later: Vec<Row>,
+    /// Whether it has a unique index.
+    has_unique_keys: bool,
+    /// What the diary says of a read.
+    read: &'static str,
     /// The offset that every row comes from.
     offset: Option<i64>,
     /// Whether all of them are written again whenever they are read, a second later.
@@ -46,17 +53,22 @@ impl Memory {
 #[async_trait]
 impl TableReader for Memory {
     fn has_unique_keys(&self) -> bool {
-        false
+        self.has_unique_keys
     }
 
     async fn scan(&mut self, visitor: &mut dyn Visitor) -> Result<()> {
         self.diary.add("scan");
         self.lend(visitor, |_| true);
+        let key = self.dataset.event.key;
+        for row in std::mem::take(&mut self.loaded_later) {
+            self.rows.retain(|older| older[key] != row[key]);
+            self.rows.push(row);
+        }
         Ok(())
     }
 
     async fn read(&mut self, keys: &[Value<'_>], visitor: &mut dyn Visitor) -> Result<()> {
-        self.diary.add("read");
+        self.diary.add(self.read);
         self.lend(visitor, |key| keys.contains(key));
         let time = self.dataset.event.time;
         for row in self.rows.iter_mut().filter(|_| self.is_hot) {
@@ -130,14 +142,29 @@ impl Setting {
         (0..count).map(row).collect()
     }
 
-    fn table(&self, rows: Vec<Row>) -> Box<dyn TableReader> {
-        Box::new(Memory {
+    fn memory(&self, rows: Vec<Row>) -> Memory {
+        Memory {
             dataset: self.dataset.clone(),
             rows,
+            loaded_later: Vec::new(),
+            has_unique_keys: false,
+            read: "read",
             offset: None,
             is_hot: false,
             diary: self.diary.clone(),
-        })
+        }
+    }
+
+    fn table(&self, rows: Vec<Row>) -> Box<dyn TableReader> {
+        Box::new(self.memory(rows))
+    }
+
+    /// A row with this key, and a second of its event time.
+    fn row(&self, key: &str, second: i64) -> Row {
+        let mut row = self.rows(1).remove(0);
+        row[self.dataset.event.key] = Value::Text(key.to_string().into());
+        row[self.dataset.event.time] = Value::Timestamp(1_000 * second);
+        row
     }
 
     fn report(&self) -> Report<'_> {
@@ -235,17 +262,9 @@ async fn what_another_group_has_written_is_not_in_flight() {
         };
         let comparison = Arc::get_mut(&mut setting.comparison).unwrap();
         comparison.witnesses = Some(witnesses(&setting.diary, Some(log)));
-        let row = |key: &str| {
-            let mut row = setting.rows(1).remove(0);
-            row[setting.dataset.event.key] = Value::Text(key.to_string().into());
-            row
-        };
         let table = |keys: &[&str]| Memory {
-            dataset: setting.dataset.clone(),
-            rows: keys.iter().map(|key| row(key)).collect(),
             offset: Some(offset),
-            is_hot: false,
-            diary: setting.diary.clone(),
+            ..setting.memory(keys.iter().map(|key| setting.row(key, 1)).collect())
         };
         let tables: [Box<dyn TableReader>; 2] = [
             Box::new(table(&["a", "c"])),
@@ -267,17 +286,9 @@ async fn classes(log: FakeLog, is_hot: bool) -> Vec<Class> {
     comparison.witnesses = Some(witnesses(&setting.diary, Some(log)));
     setting.retry.max_outage = Duration::from_secs(60);
     let table = |keys: &[&str]| -> Box<dyn TableReader> {
-        let row = |key: &&str| {
-            let mut row = setting.rows(1).remove(0);
-            row[setting.dataset.event.key] = Value::Text(key.to_string().into());
-            row
-        };
         Box::new(Memory {
-            dataset: setting.dataset.clone(),
-            rows: keys.iter().map(row).collect(),
-            offset: None,
             is_hot,
-            diary: setting.diary.clone(),
+            ..setting.memory(keys.iter().map(|key| setting.row(key, 1)).collect())
         })
     };
     let tables = [table(&[]), table(&["a"])];
@@ -310,5 +321,47 @@ async fn a_log_that_is_away_for_a_moment_is_waited_for() {
             ..FakeLog::new(0, versions())
         };
         assert_eq!(classes(log, false).await, [Class::InFlight], "{away}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_a_load_brings_meanwhile_is_not_read_again_from_the_realtime_store() {
+    let setting = Setting::new(Duration::ZERO);
+    let rows = |versions: &[(&str, i64)]| -> Vec<Row> {
+        let rows = versions.iter();
+        rows.map(|(key, second)| setting.row(key, *second))
+            .collect()
+    };
+    for (is_batch_unique, loaded, expected, read) in [
+        // All that the scan saw.
+        (true, &[("a", 2), ("b", 1)][..], [0, 0], 0),
+        // One of them; the other one is only older. Duplicates can hide behind a row that is equal.
+        (true, &[("b", 1)], [0, 1], 1),
+        (false, &[("a", 2), ("b", 1)], [0, 0], 1),
+        // Nothing, and a newer version than the scan saw.
+        (true, &[("a", 3)], [1, 1], 1),
+    ] {
+        let table = |rows, loaded_later, has_unique_keys, read| -> Box<dyn TableReader> {
+            Box::new(Memory {
+                loaded_later,
+                has_unique_keys,
+                read,
+                ..setting.memory(rows)
+            })
+        };
+        let seen = rows(&[("a", 2), ("b", 1), ("c", 1)]);
+        let before = rows(&[("a", 1), ("c", 1)]);
+        let tables = [
+            table(seen, Vec::new(), true, "realtime"),
+            table(before, rows(loaded), is_batch_unique, "batch"),
+        ];
+        let (retry, mut report) = (setting.retry.clone(), setting.report());
+        let before = setting.diary.all().len();
+        let compared = compare(&setting.comparison, tables, &retry, &mut report);
+        let compared = compared.await.unwrap().unwrap();
+        let since = setting.diary.all().split_off(before);
+        let reads = since.iter().filter(|entry| **entry == "realtime").count();
+        assert_eq!([compared.missing, compared.changed], expected, "{loaded:?}");
+        assert_eq!(reads.min(1), read, "{loaded:?}");
     }
 }

@@ -7,6 +7,7 @@ use crate::verify::Side;
 use crate::verify::classify::Version;
 use crate::verify::recheck::{Found, OwnedRow};
 use crate::verify::search::{ByKey, Landed, Rejects, Seen, Wanted, hash_of};
+use crate::verify::sketch::Suspect;
 
 /// Maximum keys that wait for one search. They, what is looked for and what is found take some 10 MB.
 pub(super) const ASKED: usize = (1 << 16) / 8 * 7;
@@ -20,7 +21,7 @@ pub(super) const ASKED_RECORDS: usize = 4_096;
 /// Maximum bytes of these records.
 const ASKED_RECORD_BYTES: usize = 8 << 20;
 
-/// Encodings of keys, one after the other, because many may wait.
+/// Keys that perhaps differ, one after the other, because many may wait.
 #[derive(Default)]
 pub(super) struct KeyList {
     bytes: Vec<u8>,
@@ -28,10 +29,13 @@ pub(super) struct KeyList {
 }
 
 impl KeyList {
-    pub(super) fn add(&mut self, key: &[u8]) {
+    pub(super) fn add(&mut self, Suspect { key, seen }: &Suspect) {
         let len = key.len() as u32; // a key has at most 65,535 bytes
         self.bytes.extend_from_slice(&len.to_le_bytes());
         self.bytes.extend_from_slice(key);
+        // A digest of 0 counts as unknown, so that its rows are read again.
+        self.bytes
+            .extend_from_slice(&seen.unwrap_or(0).to_le_bytes());
         self.count += 1;
     }
 
@@ -43,14 +47,18 @@ impl KeyList {
         self.count
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = Result<Value<'static>>> {
+    /// The keys, each with what [`Suspect::seen`] says.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Result<(Value<'static>, Option<u64>)>> {
         let mut rest = &self.bytes[..];
         std::iter::from_fn(move || {
             let (len, after) = rest.split_first_chunk()?;
             let (key, after) = after.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+            let (seen, after) = after.split_first_chunk()?;
             rest = after;
+            let seen = Some(u64::from_le_bytes(*seen)).filter(|seen| *seen != 0);
             let key = Value::decode_key(key);
-            Some(key.ok_or_else(|| Error::internal("a key is not a valid encoding")))
+            let key = key.ok_or_else(|| Error::internal("a key is not a valid encoding"));
+            Some(key.map(|key| (key, seen)))
         })
     }
 }
@@ -98,9 +106,7 @@ impl Waiting {
         self.asked.of(witness).add(&found.key, version);
         match found.record {
             None => {
-                let mut key = Vec::new();
-                found.key.encode(&mut key);
-                self.keys.add(&key);
+                self.keys.add(&Suspect::unseen(&found.key));
             }
             Some(_) => self.records.add(found),
         }
