@@ -13,7 +13,7 @@ use crate::intake::csv::Columns;
 use crate::intake::loaded::{is_same, may_be_same};
 use crate::intake::lookup::{Seeker, each_record};
 use crate::intake::record_key::KeyCells;
-use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
+use crate::ports::ledger::{Contents, FileRead, LoadRecord, LoadedFile};
 use crate::record::transform::Transform;
 
 /// How many lines are kept.
@@ -126,6 +126,7 @@ fn search_file(asked: &Asked<'_>, file: &ToSearch<'_>) -> Found {
         if is_same {
             first.loads.append(&mut line.loads);
             first.read_by.append(&mut line.read_by);
+            first.was_valid |= line.was_valid;
         }
         is_same
     });
@@ -153,14 +154,16 @@ fn search_as(asked: &Asked<'_>, path: &Path, how: How<'_>, inputs: &[Input<'_>])
     let same = inputs
         .iter()
         .filter(|(_, load, input)| is_same(load, input, contents).is_ok());
-    let (mut loads, mut read_by) = (Vec::new(), Vec::new());
+    let (mut loads, mut read_by, mut was_valid) = (Vec::new(), Vec::new(), false);
     for (index, load, input) in same {
+        was_valid |= input.read.as_ref().is_some_and(FileRead::has_kept_all);
         loads.push(load.info.run_id.clone());
         read_by.push((*index, input.path.clone()));
     }
     let mut found = lines.found;
     for line in &mut found.lines {
         (line.loads, line.read_by) = (loads.clone(), read_by.clone());
+        line.was_valid = was_valid;
     }
     found.trouble = read.err();
     found
@@ -233,6 +236,7 @@ impl Seeker for Lines<'_> {
                 invalid,
                 loads: Vec::new(),
                 read_by: Vec::new(),
+                was_valid: false,
             });
         }
         Ok(ControlFlow::Continue(()))

@@ -305,6 +305,9 @@ pub struct Landed {
     /// The same loads by their indexes, the newest being 0, and the path by which each has read the file.
     #[serde(skip)]
     pub read_by: Vec<(usize, String)>,
+    /// Whether one of them has rejected no record of it, so that the line was valid then.
+    #[serde(skip)]
+    pub was_valid: bool,
 }
 
 /// A line of a reject file.

@@ -257,6 +257,7 @@ mod tests {
             invalid: None,
             loads: Vec::new(),
             read_by: Vec::new(),
+            was_valid: false,
         }
     }
 
@@ -386,10 +387,18 @@ mod tests {
             read_by: vec![(load, "/in.csv".into())],
             ..landed()
         };
+        let invalid = |number: u64, was_valid: bool| Landed {
+            invalid: Some("required".into()),
+            was_valid,
+            ..line(number, 1)
+        };
         for (landed, expected) in [
             (line(7, 0), &*sure),
             (line(7, 1), only),
             (line(8, 0), only),
+            // It is not valid, nor was it; or it was, by the rules of another load.
+            (invalid(8, false), &sure),
+            (invalid(8, true), only),
             (
                 Landed {
                     read_by: Vec::new(),

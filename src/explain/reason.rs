@@ -109,7 +109,8 @@ fn was_loaded(found: &Explained, line: &Landed) -> bool {
             reject.load == *load && reject.line == Some(line.line) && is_its_input
         })
     };
-    line.invalid.is_none() && !line.read_by.iter().all(has_rejected)
+    let was_valid = line.invalid.is_none() || line.was_valid;
+    was_valid && !line.read_by.iter().all(has_rejected)
 }
 
 /// The versions that the group has read and that are not in the dead letters.

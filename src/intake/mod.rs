@@ -68,6 +68,8 @@ pub struct Intake<'a> {
     had_state: bool,
     records: u64,
     ended: Vec<Ended>,
+    /// How many records of each of these were rejected; then, of the file that is read now.
+    rejected: Vec<u64>,
     cut: Option<String>,
 }
 
@@ -95,6 +97,7 @@ impl<'a> Intake<'a> {
             had_state: false,
             records: 0,
             ended: Vec::new(),
+            rejected: vec![0],
             cut: None,
         })
     }
@@ -118,7 +121,13 @@ impl<'a> Intake<'a> {
         kept?; // they count all the same, so that the summary balances
         counts.add_rejected(&checked.groups);
         self.records += checked.records;
-        self.ended.extend(checked.ended.clone());
+        if let Some(rejected) = self.rejected.last_mut() {
+            *rejected += checked.rejected;
+        }
+        if let Some(ended) = &checked.ended {
+            self.ended.push(ended.clone());
+            self.rejected.push(0);
+        }
         if checked.cut.is_some() {
             self.cut.clone_from(&checked.cut);
         }
@@ -175,6 +184,11 @@ impl<'a> Intake<'a> {
     /// The files that were read to their end.
     pub fn ended(&self) -> &[Ended] {
         &self.ended
+    }
+
+    /// The same, each with how many of its records were rejected.
+    pub fn ended_with_rejected(&self) -> impl Iterator<Item = (&Ended, u64)> {
+        self.ended.iter().zip(self.rejected.iter().copied())
     }
 
     /// Whether there are no records although there must be some.

@@ -87,7 +87,7 @@ impl Load<'_> {
         let mut intake = Intake::open(&self.options, self.format, &self.retry)?;
         let mut info = self.info()?;
         match self.stage(store, &mut intake, &mut info).await {
-            Ok(None) => self.add_contents(&mut info, intake.ended()),
+            Ok(None) => self.add_contents(&mut info, &intake),
             Ok(Some(interrupted)) => return Ok(interrupted),
             Err(e) => return Err(self.say_what_is_kept(e, store).await),
         }
@@ -127,13 +127,15 @@ impl Load<'_> {
     }
 
     /// Adds what was read of the files, so that `verify` can tell whether they are still the same.
-    fn add_contents(&self, info: &mut LoadInfo, ended: &[Ended]) {
-        for (input, ended) in info.inputs.iter_mut().zip(ended) {
+    fn add_contents(&self, info: &mut LoadInfo, intake: &Intake<'_>) {
+        let inputs = info.inputs.iter_mut();
+        for (input, (ended, rejected)) in inputs.zip(intake.ended_with_rejected()) {
             if input.path != "-" && !ended.is_pipe {
                 input.read = Some(FileRead {
                     contents: ended.contents.clone(),
                     format: ended.format.option().into(),
                     null: self.null.clone(),
+                    rejected: Some(rejected),
                 });
             }
         }

@@ -76,6 +76,16 @@ pub struct FileRead {
     pub format: String,
     /// The text of an unquoted CSV cell that means null.
     pub null: String,
+    /// How many of its records were rejected, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<u64>,
+}
+
+impl FileRead {
+    /// Whether it is known that every record was loaded: one that is not valid now was by the rules of then.
+    pub fn has_kept_all(&self) -> bool {
+        self.rejected == Some(0)
+    }
 }
 
 /// The bytes of a file: two with equal ones are the same for every purpose but that of somebody who forges them.
@@ -134,14 +144,19 @@ impl LoadedFile {
     pub(crate) fn to_text(&self) -> String {
         match &self.read {
             None => self.path.clone(),
-            Some(read) => json!({
-                "path": self.path,
-                "bytes": read.contents.bytes,
-                "xxh3": read.contents.xxh3,
-                "format": read.format,
-                "null": read.null,
-            })
-            .to_string(),
+            Some(read) => {
+                let mut known = json!({
+                    "path": self.path,
+                    "bytes": read.contents.bytes,
+                    "xxh3": read.contents.xxh3,
+                    "format": read.format,
+                    "null": read.null,
+                });
+                if let Some(rejected) = read.rejected {
+                    known["rejected"] = rejected.into();
+                }
+                known.to_string()
+            }
         }
     }
 

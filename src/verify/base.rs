@@ -10,7 +10,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::intake::loaded::{newest_before, newest_in};
 use crate::ports::event_log::{Offsets, Span};
-use crate::ports::ledger::{LoadRecord, LoadedFile};
+use crate::ports::ledger::{FileRead, LoadRecord, LoadedFile};
 use crate::ports::realtime_store::continues;
 use crate::run::retry::Retry;
 
@@ -158,6 +158,17 @@ impl Base {
         }
     }
 
+    /// What a load, the newest being 0, has read of an input, or of its only one.
+    pub(super) fn read_by(&self, load: usize, input: Option<&str>) -> Option<&FileRead> {
+        let inputs = &self.loads.as_ref().ok()?.get(load)?.info.inputs;
+        let read = match (input, &inputs[..]) {
+            (Some(path), inputs) => inputs.iter().find(|input| input.path == path),
+            (None, [only]) => Some(only),
+            (None, _) => None,
+        };
+        read?.read.as_ref()
+    }
+
     /// The last load.
     pub(super) fn last_load(&self) -> Option<&LoadRecord> {
         self.loads.as_ref().ok()?.first()
@@ -206,9 +217,10 @@ fn keep_last(loads: &mut Vec<LoadRecord>) -> bool {
         .iter()
         .take(LOADS as usize)
         .map_while(|load| is_kept(load).then_some(()))
-        .count();
+        .count()
+        .max(1); // however many inputs the last one has
     let has_earlier = kept < loads.len();
-    loads.truncate(kept.max(1));
+    loads.truncate(kept);
     has_earlier
 }
 
@@ -249,6 +261,7 @@ mod tests {
         assert_eq!(kept(LOADS + 1, 10), (LOADS as usize, true));
         assert_eq!(kept(9, NAME_BYTES / 4), (4, true));
         assert_eq!(kept(2, NAME_BYTES + 1), (1, true));
+        assert_eq!(kept(1, NAME_BYTES + 1), (1, false));
         assert_eq!(kept(0, 0), (0, false));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::block_in_place;
 
-use super::recheck::{Found, OwnedRow, differing, read_again};
+use super::recheck::{AtOnce, Found, OwnedRow, differing, read_again};
 use super::{Compared, Comparison, Kind, Report, Settle, Side, Table, classify};
 use crate::error::{Error, Result};
 use crate::intake::IntakeOptions;
@@ -187,12 +187,13 @@ fn owned(rows: &Rows, some: &[usize]) -> Vec<OwnedRow> {
     some.iter().map(row).collect()
 }
 
-/// The records that a table does not have, or only an older or another version of them.
+/// The records that a table does not have, or only an older or another version of them. Says how many to look up next.
 pub(super) async fn lacking(
     comparison: &Comparison,
     side: Side,
     table: &mut dyn TableReader,
     records: Vec<OwnedRow>,
+    at_once: &mut AtOnce,
     retry: &Retry,
 ) -> Result<Vec<Found>> {
     let dataset = &comparison.whole;
@@ -201,6 +202,7 @@ pub(super) async fn lacking(
         .map(|record| record.values[dataset.event.key].clone())
         .collect();
     let mut stored = read_again(comparison, table, &keys, retry).await?;
+    at_once.learn(keys.len(), 2 * stored.bytes());
     let lacking = keys.into_iter().zip(records).filter_map(|(key, record)| {
         let row = stored.take(&key);
         let [wanted, there] = [Some(&record), row.as_ref()]

@@ -45,7 +45,7 @@ pub use self::compared::Compared;
 pub use self::kept::{history, keep, newest_loaded};
 pub use self::landing::{Landing, compare_landing};
 pub use self::outcome::{DEFAULT_GROUP, Outcome};
-use self::recheck::{KEYS_AT_ONCE, rows_now};
+use self::recheck::{AtOnce, rows_now};
 pub use self::repair::Repair;
 pub use self::report::{Content, Difference, Report, Sample};
 pub use self::request::{Opened, Request, Scope};
@@ -189,6 +189,7 @@ pub async fn compare(
         let group = Arc::new(group);
         let restart = |keys: &mut Keys| keys.restart(&group);
         keys = scanner.scan(settle.tables, keys, restart).await?;
+        settle.scanned();
         for suspect in differing_keys([&keys[0], &keys[1]]) {
             settle.add(&suspect).await?;
         }
@@ -217,8 +218,12 @@ pub async fn compare_keys(
         is_partial: true,
         ..Compared::default()
     };
-    for keys in keys.chunks(KEYS_AT_ONCE) {
-        let now = rows_now(comparison, &mut tables, keys, retry).await?;
+    let mut at_once = AtOnce::default();
+    let mut rest = &keys[..];
+    while !rest.is_empty() {
+        let (keys, after) = rest.split_at(at_once.keys().min(rest.len()));
+        rest = after;
+        let now = rows_now(comparison, &mut tables, keys, &mut at_once, retry).await?;
         let rows = keys.iter().zip(&now);
         let absent = rows.filter(|(_, rows)| **rows == [None, None]);
         for (key, _) in absent {

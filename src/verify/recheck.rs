@@ -45,8 +45,15 @@ impl AtOnce {
         self.0 = fit.unwrap_or(most).clamp(1, most) as usize;
     }
 
+    /// Takes how many bytes the rows of so many keys had, of a store that may lack the larger ones.
+    fn learn_at_most(&mut self, keys: usize, bytes: usize) {
+        let before = self.0;
+        self.learn(keys, bytes);
+        self.0 = self.0.min(before);
+    }
+
     /// Takes how many bytes the rows of so many keys had.
-    fn learn(&mut self, keys: usize, bytes: usize) {
+    pub(super) fn learn(&mut self, keys: usize, bytes: usize) {
         let fit = keys.saturating_mul(ROW_BYTES) / bytes.max(1);
         self.0 = fit.clamp(1, (self.0 * 2).min(KEYS_AT_ONCE));
     }
@@ -142,7 +149,8 @@ pub(super) async fn differences(
     Ok(all)
 }
 
-/// The keys whose row in the batch store is not the one that the scan of the real-time store saw. Says how many to read next.
+/// The keys whose row in the batch store is not the one that the scan of the real-time store saw. Says if fewer are to be
+/// read next.
 pub(super) async fn not_caught_up(
     comparison: &Comparison,
     batch: &mut Table,
@@ -152,7 +160,7 @@ pub(super) async fn not_caught_up(
 ) -> Result<Vec<(Value<'static>, u64)>> {
     let (keys, seen): (Vec<Value<'static>>, Vec<u64>) = keys.into_iter().unzip();
     let rows = read_again(comparison, batch.get()?, &keys, retry).await?;
-    at_once.learn(keys.len(), 2 * rows.bytes());
+    at_once.learn_at_most(keys.len(), 2 * rows.bytes());
     let mut scratch = Vec::new();
     let mut is_as_seen = |(key, seen): &(Value<'static>, u64)| {
         let row = rows.row(key).filter(|row| row.foreign.is_empty());
@@ -170,12 +178,14 @@ pub(super) async fn rows_now(
     comparison: &Comparison,
     [realtime, batch]: &mut [Table; 2],
     keys: &[Value<'static>],
+    at_once: &mut AtOnce,
     retry: &Retry,
 ) -> Result<Vec<[Option<OwnedRow>; 2]>> {
     let (mut realtime, mut batch) = tokio::try_join!(
         read_again(comparison, realtime.get()?, keys, retry),
         read_again(comparison, batch.get()?, keys, retry),
     )?;
+    at_once.learn(keys.len(), realtime.bytes() + batch.bytes());
     let both = |key| [realtime.take(key), batch.take(key)];
     Ok(keys.iter().map(both).collect())
 }
@@ -239,7 +249,7 @@ pub(super) struct RowsByKey<'a> {
 }
 
 impl RowsByKey<'_> {
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let rows = self.found.values().flat_map(|found| &found.rows);
         rows.map(OwnedRow::bytes).sum()
     }

@@ -12,9 +12,7 @@ use self::waiting::{Answers, KeyList, Records, Waiting, Witness};
 use super::base::Base;
 use super::classify::{self, Judged};
 use super::landing::lacking;
-use super::recheck::{
-    AtOnce, Found, KEYS_AT_ONCE, OwnedRow, content, differences, not_caught_up, rows_now,
-};
+use super::recheck::{AtOnce, Found, OwnedRow, content, differences, not_caught_up, rows_now};
 use super::search::Rejects;
 use super::sketch::Suspect;
 use super::{Class, Compared, Comparison, Content, Difference, Kind, Report, Side, Table};
@@ -26,7 +24,7 @@ use crate::run::retry::Retry;
 /// How often rows are read that are written again and again.
 const ROUNDS: u32 = 5;
 
-/// Maximum bytes of keys that wait for the end of a grace, some 200,000 UUIDs; with more, what is there is settled first.
+/// Maximum bytes of keys that wait for the end of a grace, some 140,000 UUIDs; with more, what is there is settled first.
 const WAITING_BYTES: usize = 4 << 20;
 
 /// Settles keys that perhaps differ.
@@ -56,8 +54,10 @@ pub(super) struct Settle<'a, 'r> {
     /// Whether a search could not wait for the end.
     was_full: bool,
     begun: Instant,
-    /// When the last key was added: whatever makes it differ came before.
+    /// When the last scan ended: whatever makes a key differ came before.
     since: Instant,
+    /// Why the log is not asked any more, once it was away for too long.
+    given_up: Option<String>,
 }
 
 impl<'a, 'r> Settle<'a, 'r> {
@@ -87,7 +87,13 @@ impl<'a, 'r> Settle<'a, 'r> {
             was_full: false,
             begun: Instant::now(),
             since: Instant::now(),
+            given_up: None,
         }
+    }
+
+    /// Takes that a scan has ended, whose keys are added next.
+    pub(super) fn scanned(&mut self) {
+        self.since = Instant::now();
     }
 
     /// Takes how many rows the tables have, and their bytes.
@@ -103,7 +109,6 @@ impl<'a, 'r> Settle<'a, 'r> {
 
     /// Adds a key.
     pub(super) async fn add(&mut self, suspect: &Suspect) -> Result<()> {
-        self.since = Instant::now();
         self.keys.add(suspect);
         match self.keys.bytes() >= WAITING_BYTES {
             true => self.settle_keys().await,
@@ -121,15 +126,17 @@ impl<'a, 'r> Settle<'a, 'r> {
         if is_over {
             self.ask().await;
         }
-        let found = self.lacking(side, records).await?;
-        if is_over {
-            self.judge(found).await?;
-            return self.answer_if_many().await;
-        }
-        for found in found {
-            self.records.add(found);
+        let mut records = records.into_iter().peekable();
+        while records.peek().is_some() {
+            let some = records.by_ref().take(self.at_once.keys()).collect();
+            let found = self.lacking(side, some).await?;
+            match is_over {
+                true => self.judge(found).await?,
+                false => found.into_iter().for_each(|found| self.records.add(found)),
+            }
         }
         match self.records.are_many() {
+            _ if is_over => self.answer_if_many().await,
             false => Ok(()),
             true => self.settle_records().await,
         }
@@ -217,7 +224,7 @@ impl<'a, 'r> Settle<'a, 'r> {
         while let Some(side) = records.last().map(|(side, _)| *side)
             && !self.is_stopped()
         {
-            let of_side = records.iter().rev().take(KEYS_AT_ONCE);
+            let of_side = records.iter().rev().take(self.at_once.keys());
             let some = of_side.take_while(|(of, _)| *of == side).count();
             let some = records.split_off(records.len() - some);
             self.ask().await;
@@ -231,7 +238,8 @@ impl<'a, 'r> Settle<'a, 'r> {
 
     async fn lacking(&mut self, side: Side, records: Vec<OwnedRow>) -> Result<Vec<Found>> {
         let table = self.tables[side as usize].get()?;
-        lacking(self.comparison, side, table, records, self.retry).await
+        let (comparison, at_once) = (self.comparison, &mut self.at_once);
+        lacking(comparison, side, table, records, at_once, self.retry).await
     }
 
     async fn read(&mut self, keys: Vec<Value<'static>>) -> Result<Vec<Found>> {
@@ -308,7 +316,8 @@ impl<'a, 'r> Settle<'a, 'r> {
         }
         let keys: Vec<Value<'static>> =
             outside.iter().map(|(found, _)| found.key.clone()).collect();
-        let now = rows_now(self.comparison, self.tables, &keys, self.retry).await?;
+        let (comparison, at_once) = (self.comparison, &mut self.at_once);
+        let now = rows_now(comparison, self.tables, &keys, at_once, self.retry).await?;
         let (mut moved, mut left) = (Vec::new(), Vec::new());
         for ((found, why), now) in outside.into_iter().zip(now) {
             let is_same = |side: Side| {

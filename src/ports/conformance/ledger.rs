@@ -80,6 +80,7 @@ fn infos() -> [LoadInfo; 3] {
             },
             format: "csv".into(),
             null: "\\N, 'é'".into(),
+            rejected: Some(7),
         }),
     });
     [

@@ -15,7 +15,7 @@ use crate::intake::loaded::{is_same, may_be_same, newest_before, newest_in};
 use crate::intake::lookup::{Seeker, each_record};
 use crate::intake::record_key::KeyCells;
 use crate::ports::batch_store::Mode;
-use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
+use crate::ports::ledger::{Contents, FileRead, LoadRecord, LoadedFile};
 use crate::record::row::{Origin, Rows};
 use crate::record::transform::Transform;
 use crate::run::Stop;
@@ -51,6 +51,8 @@ struct Unread {
     load: usize,
     /// The path of the input, `-` for standard input; none for whatever was loaded before.
     input: Option<String>,
+    /// What was read of it, if that is known.
+    read: Option<FileRead>,
     /// The newest event time that it may have loaded.
     newest: i64,
     why: String,
@@ -88,15 +90,20 @@ impl Landed {
     }
 
     /// Whether something other than this load, or another input of it than the one in which it rejected a record, may have
-    /// had the version with this id and event time, because not all that was read is known.
+    /// had the version with this id and event time, because not all that was read is known. The same bytes, of which as many
+    /// records were rejected, had it no more than that input.
     pub(in crate::verify) fn may_be_elsewhere(
         &self,
         id: u64,
         time: i64,
         (load, input): (usize, Option<&str>),
+        read: Option<&FileRead>,
     ) -> bool {
+        let read = read.filter(|read| read.rejected.is_some());
         let is_own = |unread: &Unread| {
-            unread.load == load && (input.is_none() || input == unread.input.as_deref())
+            let is_input = input.is_none() || input == unread.input.as_deref();
+            let is_same = read.is_some() && read == unread.read.as_ref();
+            is_same || unread.load == load && is_input
         };
         let is_other = |unread: &Unread| !is_own(unread) && unread.newest >= time;
         let line = self.unreadable.get(&id);
@@ -138,7 +145,7 @@ impl Landed {
     /// Adds what the loads have read of a file: nothing, unless it is still the same.
     fn add(&mut self, loads: &[LoadRecord], group: &Group<'_>, file: SearchedFile<'_>) {
         let is_understood = file.has_records || !file.has_lines;
-        let (mut read, mut written) = (None, None);
+        let (mut read, mut written, mut kept_all) = (None, None, None);
         for (load, input) in &group.loads {
             match is_same(&loads[*load], input, file.contents.as_ref()) {
                 // Whose contents and format are known is read as it was then.
@@ -146,10 +153,12 @@ impl Landed {
                     let writes = loads[*load].mode != Mode::Ignore.name();
                     read = read.or(Some(*load));
                     written = written.or(Some(*load).filter(|_| writes));
+                    let has_kept_all = input.read.as_ref().is_some_and(FileRead::has_kept_all);
+                    kept_all = kept_all.or(Some((*load, writes)).filter(|_| has_kept_all));
                 }
                 Ok(()) => {
                     let why = format!("{} has no record of the dataset", input.path);
-                    self.add_unread(*load, &loads[*load], &input.path, why);
+                    self.add_unread(*load, &loads[*load], input, why);
                 }
                 Err(why) => self.add_unread_file(*load, &loads[*load], input, &why),
             }
@@ -169,18 +178,26 @@ impl Landed {
         }
         let number = self.files.len() as u32;
         self.files.push(group.path.into());
-        let all = [
-            (file.found, &mut self.found),
-            (file.unreadable, &mut self.unreadable),
-        ];
-        for (lines, known) in all {
-            for (id, line) in lines {
-                let file = number;
-                let place = Place { load, file, line };
-                let known = known.entry(id).or_insert(place);
-                // A file that was read first may be one that only an older load has read as it is.
-                if load < known.load {
-                    *known = place;
+        let add = |known: &mut ByKey<Place>, id: u64, load: usize, line: u64| {
+            let file = number;
+            let place = Place { load, file, line };
+            let known = known.entry(id).or_insert(place);
+            // A file that was read first may be one that only an older load has read as it is.
+            if load < known.load {
+                *known = place;
+            }
+        };
+        for (id, line) in file.found {
+            add(&mut self.found, id, load, line);
+        }
+        for (id, Invalid { line, has_time }) in file.invalid {
+            match kept_all.filter(|_| has_time) {
+                None => add(&mut self.unreadable, id, load, line),
+                Some((load, writes)) => {
+                    add(&mut self.found, id, load, line);
+                    if writes {
+                        newest(&mut self.written, id, load);
+                    }
                 }
             }
         }
@@ -188,17 +205,17 @@ impl Landed {
 
     fn add_unread_file(&mut self, at: usize, load: &LoadRecord, input: &LoadedFile, why: &Error) {
         let why = format!("cannot read {}: {why}", input.path);
-        self.add_unread(at, load, &input.path, why);
+        self.add_unread(at, load, input, why);
     }
 
-    fn add_unread(&mut self, load: usize, record: &LoadRecord, input: &str, why: String) {
+    fn add_unread(&mut self, load: usize, record: &LoadRecord, input: &LoadedFile, why: String) {
         let Some(newest) = newest_in(record) else {
             return;
         };
-        let input = Some(input.to_string());
         self.unread.push(Unread {
             load,
-            input,
+            input: Some(input.path.clone()),
+            read: input.read.clone(),
             newest,
             why,
         });
@@ -257,6 +274,7 @@ pub(in crate::verify) fn in_landing(
         landed.unread.push(Unread {
             load,
             input: None,
+            read: None,
             newest: newest_before(last),
             why: format!("only the last {load} loads are looked at"),
         });
@@ -284,12 +302,12 @@ fn groups<'a>(loads: &'a [LoadRecord], oldest: i64, landed: &mut Landed) -> Vec<
         let info = &load.info;
         if info.inputs.is_empty() {
             let why = format!("load {} did not read files", info.run_id);
-            landed.add_unread(at, load, "-", why);
+            landed.add_unread(at, load, &LoadedFile::at("-"), why);
         }
         for input in &info.inputs {
             if input.path == "-" {
                 let why = format!("load {} has read standard input, too", info.run_id);
-                landed.add_unread(at, load, &input.path, why);
+                landed.add_unread(at, load, input, why);
                 continue;
             }
             let how = input.read.as_ref().map(|read| (&read.format, &read.null));
@@ -304,6 +322,13 @@ fn groups<'a>(loads: &'a [LoadRecord], oldest: i64, landed: &mut Landed) -> Vec<
         }
     }
     groups
+}
+
+/// A line that is not valid, of a key that is looked for.
+struct Invalid {
+    line: u64,
+    /// Whether its event time can be read, which is not older than what is looked for.
+    has_time: bool,
 }
 
 /// A file that was loaded, while it is read.
@@ -324,8 +349,8 @@ struct SearchedFile<'a> {
     found: ByKey<u64>,
     /// Those of exactly these versions.
     exact: ByKey<u64>,
-    /// The lines that may be what is looked for.
-    unreadable: ByKey<u64>,
+    /// The lines that are not valid and may be what is looked for.
+    invalid: ByKey<Invalid>,
     /// What the file held, once it was read to its end.
     contents: Option<Contents>,
 }
@@ -346,7 +371,7 @@ impl<'a> SearchedFile<'a> {
             has_records: false,
             found: ByKey::default(),
             exact: ByKey::default(),
-            unreadable: ByKey::default(),
+            invalid: ByKey::default(),
             contents: None,
         }
     }
@@ -436,7 +461,9 @@ impl Seeker for SearchedFile<'_> {
             for version in self.wanted.versions(key) {
                 if time.is_none_or(|time| time >= version.0) {
                     let id = id_of(key, version);
-                    self.unreadable.entry(id).or_insert(record.number);
+                    let (line, has_time) = (record.number, time.is_some());
+                    let invalid = Invalid { line, has_time };
+                    self.invalid.entry(id).or_insert(invalid);
                 }
             }
         }

@@ -17,7 +17,7 @@ use crate::verify::classify::{self, Judged, Version};
 use crate::verify::expiry::Expiry;
 use crate::verify::recheck::Found;
 use crate::verify::search::{
-    Landed, Rejected, Seen, hash_of, id_of, in_landing, in_log, in_rejects,
+    ByKey, Landed, Rejected, Seen, hash_of, id_of, in_landing, in_log, in_rejects,
 };
 use crate::verify::{Class, Kind, Side};
 
@@ -68,15 +68,17 @@ impl Settle<'_, '_> {
             false => in_landing(dataset, loads, base.has_earlier, &asked.landing, stop),
         };
         let log = async {
-            match asked.log.is_empty() {
-                true => Default::default(),
-                false => {
+            match (asked.log.is_empty(), &self.given_up) {
+                (true, _) => Default::default(),
+                (false, Some(why)) => (ByKey::default(), Some(why.clone())),
+                (false, None) => {
                     let witnesses = comparison.witnesses.as_ref();
                     in_log(witnesses, dataset, &base.log, &asked.log, self.retry).await
                 }
             }
         };
         let (landed, (seen, trouble)) = beside(landing, log)?;
+        self.given_up = self.given_up.take().or(trouble.clone());
         let ahead = self.ahead(&seen).await?;
         let base = known(self.base.as_ref())?;
         let loads = base.loads.as_deref().unwrap_or_default();
@@ -282,8 +284,9 @@ fn by_landing(
 ) -> (Class, String) {
     // It counts if every other load is known not to have read the record.
     let explains = |rejected: &Rejected| {
-        let own = (rejected.load, rejected.input.as_deref());
-        rejected.is_sure && !landed.may_be_elsewhere(id, time, own)
+        let (load, input) = (rejected.load, rejected.input.as_deref());
+        let read = base.read_by(load, input);
+        rejected.is_sure && !landed.may_be_elsewhere(id, time, (load, input), read)
     };
     let is_rejected = rejected.as_ref().is_some_and(explains);
     let of_key = rejected.as_ref().filter(|rejected| rejected.is_of_key);

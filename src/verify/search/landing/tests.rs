@@ -160,8 +160,56 @@ fn what_several_loads_had_is_of_the_newest_one_and_a_reject_knows_its_own_load_o
         let landed = in_landing(&dataset, &loads[1..], false, &wanted, &stop);
         let (id, time) = (id_of(hash_of(&key(2)), at(second)), at(second).0);
         assert_eq!(landed.unread(id, time, None).is_some(), expected);
-        assert_eq!(landed.may_be_elsewhere(id, time, (1, None)), expected);
+        let elsewhere = |load| landed.may_be_elsewhere(id, time, (load, None), None);
+        assert_eq!(elsewhere(1), expected);
         assert_eq!(landed.unread(id, time, Some(0)), None);
-        assert!(!landed.may_be_elsewhere(id, time, (0, None)));
+        assert!(!elsewhere(0));
+    }
+
+    // By the rules of the older load, it was valid.
+    let mut loads = loads;
+    loads[2] = of("b", true);
+    for rejected in [None, Some(1), Some(0)] {
+        let read = loads[2].info.inputs[0].read.as_mut().unwrap();
+        read.rejected = rejected;
+        let landed = in_landing(&dataset, &loads[1..], false, &wanted, &stop);
+        let had = [4, 5, 6].map(|second| landed.load(id_of(hash_of(&key(2)), at(second))));
+        let old = Some(1).filter(|_| rejected == Some(0));
+        assert_eq!(had, [old, old, None], "{rejected:?}");
+    }
+}
+
+#[test]
+fn the_same_bytes_of_which_as_many_were_rejected_are_one_input() {
+    let of = |bytes: u64, rejected: Option<u64>| {
+        let mut load = load(vec!["/gone.ndjson".into()], at(5).0);
+        load.info.inputs[0].read = Some(FileRead {
+            contents: Contents {
+                bytes,
+                xxh3: String::new(),
+            },
+            rejected,
+            ..FileRead::default()
+        });
+        load
+    };
+    let dataset = Dataset::load(None).unwrap();
+    let mut wanted = Wanted::default();
+    wanted.add(&key(1), at(5));
+    let (_stop, stop) = Stop::channel();
+    for (own, other, is_other) in [
+        (of(7, Some(1)), of(7, Some(1)), false),
+        (of(7, Some(1)), of(7, Some(2)), true),
+        (of(7, Some(1)), of(8, Some(1)), true),
+        (of(7, None), of(7, None), true),
+    ] {
+        let loads = [own, other];
+        let landed = in_landing(&dataset, &loads, false, &wanted, &stop);
+        let read = loads[0].info.inputs[0].read.as_ref();
+        let id = id_of(hash_of(&key(1)), at(5));
+        assert_eq!(
+            landed.may_be_elsewhere(id, at(5).0, (0, None), read),
+            is_other
+        );
     }
 }

@@ -76,7 +76,7 @@ fn csv(folder: &Path, name: &str, header: &str) -> LoadedFile {
                 xxh3: format!("{:032x}", xxhash_rust::xxh3::xxh3_128(header.as_bytes())),
             },
             format: "csv".into(),
-            null: String::new(),
+            ..FileRead::default()
         }),
     }
 }
