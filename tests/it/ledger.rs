@@ -26,7 +26,7 @@ fn a_load_keeps_its_start_its_newest_event_its_files_and_its_rejects() {
     assert_eq!(ran.status, 1, "{}", ran.stderr);
     let folder = place.path("").canonicalize().unwrap();
     let path = |name: &str| folder.join(name).display().to_string();
-    let read = |name: &str, text: String| {
+    let read = |name: &str, text: String, rejected: u64| {
         let hash = xxhash_rust::xxh3::xxh3_128(text.as_bytes());
         json!({
             "path": path(name),
@@ -34,12 +34,13 @@ fn a_load_keeps_its_start_its_newest_event_its_files_and_its_rejects() {
             "xxh3": format!("{hash:032x}"),
             "format": "ndjson",
             "null": "",
+            "rejected": rejected,
         })
     };
     let inputs: Value = serde_json::from_str(&last(&place, "inputs")).unwrap();
     let expected = [
-        read("a.ndjson", users(3)),
-        read("b c.ndjson", users(5) + "bad\n"),
+        read("a.ndjson", users(3), 0),
+        read("b c.ndjson", users(5) + "bad\n", 1),
     ];
     assert_eq!(inputs, json!(expected));
     assert_eq!(last(&place, "rejects"), path("bad"));
