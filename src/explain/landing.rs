@@ -13,7 +13,7 @@ use crate::intake::csv::Columns;
 use crate::intake::loaded::{is_same, may_be_same};
 use crate::intake::lookup::{Seeker, each_record};
 use crate::intake::record_key::KeyCells;
-use crate::ports::ledger::{Contents, FileRead, LoadRecord, LoadedFile};
+use crate::ports::ledger::{Contents, LoadRecord, LoadedFile};
 use crate::record::transform::Transform;
 
 /// How many lines are kept.
@@ -156,7 +156,7 @@ fn search_as(asked: &Asked<'_>, path: &Path, how: How<'_>, inputs: &[Input<'_>])
         .filter(|(_, load, input)| is_same(load, input, contents).is_ok());
     let (mut loads, mut read_by, mut was_valid) = (Vec::new(), Vec::new(), false);
     for (index, load, input) in same {
-        was_valid |= input.read.as_ref().is_some_and(FileRead::has_kept_all);
+        was_valid |= input.has_kept_all();
         loads.push(load.info.run_id.clone());
         read_by.push((*index, input.path.clone()));
     }

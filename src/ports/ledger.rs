@@ -81,13 +81,6 @@ pub struct FileRead {
     pub rejected: Option<u64>,
 }
 
-impl FileRead {
-    /// Whether it is known that every record was loaded: one that is not valid now was by the rules of then.
-    pub fn has_kept_all(&self) -> bool {
-        self.rejected == Some(0)
-    }
-}
-
 /// The bytes of a file: two with equal ones are the same for every purpose but that of somebody who forges them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Contents {
@@ -137,6 +130,12 @@ impl LoadedFile {
             path: path.into(),
             read: None,
         }
+    }
+
+    /// Whether it is known that every record was loaded: one that is not valid now was by the rules of then.
+    pub fn has_kept_all(&self) -> bool {
+        let read = self.read.as_ref();
+        read.is_some_and(|read| read.rejected == Some(0))
     }
 
     /// The file as one text, for a store that keeps a list of texts: its path if nothing else is known, which is absolute

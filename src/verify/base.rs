@@ -158,7 +158,7 @@ impl Base {
         }
     }
 
-    /// What a load, the newest being 0, has read of an input, or of its only one.
+    /// What a load, the newest being 0, has read of an input, or of its only one; none if that is not known.
     pub(super) fn read_by(&self, load: usize, input: Option<&str>) -> Option<&FileRead> {
         let inputs = &self.loads.as_ref().ok()?.get(load)?.info.inputs;
         let read = match (input, &inputs[..]) {

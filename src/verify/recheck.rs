@@ -157,20 +157,21 @@ pub(super) async fn not_caught_up(
     keys: Vec<(Value<'static>, u64)>,
     at_once: &mut AtOnce,
     retry: &Retry,
-) -> Result<Vec<(Value<'static>, u64)>> {
+) -> Result<Vec<Value<'static>>> {
     let (keys, seen): (Vec<Value<'static>>, Vec<u64>) = keys.into_iter().unzip();
     let rows = read_again(comparison, batch.get()?, &keys, retry).await?;
     at_once.learn_at_most(keys.len(), 2 * rows.bytes());
     let mut scratch = Vec::new();
-    let mut is_as_seen = |(key, seen): &(Value<'static>, u64)| {
+    let mut is_as_seen = |key: &Value<'_>, seen: u64| {
         let row = rows.row(key).filter(|row| row.foreign.is_empty());
         row.is_some_and(|row| {
             let digest = digest(&comparison.dataset, &row.values, &mut scratch);
-            short(u128::from_be_bytes(digest.0)) == *seen
+            short(u128::from_be_bytes(digest.0)) == seen
         })
     };
     let keys = keys.into_iter().zip(seen);
-    Ok(keys.filter(|key| !is_as_seen(key)).collect())
+    let left = keys.filter_map(|(key, seen)| (!is_as_seen(&key, seen)).then_some(key));
+    Ok(left.collect())
 }
 
 /// The first row of each of these keys in both stores as it is now.

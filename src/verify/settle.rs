@@ -40,7 +40,10 @@ pub(super) struct Settle<'a, 'r> {
     /// What was known before the first of the rows was read that is judged.
     base: Option<Base>,
     keys: KeyList,
+    /// How many keys are read at once from both stores.
     at_once: AtOnce,
+    /// How many records are looked up at once in each store: one may lack what the other one has in large rows.
+    looked_up: [AtOnce; 2],
     /// Records of a landing file that a store lacked before the grace was over.
     records: Records,
     /// What a search has to find out.
@@ -78,6 +81,7 @@ impl<'a, 'r> Settle<'a, 'r> {
             base: None,
             keys: KeyList::default(),
             at_once: AtOnce::default(),
+            looked_up: Default::default(),
             records: Records::default(),
             waiting: Waiting::default(),
             answers: None,
@@ -128,7 +132,8 @@ impl<'a, 'r> Settle<'a, 'r> {
         }
         let mut records = records.into_iter().peekable();
         while records.peek().is_some() {
-            let some = records.by_ref().take(self.at_once.keys()).collect();
+            let at_once = self.looked_up[side as usize].keys();
+            let some = records.by_ref().take(at_once).collect();
             let found = self.lacking(side, some).await?;
             match is_over {
                 true => self.judge(found).await?,
@@ -183,12 +188,12 @@ impl<'a, 'r> Settle<'a, 'r> {
                 (key, Some(digest)) => seen.push((key, digest)),
                 (key, None) => left.add(&Suspect::unseen(&key)),
             }
-            if seen.len() >= self.at_once.keys() || keys.peek().is_none() {
+            let is_last = keys.peek().is_none() && !seen.is_empty();
+            if is_last || seen.len() >= self.at_once.keys() {
                 let (comparison, [_, batch]) = (self.comparison, &mut *self.tables);
                 let (some, at_once) = (std::mem::take(&mut seen), &mut self.at_once);
                 let some = not_caught_up(comparison, batch, some, at_once, self.retry).await?;
-                some.iter()
-                    .for_each(|(key, _)| left.add(&Suspect::unseen(key)));
+                some.iter().for_each(|key| left.add(&Suspect::unseen(key)));
             }
         }
         Ok(left)
@@ -224,7 +229,8 @@ impl<'a, 'r> Settle<'a, 'r> {
         while let Some(side) = records.last().map(|(side, _)| *side)
             && !self.is_stopped()
         {
-            let of_side = records.iter().rev().take(self.at_once.keys());
+            let at_once = self.looked_up[side as usize].keys();
+            let of_side = records.iter().rev().take(at_once);
             let some = of_side.take_while(|(of, _)| *of == side).count();
             let some = records.split_off(records.len() - some);
             self.ask().await;
@@ -238,7 +244,7 @@ impl<'a, 'r> Settle<'a, 'r> {
 
     async fn lacking(&mut self, side: Side, records: Vec<OwnedRow>) -> Result<Vec<Found>> {
         let table = self.tables[side as usize].get()?;
-        let (comparison, at_once) = (self.comparison, &mut self.at_once);
+        let (comparison, at_once) = (self.comparison, &mut self.looked_up[side as usize]);
         lacking(comparison, side, table, records, at_once, self.retry).await
     }
 

@@ -212,20 +212,19 @@ fn only(cell: &Cell) -> Option<Entry> {
 type OneSided = (Slot, bool, u64);
 
 /// The keys of these rows, each once, although a row that was changed has two versions.
-fn by_key(mut rows: Vec<OneSided>) -> impl Iterator<Item = Suspect> {
+fn by_key(mut rows: Vec<OneSided>) -> Vec<Suspect> {
     rows.sort_unstable();
-    let mut keys = Vec::new();
-    for of_key in rows.chunk_by(|a, b| a.0 == b.0) {
+    let of_keys = rows.chunk_by(|a, b| a.0 == b.0).map(|of_key| {
         let mut seen = of_key.iter().filter(|(_, is_first, _)| *is_first);
-        keys.push(Suspect {
+        Suspect {
             key: encoding(of_key[0].0),
             seen: match (seen.next(), seen.next()) {
                 (Some((.., digest)), None) => Some(*digest),
                 _ => None,
             },
-        });
-    }
-    keys.into_iter()
+        }
+    });
+    of_keys.collect()
 }
 
 /// All rows in the cells, from which they are taken out; none if some of them cannot be found.

@@ -153,8 +153,7 @@ impl Landed {
                     let writes = loads[*load].mode != Mode::Ignore.name();
                     read = read.or(Some(*load));
                     written = written.or(Some(*load).filter(|_| writes));
-                    let has_kept_all = input.read.as_ref().is_some_and(FileRead::has_kept_all);
-                    kept_all = kept_all.or(Some((*load, writes)).filter(|_| has_kept_all));
+                    kept_all = kept_all.or(Some((*load, writes)).filter(|_| input.has_kept_all()));
                 }
                 Ok(()) => {
                     let why = format!("{} has no record of the dataset", input.path);

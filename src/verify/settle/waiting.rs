@@ -105,9 +105,7 @@ impl Waiting {
     pub(super) fn add(&mut self, found: Found, witness: Witness, version: Version) {
         self.asked.of(witness).add(&found.key, version);
         match found.record {
-            None => {
-                self.keys.add(&Suspect::unseen(&found.key));
-            }
+            None => self.keys.add(&Suspect::unseen(&found.key)),
             Some(_) => self.records.add(found),
         }
     }
